@@ -1,0 +1,396 @@
+"""Which backend computes, and on how many threads. The one module that names the two backends.
+
+``fastmlp.set_backend`` and ``fastmlp.set_num_threads`` set the process' choice, ``use_backend`` and ``use_threads`` the
+current context's (`contextvars`), and the environment variables ``FASTMLP_BACKEND`` and ``FASTMLP_NUM_THREADS`` the
+default. A kernel module is imported when it is first needed.
+"""
+
+import contextlib
+import functools
+import importlib
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from fastmlp import checks
+
+_MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
+_CHOICES = ("auto", *_MODULES)
+_INSTALL = 'install it with: python -m pip install "numba>=0.61"'
+
+_process_backend: str | None = None
+_process_threads: int | None = None
+_context_backend: ContextVar[str | None] = ContextVar("fastmlp_backend", default=None)
+_context_threads: ContextVar[int | None] = ContextVar("fastmlp_threads", default=None)
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend for the process.
+
+    Parameters
+    ----------
+    name : {"auto", "numba", "numpy"}
+        ``"auto"`` takes Numba where it imports, else NumPy with one `RuntimeWarning`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    ImportError
+        If ``"numba"`` is asked for and does not import.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> fastmlp.set_backend("numpy")
+    >>> fastmlp.get_backend()
+    'numpy'
+    >>> fastmlp.set_backend("auto")
+    """
+    global _process_backend  # noqa: PLW0603
+    _resolve(checks.choice("name", name, _CHOICES))
+    _process_backend = name
+
+
+def get_backend() -> str:
+    """Return the backend that computes now.
+
+    Returns
+    -------
+    str
+        ``"numba"`` or ``"numpy"``, never ``"auto"``.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> with fastmlp.use_backend("numpy"):
+    ...     fastmlp.get_backend()
+    'numpy'
+    """
+    return _resolve(_requested_backend()[0])
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Choose the backend for a ``with`` block, in the current context only.
+
+    Parameters
+    ----------
+    name : {"auto", "numba", "numpy"}
+        As in `set_backend`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    ImportError
+        If ``"numba"`` is asked for and does not import.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> with fastmlp.use_backend("numpy"):
+    ...     fastmlp.ReLU([-1.0, 2.0])
+    array([0., 2.])
+    """
+    _resolve(checks.choice("name", name, _CHOICES))
+    token = _context_backend.set(name)
+    try:
+        yield
+    finally:
+        _context_backend.reset(token)
+
+
+def set_num_threads(n: int) -> None:
+    """Choose the number of threads for the process; it governs BLAS too.
+
+    The count is set for the duration of each fastmlp call and restored after it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1, and with the Numba backend at most what the process can launch (``NUMBA_NUM_THREADS``).
+
+    Raises
+    ------
+    TypeError
+        If ``n`` is not an integer.
+    ValueError
+        If ``n`` is below 1 or more than the process can launch.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> before = fastmlp.get_num_threads()
+    >>> fastmlp.set_num_threads(1)
+    >>> fastmlp.get_num_threads()
+    1
+    >>> fastmlp.set_num_threads(before)
+    """
+    global _process_threads  # noqa: PLW0603
+    _process_threads = _launchable("n", n)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that computes now.
+
+    Returns
+    -------
+    int
+        What was asked for, else Numba's count, else the number of cores this process may use.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> with fastmlp.use_threads(1):
+    ...     fastmlp.get_num_threads()
+    1
+    """
+    requested = _requested_threads()
+    if requested is not None:
+        return _launchable("FASTMLP_NUM_THREADS", requested)
+    return _kernels(get_backend()).max_threads() or _usable_cores()
+
+
+@contextlib.contextmanager
+def use_threads(n: int) -> Iterator[None]:
+    """Choose the number of threads for a ``with`` block, in the current context only.
+
+    Parameters
+    ----------
+    n : int
+        As in `set_num_threads`.
+
+    Raises
+    ------
+    TypeError
+        If ``n`` is not an integer.
+    ValueError
+        If ``n`` is below 1 or more than the process can launch.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> with fastmlp.use_threads(1):
+    ...     fastmlp.Softmax([0.0, 0.0])
+    array([0.5, 0.5])
+    """
+    token = _context_threads.set(_launchable("n", n))
+    try:
+        yield
+    finally:
+        _context_threads.reset(token)
+
+
+def warmup(dtype: str = "float64") -> None:
+    """Compile every kernel for ``dtype`` now, or load it from the compile cache.
+
+    Afterwards no public call of that dtype compiles anything. The NumPy backend has nothing to compile.
+
+    Parameters
+    ----------
+    dtype : {"float64", "float32"}
+        The dtype that will be computed in.
+
+    Raises
+    ------
+    ValueError
+        If the dtype is another one.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> with fastmlp.use_backend("numpy"):
+    ...     fastmlp.warmup("float32")
+    """
+    _kernels(get_backend()).warmup(checks.float_dtype("dtype", dtype))
+
+
+def show_config(mode: str = "stdout") -> dict[str, str] | None:
+    """Show what computes: backend and why, threads, BLAS, CPU, vector width, compile cache and versions.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print, or return a dict.
+
+    Returns
+    -------
+    dict of str to str, or None
+        The lines, with ``mode="dicts"``.
+
+    Raises
+    ------
+    ValueError
+        If the mode is unknown.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> with fastmlp.use_backend("numpy"):
+    ...     fastmlp.show_config(mode="dicts")["backend"]
+    'numpy'
+    """
+    checks.choice("mode", mode, ("stdout", "dicts"))
+    from fastmlp import __version__
+
+    name = get_backend()
+    lines = {
+        "fastmlp": __version__,
+        "backend": name,
+        "why": _reason(),
+        "threads": f"{get_num_threads()} of {_usable_cores()} usable cores",
+        "BLAS": ", ".join(map(_describe_blas, _blas().info())) or "not recognised: its threads are not governed",
+        "CPU": platform.processor() or platform.machine(),
+        **_kernels(name).describe(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    if mode == "dicts":
+        return lines
+    for key, value in lines.items():
+        print(f"{key + ':':17}{value}")  # noqa: T201
+    return None
+
+
+class session:
+    """Enter the backend for one public call: ``with session() as kernels``.
+
+    Sets the thread count of Numba and BLAS where one was asked for and restores it, also after an exception. NumPy's
+    floating-point warnings are off: NaN and infinity come out where they belong, on both backends alike.
+    """
+
+    __slots__ = ("_blas_limits", "_errstate", "_kernels", "_previous")
+
+    def __enter__(self) -> ModuleType:
+        requested = _requested_threads()
+        self._kernels = _kernels(get_backend())
+        self._previous = None
+        if requested is not None:
+            requested = _launchable("FASTMLP_NUM_THREADS", requested)
+            self._blas_limits = _blas().limit(limits=requested)
+            self._previous = self._kernels.set_threads(requested)
+        self._errstate = np.errstate(all="ignore")
+        self._errstate.__enter__()
+        return self._kernels
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._errstate.__exit__(kind, error, trace)
+        if self._previous is not None:
+            self._kernels.set_threads(self._previous)
+            self._blas_limits.restore_original_limits()
+
+
+def _requested_backend() -> tuple[str, str]:
+    """Return the name asked for, and who asked."""
+    context = _context_backend.get()
+    if context is not None:
+        return context, "use_backend"
+    if _process_backend is not None:
+        return _process_backend, "set_backend"
+    environment = _environment_backend()
+    if environment is not None:
+        return environment, "FASTMLP_BACKEND"
+    return "auto", "the default"
+
+
+def _requested_threads() -> int | None:
+    context = _context_threads.get()
+    if context is not None:
+        return context
+    return _process_threads if _process_threads is not None else _environment_threads()
+
+
+@functools.cache
+def _environment_backend() -> str | None:
+    value = os.environ.get("FASTMLP_BACKEND")
+    return None if value is None else checks.choice("FASTMLP_BACKEND", value, _CHOICES)
+
+
+@functools.cache
+def _environment_threads() -> int | None:
+    value = os.environ.get("FASTMLP_NUM_THREADS")
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit()):
+        expected = "an integer of at least 1"
+        raise ValueError(checks.message("FASTMLP_NUM_THREADS", repr(value), expected, "set it to one, or unset it"))
+    return checks.threads("FASTMLP_NUM_THREADS", int(value))
+
+
+def _launchable(name: str, n: int) -> int:
+    count = checks.threads(name, n)
+    limit = _kernels(get_backend()).max_threads()
+    if limit is not None and count > limit:
+        remedy = f"set NUMBA_NUM_THREADS={count} in the environment before Numba is imported"
+        raise ValueError(checks.message(name, count, f"at most the {limit} threads that Numba can launch", remedy))
+    return count
+
+
+def _resolve(name: str) -> str:
+    """Turn a legal name into "numba" or "numpy"; raise or warn where Numba is asked for and does not import."""
+    if name == "numpy":
+        return name
+    problem = _numba_problem()
+    if problem is None:
+        return "numba"
+    if name == "numba":
+        got = f"numba, which does not import ({problem})"
+        raise ImportError(checks.message("backend", got, "an installed backend", f"{_INSTALL}, or choose 'numpy'"))
+    _warn_once(problem)
+    return "numpy"
+
+
+@functools.cache
+def _numba_problem() -> str | None:
+    """Import the Numba backend; return why that failed, or None."""
+    try:
+        importlib.import_module(_MODULES["numba"])
+    except (ImportError, OSError) as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _warn_once(problem: str) -> None:
+    text = f"fastmlp runs on its NumPy backend, which is slower: numba does not import ({problem}); {_INSTALL}"
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+@functools.cache
+def _kernels(name: str) -> ModuleType:
+    return importlib.import_module(_MODULES[name])
+
+
+@functools.cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _describe_blas(library: dict[str, Any]) -> str:
+    architecture = library.get("architecture", "unknown architecture")
+    return f"{library['internal_api']} {library['version']} ({architecture}, {library['num_threads']} threads)"
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _reason() -> str:
+    name, who = _requested_backend()
+    if name != "auto":
+        return f"{who} asks for {name!r}"
+    problem = _numba_problem()
+    return f"auto ({who}): " + ("numba imports" if problem is None else f"numba does not import ({problem})")

@@ -1,0 +1,206 @@
+"""Every rule on shapes, dtypes and labels, and every message.
+
+A message names the argument, what came, what is expected, and the remedy. Checks come before any kernel: a kernel
+that met a wrong shape or label would write out of bounds.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+DType: TypeAlias = np.dtype[Any]
+
+_DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+
+
+def message(name: str, got: object, expected: str, remedy: str) -> str:
+    """Return the one form that all error messages have."""
+    return f"{name}: got {got}, expected {expected}; {remedy}"
+
+
+def array(name: str, value: object, *, shape: tuple[int | None, ...] | None = None, axes: str = "") -> Array:
+    """Return ``value`` as an array of real numbers that is not empty and fits ``shape``.
+
+    Parameters
+    ----------
+    name : str
+        The argument, as the caller spells it.
+    value : array_like
+        What came.
+    shape : tuple of (int or None), optional
+        Expected shape; None stands for any length. Without it, one dimension or more are allowed.
+    axes : str
+        The meaning of ``shape``, as in ``"(n_hidden, n_features)"``.
+    """
+    x = _as_array(name, value)
+    if x.dtype.kind not in "biuf":
+        expected = "real numbers (bool, integer or floating point)"
+        raise TypeError(message(name, f"dtype {x.dtype}", expected, "convert it with .astype(float) if it holds such"))
+    if shape is None and x.ndim == 0:
+        raise ValueError(message(name, "a scalar", "one dimension or more", "wrap it with np.atleast_1d"))
+    if shape is not None and (x.ndim != len(shape) or any(e not in (None, g) for g, e in zip(x.shape, shape))):
+        lengths = ", ".join("any" if length is None else str(length) for length in shape)
+        expected = f"shape {axes} = ({lengths}{',' if len(shape) == 1 else ''})"
+        raise ValueError(message(name, f"shape {x.shape}", expected, "columns are samples: transpose, reshape or slice"))
+    if x.size == 0:
+        raise ValueError(message(name, f"shape {x.shape}", "at least one element", "pass at least one sample"))
+    return x
+
+
+def result_dtype(*values: Any) -> DType:
+    """Return float32 if NumPy's result type of all ``values`` is float32, else float64."""
+    common = np.result_type(*values)
+    single = common.kind == "f" and common.itemsize == 4
+    return _DTYPES["float32" if single else "float64"]
+
+
+def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
+    """Return the arrays in the one form that kernels take: ``dtype``, native, aligned, C-contiguous."""
+    return [np.require(x, dtype, ["C", "A"]) for x in arrays]
+
+
+def multipliable(dtype: DType, x: Array) -> Array:
+    """Return 2-D ``x`` in ``dtype`` and in an order that BLAS takes as it is: C or Fortran."""
+    return np.require(x, dtype, ["F" if x.flags.f_contiguous and not x.flags.c_contiguous else "C", "A"])
+
+
+def n_classes(name: str, value: object) -> int:
+    """Return ``value`` as a number of classes, at least 1."""
+    return _integer(name, value, 1, "a number of classes of at least 1")
+
+
+def labels(name: str, value: object, classes: int, m: int | None = None) -> Array:
+    """Return ``value`` as int64 labels (m,), each in [0, classes)."""
+    y = array(name, value, shape=(m,), axes="(m,)")
+    if y.dtype.kind == "f" and not (np.isfinite(y) & (np.floor(y) == y)).all():
+        bad = y[~(np.isfinite(y) & (np.floor(y) == y))][0]
+        raise ValueError(message(name, f"label {bad}", "integral labels", "round them, or pass class numbers"))
+    if y.dtype.kind != "b" and (y.min() < 0 or y.max() >= classes):
+        where = int(np.flatnonzero((y < 0) | (y >= classes))[0])
+        got = f"label {y[where]} at index {where}"
+        raise ValueError(message(name, got, f"labels from 0 to {classes - 1}", "renumber them or raise the class count"))
+    if y.dtype.kind == "b" and classes == 1 and y.any():
+        raise ValueError(message(name, "label True", "labels from 0 to 0", "raise the class count"))
+    return np.require(y, np.int64, ["C", "A"])
+
+
+def targets(name: str, value: object, classes: int, m: int) -> Array:
+    """Return ``value`` as labels (m,) int64, or as one-hot or soft targets (classes, m) of real numbers."""
+    y = _as_array(name, value)
+    if y.ndim == 1:
+        return labels(name, y, classes, m)
+    return array(name, y, shape=(classes, m), axes="(n_classes, m), or labels (m,)")
+
+
+def sample_weight(name: str, value: object, m: int) -> Array:
+    """Return ``value`` as finite weights (m,) >= 0 whose sum is positive."""
+    w = array(name, value, shape=(m,), axes="(m,)")
+    if not (np.isfinite(w).all() and (w >= 0).all() and w.any()):
+        expected = "finite weights >= 0, one of them positive"
+        raise ValueError(message(name, "other", expected, "drop samples by weight 0, not by NaN or a sign"))
+    return w
+
+
+def gradient_buffer(name: str, value: object, like: Array) -> Array:
+    """Return ``value`` if a gradient can be written to it: shape and dtype of ``like``, and no memory shared with it."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(message(name, type(value).__name__, "a NumPy array", "pass np.empty_like(model.parameters)"))
+    fits = value.shape == like.shape and value.dtype == like.dtype
+    if not (fits and value.flags.c_contiguous and value.flags.writeable and value.flags.aligned):
+        got = f"shape {value.shape}, dtype {value.dtype}"
+        expected = f"shape {like.shape}, dtype {like.dtype}, contiguous and writeable"
+        raise ValueError(message(name, got, expected, "pass np.empty_like(model.parameters)"))
+    if np.may_share_memory(value, like):
+        raise ValueError(message(name, "the parameters", "memory of its own", "pass np.empty_like(model.parameters)"))
+    return value
+
+
+def learning_rate(name: str, value: Any, *, negative: bool = True) -> Any:
+    """Return ``value``, a finite real scalar, as Python float, or unchanged if it is a NumPy scalar."""
+    kind = np.asarray(value).dtype.kind
+    if np.ndim(value) != 0 or kind not in "biuf":
+        got = f"{type(value).__name__} {value!r}"
+        raise TypeError(message(name, got, "a real number", "pass a float such as 0.1"))
+    if not math.isfinite(value):
+        raise ValueError(message(name, value, "a finite number", "pass a step size such as 0.1"))
+    if not negative and value < 0:
+        raise ValueError(message(name, value, "a number >= 0", "descent takes positive step sizes, such as 0.1"))
+    return value if isinstance(value, np.floating) else float(value)
+
+
+def epochs(name: str, value: object) -> int:
+    """Return ``value`` as a number of epochs, at least 1."""
+    return _integer(name, value, 1, "an integer of at least 1")
+
+
+def threads(name: str, value: object) -> int:
+    """Return ``value`` as a number of threads, at least 1."""
+    return _integer(name, value, 1, "an integer of at least 1")
+
+
+def layer_sizes(name: str, value: object) -> tuple[int, ...]:
+    """Return ``value`` as the widths of at least an input and an output layer, each at least 1."""
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        got = f"{type(value).__name__} {value!r}"
+        raise TypeError(message(name, got, "a sequence of integers", "pass a tuple such as (784, 128, 10)"))
+    sizes = tuple(_integer(name, size, 1, "widths of at least 1") for size in value)
+    if len(sizes) < 2:
+        raise ValueError(message(name, sizes, "two widths or more", "pass a tuple such as (784, 128, 10)"))
+    return sizes
+
+
+def float_dtype(name: str, value: Any) -> DType:
+    """Return ``value``, the name or type of float32 or float64, as a dtype."""
+    try:
+        known = np.dtype(value).name if value is not None else None
+    except TypeError:
+        known = None
+    if known not in _DTYPES:
+        raise ValueError(message(name, repr(value), "'float32' or 'float64'", "pass one of the two names"))
+    return _DTYPES[known]
+
+
+def seed(name: str, value: object) -> int | None:
+    """Return ``value`` as a seed in [0, 2**32), or None for a fresh one."""
+    if value is None:
+        return None
+    number = _integer(name, value, 0, "an integer from 0 to 2**32 - 1, or None")
+    if number >= 2**32:
+        raise ValueError(message(name, value, "an integer from 0 to 2**32 - 1, or None", "pass a smaller seed"))
+    return number
+
+
+def choice(name: str, value: object, legal: Sequence[str]) -> str:
+    """Return ``value`` if it is one of the ``legal`` names."""
+    if not isinstance(value, str) or value not in legal:
+        names = ", ".join(repr(one) for one in legal)
+        raise ValueError(message(name, repr(value), f"one of {names}", "pass one of these names"))
+    return value
+
+
+def _as_array(name: str, value: object) -> Array:
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+        expected = "an array without a mask"
+        raise TypeError(message(name, "a masked array", expected, "decide with .filled(value) what hidden entries are"))
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        expected = "an array of real numbers"
+        raise type(error)(message(name, f"what NumPy cannot read ({error})", expected, "pass an array")) from None
+
+
+def _integer(name: str, value: Any, smallest: int, expected: str) -> int:
+    remedy = "pass a Python or NumPy integer"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(message(name, repr(value), expected, remedy))
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(message(name, f"{type(value).__name__} {value!r}", expected, remedy)) from None
+    if number < smallest:
+        raise ValueError(message(name, number, expected, "pass a larger one"))
+    return number

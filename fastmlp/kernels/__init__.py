@@ -1,0 +1,1 @@
+"""The arithmetic: two modules of kernels with the same names and signatures."""

@@ -1,0 +1,131 @@
+"""The NumPy backend: every kernel in plain NumPy, with few temporaries.
+
+Same names and signatures as :mod:`fastmlp.kernels.compiled`. Outputs come first, then inputs, then scalars. Kernels
+neither check nor raise: shapes, dtypes and labels have been checked before.
+Shapes: n features, h units of a layer, C classes, m samples; columns are samples.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+def one_hot(out: Array, labels: Array) -> None:
+    """Set ``out`` (C, m) to 1 in row ``labels[i]`` of column i, else 0."""
+    out.fill(0)
+    out[labels, np.arange(labels.size)] = 1
+
+
+def relu(out: Array, x: Array) -> None:
+    """Set ``out`` (k,) to max(0, x)."""
+    np.maximum(0, x, out=out)
+
+
+def bias_add(z: Array, bias: Array) -> None:
+    """Add ``bias`` (h, 1) to every column of ``z`` (h, m), in place."""
+    np.add(z, bias, out=z)
+
+
+def relu_mask(z: Array, a: Array, mask: Array | None, bias: Array) -> None:
+    """Add the bias to ``z`` in place, set ``a`` = max(0, z) and ``mask`` = z > 0.
+
+    z, a (h, m), bias (h, 1), mask (h, m) bool, or None where z itself is kept. ``a`` may be ``z``.
+    """
+    np.add(z, bias, out=z)
+    if mask is not None:
+        np.greater(z, 0, out=mask)
+    np.maximum(0, z, out=a)
+
+
+def relu_backward(dz: Array, gate: Array) -> None:
+    """Multiply ``dz`` (h, m) in place by ``gate > 0``; gate (h, m) is z or the mask of `relu_mask`.
+
+    A product and not a selection: NaN and infinity of a gradient survive a closed gate, as in the formulas.
+    """
+    np.multiply(dz, gate > 0, out=dz)
+
+
+def softmax_columns(out: Array, z: Array) -> None:
+    """Set ``out`` (C, m) to the softmax of the columns of ``z`` (C, m)."""
+    np.subtract(z, z.max(axis=0), out=out)
+    np.exp(out, out=out)
+    np.divide(out, _sum_rows(out), out=out)
+
+
+def softmax_cross_entropy_grad(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array) -> None:
+    """Fuse softmax, cross-entropy and their gradient by the logits, for each column.
+
+    dz (C, m) = w (p sum(y) - y), loss (m,) = w sum_k y_k (logsumexp(z) - z_k), hit (m,) = w where the largest logit
+    stands on a largest target, else 0; z, y (C, m), weight (m,). Where sum(y) is 1, dz is the notebook's p - y.
+    """
+    np.subtract(z, z.max(axis=0), out=dz)
+    # y and the shifted logit are multiplied only where y is not zero: 0 times an infinite loss counts as 0.
+    loss[...] = -_sum_rows(np.multiply(y, dz, out=np.zeros_like(dz), where=y != 0))
+    np.exp(dz, out=dz)
+    total = _sum_rows(dz)
+    mass = _sum_rows(y)
+    loss += np.multiply(mass, np.log(total), out=np.zeros_like(loss), where=mass != 0)
+    np.divide(dz, total, out=dz)
+    np.multiply(dz, mass, out=dz)
+    np.subtract(dz, y, out=dz)
+    np.multiply(dz, weight, out=dz)
+    np.multiply(loss, weight, out=loss)
+    predicted = np.argmax(z, axis=0)
+    np.multiply(weight, y[predicted, np.arange(y.shape[1])] == y.max(axis=0), out=hit)
+
+
+def output_delta(dz: Array, a: Array, y: Array) -> None:
+    """Set ``dz`` (C, m) to a - y: the logit gradient of softmax and cross-entropy, not yet divided by m."""
+    np.subtract(a, y, out=dz)
+
+
+def bias_sum(out: Array, dz: Array) -> None:
+    """Set ``out`` (h, 1) to the sum over the columns of ``dz`` (h, m)."""
+    np.sum(dz, axis=1, keepdims=True, out=out)
+
+
+def cross_entropy(loss: Array, a: Array, y: Array) -> None:
+    """Set ``loss`` (m,) to -sum_k y_k log(max(a_k, tiny)) of each column; a, y (C, m)."""
+    floor = np.finfo(a.dtype).tiny
+    np.negative(_sum_rows(y * np.log(np.maximum(a, floor))), out=loss)
+
+
+def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
+    """Set ``out`` (k,) to w - alpha dw; ``out`` may be ``w``."""
+    np.subtract(w, alpha * dw, out=out)
+
+
+def product(out: Array, a: Array, b: Array) -> None:
+    """Set ``out`` (p, q) to the matrix product of ``a`` (p, k) and ``b`` (k, q)."""
+    np.matmul(a, b, out=out)
+
+
+def warmup(dtype: Any) -> None:
+    """Do nothing: NumPy compiles nothing."""
+
+
+def max_threads() -> int | None:
+    """Return None: this backend launches no threads of its own, so none limits it."""
+    return None
+
+
+def set_threads(n: int) -> int:
+    """Return ``n``: the threads of this backend are those of BLAS, which the caller governs."""
+    return n
+
+
+def describe() -> dict[str, str]:
+    """Return what `fastmlp.show_config` says about this backend."""
+    return {"threading layer": "none but that of BLAS"}
+
+
+def _sum_rows(rows: Array) -> Array:
+    """Sum (k, m) over axis 0, pairwise: NumPy adds along that axis one by one, which loses k eps."""
+    while len(rows) > 8:
+        half = len(rows) // 2
+        folded = rows[:half] + rows[half : 2 * half]
+        rows = folded if len(rows) % 2 == 0 else np.concatenate((folded, rows[-1:]))
+    total: Array = rows.sum(axis=0)
+    return total
