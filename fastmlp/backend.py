@@ -259,8 +259,8 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
     return None
 
 
-class session:
-    """Enter the backend for one public call: ``with session() as kernels``.
+class Session:
+    """Enter the backend for one public call: ``with Session() as kernels``.
 
     Sets the thread count of Numba and BLAS where one was asked for and restores it, also after an exception. NumPy's
     floating-point warnings are off: NaN and infinity come out where they belong, on both backends alike.

@@ -14,7 +14,7 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 DType: TypeAlias = np.dtype[Any]
 
-_DTYPES = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+_DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
 
 def message(name: str, got: object, expected: str, remedy: str) -> str:
@@ -42,10 +42,12 @@ def array(name: str, value: object, *, shape: tuple[int | None, ...] | None = No
         raise TypeError(message(name, f"dtype {x.dtype}", expected, "convert it with .astype(float) if it holds such"))
     if shape is None and x.ndim == 0:
         raise ValueError(message(name, "a scalar", "one dimension or more", "wrap it with np.atleast_1d"))
-    if shape is not None and (x.ndim != len(shape) or any(e not in (None, g) for g, e in zip(x.shape, shape))):
+    if shape is not None and (
+        x.ndim != len(shape) or any(e not in (None, g) for e, g in zip(shape, x.shape, strict=True))
+    ):
         lengths = ", ".join("any" if length is None else str(length) for length in shape)
         expected = f"shape {axes} = ({lengths}{',' if len(shape) == 1 else ''})"
-        raise ValueError(message(name, f"shape {x.shape}", expected, "columns are samples: transpose, reshape or slice"))
+        raise ValueError(message(name, f"shape {x.shape}", expected, "columns are samples: transpose or reshape"))
     if x.size == 0:
         raise ValueError(message(name, f"shape {x.shape}", "at least one element", "pass at least one sample"))
     return x
@@ -82,7 +84,7 @@ def labels(name: str, value: object, classes: int, m: int | None = None) -> Arra
     if y.dtype.kind != "b" and (y.min() < 0 or y.max() >= classes):
         where = int(np.flatnonzero((y < 0) | (y >= classes))[0])
         got = f"label {y[where]} at index {where}"
-        raise ValueError(message(name, got, f"labels from 0 to {classes - 1}", "renumber them or raise the class count"))
+        raise ValueError(message(name, got, f"labels from 0 to {classes - 1}", "renumber them or add classes"))
     if y.dtype.kind == "b" and classes == 1 and y.any():
         raise ValueError(message(name, "label True", "labels from 0 to 0", "raise the class count"))
     return np.require(y, np.int64, ["C", "A"])
@@ -106,7 +108,7 @@ def sample_weight(name: str, value: object, m: int) -> Array:
 
 
 def gradient_buffer(name: str, value: object, like: Array) -> Array:
-    """Return ``value`` if a gradient can be written to it: shape and dtype of ``like``, and no memory shared with it."""
+    """Return ``value`` if a gradient can be written to it: shape and dtype of ``like``, memory of its own."""
     if not isinstance(value, np.ndarray):
         raise TypeError(message(name, type(value).__name__, "a NumPy array", "pass np.empty_like(model.parameters)"))
     fits = value.shape == like.shape and value.dtype == like.dtype

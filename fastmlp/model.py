@@ -52,7 +52,7 @@ class MLP:
         size = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._layer_sizes))
         self._parameters = np.zeros(size, checks.float_dtype("dtype", dtype))
         # The legacy generator: its stream is frozen for ever, and it is the one that the notebook draws from.
-        generator = np.random.RandomState(checks.seed("seed", seed))  # noqa: NPY002
+        generator = np.random.RandomState(checks.seed("seed", seed))
         for weight in self.weights:
             weight[...] = generator.random_sample(weight.shape) - 0.5
 
@@ -239,8 +239,10 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).predict([[1.0, -1.0]])
         array([1, 0])
         """
-        with backend.session() as kernels:
-            return np.argmax(self._forward(kernels, self._input("X", X))[0], axis=0).astype(np.int64)
+        with backend.Session() as kernels:
+            logits, _, _ = self._forward(kernels, self._input("X", X))
+        labels: Array = np.argmax(logits, axis=0).astype(np.int64)
+        return labels
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Predict the probability of each class for each sample.
@@ -269,7 +271,7 @@ class MLP:
         array([[0.5],
                [0.5]])
         """
-        with backend.session() as kernels:
+        with backend.Session() as kernels:
             z, _, _ = self._forward(kernels, self._input("X", X))
             probabilities = np.empty_like(z)
             kernels.softmax_columns(probabilities, z)
@@ -318,7 +320,7 @@ class MLP:
         y = checks.targets(names[1], Y, classes, m)
         if y.ndim == 1:
             encoded = np.empty((classes, m), self.dtype)
-            with backend.session() as kernels:
+            with backend.Session() as kernels:
                 kernels.one_hot(encoded, y)
             y = encoded
         w = np.ones(m) if weight is None else checks.sample_weight("sample_weight", weight, m)
@@ -330,7 +332,7 @@ class MLP:
         activations: list[Array] = []
         masks: list[Array] = []
         a = x
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1]):
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             z = np.empty((len(weight), x.shape[1]), self.dtype)
             mask = np.empty(z.shape, np.bool_)
             kernels.product(z, weight, a)
@@ -346,7 +348,7 @@ class MLP:
     def _step(self, grad: Array, x: Array, y: Array, w: Array) -> tuple[float, float]:
         """Write the gradient; return loss and accuracy. Each is a weighted sum divided by the sum of the weights."""
         total = float(np.sum(w, dtype=np.float64))
-        with backend.session() as kernels:
+        with backend.Session() as kernels:
             logits, activations, masks = self._forward(kernels, x)
             dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
             kernels.softmax_cross_entropy_grad(dz, loss, hit, logits, y, w)
@@ -365,7 +367,7 @@ class MLP:
 
     def _evaluate(self, x: Array, y: Array, w: Array) -> dict[str, float]:
         total = float(np.sum(w, dtype=np.float64))
-        with backend.session() as kernels:
+        with backend.Session() as kernels:
             logits, _, _ = self._forward(kernels, x)
             loss, hit = np.empty_like(w), np.empty_like(w)
             kernels.softmax_cross_entropy_grad(np.empty_like(logits), loss, hit, logits, y, w)

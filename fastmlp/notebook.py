@@ -49,7 +49,7 @@ def one_hot(Y: ArrayLike, C: int = 10) -> Array:
     classes = checks.n_classes("C", C)
     labels = checks.labels("Y", Y, classes)
     out = np.empty((classes, labels.size))
-    with backend.session() as kernels:
+    with backend.Session() as kernels:
         kernels.one_hot(out, labels)
     return out
 
@@ -83,7 +83,7 @@ def ReLU(X: ArrayLike) -> Array:
     checked = checks.array("X", X)
     (x,) = checks.contiguous(checks.result_dtype(checked), checked)
     out = np.empty_like(x)
-    with backend.session() as kernels:
+    with backend.Session() as kernels:
         kernels.relu(out.reshape(-1), x.reshape(-1))
     return out
 
@@ -121,7 +121,7 @@ def Softmax(X: ArrayLike) -> Array:
     checked = checks.array("X", X)
     (x,) = checks.contiguous(checks.result_dtype(checked), checked)
     out = np.empty_like(x)
-    with backend.session() as kernels:
+    with backend.Session() as kernels:
         kernels.softmax_columns(out.reshape(len(x), -1), x.reshape(len(x), -1))
     return out
 
@@ -174,7 +174,7 @@ def Forwardprop(
     b1, b2 = checks.contiguous(dtype, b1, b2)
     z1, a1 = np.empty((2, len(w1), x.shape[1]), dtype)
     z2, a2 = np.empty((2, len(w2), x.shape[1]), dtype)
-    with backend.session() as kernels:
+    with backend.Session() as kernels:
         kernels.product(z1, checks.multipliable(dtype, w1), checks.multipliable(dtype, x))
         kernels.relu_mask(z1, a1, None, b1)
         kernels.product(z2, checks.multipliable(dtype, w2), a1)
@@ -219,7 +219,7 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     dtype = checks.result_dtype(checked, target)
     a2, y = checks.contiguous(dtype, checked, target)
     loss = np.empty(a2.shape[1], dtype)
-    with backend.session() as kernels:
+    with backend.Session() as kernels:
         kernels.cross_entropy(loss, a2, y)
         return dtype.type(np.mean(loss, dtype=np.float64))
 
@@ -280,7 +280,7 @@ def backward_prop(
     dz1, dz2 = np.empty(z1.shape, dtype), np.empty(a2.shape, dtype)
     dw1, dw2 = np.empty((len(z1), n), dtype), np.empty((len(a2), len(z1)), dtype)
     db1, db2 = np.empty((len(z1), 1), dtype), np.empty((len(a2), 1), dtype)
-    with backend.session() as kernels:
+    with backend.Session() as kernels:
         kernels.output_delta(dz2, a2, y)
         kernels.product(dw2, dz2, checks.multipliable(dtype, a1).T)
         kernels.bias_sum(db2, dz2)
@@ -335,16 +335,16 @@ def update_params(
     """
     step = checks.learning_rate("alpha", alpha)
     names = ("W1", "b1", "W2", "b2")
-    parameters = [checks.array(name, w) for name, w in zip(names, (W1, b1, W2, b2))]
+    parameters = [checks.array(name, w) for name, w in zip(names, (W1, b1, W2, b2), strict=True)]
     gradients = [
         checks.array(f"d{name}", dw, shape=w.shape, axes=f"of {name}")
-        for name, w, dw in zip(names, parameters, (dW1, db1, dW2, db2))
+        for name, w, dw in zip(names, parameters, (dW1, db1, dW2, db2), strict=True)
     ]
     dtype = checks.result_dtype(*parameters, *gradients, step)
     rate = dtype.type(step)
     stepped = []
-    with backend.session() as kernels:
-        for w, dw in zip(checks.contiguous(dtype, *parameters), checks.contiguous(dtype, *gradients)):
+    with backend.Session() as kernels:
+        for w, dw in zip(*(checks.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
             out = np.empty_like(w)
             kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)
             stepped.append(out)

@@ -103,7 +103,7 @@ def descend(
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
             loss, accuracy = loss_and_grad(gradient)
-            with backend.session() as kernels:
+            with backend.Session() as kernels:
                 kernels.update(stepped, parameters, gradient, rate)
             if not (np.isfinite(loss) and np.isfinite(stepped).all()):
                 raise FloatingPointError(

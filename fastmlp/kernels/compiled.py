@@ -10,6 +10,7 @@ children, a thread-unsafe threading layer that is already in use, and bounds che
 Shapes: n features, h units of a layer, C classes, m samples; columns are samples.
 """
 
+import contextlib
 import hashlib
 import inspect
 import math
@@ -35,14 +36,30 @@ if config.DISABLE_JIT:
 # width choose the bits. Kernels release the GIL, and divide as NumPy does: by zero without an exception.
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
-# Below this many array elements a parallel launch (5 to 20 µs) costs more than a second core saves.
-_PARALLEL_SIZE = 1 << 15
+# Below this many array elements the serial shell runs. A launch alone costs 5 to 20 µs, which 1 << 15 elements repay;
+# but after it the workers of the omp layer spin for milliseconds beside the threads of BLAS (an epoch of the digits
+# took 25 ms with 1 << 15, 2.5 ms with this), so the arrays must be worth a slow product too.
+_PARALLEL_SIZE = 1 << 18
 
 # Ranges of elements begin on multiples of this, so that no two workers write to the same cache line.
 _ALIGNMENT = 64
 
 # bias_sum adds blocks of this many elements, then the blocks' sums: the error grows like m / block, not like m.
 _SUM_BLOCK = 512
+
+
+# Whatever reading and unpickling say of a damaged file.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    pickle.UnpicklingError,
+)
 
 
 def _cache_stamp() -> str:
@@ -73,10 +90,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             result = super().load_overload(sig, target_context)
-        except (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError,
-                RuntimeError, pickle.UnpicklingError):
-            # Whatever unpickling says of a damaged file: it is compiled anew and written over.
-            self._discard_index()
+        except _DAMAGE:
+            # Compile anew. Saving writes over a damaged data file, but needs an index that can be read.
+            self._mend_index()
             return None
         # Two processes that fill the cache at once may leave an index entry that names the other's file.
         if result is not None and tuple(result.signature.args) != tuple(sig):
@@ -89,7 +105,13 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
         except OSError:
             self.disable()
 
-    def _discard_index(self) -> None:
+    def _mend_index(self) -> None:
+        try:
+            self._cache_file._load_index()
+        except _DAMAGE:
+            self._write_empty_index()
+
+    def _write_empty_index(self) -> None:
         try:
             self.flush()
         except OSError:
@@ -98,11 +120,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 
 def _compile(shell: Callable[..., Any], *, parallel: bool) -> Any:
     dispatcher = njit(parallel=parallel, **_OPTIONS)(shell)
-    try:
+    # Where no folder is writeable, as in a read-only install without HOME, the kernel runs uncached.
+    with contextlib.suppress(RuntimeError, OSError):
         dispatcher._cache = _KernelCache(shell, _STAMP, _cache_variant(parallel=parallel))
-    except (RuntimeError, OSError):
-        # No writeable folder, as in a read-only install without HOME: run uncached.
-        pass
     return dispatcher
 
 
@@ -278,21 +298,29 @@ def relu_backward(dz, gate, workers):
 
 @_body
 def _exp_column(out, z, j):
-    """Set out[:, j] to exp(z[:, j] - peak); return the peak and the sum, added with compensation (Kahan)."""
-    peak = z[0, j]
+    """Set out[:, j] to exp(z[:, j] - shift); return the shift and the sum."""
+    shift = z[0, j]
     for i in range(1, z.shape[0]):
-        if z[i, j] > peak or z[i, j] != z[i, j]:
-            peak = z[i, j]
-    total = type(peak)(0)
-    lost = type(peak)(0)
+        if z[i, j] > shift or z[i, j] != z[i, j]:
+            shift = z[i, j]
+    zero = type(shift)(0)
+    total = zero
+    if shift - shift != 0:
+        # No largest logit to shift by: unshifted, NaN and infinity come out where the formula puts them.
+        for i in range(z.shape[0]):
+            out[i, j] = math.exp(z[i, j])
+            total += out[i, j]
+        return zero, total
+    lost = zero
     for i in range(z.shape[0]):
-        e = math.exp(z[i, j] - peak)
+        e = math.exp(z[i, j] - shift)
         out[i, j] = e
+        # Added with compensation (Kahan), or a thousand classes would cost a thousand eps.
         term = e - lost
         grown = total + term
         lost = (grown - total) - term
         total = grown
-    return peak, total
+    return shift, total
 
 
 @_body
@@ -313,16 +341,15 @@ def softmax_columns(out, z, workers):
 @_body
 def _softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, lo, hi):
     for j in range(lo, hi):
-        peak, total = _exp_column(dz, z, j)
+        shift, total = _exp_column(dz, z, j)
         log_total = math.log(total)
-        mass = type(peak)(0)
-        nll = type(peak)(0)
+        mass = nll = type(shift)(0)
         best = 0
         largest = y[0, j]
         for i in range(z.shape[0]):
             mass += y[i, j]
             if y[i, j] != 0:
-                nll += y[i, j] * (log_total - (z[i, j] - peak))
+                nll += y[i, j] * (log_total - (z[i, j] - shift))
             if z[i, j] > z[best, j] or (z[i, j] != z[i, j] and z[best, j] == z[best, j]):
                 best = i
             if y[i, j] > largest or y[i, j] != y[i, j]:
@@ -330,7 +357,7 @@ def _softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, lo, hi):
         for i in range(z.shape[0]):
             dz[i, j] = (dz[i, j] / total * mass - y[i, j]) * weight[j]
         loss[j] = nll * weight[j]
-        hit[j] = weight[j] if y[best, j] == largest else type(peak)(0)
+        hit[j] = weight[j] if y[best, j] == largest else type(shift)(0)
 
 
 @_kernel(outputs=3)
@@ -429,7 +456,8 @@ def warmup(dtype: Any) -> None:
     mask = np.ones((1, 1), np.bool_)
     alpha = x.dtype.type(0)
     calls: dict[str, list[tuple[Any, ...]]] = {
-        "one_hot": [(np.ones((1, 1)), np.zeros(1, np.int64))],
+        # The notebook's encoding is float64 always, a model's of its own dtype.
+        "one_hot": [(np.ones((1, 1)), np.zeros(1, np.int64)), (x, np.zeros(1, np.int64))],
         "relu": [(vector, vector)],
         "bias_add": [(x, x)],
         "relu_mask": [(x, x, mask, x), (x, x, None, x)],
@@ -476,9 +504,11 @@ def cache_statistics() -> dict[str, tuple[int, int]]:
 def describe() -> dict[str, str]:
     """Return what `fastmlp.show_config` says about this backend."""
     features = llvmlite.binding.get_host_cpu_features() if config.CPU_FEATURES is None else None
-    enabled = set(config.CPU_FEATURES.replace("+", "").split(",")) if features is None else {
-        name for name, on in features.items() if on
-    }
+    enabled = (
+        set(config.CPU_FEATURES.replace("+", "").split(","))
+        if features is None
+        else {name for name, on in features.items() if on}
+    )
     bits = next((n for names, n in _VECTOR_BITS if names & enabled), 128)
     return {
         "threading layer": numba_parallel._threading_layer or f"not launched yet ({config.THREADING_LAYER})",

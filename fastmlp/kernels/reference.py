@@ -49,7 +49,7 @@ def relu_backward(dz: Array, gate: Array) -> None:
 
 def softmax_columns(out: Array, z: Array) -> None:
     """Set ``out`` (C, m) to the softmax of the columns of ``z`` (C, m)."""
-    np.subtract(z, z.max(axis=0), out=out)
+    np.subtract(z, _shift(z), out=out)
     np.exp(out, out=out)
     np.divide(out, _sum_rows(out), out=out)
 
@@ -60,7 +60,7 @@ def softmax_cross_entropy_grad(dz: Array, loss: Array, hit: Array, z: Array, y: 
     dz (C, m) = w (p sum(y) - y), loss (m,) = w sum_k y_k (logsumexp(z) - z_k), hit (m,) = w where the largest logit
     stands on a largest target, else 0; z, y (C, m), weight (m,). Where sum(y) is 1, dz is the notebook's p - y.
     """
-    np.subtract(z, z.max(axis=0), out=dz)
+    np.subtract(z, _shift(z), out=dz)
     # y and the shifted logit are multiplied only where y is not zero: 0 times an infinite loss counts as 0.
     loss[...] = -_sum_rows(np.multiply(y, dz, out=np.zeros_like(dz), where=y != 0))
     np.exp(dz, out=dz)
@@ -119,6 +119,15 @@ def set_threads(n: int) -> int:
 def describe() -> dict[str, str]:
     """Return what `fastmlp.show_config` says about this backend."""
     return {"threading layer": "none but that of BLAS"}
+
+
+def _shift(z: Array) -> Array:
+    """Return the largest logit of each column, or 0 where it is not finite: unshifted, NaN and infinity come out
+    where the formula puts them.
+    """
+    largest = z.max(axis=0)
+    shift: Array = np.where(np.isfinite(largest), largest, z.dtype.type(0))
+    return shift
 
 
 def _sum_rows(rows: Array) -> Array:

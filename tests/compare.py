@@ -1,0 +1,45 @@
+"""The one comparison, and the one table of tolerances."""
+
+import numpy as np
+
+F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
+
+# Relative to the largest entry of what is expected.
+TOLERANCE = {
+    ("product", F8): 1e-12,
+    ("product", F4): 2e-5,
+    ("trajectory", F8): 1e-10,
+    ("central difference", F8): 1e-6,
+}
+
+
+def relative_difference(actual, expected):
+    """Return max|actual - expected| / max|expected|."""
+    largest = np.max(np.abs(expected))
+    return float(np.max(np.abs(np.asarray(actual, np.longdouble) - expected)) / (largest if largest else 1))
+
+
+def assert_close(actual, expected, kind, dtype=None):
+    """Shape, then dtype, then values within the tolerance of ``kind``."""
+    dtype = np.dtype(dtype or np.asarray(actual).dtype)
+    assert np.shape(actual) == np.shape(expected)
+    assert np.asarray(actual).dtype == dtype
+    assert np.isfinite(actual).all()
+    assert relative_difference(actual, expected) <= TOLERANCE[kind, dtype]
+
+
+def assert_same_bits(actual, expected):
+    """Shape, dtype and every bit, NaN included."""
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    assert actual.tobytes() == expected.tobytes()
+
+
+def assert_softmax(actual, z, expected):
+    """Each entry within (8 + max|x - max x|) eps, relative, where the result is a normal number."""
+    info = np.finfo(actual.dtype)
+    spread = np.max(np.max(z, axis=0) - z, axis=0).astype(np.longdouble)
+    normal = expected > 4 * info.tiny
+    error = np.abs(actual - expected)
+    assert actual.shape == expected.shape
+    assert (error <= np.where(normal, (8 + spread) * info.eps * expected, 8 * info.tiny)).all()

@@ -1,0 +1,103 @@
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BLOCK_NUMBA = """
+import sys
+class _NoNumba:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("numba", "llvmlite"):
+            raise ImportError("blocked by the test")
+sys.meta_path.insert(0, _NoNumba())
+"""
+if os.environ.get("FASTMLP_TEST_BLOCK_NUMBA"):
+    exec(BLOCK_NUMBA)
+
+
+def has_numba():
+    try:
+        importlib.import_module("numba")
+    except ImportError:
+        return False
+    return True
+
+
+HAS_NUMBA = has_numba()
+BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("numba") and not HAS_NUMBA:
+            item.add_marker(pytest.mark.skip(reason="numba does not import here"))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Run the test on each backend that imports."""
+    import fastmlp
+
+    with fastmlp.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260101)
+
+
+@pytest.fixture
+def compiled():
+    return pytest.importorskip("fastmlp.kernels.compiled", exc_type=ImportError)
+
+
+@pytest.fixture
+def reference():
+    return importlib.import_module("fastmlp.kernels.reference")
+
+
+@pytest.fixture(scope="session")
+def mnist_data():
+    if not os.environ.get("FASTMLP_DATA"):
+        pytest.skip("FASTMLP_DATA is not set: no MNIST here")
+    from fastmlp.datasets import mnist
+
+    return mnist.load_data()
+
+
+@pytest.fixture
+def run_python():
+    """Return a function that runs Python code in a fresh process, in which fastmlp is the one under test."""
+
+    def run(code, *, env=None, check=True, timeout=240, cwd=None):
+        import fastmlp
+
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("FASTMLP_") or k == "FASTMLP_DATA"}
+        environment["PYTHONPATH"] = str(Path(fastmlp.__file__).parents[1])
+        environment.update(env or {})
+        environment = {key: value for key, value in environment.items() if value is not None}
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=timeout,
+            cwd=cwd,
+            check=False,
+        )
+        if check:
+            assert result.returncode == 0, result.stderr
+        return result
+
+    return run

@@ -1,0 +1,316 @@
+"""Backends, threads, configuration and the compile cache."""
+
+import importlib
+import os
+import shutil
+import stat
+import sys
+from contextvars import copy_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastmlp
+from conftest import BLOCK_NUMBA
+
+SMALL_NET = """
+import numpy as np, fastmlp
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((6, 50)), rng.integers(3, size=50)
+model = fastmlp.MLP((6, 5, 3))
+history = model.fit(X, Y, epochs=5, alpha=0.1)
+"""
+
+EVERY_PUBLIC_CALL = """
+import numpy as np, fastmlp
+from fastmlp import *
+rng = np.random.default_rng(0)
+for dtype in ("float32", "float64"):
+    for m in (3, 60_000):
+        X, Y = rng.standard_normal((6, m)).astype(dtype), rng.integers(3, size=m)
+        for layout in (np.asarray, np.asfortranarray, lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape)):
+            x, y = layout(X), layout(one_hot(Y, 3).astype(dtype))
+            model = fastmlp.MLP((6, 20, 5, 3), dtype=dtype)
+            W1, b1, W2, b2 = (layout(rng.standard_normal(s).astype(dtype)) for s in [(5, 6), (5, 1), (3, 5), (3, 1)])
+            A1, Z1, A2, Z2 = map(layout, Forwardprop(x, W1, W2, b1, b2))
+            compute_cost(A2, y), ReLU(Z1), Softmax(Z2)
+            update_params(W1, b1, W2, b2, *backward_prop(Z1, A1, Z2, A2, W1, W2, x, y))
+            model.fit(x, Y, epochs=2, validation=(x, y), sample_weight=np.ones(m))
+            model.predict(x), model.predict_proba(x), model.evaluate(x, y)
+"""
+
+
+def test_set_use_and_get_backend(monkeypatch):
+    assert fastmlp.get_backend() in ("numba", "numpy")
+    with fastmlp.use_backend("numpy"):
+        assert fastmlp.get_backend() == "numpy"
+        with fastmlp.use_backend("auto"):
+            pass
+        assert fastmlp.get_backend() == "numpy"
+        assert copy_context().run(fastmlp.get_backend) == "numpy"
+    fastmlp.set_backend("numpy")
+    try:
+        assert fastmlp.get_backend() == "numpy"
+    finally:
+        fastmlp.set_backend("auto")
+
+
+def test_use_backend_is_left_after_an_exception():
+    before = fastmlp.get_backend()
+    with pytest.raises(KeyError), fastmlp.use_backend("numpy"):
+        raise KeyError
+    assert fastmlp.get_backend() == before
+
+
+@pytest.mark.parametrize("function", [fastmlp.set_backend, lambda name: fastmlp.use_backend(name).__enter__()])
+@pytest.mark.parametrize("name", ["Numba", "", "jax", None, 1])
+def test_an_unknown_backend_is_refused_with_the_legal_names(function, name):
+    with pytest.raises(ValueError, match=r"^name: got .*'auto', 'numba', 'numpy'"):
+        function(name)
+
+
+def test_threads_are_restored(backend):
+    before = fastmlp.get_num_threads()
+    with fastmlp.use_threads(1):
+        assert fastmlp.get_num_threads() == 1
+    with pytest.raises(KeyError), fastmlp.use_threads(1):
+        raise KeyError
+    assert fastmlp.get_num_threads() == before
+
+
+def test_threads_of_numba_and_blas_are_set_for_the_call_and_restored_also_after_an_exception(backend):
+    from fastmlp.backend import Session, _blas
+
+    def counts():
+        kernels = importlib.import_module("fastmlp.kernels.compiled") if backend == "numba" else None
+        blas = {library["num_threads"] for library in _blas().info()}
+        return blas, kernels and __import__("numba").get_num_threads()
+
+    before = counts()
+    with pytest.raises(KeyError), fastmlp.use_threads(1), Session():
+        blas, numba_threads = counts()
+        assert blas <= {1}
+        assert numba_threads in (None, 1)
+        raise KeyError
+    assert counts() == before
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
+)
+def test_a_bad_thread_count_is_refused(n, error):
+    with pytest.raises(error, match=r"^n: got .*expected .*;"):
+        fastmlp.set_num_threads(n)
+
+
+@pytest.mark.numba
+def test_more_threads_than_numba_can_launch_names_the_variable():
+    with (
+        fastmlp.use_backend("numba"),
+        pytest.raises(ValueError, match="NUMBA_NUM_THREADS=1000"),
+        fastmlp.use_threads(1000),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FASTMLP_BACKEND", "NumPy"),
+        ("FASTMLP_BACKEND", ""),
+        ("FASTMLP_NUM_THREADS", "two"),
+        ("FASTMLP_NUM_THREADS", "0"),
+    ],
+)
+def test_environment_variables_are_read_strictly(run_python, variable, value):
+    result = run_python("import fastmlp; fastmlp.ReLU([1.0])", env={variable: value}, check=False)
+    assert f"ValueError: {variable}: got" in result.stderr
+
+
+def test_environment_variables_set_the_default(run_python):
+    code = "import fastmlp; print(fastmlp.get_backend(), fastmlp.get_num_threads())"
+    assert run_python(code, env={"FASTMLP_BACKEND": "numpy", "FASTMLP_NUM_THREADS": "1"}).stdout == "numpy 1\n"
+
+
+def test_importing_binds_names_and_does_nothing_else(run_python):
+    code = """
+import os, sys, threading
+before = dict(os.environ)
+import fastmlp
+heavy = {"numba", "llvmlite", "safetensors", "threadpoolctl", "sklearn", "fastmlp.datasets", "fastmlp.kernels"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert dict(os.environ) == before and threading.active_count() == 1
+"""
+    run_python(code)
+
+
+def test_show_config(backend, capsys):
+    assert fastmlp.show_config() is None
+    printed = capsys.readouterr().out
+    config = fastmlp.show_config(mode="dicts")
+    assert config["backend"] == backend
+    assert config["why"] == f"use_backend asks for {backend!r}"
+    for key in ("threads", "BLAS", "CPU", "numpy", "python", "threading layer"):
+        assert config[key]
+        assert f"{key}:" in printed
+    with pytest.raises(ValueError, match="^mode: got 'json'"):
+        fastmlp.show_config(mode="json")
+
+
+def test_without_numba_everything_works_after_one_warning(run_python):
+    code = f"""
+{BLOCK_NUMBA}
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+{"".join("    " + line + chr(10) for line in SMALL_NET.splitlines())}
+    A1, Z1, A2, Z2 = fastmlp.Forwardprop(X, *model.weights, *model.biases)
+    y = fastmlp.one_hot(Y, 3)
+    grads = fastmlp.backward_prop(Z1, A1, Z2, A2, *model.weights, X, y)
+    fastmlp.update_params(model.weights[0], model.biases[0], model.weights[1], model.biases[1], *grads)
+    fastmlp.compute_cost(fastmlp.Softmax(Z2), y), fastmlp.ReLU(Z1)
+assert [w.category for w in caught] == [RuntimeWarning], caught
+assert "numba does not import (blocked by the test)" in str(caught[0].message)
+assert fastmlp.get_backend() == "numpy"
+print(fastmlp.show_config(mode="dicts")["why"])
+try:
+    fastmlp.set_backend("numba")
+except ImportError as error:
+    assert "pip install" in str(error)
+else:
+    raise AssertionError
+"""
+    assert "numba does not import (blocked by the test)" in run_python(code).stdout
+
+
+@pytest.mark.numba
+def test_disabled_jit_counts_as_absent(run_python):
+    code = "import fastmlp; print(fastmlp.show_config(mode='dicts')['why'])"
+    result = run_python(code, env={"NUMBA_DISABLE_JIT": "1"})
+    assert "NUMBA_DISABLE_JIT" in result.stdout
+
+
+@pytest.mark.numba
+def test_after_warmup_no_public_call_compiles(run_python):
+    code = f"""
+import fastmlp
+fastmlp.warmup("float32"), fastmlp.warmup("float64")
+from fastmlp.kernels import compiled
+def count():
+    return {{name: (len(k.serial.signatures), len(k.parallel.signatures)) for name, k in compiled._KERNELS.items()}}
+before = count()
+{EVERY_PUBLIC_CALL}
+assert count() == before, (before, count())
+# One canonical type for each argument: a signature per dtype, two where a kernel takes the mask or z itself.
+most = {{"relu_mask": 4, "relu_backward": 4}}
+assert all(n <= most.get(name, 2) for name, pair in before.items() for n in pair), before
+"""
+    run_python(code)
+
+
+CACHE_REPORT = """
+import fastmlp
+fastmlp.warmup("float32"), fastmlp.warmup("float64")
+from fastmlp.kernels import compiled
+totals = compiled.cache_statistics().values()
+print(sum(hits for hits, _ in totals), sum(misses for _, misses in totals))
+"""
+
+
+@pytest.fixture
+def copied_package(tmp_path):
+    """A copy of the package with an empty compile cache."""
+    folder = tmp_path / "site" / "fastmlp"
+    shutil.copytree(Path(fastmlp.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def cache_files(folder):
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*.nb?")}
+
+
+@pytest.mark.numba
+def test_the_compile_cache(run_python, copied_package):
+    """A second process hits for every signature and adds no file; a changed byte misses; damage is a miss."""
+    env = {"PYTHONPATH": str(copied_package.parent)}
+
+    def hits_and_misses():
+        return tuple(map(int, run_python(CACHE_REPORT, env=env, cwd=copied_package.parent).stdout.split()))
+
+    hits, signatures = hits_and_misses()
+    assert hits == 0
+    assert signatures > 40
+    files = cache_files(copied_package)
+    assert hits_and_misses() == (signatures, 0)
+    assert cache_files(copied_package) == files
+
+    # Damage one index and one data file each way: cut short, emptied, garbage.
+    for damage in (lambda data: data[:100], lambda data: b"", lambda data: b"\x80garbage" * 20):
+        for path in (min(files), max(files), next(p for p in files if p.endswith("1.nbc"))):
+            Path(path).write_bytes(damage(Path(path).read_bytes()))
+        _, misses = hits_and_misses()
+        assert 0 < misses < signatures / 2
+        assert hits_and_misses() == (signatures, 0)
+
+    # Each kernel source counts, not only the one that holds the kernel.
+    source = copied_package / "kernels" / "reference.py"
+    source.write_bytes(source.read_bytes().replace(b"plain NumPy", b"plain numPy", 1))
+    assert hits_and_misses() == (0, signatures)
+    assert set(cache_files(copied_package)) == set(files)
+
+
+@pytest.mark.numba
+def test_a_read_only_install_without_home_runs(run_python, copied_package, tmp_path):
+    """The cache has nowhere to go: everything runs uncached."""
+    empty = tmp_path / "nothing"
+    for path in [*copied_package.rglob("*"), copied_package]:
+        path.chmod(stat.S_IREAD | (stat.S_IEXEC if path.is_dir() else 0))
+    env = {
+        "PYTHONPATH": str(copied_package.parent),
+        "HOME": None,
+        "XDG_CACHE_HOME": str(empty / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    # Root may write anywhere, so the folders are made unusable: no process can make a folder below a file.
+    empty.write_text("a file, not a folder")
+    code = f"""
+import numba.core.caching as caching
+make = caching.InTreeCacheLocator.ensure_cache_path if hasattr(caching, "InTreeCacheLocator") else None
+def refuse(self):
+    raise PermissionError("read-only")
+for name in ("InTreeCacheLocator", "_InTreeCacheLocator"):
+    if hasattr(caching, name):
+        getattr(caching, name).ensure_cache_path = refuse
+{SMALL_NET}
+from fastmlp.kernels import compiled
+assert compiled.describe()["compile cache"].startswith("none"), compiled.describe()
+assert not np.isnan(history.loss).any()
+"""
+    try:
+        run_python(code, env=env)
+    finally:
+        for path in [*copied_package.rglob("*"), copied_package]:
+            path.chmod(path.stat().st_mode | stat.S_IWRITE | (stat.S_IEXEC if path.is_dir() else 0))
+
+
+@pytest.mark.numba
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(run_python, copied_package):
+    """A full disk: the limit on file sizes makes every write fail."""
+    resource = pytest.importorskip("resource")
+    assert resource
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import numba, fastmlp
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+{SMALL_NET}
+"""
+    run_python(code, env={"PYTHONPATH": str(copied_package.parent), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert not [p for p in cache_files(copied_package) if p.endswith(".nbc")]
+
+
+def test_python_version_is_supported():
+    assert sys.version_info >= (3, 11)
+    assert os.path.exists(Path(fastmlp.__file__).parent / "py.typed")
+    assert np.dtype(float) == np.float64

@@ -1,0 +1,164 @@
+"""The kernels below the public functions: twins, shells, bits, compiled signatures."""
+
+import ast
+import inspect
+
+import numpy as np
+import pytest
+
+import naive
+from compare import assert_close, assert_same_bits, assert_softmax
+
+pytestmark = pytest.mark.kernels
+
+CARD = ["relu_mask", "softmax_columns", "softmax_cross_entropy_grad", "bias_sum"]
+
+
+def kernel_arguments(rng, dtype, h=9, m=133):
+    """Return {kernel: [outputs and inputs]} with outputs full of garbage."""
+
+    def garbage(*shape):
+        return np.full(shape, np.nan, dtype)
+
+    z = rng.standard_normal((h, m)).astype(dtype)
+    y = naive.one_hot(rng.integers(h, size=m), h).astype(dtype)
+    bias = rng.standard_normal((h, 1)).astype(dtype)
+    weight = rng.random(m).astype(dtype)
+    p = naive.softmax(z).astype(dtype)
+    return {
+        "one_hot": [garbage(h, m), rng.integers(h, size=m)],
+        "relu": [garbage(h * m), z.ravel()],
+        "bias_add": [z.copy(), bias],
+        "relu_mask": [z.copy(), garbage(h, m), np.ones((h, m), bool), bias],
+        "relu_backward": [z.copy(), y],
+        "softmax_columns": [garbage(h, m), z],
+        "softmax_cross_entropy_grad": [garbage(h, m), garbage(m), garbage(m), z, y, weight],
+        "output_delta": [garbage(h, m), p, y],
+        "bias_sum": [garbage(h, 1), z],
+        "cross_entropy": [garbage(m), p, y],
+        "update": [garbage(h * m), z.ravel(), p.ravel(), dtype.type(0.1)],
+    }
+
+
+NAMES = list(kernel_arguments(np.random.default_rng(), np.dtype(float)))
+
+
+def copies(args):
+    return [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+
+
+@pytest.fixture(params=["compiled", "reference"])
+def kernels(request):
+    return request.getfixturevalue(request.param)
+
+
+def public(module):
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and getattr(value, "__module__", "").startswith("fastmlp")
+    }
+
+
+@pytest.mark.numba
+def test_both_backends_have_the_same_names_and_signatures(compiled, reference):
+    ours = {n: v for n, v in public(compiled).items() if n not in ("Kernel", "cache_statistics")}
+    assert set(ours) == set(public(reference))
+    assert set(CARD) <= set(ours)
+    for name, function in ours.items():
+        twin = getattr(reference, name)
+        assert list(inspect.signature(function).parameters) == list(inspect.signature(twin).parameters), name
+
+
+@pytest.mark.numba
+def test_kernels_never_raise_assert_or_allocate(compiled):
+    tree = ast.parse(inspect.getsource(compiled))
+    kernels = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and any("_body" in ast.dump(d) or "_kernel" in ast.dump(d) for d in node.decorator_list)
+    ]
+    assert len(kernels) > 20
+    for function in kernels:
+        for node in ast.walk(function):
+            assert not isinstance(node, ast.Raise | ast.Assert | ast.Try | ast.Dict | ast.List), function.name
+            assert not (isinstance(node, ast.Attribute) and node.attr in ("empty", "zeros", "ones", "copy")), (
+                function.name
+            )
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("name", NAMES)
+def test_parallel_and_serial_shells_give_the_same_bits(compiled, rng, dtype, name):
+    for m in (1, 64, 133, 2000):
+        args = kernel_arguments(rng, dtype, m=m)[name]
+        kernel = getattr(compiled, name)
+        expected = copies(args)
+        kernel.serial(*expected, 1)
+        for workers in (1, 2, 3, 8):
+            actual = copies(args)
+            kernel.parallel(*actual, workers)
+            for one, other in zip(actual[: kernel.outputs], expected[: kernel.outputs], strict=True):
+                assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize("m", [1, 3, 64, 133])
+def test_relu_mask(kernels, rng, dtype, m):
+    z, a, mask, bias = kernel_arguments(rng, dtype, m=m)["relu_mask"]
+    expected = z + bias
+    kernels.relu_mask(z, a, mask, bias)
+    assert_same_bits(z, expected)
+    assert_same_bits(a, np.maximum(0, expected))
+    assert_same_bits(mask, expected > 0)
+    z -= bias
+    shifted = z + bias
+    kernels.relu_mask(z, z, mask, bias)  # in place, as the model does
+    assert_same_bits(z, np.maximum(0, shifted))
+    kernels.relu_mask(z, a, None, bias)
+    assert_same_bits(a, np.maximum(0, np.maximum(0, shifted) + bias))
+
+
+def test_relu_backward(kernels, rng, dtype):
+    dz, gate = kernel_arguments(rng, dtype)["relu_backward"]
+    for one in (gate, gate > 0):
+        actual = dz.copy()
+        kernels.relu_backward(actual, one)
+        assert_same_bits(actual, dz * (gate > 0))
+
+
+@pytest.mark.parametrize("h", [1, 2, 10, 1000])
+def test_softmax_columns(kernels, rng, dtype, h):
+    out, z = kernel_arguments(rng, dtype, h=h, m=5)["softmax_columns"]
+    kernels.softmax_columns(out, z)
+    assert_softmax(out, z, naive.softmax(z))
+
+
+@pytest.mark.parametrize("h", [1, 2, 10, 1000])
+def test_softmax_cross_entropy_grad(kernels, rng, dtype, h):
+    dz, loss, hit, z, y, weight = kernel_arguments(rng, dtype, h=h, m=21)["softmax_cross_entropy_grad"]
+    soft = naive.softmax(rng.standard_normal(y.shape)).astype(dtype) * dtype.type(0.75)
+    for target in (y, soft):
+        kernels.softmax_cross_entropy_grad(dz, loss, hit, z, target, weight)
+        wide, p = target.astype(naive.WIDE), naive.softmax(z)
+        assert_close(dz, (p * wide.sum(axis=0) - wide) * weight, "product", dtype) if h > 1 else None
+        assert_close(loss, weight * -(wide * np.log(p)).sum(axis=0), "product", dtype) if h > 1 else None
+        right = target[z.argmax(axis=0), np.arange(21)] == target.max(axis=0)
+        assert_same_bits(hit, (weight * right).astype(dtype))
+
+
+def test_softmax_cross_entropy_grad_where_probabilities_underflow(kernels, dtype):
+    z = np.array([[0.0, 5000.0], [3000.0, 0.0]], dtype)
+    y = np.array([[1.0, 1.0], [0.0, 0.0]], dtype)
+    dz, loss, hit = np.empty_like(z), np.empty(2, dtype), np.empty(2, dtype)
+    kernels.softmax_cross_entropy_grad(dz, loss, hit, z, y, np.ones(2, dtype))
+    np.testing.assert_array_equal(loss, [3000, 0])
+    np.testing.assert_array_equal(dz, [[-1, 0], [1, 0]])
+    np.testing.assert_array_equal(hit, [0, 1])
+
+
+@pytest.mark.parametrize("m", [1, 2, 511, 512, 513, 5000])
+def test_bias_sum(kernels, rng, dtype, m):
+    out, dz = kernel_arguments(rng, dtype, m=m)["bias_sum"]
+    kernels.bias_sum(out, dz)
+    assert_close(out, dz.astype(naive.WIDE).sum(axis=1, keepdims=True), "product", dtype)

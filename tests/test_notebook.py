@@ -1,0 +1,293 @@
+"""The seven functions against the oracle, on both backends."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import fastmlp
+import naive
+from compare import assert_close, assert_same_bits, assert_softmax
+from fastmlp import Forwardprop, ReLU, Softmax, backward_prop, compute_cost, formulas, one_hot, update_params
+
+pytestmark = pytest.mark.kernels
+
+SHAPES = [(1, 1, 1, 1), (5, 3, 4, 2), (20, 17, 10, 33), (3, 1, 2, 100)]  # n, h, C, m
+
+
+def network(rng, shape, dtype):
+    n, h, classes, m = shape
+    x = (rng.standard_normal((n, m)) * (rng.random((n, m)) < 0.5)).astype(dtype)
+    w1, w2 = rng.standard_normal((h, n)).astype(dtype), rng.standard_normal((classes, h)).astype(dtype)
+    b1, b2 = rng.standard_normal((h, 1)).astype(dtype), rng.standard_normal((classes, 1)).astype(dtype)
+    y = naive.one_hot(rng.integers(classes, size=m), classes).astype(dtype)
+    return x, w1, w2, b1, b2, y
+
+
+def arguments(rng, name, dtype=np.float64, shape=(6, 5, 4, 7)):
+    """Return arguments of the function ``name`` that all arrays of the notebook's step fit."""
+    x, w1, w2, b1, b2, y = network(rng, shape, dtype)
+    a1, z1, a2, z2 = formulas.Forwardprop(x, w1, w2, b1, b2)
+    grads = formulas.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
+    return {
+        "one_hot": {"Y": np.argmax(y, axis=0), "C": len(y)},
+        "ReLU": {"X": z1},
+        "Softmax": {"X": z2},
+        "Forwardprop": {"X": x, "W_i_to_h": w1, "W_h_to_o": w2, "biases_i_to_h": b1, "biases_h_to_o": b2},
+        "compute_cost": {"A2": a2, "Y": y},
+        "backward_prop": {"Z1": z1, "A1": a1, "Z2": z2, "A2": a2, "W1": w1, "W2": w2, "X": x, "Y": y},
+        "update_params": {
+            "W1": w1, "b1": b1, "W2": w2, "b2": b2,
+            "dW1": grads[0], "db1": grads[1], "dW2": grads[2], "db2": grads[3], "alpha": 0.25,
+        },
+    }[name]  # fmt: skip
+
+
+SEVEN = ["one_hot", "ReLU", "Softmax", "Forwardprop", "compute_cost", "backward_prop", "update_params"]
+
+
+def as_tuple(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_names_order_and_defaults_are_the_notebook_s(name):
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (fastmlp, formulas))
+    assert list(ours) == list(theirs)
+    assert [p.default for p in ours.values()] == [p.default for p in theirs.values()]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32, np.float64, ">i4"])
+def test_one_hot(backend, rng, kind):
+    labels = rng.integers(10, size=100)
+    assert_same_bits(one_hot(labels.astype(kind)), naive.one_hot(labels, 10))
+    assert_same_bits(one_hot([2, 0], C=3), naive.one_hot([2, 0], 3))
+    assert_same_bits(one_hot(np.array([True, False]), C=2), naive.one_hot([1, 0], 2))
+
+
+def test_relu_has_numpy_s_bits(backend, rng, dtype):
+    special = [0.0, -0.0, np.nan, np.inf, -np.inf, np.finfo(dtype).tiny / 4, -np.finfo(dtype).max]
+    for shape in [(1,), (7,), (5, 33), (2, 3, 4), (600, 700)]:
+        x = rng.standard_normal(shape).astype(dtype)
+        x.flat[: len(special)] = special[: x.size]
+        assert_same_bits(ReLU(x), np.maximum(0, x))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("shape", [(1, 5), (2, 3), (10, 257), (1000, 9)])
+def test_softmax(backend, rng, dtype, scale, shape):
+    z = (scale * rng.standard_normal(shape)).astype(dtype)
+    assert_softmax(Softmax(z), z, naive.softmax(z))
+    assert Softmax(z).dtype == dtype
+
+
+def test_softmax_of_one_and_three_dimensions(backend, rng):
+    z = rng.standard_normal((4, 3, 5))
+    assert_softmax(Softmax(z), z, naive.softmax(z))
+    assert_softmax(Softmax(z[:, 0, 0]), z[:, 0, 0], naive.softmax(z[:, 0, 0]))
+
+
+def test_softmax_does_not_overflow(backend, dtype):
+    np.testing.assert_array_equal(Softmax(np.array([[1e30], [-1e30], [1e30]], dtype)), [[0.5], [0], [0.5]])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forwardprop(backend, rng, dtype, shape):
+    x, w1, w2, b1, b2, _ = network(rng, shape, dtype)
+    a1, z1, a2, z2 = Forwardprop(x, w1, w2, b1, b2)
+    expected = naive.forward(x, w1, w2, b1, b2)
+    for actual, wanted in zip((a1, z1, z2), (expected[0], expected[1], expected[3]), strict=True):
+        assert_close(actual, wanted, "product", dtype)
+    assert_softmax(a2, z2, naive.softmax(z2))
+    assert_same_bits(a1, np.maximum(0, z1))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_compute_cost(backend, rng, dtype, shape):
+    x, w1, w2, b1, b2, y = network(rng, shape, dtype)
+    a2 = naive.forward(x, w1, w2, b1, b2)[2].astype(dtype)
+    a2 = np.maximum(a2, np.finfo(dtype).tiny)
+    soft = naive.softmax(rng.standard_normal(a2.shape)).astype(dtype)
+    for target in (y, soft):
+        assert_close(compute_cost(a2, target), naive.cost(a2, target), "product", dtype)
+
+
+def test_compute_cost_of_certain_answers(backend, dtype):
+    tiny = np.finfo(dtype).tiny
+    assert compute_cost(np.eye(3, dtype=dtype), np.eye(3, dtype=dtype)) == 0
+    wrong = compute_cost(np.array([[0], [1]], dtype), np.array([[1], [0]], dtype))
+    assert_close(wrong, -np.log(np.longdouble(tiny)), "product", dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_backward_prop(backend, rng, dtype, shape):
+    x, w1, w2, b1, b2, y = network(rng, shape, dtype)
+    a1, z1, a2, z2 = Forwardprop(x, w1, w2, b1, b2)
+    z1[0, 0] = 0  # a tie: not above zero
+    for actual, wanted in zip(
+        backward_prop(z1, a1, z2, a2, w1, w2, x, y), naive.backward(z1, a1, a2, w2, x, y), strict=True
+    ):
+        if np.max(np.abs(wanted)) > 0:
+            assert_close(actual, wanted, "product", dtype)
+        else:
+            np.testing.assert_array_equal(actual, 0)
+
+
+def test_update_has_numpy_s_bits(backend, rng, dtype):
+    given = [rng.standard_normal(shape).astype(dtype) for shape in [(700, 600), (700, 1), (4, 5), (4, 1)] * 2]
+    for alpha in (0.1, np.float32(0.3), 2, -1.5):
+        for actual, w, dw in zip(update_params(*given, alpha), given[:4], given[4:], strict=True):
+            assert_same_bits(actual, w - alpha * dw)
+
+
+def test_update_with_alpha_zero_leaves_every_bit(backend, rng, dtype):
+    given = [rng.standard_normal((3, 2)).astype(dtype) for _ in range(8)]
+    for actual, w in zip(update_params(*given, alpha=0), given[:4], strict=True):
+        assert_same_bits(actual, w)
+        assert not np.shares_memory(actual, w)
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_result_dtype(backend, rng, name):
+    if name == "one_hot":
+        return
+    function = getattr(fastmlp, name)
+    single = arguments(rng, name, np.float32)
+    assert {np.asarray(r).dtype for r in as_tuple(function(**single))} == {np.dtype(np.float32)}
+    first = next(iter(single))
+    for other in (np.float16, np.int8, np.uint8, np.bool_):
+        mixed = {**single, first: np.abs(single[first]).astype(other)}
+        expected = np.float32 if len(single) > 1 else np.float64
+        assert {np.asarray(r).dtype for r in as_tuple(function(**mixed))} == {np.dtype(expected)}
+    for other in (np.float64, np.int32, np.longdouble):
+        mixed = {**single, first: np.abs(single[first]).astype(other)}
+        assert {np.asarray(r).dtype for r in as_tuple(function(**mixed))} == {np.dtype(np.float64)}
+
+
+def unaligned(x):
+    raw = np.zeros(x.nbytes + 1, np.uint8)
+    view = raw[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    return view
+
+
+def memory_mapped(x, folder):
+    path = folder / f"{id(x)}.npy"
+    np.save(path, x)
+    return np.load(path, mmap_mode="r")
+
+
+LAYOUTS = {
+    "fortran": lambda x, _: np.asfortranarray(x),
+    "strided": lambda x, _: np.repeat(x, 2, axis=-1)[..., ::2],
+    "reversed": lambda x, _: x[..., ::-1].copy()[..., ::-1],
+    "read-only": lambda x, _: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "byte-swapped": lambda x, _: x.astype(x.dtype.newbyteorder()),
+    "unaligned": lambda x, _: unaligned(x),
+    "memory-mapped": memory_mapped,
+    "list": lambda x, _: x.tolist(),
+    "subclass": lambda x, _: x.view(type("Sub", (np.ndarray,), {})),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", SEVEN)
+def test_every_layout_gives_the_right_answer_and_is_left_alone(backend, rng, tmp_path, name, layout):
+    function = getattr(fastmlp, name)
+    plain = arguments(rng, name)
+    odd = {k: LAYOUTS[layout](v, tmp_path) if isinstance(v, np.ndarray) else v for k, v in plain.items()}
+    before = {k: np.array(v).tobytes() for k, v in odd.items()}
+    for actual, expected in zip(as_tuple(function(**odd)), as_tuple(function(**plain)), strict=True):
+        assert type(actual) is type(expected)
+        np.testing.assert_allclose(actual, expected, rtol=1e-13, atol=1e-15)
+    assert before == {k: np.array(v).tobytes() for k, v in odd.items()}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["Forwardprop", "backward_prop"])
+def test_nan_and_infinity_come_out_where_numpy_puts_them(backend, rng, name, value):
+    function, formula = getattr(fastmlp, name), getattr(formulas, name)
+    plain = arguments(rng, name)
+    plain["X"][:, 2] = 0  # skipping a zero must not hide what it meets
+    for argument in plain:
+        planted = {k: v.copy() for k, v in plain.items()}
+        planted[argument].flat[1] = value
+        with np.errstate(all="ignore"):
+            expected = formula(**planted)
+        for actual, wanted in zip(function(**planted), expected, strict=True):
+            np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-14, err_msg=argument)
+
+
+def test_compute_cost_keeps_nan_and_infinity(backend):
+    one_hot_pair = np.array([[1.0, 0.0], [0.0, 1.0]])
+    for value in (np.nan, np.inf):
+        a2 = np.array([[0.5, value], [0.5, 0.5]])
+        assert np.isnan(compute_cost(a2, one_hot_pair))
+    assert np.isnan(compute_cost(one_hot_pair, np.array([[np.nan, 0.0], [0.0, 1.0]])))
+
+
+@pytest.mark.parametrize("labels", [[-1, 2], [0, 10], [0.5, 1.0], [np.nan, 1.0], [np.inf, 0.0], [[0], [1]], []])
+def test_bad_labels(backend, labels):
+    with pytest.raises(ValueError, match=r"^Y: got .*expected .*;"):
+        one_hot(labels)
+
+
+@pytest.mark.parametrize("bad", [np.array([1j, 0]), np.array([None, 1]), ["a", "b"], np.array(["2020"], "M8[Y]")])
+@pytest.mark.parametrize("name", SEVEN)
+def test_bad_dtypes(backend, rng, name, bad):
+    given = arguments(rng, name)
+    for argument, value in given.items():
+        if isinstance(value, np.ndarray):
+            with pytest.raises(TypeError, match=rf"^{argument}: got dtype .*expected real numbers.*;"):
+                getattr(fastmlp, name)(**{**given, argument: bad})
+
+
+@pytest.mark.parametrize("name", SEVEN[1:])
+def test_bad_shapes(backend, rng, name):
+    function, given = getattr(fastmlp, name), arguments(rng, name)
+    for argument, value in given.items():
+        if not isinstance(value, np.ndarray):
+            continue
+        wrong = [np.float64(1.0), value[:0]]
+        if name not in ("ReLU", "Softmax"):
+            wrong += [value[..., None]]
+        if name in ("Forwardprop", "backward_prop", "compute_cost"):
+            wrong += [value[0], value[:, :0]]
+        if name in ("Forwardprop", "backward_prop"):
+            # One row more fits where that argument defines the width; one column and one row more fits nowhere.
+            wrong += [np.pad(value, ((0, 1), (0, 1)))]
+        for bad in wrong:
+            with pytest.raises(ValueError, match=r"^\w+: got .*expected .*;"):
+                function(**{**given, argument: bad})
+
+
+def test_a_ragged_list_names_its_argument(backend):
+    with pytest.raises(ValueError, match="^X: got what NumPy cannot read"):
+        ReLU([[1.0], [1.0, 2.0]])
+
+
+def test_a_mask_is_not_dropped_silently(backend):
+    with pytest.raises(TypeError, match=r"^X: got a masked array.*filled"):
+        ReLU(np.ma.masked_invalid([1.0, np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "error"),
+    [(np.nan, ValueError), (np.inf, ValueError), ("0.1", TypeError), (1j, TypeError), ([0.1], TypeError)],
+)
+def test_bad_alpha(backend, rng, alpha, error):
+    given = arguments(rng, "update_params")
+    with pytest.raises(error, match=r"^alpha: got .*expected .*;"):
+        update_params(**{**given, "alpha": alpha})
+
+
+@pytest.mark.parametrize(("classes", "error"), [(0, ValueError), (-3, ValueError), (2.5, TypeError), (True, TypeError)])
+def test_bad_number_of_classes(backend, classes, error):
+    with pytest.raises(error, match=r"^C: got .*expected .*;"):
+        one_hot([0], C=classes)
+
+
+def test_star_import_brings_the_seven():
+    names = {}
+    exec("from fastmlp import *", names)
+    assert set(SEVEN) <= set(names)
