@@ -1,5 +1,7 @@
 """The oracle: the formulas once more, independent of fastmlp, in extended precision and without BLAS."""
 
+from itertools import pairwise
+
 import numpy as np
 
 WIDE = np.longdouble
@@ -59,7 +61,7 @@ def backward(z1, a1, a2, w2, x, y):
 def unflatten(vector, sizes):
     """Return [(W, b), ...] of the flat vector W1, b1, W2, b2, ..."""
     layers, at = [], 0
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in pairwise(sizes):
         weight = vector[at : at + n_out * n_in].reshape(n_out, n_in)
         at += n_out * n_in
         layers.append((weight, vector[at : at + n_out].reshape(n_out, 1)))

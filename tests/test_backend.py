@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import BLOCK_NUMBA
 
 import fastmlp
-from conftest import BLOCK_NUMBA
 
 SMALL_NET = """
 import numpy as np, fastmlp

@@ -1,4 +1,4 @@
-"""The four ways in which Numba kernels can end a process or lie, each guarded and each tried in a process of its own."""
+"""The four ways in which Numba kernels can end a process or lie, each guarded, each tried in its own process."""
 
 import os
 

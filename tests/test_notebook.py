@@ -2,12 +2,12 @@
 
 import inspect
 
+import naive
 import numpy as np
 import pytest
+from compare import assert_close, assert_same_bits, assert_softmax
 
 import fastmlp
-import naive
-from compare import assert_close, assert_same_bits, assert_softmax
 from fastmlp import Forwardprop, ReLU, Softmax, backward_prop, compute_cost, formulas, one_hot, update_params
 
 pytestmark = pytest.mark.kernels

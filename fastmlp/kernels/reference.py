@@ -122,8 +122,9 @@ def describe() -> dict[str, str]:
 
 
 def _shift(z: Array) -> Array:
-    """Return the largest logit of each column, or 0 where it is not finite: unshifted, NaN and infinity come out
-    where the formula puts them.
+    """Return the largest logit of each column, or 0 where it is not finite.
+
+    Unshifted, NaN and infinity come out where the formula puts them.
     """
     largest = z.max(axis=0)
     shift: Array = np.where(np.isfinite(largest), largest, z.dtype.type(0))

@@ -1,0 +1,257 @@
+"""MLP: parameters and views, loss, gradient, predictions."""
+
+import copy
+import multiprocessing
+import pickle
+
+import naive
+import numpy as np
+import pytest
+from compare import F8, TOLERANCE, assert_close, assert_same_bits, assert_softmax
+
+import fastmlp
+
+pytestmark = pytest.mark.kernels
+
+SIZES = [(7, 3), (7, 5, 3), (7, 6, 5, 4, 3), (1, 1), (3, 1, 2)]
+
+
+def problem(rng, sizes, m=23, dtype=np.float64):
+    x = rng.standard_normal((sizes[0], m)).astype(dtype)
+    labels = rng.integers(sizes[-1], size=m)
+    model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name, seed=1)
+    model.parameters = rng.standard_normal(model.parameters.shape)
+    return model, x, labels
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_loss_and_grad(backend, rng, dtype, sizes):
+    model, x, labels = problem(rng, sizes, dtype=dtype)
+    y = naive.one_hot(labels, sizes[-1])
+    weight = rng.integers(0, 4, size=23).astype(float)
+    soft = naive.softmax(rng.standard_normal(y.shape)).astype(dtype)
+    for target, dense, w in ((labels, y, None), (y, y, weight), (soft, soft, weight), (labels, y, weight)):
+        loss, grad = model.loss_and_grad(x, target, sample_weight=w)
+        wanted_loss, wanted_grad = naive.loss_and_grad(model.parameters, sizes, x, dense, w)
+        assert type(loss) is float
+        assert loss == pytest.approx(float(wanted_loss), rel=TOLERANCE["product", dtype], abs=1e-30)
+        if np.max(np.abs(wanted_grad)) > 1e-12:
+            assert_close(grad, wanted_grad, "product", dtype)
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5, 4)])
+def test_gradient_by_central_differences(backend, rng, hidden):
+    model, x, labels = problem(rng, (5, *hidden, 3))
+    weight = rng.random(23)
+    _, grad = model.loss_and_grad(x, labels, sample_weight=weight)
+    start, step = model.parameters.copy(), 1e-5
+    numeric = np.empty_like(grad)
+    for k in range(start.size):
+        sides = []
+        for sign in (1, -1):
+            model.parameters = start
+            model.parameters[k] += sign * step
+            sides.append(model.loss_and_grad(x, labels, sample_weight=weight)[0])
+        numeric[k] = (sides[0] - sides[1]) / (2 * step)
+    assert_close(grad, numeric, "central difference")
+
+
+def test_weights_count_samples(backend, rng):
+    model, x, labels = problem(rng, (7, 5, 3))
+    weight = rng.integers(0, 3, size=23)
+    times = np.repeat(np.arange(23), weight)
+    loss, grad = model.loss_and_grad(x, labels, sample_weight=weight)
+    repeated_loss, repeated_grad = model.loss_and_grad(x[:, times], labels[times])
+    assert loss == pytest.approx(repeated_loss, rel=1e-13)
+    assert_close(grad, repeated_grad, "product")
+
+
+def test_out(backend, rng):
+    model, x, labels = problem(rng, (7, 5, 3))
+    _, expected = model.loss_and_grad(x, labels)
+    buffer = np.full_like(model.parameters, np.nan)
+    _, grad = model.loss_and_grad(x, labels, out=buffer)
+    assert grad is buffer
+    assert_same_bits(buffer, expected)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.empty(3), np.empty(38, np.float32), np.empty(76)[::2], [0.0] * 38, np.frombuffer(bytes(38 * 8))]
+)
+def test_a_bad_out_is_refused(backend, rng, bad):
+    model, x, labels = problem(rng, (7, 4, 1))
+    labels[:] = 0
+    with pytest.raises((ValueError, TypeError), match=r"^out: got .*np\.empty_like"):
+        model.loss_and_grad(x, labels, out=bad)
+
+
+def test_out_may_not_be_the_parameters(backend, rng):
+    model, x, labels = problem(rng, (7, 5, 3))
+    with pytest.raises(ValueError, match="^out: got the parameters"):
+        model.loss_and_grad(x, labels, out=model.parameters)
+
+
+def test_draws_as_the_notebook_does(dtype):
+    np.random.seed(3)  # noqa: NPY002
+    w1, w2 = np.random.rand(5, 4) - 0.5, np.random.rand(2, 5) - 0.5  # noqa: NPY002
+    model = fastmlp.MLP((4, 5, 2), dtype=dtype.name, seed=3)
+    assert_same_bits(model.weights[0], w1.astype(dtype))
+    assert_same_bits(model.weights[1], w2.astype(dtype))
+    assert not any(b.any() for b in model.biases)
+    assert model.dtype == dtype
+    assert model.layer_sizes == (4, 5, 2)
+    assert repr(model) == f"MLP((4, 5, 2), dtype='{dtype}')"
+
+
+def test_no_seed_draws_afresh():
+    assert (fastmlp.MLP((4, 2), seed=None).parameters != fastmlp.MLP((4, 2), seed=None).parameters).any()
+
+
+def test_views_are_the_vector_in_the_order_of_the_layers():
+    model = fastmlp.MLP((3, 2, 2))
+    model.parameters = np.arange(14)
+    w1, w2 = model.weights
+    b1, b2 = model.biases
+    np.testing.assert_array_equal(np.concatenate([w1.ravel(), b1.ravel(), w2.ravel(), b2.ravel()]), np.arange(14))
+    assert b1.shape == (2, 1)
+    w1[1, 2] = 99
+    b2[0] = 77
+    assert model.parameters[5] == 99
+    assert model.parameters[12] == 77
+    vector = model.parameters
+    model.parameters = np.zeros(14)
+    assert model.parameters is vector
+    assert not w1.any()
+
+
+def test_assigned_parameters_must_fit():
+    model = fastmlp.MLP((3, 2))
+    with pytest.raises(ValueError, match=r"^parameters: got shape \(3,\), expected shape \(n_parameters,\) = \(8,\)"):
+        model.parameters = [1.0, 2.0, 3.0]
+
+
+def views_follow(model):
+    model.parameters = np.arange(model.parameters.size)
+    return (
+        all(np.shares_memory(v, model.parameters) for v in (*model.weights, *model.biases))
+        and model.weights[0][0, 1] == 1
+    )
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_views_follow_a_copy(clone):
+    model = fastmlp.MLP((3, 2, 2), dtype="float32", seed=5)
+    other = clone(model)
+    assert_same_bits(other.parameters, model.parameters)
+    assert views_follow(other)
+    assert views_follow(model)
+
+
+def test_views_follow_in_a_spawned_process():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(views_follow, (fastmlp.MLP((3, 2, 2)),))
+
+
+def test_predictions(backend, rng, dtype):
+    model, x, labels = problem(rng, (7, 5, 3), dtype=dtype)
+    w, b = model.weights, model.biases
+    a2, z2 = naive.forward(x, w[0], w[1], b[0], b[1])[2:]
+    probabilities = model.predict_proba(x)
+    assert probabilities.dtype == dtype
+    assert np.max(np.abs(probabilities - a2)) < 10 * TOLERANCE["product", dtype]
+    predicted = model.predict(x)
+    assert_same_bits(predicted, z2.argmax(axis=0).astype(np.int64))
+    scores = model.evaluate(x, labels)
+    assert scores["accuracy"] == pytest.approx((predicted == labels).mean())
+    assert scores["loss"] == pytest.approx(model.loss_and_grad(x, labels)[0])
+    logistic = fastmlp.MLP((7, 3))
+    z = naive.product(logistic.weights[0], x)
+    assert_softmax(logistic.predict_proba(x.astype(F8)), z.astype(F8), naive.softmax(z.astype(F8)))
+
+
+def test_soft_targets_are_right_where_they_are_largest(backend):
+    model = fastmlp.MLP((1, 3))
+    model.parameters = [0, 0, 0, 0, 2, 1]
+    soft = [[0.2, 0.5, 0.4], [0.6, 0.25, 0.4], [0.2, 0.25, 0.2]]
+    assert model.evaluate(np.zeros((1, 3)), soft)["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_inputs_of_any_layout_are_left_alone(backend, rng):
+    model, x, labels = problem(rng, (7, 5, 3))
+    expected = model.loss_and_grad(x, labels)
+    for odd in (
+        np.asfortranarray(x),
+        x[:, ::-1].copy()[:, ::-1],
+        x.astype(">f8"),
+        np.repeat(x, 2, 1)[:, ::2],
+        x.tolist(),
+    ):
+        before = np.array(odd).tobytes()
+        loss, grad = model.loss_and_grad(odd, labels)
+        assert loss == pytest.approx(expected[0], rel=1e-14)
+        assert_close(grad, expected[1], "product")
+        assert np.array(odd).tobytes() == before
+    integers = (x > 0).astype(np.uint8)
+    assert_close(
+        model.loss_and_grad(integers, labels)[1], model.loss_and_grad(integers.astype(float), labels)[1], "product"
+    )
+
+
+def test_the_loss_is_exact_where_probabilities_underflow(backend, dtype):
+    model = fastmlp.MLP((1, 2), dtype=dtype.name)
+    model.parameters = [1000.0, 0.0, 0.0, 0.0]
+    loss, grad = model.loss_and_grad([[2.0]], [1])
+    assert loss == 2000
+    np.testing.assert_array_equal(grad, [2, -2, 1, -1])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [
+        ((3,), ValueError),
+        ((3, 0), ValueError),
+        ((3, 2.0), TypeError),
+        ("34", TypeError),
+        (7, TypeError),
+        ((3, True), TypeError),
+    ],
+)
+def test_bad_layer_sizes(sizes, error):
+    with pytest.raises(error, match="^layer_sizes: got "):
+        fastmlp.MLP(sizes)
+
+
+@pytest.mark.parametrize("name", ["float16", "double precision", "int64", None, complex, "f"])
+def test_bad_dtype_names(name):
+    if name == "f":
+        assert fastmlp.MLP((2, 2), dtype=name).dtype == np.float32
+        return
+    with pytest.raises(ValueError, match=r"^dtype: got .*'float32' or 'float64'"):
+        fastmlp.MLP((2, 2), dtype=name)
+
+
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (2**32, ValueError), (1.5, TypeError), ("0", TypeError)])
+def test_bad_seeds(seed, error):
+    with pytest.raises(error, match="^seed: got "):
+        fastmlp.MLP((2, 2), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [
+        ({"X": np.ones((6, 23))}, "X"),
+        ({"X": np.ones(7)}, "X"),
+        ({"X": np.ones((7, 0))}, "X"),
+        ({"Y": [0] * 22}, "Y"),
+        ({"Y": [3] * 23}, "Y"),
+        ({"Y": np.ones((2, 23))}, "Y"),
+        ({"sample_weight": [1.0] * 22}, "sample_weight"),
+        ({"sample_weight": [0.0] * 23}, "sample_weight"),
+        ({"sample_weight": [-1.0] + [1.0] * 22}, "sample_weight"),
+        ({"sample_weight": [np.nan] + [1.0] * 22}, "sample_weight"),
+    ],
+)
+def test_bad_samples(backend, rng, change, argument):
+    model, x, labels = problem(rng, (7, 5, 3))
+    with pytest.raises(ValueError, match=rf"^{argument}: got .*expected .*;"):
+        model.loss_and_grad(**{"X": x, "Y": labels, **change})
