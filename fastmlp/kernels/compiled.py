@@ -11,15 +11,17 @@ Shapes: n features, h units of a layer, C classes, m samples; columns are sample
 """
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import math
 import os
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite
 import llvmlite.binding
@@ -28,6 +30,8 @@ import numpy as np
 from numba import config, njit, prange
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.np.ufunc import parallel as numba_parallel
+
+from fastmlp.kernels import vector
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: Numba would run the kernels as slow Python loops")
@@ -165,12 +169,12 @@ class Kernel:
     def __call__(self, *args: Any) -> None:
         size = max(a.size for a in args if isinstance(a, np.ndarray))
         args = args[: self.outputs] + tuple(_read_only(a) for a in args[self.outputs :])
-        if size < _PARALLEL_SIZE or _forked_after_launch:
-            self.serial(*args, 1)
-            return
-        workers = numba.get_num_threads()
-        if workers == 1:
-            self.serial(*args, 1)
+        self.launch(1 if size < _PARALLEL_SIZE else usable_threads(), *args)
+
+    def launch(self, workers: int, *args: Any) -> None:
+        """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
+        if workers == 1 or _forked_after_launch:
+            self.serial(*args, workers)
         elif _layer_is_threadsafe():
             self.parallel(*args, workers)
         elif _layer_lock.acquire(blocking=False):
@@ -179,7 +183,12 @@ class Kernel:
             finally:
                 _layer_lock.release()
         else:
-            self.serial(*args, 1)
+            self.serial(*args, workers)
+
+
+def usable_threads() -> int:
+    """Return how many workers a launch may use now; asking Numba starts its threads, which a forked child must not."""
+    return 1 if _forked_after_launch else int(numba.get_num_threads())
 
 
 def _read_only(x: Any) -> Any:
@@ -449,31 +458,813 @@ def product(out: Any, a: Any, b: Any) -> None:
     np.matmul(a, b, out=out)
 
 
+# ---- The engine: packed input, one fused pass per step ----
+#
+# Samples are taken in *leaves*, aligned chunks by global index; a leaf in *tiles*, whose activations fit the cache; a
+# tile in *groups* of GROUP samples, the rows of a register tile. Parameters and gradients are *packed*: for each layer
+# the columns of the transposed weights in panels of PANEL vectors, panel after panel, each (R, width), then the biases.
+# A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
+# the gradient in the backward pass, a group of features over its list of the tile's active samples.
+
+TILE = 240  # samples; a multiple of every GROUP: two or three such activations of 128 units fit a 512 KiB cache
+_LEAF_STEP = 60  # leaves below a tile, so that a few hundred samples still make work for some cores
+_MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
+_FULL_LEAF = 8 * TILE
+_BLOCK = 8  # groups whose factors are decoded together, to be used by one panel after the other
+
+# A tile whose lists would hold more than this share of all features is stored dense: a list entry costs an index.
+_DENSE_SHARE = 0.9
+
+_N_IN, _N_OUT, _COLUMNS, _ROWS, _AT_W, _AT_B, _AT_BACK, _BACK_COLUMNS, _AT_Z, _LD, _AT_FLAT = range(11)
+
+
+class Problem(NamedTuple):
+    """What a step computes with, besides X: packed parameters, their layout, the tree over m samples, and targets.
+
+    ``labels`` (m,) int64 or ``targets`` (m, C); the other is empty. ``weight`` (m,). ``room`` is the size of each of the
+    two buffers at the end of the scratch, which hold the gradients by activations; ``identity`` is 0, 1, 2, ..., the
+    index of a dense product.
+    """
+
+    packed: Any
+    back: Any
+    layers: Any
+    finite: bool
+    tile: int
+    leaf: int
+    unit_leaves: int
+    room: int
+    identity: Any
+    labels: Any
+    targets: Any
+    weight: Any
+
+
+class Packed(NamedTuple):
+    """A packed input matrix of m samples and n features.
+
+    ``order`` (m,) is the sample at each position. For group q of samples, entries ``forward_start[q]`` to
+    ``forward_start[q + 1]`` of ``forward_index`` are the features in which any of its samples is not zero, and
+    ``forward_value`` their values, GROUP to an entry; for tile t and group f of features, ``backward_*`` from
+    ``t n_feature_groups + f`` on are the tile's samples in which any of its features is not zero. ``table`` (256,)
+    decodes uint8 values, and is empty for others. ``dense_row[t]`` is -1, or where the rows of a dense tile begin in
+    ``dense``, row-major.
+    """
+
+    order: Any
+    forward_start: Any
+    forward_index: Any
+    forward_value: Any
+    backward_start: Any
+    backward_index: Any
+    backward_value: Any
+    table: Any
+    dense: Any
+    dense_row: Any
+
+
+def leaf_size(m: int) -> int:
+    """Return the samples in a leaf of the summation tree over m samples: a function of m and of nothing else."""
+    size = -(-m // _MOST_LEAVES)
+    size = -(-size // _LEAF_STEP) * _LEAF_STEP
+    return min(size, _FULL_LEAF) if size <= TILE else min(-(-size // TILE) * TILE, _FULL_LEAF)
+
+
+def _aligned(count: int, dtype: Any) -> Any:
+    """Return a flat array that begins on a cache line: NumPy's may straddle one with every vector."""
+    raw = np.empty(count * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(sizes: tuple[int, ...], itemsize: int, tile: int) -> tuple[Any, int, int, int, int]:
+    """Return the layer table, and the elements of packed parameters, backward panels, scratch and `Problem.room`."""
+    lanes = vector.VECTOR_BYTES // itemsize
+    line = 64 // itemsize
+    layers = np.zeros((len(sizes) - 1, 11), np.int64)
+    packed = back = flat = 0
+    rows = _round_up(tile, vector.GROUP)
+    scratch = widest = 0
+    for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
+        columns, padded_rows = _round_up(n_out, lanes), _round_up(n_in, vector.GROUP)
+        back_columns = _round_up(n_in, lanes) if layer else 0
+        # An odd number of cache lines to a row: a power of two would put every row into the same few sets.
+        ld = _round_up(max(columns, _round_up(n_out, vector.GROUP)), line)
+        ld += line * (ld // line % 2 == 0)
+        at_w = packed
+        packed = _round_up(at_w + padded_rows * columns, line)
+        layers[layer] = (n_in, n_out, columns, padded_rows, at_w, packed, back, back_columns, scratch, ld, flat)
+        packed = _round_up(packed + columns, line)
+        back += n_out * back_columns
+        flat += n_out * (n_in + 1)
+        scratch += rows * ld
+        widest = max(widest, ld)
+    # The decoded factors of a block of groups, then two buffers for the gradients by activations.
+    scratch += _BLOCK * vector.GROUP * max(sizes[0], tile) + 2 * rows * widest
+    return layers, packed, max(back, 1), _round_up(scratch, line), rows * widest
+
+
+@_body
+def _tile(vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count):
+    """Add the product of one register tile, of as many vectors as the panel has."""
+    if vectors == 1:
+        vector.tile_1(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
+    elif vectors == 2:
+        vector.tile_2(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
+    elif vectors == 3:
+        vector.tile_3(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
+    else:
+        vector.tile_4(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
+
+
+@_body
+def _pack_parameters(packed, back, flat, layers):
+    """Copy the flat vector into panels of the transposed weights, and of the weights; return whether W1 is finite."""
+    lanes = vector.VECTOR_BYTES // packed.itemsize
+    panel = vector.PANEL * lanes
+    bad = 0
+    for layer in range(len(layers)):
+        n_in, n_out, columns, rows, at_w, at_b, at_back, back_columns, _, _, at_flat = layers[layer]
+        for first in range(0, columns, panel):
+            width = min(panel, columns - first)
+            at = at_w + first * rows
+            for c in range(width):
+                if first + c < n_out:
+                    row = at_flat + (first + c) * n_in
+                    for k in range(n_in):
+                        packed[at + k * width + c] = flat[row + k]
+                        if layer == 0:
+                            bad |= flat[row + k] - flat[row + k] != 0
+                else:
+                    for k in range(n_in):
+                        packed[at + k * width + c] = 0
+        for c in range(columns):
+            packed[at_b + c] = flat[at_flat + n_out * n_in + c] if c < n_out else 0
+        for first in range(0, back_columns, panel):
+            width = min(panel, back_columns - first)
+            at = at_back + first * n_out
+            for k in range(n_out):
+                row = at_flat + k * n_in + first
+                for c in range(width):
+                    back[at + k * width + c] = flat[row + c] if first + c < n_in else 0
+    return bad == 0
+
+
+@_kernel(outputs=1)
+def _unpack_gradient(flat, packed, layers, total, workers):
+    """Copy the sums of the packed gradient into the flat vector, divided by ``total``."""
+    lanes = vector.VECTOR_BYTES // packed.itemsize
+    panel = vector.PANEL * lanes
+    for worker in prange(workers):
+        for layer in range(len(layers)):
+            n_in, n_out, columns, rows, at_w, at_b, _, _, _, _, at_flat = layers[layer]
+            lo, hi = n_out * worker // workers, n_out * (worker + 1) // workers
+            for c in range(lo, hi):
+                first = c // panel * panel
+                width = min(panel, columns - first)
+                at = at_w + first * rows + c - first
+                for k in range(n_in):
+                    flat[at_flat + c * n_in + k] = packed[at + k * width] / total
+                flat[at_flat + n_out * n_in + c] = packed[at_b + c] / total
+
+
+@_body
+def _decode(factors, at, values, table, start, stop):
+    """Set factors[at:] to the values of the entries from ``start`` to ``stop``."""
+    group = vector.GROUP
+    count = (stop - start) * group
+    first = start * group
+    if values.itemsize == 1:
+        for k in range(count):
+            factors[at + k] = table[int(values[first + k])]
+    else:
+        for k in range(count):
+            factors[at + k] = values[first + k]
+
+
+@_body
+def _decode_all(factors, at, values, table, index, start, stop, length):
+    """Set factors[at:] to the values of all ``length`` entries, zeros included."""
+    group = vector.GROUP
+    for k in range(length * group):
+        factors[at + k] = 0
+    for entry in range(start, stop):
+        _decode(factors, at + index[entry] * group, values, table, entry, entry + 1)
+
+
+@_body
+def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, identity):
+    """z (length, n_out) = a (length, n_in) W^T + bias, rows of ld and a_ld elements."""
+    group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
+    panel = vector.PANEL * lanes
+    columns, rows = layer[_COLUMNS], layer[_ROWS]
+    _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
+    for first in range(0, columns, panel):
+        width = min(panel, columns - first)
+        for s in range(0, length, group):
+            _tile(width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld, 1, a_ld,
+                  identity, 0, packed, layer[_AT_W] + first * rows, width, layer[_N_IN])  # fmt: skip
+
+
+@_body
+def _set_rows(z, at_z, ld, length, source, at, columns):
+    """Set each of the rows, up to a whole number of groups, to the same ``columns`` elements."""
+    group = vector.GROUP
+    for s in range(-(-length // group) * group):
+        for c in range(columns):
+            z[at_z + s * ld + c] = source[at + c]
+
+
+@_body
+def _forward_input(z, at_z, ld, tile, first, length, x, packed, layer, finite, identity, factors, at_f):
+    """z (length, h) = x W1^T + bias of the samples of one tile, from lists or dense rows."""
+    group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
+    panel = vector.PANEL * lanes
+    n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
+    if x.dense_row[tile] >= 0:
+        _forward_rows(z, at_z, ld, length, x.dense, x.dense_row[tile] * n, n, packed, layer, identity)
+        return
+    _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
+    groups = -(-length // group)
+    q0 = first // group
+    room = group * n
+    for block in range(0, groups, _BLOCK):
+        stop = min(block + _BLOCK, groups)
+        for q in range(block, stop):
+            start, end = x.forward_start[q0 + q], x.forward_start[q0 + q + 1]
+            at = at_f + (q - block) * room
+            if finite:
+                _decode(factors, at, x.forward_value, x.table, start, end)
+            else:
+                _decode_all(factors, at, x.forward_value, x.table, x.forward_index, start, end, n)
+        for c in range(0, columns, panel):
+            width = min(panel, columns - c)
+            for q in range(block, stop):
+                start = x.forward_start[q0 + q]
+                o, at = at_z + q * group * ld + c, at_f + (q - block) * room
+                if finite:
+                    _tile(width // lanes, z, o, ld, factors, at, group, 1, x.forward_index, start,
+                          packed, layer[_AT_W] + c * rows, width, x.forward_start[q0 + q + 1] - start)  # fmt: skip
+                else:
+                    _tile(width // lanes, z, o, ld, factors, at, group, 1, identity, 0,
+                          packed, layer[_AT_W] + c * rows, width, n)  # fmt: skip
+
+
+@_body
+def _backward_input(grad, d, at_d, ld, tile, length, x, layer, identity, factors, at_f):
+    """Add x^T d of one tile to the packed gradient of W1."""
+    group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
+    panel = vector.PANEL * lanes
+    n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
+    groups = rows // group
+    dense = x.dense_row[tile] >= 0
+    finite = not dense and _finite_rows(d, at_d, ld, length, layer[_N_OUT])
+    room = group * length
+    t0 = tile * groups
+    for block in range(0, groups, _BLOCK):
+        stop = min(block + _BLOCK, groups)
+        for f in range(block, stop):
+            at = at_f + (f - block) * room
+            if dense:
+                _gather_columns(factors, at, x.dense, x.dense_row[tile] * n + f * group, n, length, n - f * group)
+            elif finite:
+                _decode(factors, at, x.backward_value, x.table, x.backward_start[t0 + f], x.backward_start[t0 + f + 1])
+            else:
+                _decode_all(factors, at, x.backward_value, x.table, x.backward_index,
+                            x.backward_start[t0 + f], x.backward_start[t0 + f + 1], length)  # fmt: skip
+        for c in range(0, columns, panel):
+            width = min(panel, columns - c)
+            for f in range(block, stop):
+                o, at = layer[_AT_W] + c * rows + f * group * width, at_f + (f - block) * room
+                if finite:
+                    start = x.backward_start[t0 + f]
+                    _tile(width // lanes, grad, o, width, factors, at, group, 1, x.backward_index, start,
+                          d, at_d + c, ld, x.backward_start[t0 + f + 1] - start)  # fmt: skip
+                else:
+                    _tile(width // lanes, grad, o, width, factors, at, group, 1, identity, 0,
+                          d, at_d + c, ld, length)  # fmt: skip
+
+
+@_body
+def _gather_columns(factors, at, rows, first, ld, length, there):
+    """Set factors (length, GROUP) to GROUP columns of ``rows``, zero beyond the ``there`` that exist."""
+    group = vector.GROUP
+    if there >= group:
+        for s in range(length):
+            for g in range(group):
+                factors[at + s * group + g] = rows[first + s * ld + g]
+    else:
+        for s in range(length):
+            for g in range(group):
+                factors[at + s * group + g] = rows[first + s * ld + g] if g < there else 0
+
+
+@_body
+def _finite_rows(d, at_d, ld, length, columns):
+    bad = 0
+    for s in range(length):
+        for c in range(columns):
+            value = d[at_d + s * ld + c]
+            bad |= value - value != 0
+    return bad == 0
+
+
+@_body
+def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, layer, back, identity):
+    """Add a^T d to the gradient, and set e (length, n_in) = (d W) (a > 0), a the activations of the layer before."""
+    group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
+    panel = vector.PANEL * lanes
+    at_a, a_ld = previous[_AT_Z], previous[_LD]
+    columns, rows = layer[_COLUMNS], layer[_ROWS]
+    for c in range(0, columns, panel):
+        width = min(panel, columns - c)
+        for f in range(0, rows, group):
+            _tile(width // lanes, grad, layer[_AT_W] + c * rows + f * width, width, scratch, at_a + f, a_ld, 1,
+                  identity, 0, d, at_d + c, ld, length)  # fmt: skip
+    n_in, back_columns = layer[_N_IN], layer[_BACK_COLUMNS]
+    for s in range(-(-length // group) * group):
+        for c in range(back_columns):
+            e[at_e + s * a_ld + c] = 0
+    for c in range(0, back_columns, panel):
+        width = min(panel, back_columns - c)
+        for s in range(0, length, group):
+            _tile(width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
+                  identity, 0, back, layer[_AT_BACK] + c * layer[_N_OUT], width, layer[_N_OUT])  # fmt: skip
+    for s in range(length):
+        for c in range(n_in):
+            # A product, not a selection: NaN and infinity survive a closed gate, as in the formulas.
+            e[at_e + s * a_ld + c] *= scratch[at_a + s * a_ld + c] > 0
+
+
+@_body
+def _at_factors(p):
+    """Return where in the scratch the decoded factors begin: behind the activations of the last layer."""
+    rows = -(-p.tile // vector.GROUP) * vector.GROUP
+    return p.layers[-1, _AT_Z] + rows * p.layers[-1, _LD]
+
+
+@_body
+def _forward(scratch, first, length, x, p):
+    """Leave in ``scratch`` the activations of the hidden layers and the logits of the tile that begins at ``first``."""
+    layers = p.layers
+    _forward_input(scratch, layers[0, _AT_Z], layers[0, _LD], first // p.tile, first, length, x, p.packed, layers[0],
+                   p.finite, p.identity, scratch, _at_factors(p))  # fmt: skip
+    for layer in range(1, len(layers)):
+        at_a, a_ld = layers[layer - 1, _AT_Z], layers[layer - 1, _LD]
+        for s in range(length):
+            for c in range(layers[layer, _N_IN]):
+                scratch[at_a + s * a_ld + c] = _relu(scratch[at_a + s * a_ld + c])
+        _forward_rows(scratch, layers[layer, _AT_Z], layers[layer, _LD], length, scratch, at_a, a_ld,
+                      p.packed, layers[layer], p.identity)  # fmt: skip
+
+
+@_body
+def _argmax(z, at, classes):
+    """Return the index of the largest element, the first of several, or of the first NaN: as np.argmax."""
+    best = 0
+    for c in range(1, classes):
+        if z[at + c] > z[at + best] or (z[at + c] != z[at + c] and z[at + best] == z[at + best]):
+            best = c
+    return best
+
+
+@_body
+def _loss_rows(sums, leaf, d, at_d, z, first, length, x, p):
+    """Set d to the gradient by the logits z, and add loss, weight of right answers and weight to the leaf's sums."""
+    layer = p.layers[-1]
+    classes, ld = layer[_N_OUT], layer[_LD]
+    vectors = layer[_COLUMNS] // (vector.VECTOR_BYTES // z.itemsize)
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    for s in range(length):
+        j = x.order[first + s]
+        at, row = at_d + s * ld, layer[_AT_Z] + s * ld
+        best = _argmax(z, row, classes)
+        shift = z[row + best]
+        if shift - shift != 0:
+            shift = zero  # unshifted, NaN and infinity come out where the formula puts them
+        vector.exp_vectors(d, at, z, row, shift, vectors)
+        total = zero
+        for c in range(classes):
+            total += d[at + c]
+        log_total = math.log(total)
+        w = p.weight[j]
+        if len(p.labels) > 0:
+            label = p.labels[j]
+            nll = log_total - (z[row + label] - shift)
+            hit = best == label
+            for c in range(classes):
+                d[at + c] = (d[at + c] / total - (one if c == label else zero)) * w
+        else:
+            nll, mass, largest = zero, zero, p.targets[j, 0]
+            for c in range(classes):
+                y = p.targets[j, c]
+                mass += y
+                if y != 0:
+                    nll += y * (log_total - (z[row + c] - shift))
+                if y > largest or y != y:
+                    largest = y
+            hit = p.targets[j, best] == largest
+            for c in range(classes):
+                d[at + c] = (d[at + c] / total * mass - p.targets[j, c]) * w
+        for c in range(classes, layer[_COLUMNS]):
+            d[at + c] = 0
+        sums[leaf, 0] += nll * w
+        sums[leaf, 1] += w if hit else zero
+        sums[leaf, 2] += w
+
+
+@_body
+def _leaf(grad, sums, leaf, scratch, x, p):
+    """Add the sums over the samples of one leaf to ``sums`` and to the packed gradient."""
+    layers = p.layers
+    last = len(layers) - 1
+    stop = min((leaf + 1) * p.leaf, len(x.order))
+    for first in range(leaf * p.leaf, stop, p.tile):
+        length = min(p.tile, stop - first)
+        _forward(scratch, first, length, x, p)
+        e = len(scratch) - p.room
+        d = e - p.room
+        _loss_rows(sums, leaf, scratch, d, scratch, first, length, x, p)
+        for layer in range(last, -1, -1):
+            ld, at_b = layers[layer, _LD], layers[layer, _AT_B]
+            for s in range(length):
+                for c in range(layers[layer, _N_OUT]):
+                    grad[at_b + c] += scratch[d + s * ld + c]
+            if layer > 0:
+                _backward_hidden(grad, scratch, e, scratch, d, ld, length, scratch, layers[layer - 1], layers[layer],
+                                 p.back, p.identity)  # fmt: skip
+                d, e = e, d
+            else:
+                _backward_input(grad, scratch, d, ld, first // p.tile, length, x, layers[0], p.identity,
+                                scratch, _at_factors(p))  # fmt: skip
+
+
+@_body
+def _add(grad, to, what, size):
+    for k in range(size):
+        grad[to + k] += grad[what + k]
+
+
+@_body
+def _unit(grads, unit, stack, sums, scratch, x, p):
+    """Fold the leaves of one aligned subtree, with as many buffers as it has levels; leave the sum in ``grads``."""
+    size = len(p.packed)
+    lo = unit * p.unit_leaves
+    hi = min(lo + p.unit_leaves, len(sums))
+    top = 0
+    for leaf in range(lo, hi):
+        stack[top * size : (top + 1) * size] = 0
+        _leaf(stack[top * size :], sums, leaf, scratch, x, p)
+        top += 1
+        done = leaf - lo + 1
+        while done % 2 == 0:
+            _add(stack, (top - 2) * size, (top - 1) * size, size)
+            top -= 1
+            done //= 2
+    for level in range(top - 1, 0, -1):
+        _add(stack, (level - 1) * size, level * size, size)
+    for k in range(size):
+        grads[unit * size + k] = stack[k]
+
+
+@_kernel(outputs=4)
+def _units(grads, sums, stacks, scratches, x, p, workers):
+    units = len(grads) // len(p.packed)
+    for worker in prange(workers):
+        for unit in range(units * worker // workers, units * (worker + 1) // workers):
+            _unit(grads, unit, stacks[worker], sums, scratches[worker], x, p)
+
+
+@_kernel(outputs=1)
+def _fold(grads, size, workers):
+    """Add the units' gradients in the tree's order; the sum is left in the first."""
+    units = len(grads) // size
+    for worker in prange(workers):
+        lo, hi = _span(size, worker, workers)
+        stride = 1
+        while stride < units:
+            for left in range(0, units - stride, 2 * stride):
+                for k in range(lo, hi):
+                    grads[left * size + k] += grads[(left + stride) * size + k]
+            stride *= 2
+
+
+@_kernel(outputs=2)
+def _logits(out, scratches, x, p, workers):
+    m, last = len(x.order), p.layers[-1]
+    tiles = -(-m // p.tile)
+    for worker in prange(workers):
+        scratch = scratches[worker]
+        for tile in range(tiles * worker // workers, tiles * (worker + 1) // workers):
+            first = tile * p.tile
+            length = min(p.tile, m - first)
+            _forward(scratch, first, length, x, p)
+            for s in range(length):
+                for c in range(last[_N_OUT]):
+                    out[c, x.order[first + s]] = scratch[last[_AT_Z] + s * last[_LD] + c]
+
+
+# ---- Packing ----
+
+
+@_kernel(outputs=1)
+def _keys(keys, rows, run, workers):
+    """Set bit b of a sample's key where any feature of the b-th ``run`` of them is not zero, the first bit highest."""
+    for worker in prange(workers):
+        lo, hi = _span(len(rows), worker, workers)
+        for s in range(lo, hi):
+            key = np.uint64(0)
+            for first in range(0, rows.shape[1], run):
+                bit = np.uint64(0)
+                for k in range(first, min(first + run, rows.shape[1])):
+                    if rows[s, k] != 0:
+                        bit = np.uint64(1)
+                key = (key << np.uint64(1)) | bit
+            keys[s] = key
+
+
+@_body
+def _active(active, rows, order, first, stop, base):
+    """Set active[k] to whether feature k of any of the samples at positions [first, stop) is not zero."""
+    active[:] = 0
+    for position in range(first, stop):
+        row = rows[order[position] - base]
+        for k in range(len(active)):
+            active[k] |= row[k] != 0
+
+
+@_kernel(outputs=3)
+def _count(forward, backward, flags, rows, order, base, tile_size, workers):
+    """Count the entries of the lists of each group of samples, and of each tile's groups of features."""
+    group, n = vector.GROUP, rows.shape[1]
+    feature_groups = -(-n // group)
+    stop = base + len(rows)
+    tiles = -(-len(rows) // tile_size)
+    for worker in prange(workers):
+        active = flags[worker]
+        for tile in range(tiles * worker // workers, tiles * (worker + 1) // workers):
+            begin = base + tile * tile_size
+            end = min(begin + tile_size, stop)
+            for first in range(begin, end, group):
+                _active(active, rows, order, first, min(first + group, end), base)
+                total = 0
+                for k in range(n):
+                    total += active[k]
+                forward[first // group] = total
+            at = begin // tile_size * feature_groups
+            for position in range(begin, end):
+                row = rows[order[position] - base]
+                for f in range(feature_groups):
+                    some = 0
+                    for k in range(f * group, min((f + 1) * group, n)):
+                        some |= row[k] != 0
+                    backward[at + f] += some
+
+
+@_body
+def _fill_forward(x, active, rows, first, stop, base):
+    group, n = vector.GROUP, rows.shape[1]
+    _active(active, rows, x.order, first, stop, base)
+    entry = x.forward_start[first // group]
+    for k in range(n):
+        if active[k]:
+            x.forward_index[entry] = k
+            for g in range(group):
+                position = first + g
+                x.forward_value[entry * group + g] = rows[x.order[position] - base, k] if position < stop else 0
+            entry += 1
+
+
+@_body
+def _fill_backward(x, cursor, rows, tile, begin, end, base):
+    group, n = vector.GROUP, rows.shape[1]
+    feature_groups = -(-n // group)
+    at = tile * feature_groups
+    for f in range(feature_groups):
+        cursor[f] = x.backward_start[at + f]
+    for position in range(begin, end):
+        row = rows[x.order[position] - base]
+        for f in range(feature_groups):
+            some = 0
+            for k in range(f * group, min((f + 1) * group, n)):
+                some |= row[k] != 0
+            if some:
+                entry = cursor[f]
+                cursor[f] = entry + 1
+                x.backward_index[entry] = position - begin
+                for g in range(group):
+                    k = f * group + g
+                    x.backward_value[entry * group + g] = row[k] if k < n else 0
+
+
+@_body
+def _fill_tile(x, active, cursor, rows, tile, begin, end, base):
+    n = rows.shape[1]
+    if x.dense_row[tile] >= 0:
+        for position in range(begin, end):
+            at = (x.dense_row[tile] + position - begin) * n
+            for k in range(n):
+                x.dense[at + k] = rows[x.order[position] - base, k]
+        return
+    for first in range(begin, end, vector.GROUP):
+        _fill_forward(x, active, rows, first, min(first + vector.GROUP, end), base)
+    _fill_backward(x, cursor, rows, tile, begin, end, base)
+
+
+@_kernel(outputs=3)
+def _fill(flags, cursors, x, rows, base, tile_size, workers):
+    """Fill the lists, or the dense rows, of the tiles of ``rows``, whose first sample is ``base``."""
+    stop = base + len(rows)
+    tiles = -(-len(rows) // tile_size)
+    for worker in prange(workers):
+        for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
+            begin = base + t * tile_size
+            end = min(begin + tile_size, stop)
+            tile = begin // tile_size
+            # In a function of its own: a parallel shell drops stores to an array that it takes out of a tuple itself.
+            _fill_tile(x, flags[worker], cursors[worker], rows, tile, begin, end, base)
+
+
+def pack(matrix: Any) -> Packed:
+    """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`."""
+    n, m = matrix.shape
+    group, leaf = vector.GROUP, leaf_size(m)
+    tile = min(leaf, TILE)
+    tiles, groups, feature_groups = -(-m // tile), -(-m // group), -(-n // group)
+    workers = min(usable_threads(), tiles)
+    # Samples are read as rows. A matrix that has them so, as the notebook's, is read in place, another in batches.
+    batch = m if matrix.T.flags.c_contiguous else leaf * max(1, 8192 // leaf)
+
+    def batches() -> Iterator[tuple[int, Any]]:
+        for first in range(0, m, batch):
+            rows = np.require(matrix[:, first : first + batch].T, requirements=["C", "A"])
+            yield first, _read_only(rows)
+
+    order = np.empty(m, np.int32)
+    forward, backward = np.zeros(groups, np.int64), np.zeros(tiles * feature_groups, np.int64)
+    flags, cursors = np.empty((workers, n), np.uint8), np.empty((workers, feature_groups), np.int64)
+    for first, rows in batches():
+        order[first : first + len(rows)] = first + _order(rows, leaf, workers)
+        _count.launch(workers, forward, backward, flags, rows, order, first, tile)
+    per_tile = np.add.reduceat(forward, np.arange(0, groups, tile // group))
+    groups_per_tile = np.bincount(np.arange(groups) // (tile // group))
+    dense = (per_tile > _DENSE_SHARE * n * groups_per_tile) & (matrix.dtype != np.uint8)
+    forward[np.repeat(dense, tile // group)[:groups]] = 0
+    backward.reshape(tiles, feature_groups)[dense] = 0
+    dense_row = np.where(dense, (np.cumsum(dense) - 1) * tile, -1)
+
+    packed = Packed(
+        order,
+        np.concatenate(([0], np.cumsum(forward))),
+        np.empty(forward.sum(), np.int32),
+        _aligned(int(forward.sum()) * group, matrix.dtype),
+        np.concatenate(([0], np.cumsum(backward))),
+        np.empty(backward.sum(), np.int32),
+        _aligned(int(backward.sum()) * group, matrix.dtype),
+        np.empty(0, matrix.dtype if matrix.dtype != np.uint8 else np.float64),
+        # A register tile may read a whole group of rows where the last has fewer.
+        _aligned((int(dense.sum()) * tile + group) * n if dense.any() else 0, matrix.dtype),
+        dense_row,
+    )
+    if dense.any():
+        packed.dense[-group * n :] = 0
+    for first, rows in batches():
+        _fill.launch(workers, flags, cursors, packed, rows, first, tile)
+    return packed
+
+
+def _order(rows: Any, leaf: int, workers: int) -> Any:
+    """Return an order of the rows in which, leaf by leaf, those with like features active stand together.
+
+    Sorted by which runs of 16 features are active, a group of 4 images of MNIST shares 0.31 of the features; as stored
+    0.39.
+    """
+    keys = np.empty(len(rows), np.uint64)
+    _keys.launch(workers, keys, rows, max(16, -(-rows.shape[1] // 64)))
+    return np.lexsort((keys, np.arange(len(rows)) // leaf))
+
+
+def unpack(x: Packed, n: int, table: Any) -> Any:
+    """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
+    group, m = vector.GROUP, len(x.order)
+    values = table[x.forward_value] if x.forward_value.dtype == np.uint8 else x.forward_value
+    rows = np.zeros((m, n), values.dtype)
+    group_of_entry = np.repeat(np.arange(len(x.forward_start) - 1), np.diff(x.forward_start))
+    for g in range(group):
+        position = group_of_entry * group + g
+        there = position < m
+        rows[x.order[position[there]], x.forward_index[there]] = values[g::group][there]
+    tile = min(leaf_size(m), TILE)
+    for t in np.flatnonzero(x.dense_row >= 0):
+        samples = x.order[t * tile : (t + 1) * tile]
+        first = x.dense_row[t] * n
+        rows[samples] = x.dense[first : first + len(samples) * n].reshape(-1, n)
+    return rows.T
+
+
+def packed_facts(x: Packed, n: int) -> tuple[str, float, int]:
+    """Return the form ("dense", "sparse" or "mixed"), the share of features stored, and the bytes."""
+    dense_tiles = np.count_nonzero(x.dense_row >= 0)
+    kind = "sparse" if dense_tiles == 0 else "dense" if dense_tiles == len(x.dense_row) else "mixed"
+    stored = len(x.forward_value) + len(x.dense)
+    return kind, min(1.0, stored / (n * len(x.order))), sum(a.nbytes for a in x)
+
+
+def _problem(parameters: Any, sizes: tuple[int, ...], m: int, workers: int) -> tuple[Problem, Any]:
+    """Return the problem, without targets, and the workers' scratch."""
+    dtype = parameters.dtype
+    leaf = leaf_size(m)
+    tile = min(leaf, TILE)
+    layers, packed_size, back_size, scratch_size, room = _plan(sizes, dtype.itemsize, tile)
+    packed, back = _aligned(packed_size, dtype), _aligned(back_size, dtype)
+    finite = bool(_pack_parameters(packed, back, _read_only(parameters), layers))
+    scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
+    identity = np.arange(max(*sizes, tile), dtype=np.int32)
+    labels, targets, weight = np.empty(0, np.int64), np.empty((0, 0), dtype), np.empty(0, dtype)
+    problem = Problem(packed, back, layers, finite, tile, leaf, 1, room, identity, labels, targets, weight)
+    return problem, scratches
+
+
+def _decodable(x: Packed, table: Any, dtype: Any) -> Packed:
+    """Return ``x`` with the table that decodes uint8 to ``dtype``."""
+    if x.forward_value.dtype != np.uint8:
+        return x
+    return x._replace(table=np.ascontiguousarray(table, dtype), dense=np.empty(0, dtype))
+
+
+def network_step(
+    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Packed, table: Any, y: Any, weight: Any
+) -> tuple[float, float, float]:
+    """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of right answers, weight.
+
+    parameters and gradient (k,) flat, y labels (m,) int64 or targets (C, m), weight (m,).
+    """
+    m = len(x.order)
+    dtype = parameters.dtype
+    leaf = leaf_size(m)
+    leaves = -(-m // leaf)
+    workers = min(usable_threads(), leaves)
+    # Subtrees of the one tree: how many there are changes who adds, not what is added to what.
+    unit_leaves = 1
+    while leaves > 4 * workers * unit_leaves:
+        unit_leaves *= 2
+    units = -(-leaves // unit_leaves)
+    problem, scratches = _problem(parameters, sizes, m, workers)
+    if y.ndim == 1:
+        problem = problem._replace(labels=y)
+    else:
+        problem = problem._replace(targets=np.ascontiguousarray(y.T))
+    problem = problem._replace(unit_leaves=unit_leaves, weight=weight)
+    size = len(problem.packed)
+    grads = _aligned(units * size, dtype)
+    stacks = _aligned(workers * unit_leaves.bit_length() * size, dtype).reshape(workers, -1)
+    sums = np.zeros((leaves, 3))
+    _units.launch(workers, grads, sums, stacks, scratches, _decodable(x, table, dtype), problem)
+    _fold.launch(workers, grads, size)
+    loss, hit, total = np.add.reduce(sums, axis=0)
+    _unpack_gradient.launch(workers, gradient, grads, problem.layers, dtype.type(total))
+    return float(loss), float(hit), float(total)
+
+
+def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Packed, table: Any) -> None:
+    """Set ``out`` (C, m) to the logits, samples in the caller's order."""
+    m = len(x.order)
+    workers = min(usable_threads(), -(-m // TILE))
+    problem, scratches = _problem(parameters, sizes, m, workers)
+    _logits.launch(workers, out, scratches, _decodable(x, table, parameters.dtype), problem)
+
+
 def warmup(dtype: Any) -> None:
     """Compile, or load from the cache, both shells of every kernel for ``dtype``."""
     x = np.ones((1, 1), dtype)
-    vector = x[0]
-    mask = np.ones((1, 1), np.bool_)
-    alpha = x.dtype.type(0)
-    calls: dict[str, list[tuple[Any, ...]]] = {
-        # The notebook's encoding is float64 always, a model's of its own dtype.
-        "one_hot": [(np.ones((1, 1)), np.zeros(1, np.int64)), (x, np.zeros(1, np.int64))],
-        "relu": [(vector, vector)],
-        "bias_add": [(x, x)],
-        "relu_mask": [(x, x, mask, x), (x, x, None, x)],
-        "relu_backward": [(x, x), (x, mask)],
-        "softmax_columns": [(x, x)],
-        "softmax_cross_entropy_grad": [(x, vector, vector, x, x, vector)],
-        "output_delta": [(x, x, x)],
-        "bias_sum": [(x, x)],
-        "cross_entropy": [(vector, x, x)],
-        "update": [(vector, vector, vector, alpha)],
-    }
-    for name, kernel in _KERNELS.items():
-        for args in calls[name]:
-            shown = args[: kernel.outputs] + tuple(_read_only(a) for a in args[kernel.outputs :])
-            types = tuple(numba.typeof(a) for a in (*shown, 1))
-            kernel.serial.compile(types)
+    row = x[0]
+    one_hot(np.ones((1, 1)), np.zeros(1, np.int64))  # the notebook's encoding is float64 always
+    one_hot(x.copy(), np.zeros(1, np.int64))
+    relu(row.copy(), row)
+    bias_add(x.copy(), x)
+    for mask in (np.ones((1, 1), np.bool_), None):
+        relu_mask(x.copy(), x.copy(), mask, x)
+    for gate in (np.ones((1, 1), np.bool_), x):
+        relu_backward(x.copy(), gate)
+    softmax_columns(x.copy(), x)
+    softmax_cross_entropy_grad(x.copy(), row.copy(), row.copy(), x, x, row)
+    output_delta(x.copy(), x, x)
+    bias_sum(x.copy(), x)
+    cross_entropy(row.copy(), x, x)
+    update(row.copy(), row, row, x.dtype.type(0))
+    parameters = np.ones(2, dtype)
+    for matrix in (x, np.ones((1, 1), np.uint8)):
+        packed = pack(matrix)
+        network_step(parameters.copy(), parameters, (1, 1), packed, np.ones(256), np.zeros(1, np.int64), row)
+        network_logits(x.copy(), parameters, (1, 1), packed, np.ones(256))
+    # All of this is too small for parallel shells, so the serial ones ran; the others take the same types.
+    for kernel in _KERNELS.values():
+        for types in kernel.serial.signatures:
             kernel.parallel.compile(types)
 
 
