@@ -23,6 +23,7 @@ from fastmlp.notebook import (
     one_hot,
     update_params,
 )
+from fastmlp.packing import PackedMatrix, pack
 from fastmlp.training import History
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "MLP",
     "Forwardprop",
     "History",
+    "PackedMatrix",
     "ReLU",
     "Softmax",
     "backward_prop",
@@ -38,6 +40,7 @@ __all__ = [
     "get_backend",
     "get_num_threads",
     "one_hot",
+    "pack",
     "set_backend",
     "set_num_threads",
     "show_config",

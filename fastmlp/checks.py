@@ -70,6 +70,37 @@ def multipliable(dtype: DType, x: Array) -> Array:
     return np.require(x, dtype, ["F" if x.flags.f_contiguous and not x.flags.c_contiguous else "C", "A"])
 
 
+def native(dtype: DType, x: Array) -> Array:
+    """Return 2-D ``x`` in ``dtype``, native and aligned, in whatever order it has; a copy only where one is needed."""
+    return np.require(x, dtype, ["A"])
+
+
+def packable(name: str, value: object) -> Array:
+    """Return ``value`` as a matrix (n_features, m) that fits 32-bit indices."""
+    x = array(name, value, shape=(None, None), axes="(n_features, m)")
+    if max(x.shape) >= 2**31:
+        raise ValueError(message(name, f"shape {x.shape}", "less than 2**31 features and samples", "split it"))
+    return native(x.dtype, x) if x.dtype == np.uint8 else x
+
+
+def positive(name: str, value: Any) -> float:
+    """Return ``value`` as a positive, finite float."""
+    number = float(learning_rate(name, value))
+    if not number > 0:
+        raise ValueError(message(name, value, "a number > 0", "pass a factor such as 1/255"))
+    return number
+
+
+def input_width(name: str, packed: Any, width: int, dtype: DType) -> None:
+    """Check that a packed matrix fits a model's input width and dtype."""
+    if packed.shape[0] != width:
+        got, expected = f"a packed matrix of shape {packed.shape}", f"shape (n_features, m) = ({width}, any)"
+        raise ValueError(message(name, got, expected, "columns are samples: pack the transpose"))
+    if packed.dtype not in (np.uint8, dtype):
+        got, expected = f"a packed matrix of dtype {packed.dtype}", f"{dtype}, the dtype of the model, or uint8"
+        raise ValueError(message(name, got, expected, f"pack it with dtype='{dtype}'"))
+
+
 def n_classes(name: str, value: object) -> int:
     """Return ``value`` as a number of classes, at least 1."""
     return _integer(name, value, 1, "a number of classes of at least 1")

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import backend, checks, training
+from fastmlp.packing import PackedMatrix, pack
 from fastmlp.training import Callback, History
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -92,7 +92,11 @@ class MLP:
         return _biases(self._parameters, self._layer_sizes)
 
     def loss_and_grad(
-        self, X: ArrayLike, Y: ArrayLike, sample_weight: ArrayLike | None = None, out: Array | None = None
+        self,
+        X: ArrayLike | PackedMatrix,
+        Y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        out: Array | None = None,
     ) -> tuple[float, Array]:
         """Compute the weighted mean cross-entropy and its gradient by all parameters.
 
@@ -101,7 +105,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like of float, shape (n_features, m)
+        X : array_like of float or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
@@ -142,11 +146,11 @@ class MLP:
 
     def fit(
         self,
-        X: ArrayLike,
+        X: ArrayLike | PackedMatrix,
         Y: ArrayLike,
         epochs: int = 100,
         alpha: float = 0.1,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike | PackedMatrix, ArrayLike] | None = None,
         sample_weight: ArrayLike | None = None,
         callback: Callback | None = None,
     ) -> History:
@@ -157,7 +161,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like of float, shape (n_features, m)
+        X : array_like of float or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
@@ -213,12 +217,12 @@ class MLP:
             callback=callback,
         )
 
-    def predict(self, X: ArrayLike) -> Array:
+    def predict(self, X: ArrayLike | PackedMatrix) -> Array:
         """Predict the label of each sample: the row of its largest logit.
 
         Parameters
         ----------
-        X : array_like of float, shape (n_features, m)
+        X : array_like of float or PackedMatrix, shape (n_features, m)
             Samples as columns.
 
         Returns
@@ -239,17 +243,15 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).predict([[1.0, -1.0]])
         array([1, 0])
         """
-        with backend.Session() as kernels:
-            logits, _, _ = self._forward(kernels, self._input("X", X))
-        labels: Array = np.argmax(logits, axis=0).astype(np.int64)
+        labels: Array = np.argmax(self._logits(self._input("X", X)), axis=0).astype(np.int64)
         return labels
 
-    def predict_proba(self, X: ArrayLike) -> Array:
+    def predict_proba(self, X: ArrayLike | PackedMatrix) -> Array:
         """Predict the probability of each class for each sample.
 
         Parameters
         ----------
-        X : array_like of float, shape (n_features, m)
+        X : array_like of float or PackedMatrix, shape (n_features, m)
             Samples as columns.
 
         Returns
@@ -271,18 +273,18 @@ class MLP:
         array([[0.5],
                [0.5]])
         """
+        z = self._logits(self._input("X", X))
+        probabilities = np.empty_like(z)
         with backend.Session() as kernels:
-            z, _, _ = self._forward(kernels, self._input("X", X))
-            probabilities = np.empty_like(z)
             kernels.softmax_columns(probabilities, z)
-            return probabilities
+        return probabilities
 
-    def evaluate(self, X: ArrayLike, Y: ArrayLike) -> dict[str, float]:
+    def evaluate(self, X: ArrayLike | PackedMatrix, Y: ArrayLike) -> dict[str, float]:
         """Compute mean loss and accuracy.
 
         Parameters
         ----------
-        X : array_like of float, shape (n_features, m)
+        X : array_like of float or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets; a prediction is right where it stands on a largest target.
@@ -307,71 +309,56 @@ class MLP:
         """
         return self._evaluate(*self._samples(X, Y))
 
-    def _input(self, name: str, X: ArrayLike) -> Array:
-        x = checks.array(name, X, shape=(self._layer_sizes[0], None), axes="(n_features, m)")
-        return checks.multipliable(self.dtype, x)
+    def _input(self, name: str, X: ArrayLike | PackedMatrix) -> PackedMatrix:
+        """Check X and return it packed; a plain array is packed in the model's dtype."""
+        if not isinstance(X, PackedMatrix):
+            x = checks.array(name, X, shape=(self._layer_sizes[0], None), axes="(n_features, m)")
+            return pack(x, dtype=self.dtype.name)
+        checks.input_width(name, X, self._layer_sizes[0], self.dtype)
+        return X
 
     def _samples(
-        self, X: ArrayLike, Y: ArrayLike, weight: ArrayLike | None = None, names: tuple[str, str] = ("X", "Y")
-    ) -> tuple[Array, Array, Array]:
-        """Check, and return X (n, m), targets (C, m) and weights (m,) in the model's dtype."""
+        self,
+        X: ArrayLike | PackedMatrix,
+        Y: ArrayLike,
+        weight: ArrayLike | None = None,
+        names: tuple[str, str] = ("X", "Y"),
+    ) -> tuple[PackedMatrix, Array, Array]:
+        """Check, and return X packed, labels (m,) or targets (C, m), and weights (m,)."""
         x = self._input(names[0], X)
-        classes, m = self._layer_sizes[-1], x.shape[1]
-        y = checks.targets(names[1], Y, classes, m)
-        if y.ndim == 1:
-            encoded = np.empty((classes, m), self.dtype)
-            with backend.Session() as kernels:
-                kernels.one_hot(encoded, y)
-            y = encoded
-        w = np.ones(m) if weight is None else checks.sample_weight("sample_weight", weight, m)
-        y, w = checks.contiguous(self.dtype, y, w)
+        m = x.shape[1]
+        y = checks.targets(names[1], Y, self._layer_sizes[-1], m)
+        if y.ndim == 2:
+            (y,) = checks.contiguous(self.dtype, y)
+        (w,) = checks.contiguous(
+            self.dtype, np.ones(m) if weight is None else checks.sample_weight("sample_weight", weight, m)
+        )
         return x, y, w
 
-    def _forward(self, kernels: ModuleType, x: Array) -> tuple[Array, list[Array], list[Array]]:
-        """Return the logits (C, m), and of each hidden layer the activations (h, m) and the mask of its ReLU."""
-        activations: list[Array] = []
-        masks: list[Array] = []
-        a = x
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            z = np.empty((len(weight), x.shape[1]), self.dtype)
-            mask = np.empty(z.shape, np.bool_)
-            kernels.product(z, weight, a)
-            kernels.relu_mask(z, z, mask, bias)
-            a = z
-            activations.append(a)
-            masks.append(mask)
+    def _step(self, grad: Array, x: PackedMatrix, y: Array, w: Array) -> tuple[float, float]:
+        """Write the mean gradient; return mean loss and accuracy."""
+        with backend.Session() as kernels:
+            loss, hit, total = kernels.network_step(
+                grad, self._parameters, self._layer_sizes, *x.operands(self.dtype), y, w
+            )
+        return loss / total, hit / total
+
+    def _logits(self, x: PackedMatrix) -> Array:
         logits = np.empty((self._layer_sizes[-1], x.shape[1]), self.dtype)
-        kernels.product(logits, self.weights[-1], a)
-        kernels.bias_add(logits, self.biases[-1])
-        return logits, activations, masks
-
-    def _step(self, grad: Array, x: Array, y: Array, w: Array) -> tuple[float, float]:
-        """Write the gradient; return loss and accuracy. Each is a weighted sum divided by the sum of the weights."""
-        total = float(np.sum(w, dtype=np.float64))
         with backend.Session() as kernels:
-            logits, activations, masks = self._forward(kernels, x)
-            dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
-            kernels.softmax_cross_entropy_grad(dz, loss, hit, logits, y, w)
-            dweights, dbiases = _weights(grad, self._layer_sizes), _biases(grad, self._layer_sizes)
-            inputs = [x, *activations]
-            for layer in reversed(range(len(inputs))):
-                kernels.product(dweights[layer], dz, inputs[layer].T)
-                kernels.bias_sum(dbiases[layer], dz)
-                if layer > 0:
-                    da = np.empty_like(inputs[layer])
-                    kernels.product(da, self.weights[layer].T, dz)
-                    kernels.relu_backward(da, masks[layer - 1])
-                    dz = da
-            np.divide(grad, total, out=grad)
-            return _mean(loss, total), _mean(hit, total)
+            kernels.network_logits(logits, self._parameters, self._layer_sizes, *x.operands(self.dtype))
+        return logits
 
-    def _evaluate(self, x: Array, y: Array, w: Array) -> dict[str, float]:
-        total = float(np.sum(w, dtype=np.float64))
+    def _evaluate(self, x: PackedMatrix, y: Array, w: Array) -> dict[str, float]:
+        logits = self._logits(x)
+        loss, hit, targets = np.empty_like(w), np.empty_like(w), y
         with backend.Session() as kernels:
-            logits, _, _ = self._forward(kernels, x)
-            loss, hit = np.empty_like(w), np.empty_like(w)
-            kernels.softmax_cross_entropy_grad(np.empty_like(logits), loss, hit, logits, y, w)
-            return {"loss": _mean(loss, total), "accuracy": _mean(hit, total)}
+            if y.ndim == 1:
+                targets = np.empty_like(logits)
+                kernels.one_hot(targets, y)
+            kernels.softmax_cross_entropy_grad(np.empty_like(logits), loss, hit, logits, targets, w)
+        sums = [float(np.sum(one, dtype=np.float64)) for one in (loss, hit, w)]
+        return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 
 
 def _weights(vector: Array, sizes: tuple[int, ...]) -> tuple[Array, ...]:
@@ -391,7 +378,3 @@ def _layers(sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
         layers.append((at, n_in, n_out))
         at += n_out * (n_in + 1)
     return layers
-
-
-def _mean(values: Array, total: float) -> float:
-    return float(np.sum(values, dtype=np.float64)) / total

@@ -472,6 +472,10 @@ _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in 
 _FULL_LEAF = 8 * TILE
 _BLOCK = 8  # groups whose factors are decoded together, to be used by one panel after the other
 
+# Features are taken in parts, so that the rows of a panel that a part meets stay in a 32 KiB first-level cache while a
+# block of groups passes: 45 GFLOP/s a core where whole panels, from the second level, gave 34.
+_PART = 24576 // (vector.PANEL * vector.VECTOR_BYTES) // 12 * 12
+
 # A tile whose lists would hold more than this share of all features is stored dense: a list entry costs an index.
 _DENSE_SHARE = 0.9
 
@@ -481,9 +485,9 @@ _N_IN, _N_OUT, _COLUMNS, _ROWS, _AT_W, _AT_B, _AT_BACK, _BACK_COLUMNS, _AT_Z, _L
 class Problem(NamedTuple):
     """What a step computes with, besides X: packed parameters, their layout, the tree over m samples, and targets.
 
-    ``labels`` (m,) int64 or ``targets`` (m, C); the other is empty. ``weight`` (m,). ``room`` is the size of each of the
-    two buffers at the end of the scratch, which hold the gradients by activations; ``identity`` is 0, 1, 2, ..., the
-    index of a dense product.
+    ``labels`` (m,) int64 or ``targets`` (m, C); the other is empty. ``weight`` (m,). ``room`` is the size of each of
+    the two buffers at the end of the scratch, which hold the gradients by activations; ``identity`` is 0, 1, 2, ...,
+    the index of a dense product.
     """
 
     packed: Any
@@ -503,12 +507,13 @@ class Problem(NamedTuple):
 class Packed(NamedTuple):
     """A packed input matrix of m samples and n features.
 
-    ``order`` (m,) is the sample at each position. For group q of samples, entries ``forward_start[q]`` to
-    ``forward_start[q + 1]`` of ``forward_index`` are the features in which any of its samples is not zero, and
-    ``forward_value`` their values, GROUP to an entry; for tile t and group f of features, ``backward_*`` from
-    ``t n_feature_groups + f`` on are the tile's samples in which any of its features is not zero. ``table`` (256,)
-    decodes uint8 values, and is empty for others. ``dense_row[t]`` is -1, or where the rows of a dense tile begin in
-    ``dense``, row-major.
+    ``order`` (m,) is the sample at each position. For group q of samples and part r of the features, entries
+    ``forward_start[q n_parts + r]`` to the following start of ``forward_index`` are the features in which any of its
+    samples is not zero, and ``forward_value`` their values, GROUP to an entry. For tile t and group f of features,
+    ``backward_*`` from ``t n_feature_groups + f`` on are the tile's samples in which any of its features is not zero.
+    Values are held as bytes, whatever they are, so that the kernels are compiled once for both: ``coded`` tells uint8,
+    which ``table`` (256,) decodes, from values in the dtype that is computed in. ``dense_row[t]`` is -1, or where the
+    rows of a dense tile begin in ``dense``, row-major.
     """
 
     order: Any
@@ -518,6 +523,7 @@ class Packed(NamedTuple):
     backward_start: Any
     backward_index: Any
     backward_value: Any
+    coded: bool
     table: Any
     dense: Any
     dense_row: Any
@@ -570,16 +576,11 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int) -> tuple[Any, int, i
 
 
 @_body
-def _tile(vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count):
-    """Add the product of one register tile, of as many vectors as the panel has."""
-    if vectors == 1:
-        vector.tile_1(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
-    elif vectors == 2:
-        vector.tile_2(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
-    elif vectors == 3:
-        vector.tile_3(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
-    else:
-        vector.tile_4(out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count)
+def _zero(x, at, count):
+    # A loop: the assignment of a scalar to a slice takes Numba a second to compile wherever it stands.
+    part = x[at : at + count]
+    for k in range(count):
+        part[k] = 0
 
 
 @_body
@@ -634,55 +635,62 @@ def _unpack_gradient(flat, packed, layers, total, workers):
 
 
 @_body
-def _decode(factors, at, values, table, start, stop):
+def _decode(factors, at, values, coded, table, start, stop):
     """Set factors[at:] to the values of the entries from ``start`` to ``stop``."""
-    group = vector.GROUP
-    count = (stop - start) * group
-    first = start * group
-    if values.itemsize == 1:
+    # Loops run over slices from 0 on: any other index is tested for being negative, which keeps a loop from vectors.
+    first, count = start * vector.GROUP, (stop - start) * vector.GROUP
+    to = factors[at : at + count]
+    if coded:
+        codes = values[first : first + count]
         for k in range(count):
-            factors[at + k] = table[int(values[first + k])]
+            to[k] = table[codes[k]]
     else:
+        size = factors.itemsize
+        what = values[first * size : (first + count) * size].view(factors.dtype)
         for k in range(count):
-            factors[at + k] = values[first + k]
+            to[k] = what[k]
 
 
 @_body
-def _decode_all(factors, at, values, table, index, start, stop, length):
+def _decode_all(factors, at, values, coded, table, index, start, stop, length):
     """Set factors[at:] to the values of all ``length`` entries, zeros included."""
     group = vector.GROUP
-    for k in range(length * group):
-        factors[at + k] = 0
+    _zero(factors, at, length * group)
     for entry in range(start, stop):
-        _decode(factors, at + index[entry] * group, values, table, entry, entry + 1)
+        _decode(factors, at + index[entry] * group, values, coded, table, entry, entry + 1)
 
 
 @_body
 def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, identity):
-    """z (length, n_out) = a (length, n_in) W^T + bias, rows of ld and a_ld elements."""
+    """Compute z (length, n_out) = a (length, n_in) W^T + bias, rows of ld and a_ld elements."""
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
     panel = vector.PANEL * lanes
-    columns, rows = layer[_COLUMNS], layer[_ROWS]
+    n_in, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
     for first in range(0, columns, panel):
         width = min(panel, columns - first)
-        for s in range(0, length, group):
-            _tile(width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld, 1, a_ld,
-                  identity, 0, packed, layer[_AT_W] + first * rows, width, layer[_N_IN])  # fmt: skip
+        at_w = layer[_AT_W] + first * rows
+        for part in range(0, n_in, _PART):
+            count = min(_PART, n_in - part)
+            for s in range(0, length, group):
+                vector.tile(width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld + part, 1, a_ld,
+                      identity, part, packed, at_w, width, count)  # fmt: skip
 
 
 @_body
 def _set_rows(z, at_z, ld, length, source, at, columns):
     """Set each of the rows, up to a whole number of groups, to the same ``columns`` elements."""
     group = vector.GROUP
+    what = source[at : at + columns]
     for s in range(-(-length // group) * group):
+        row = z[at_z + s * ld : at_z + s * ld + columns]
         for c in range(columns):
-            z[at_z + s * ld + c] = source[at + c]
+            row[c] = what[c]
 
 
 @_body
 def _forward_input(z, at_z, ld, tile, first, length, x, packed, layer, finite, identity, factors, at_f):
-    """z (length, h) = x W1^T + bias of the samples of one tile, from lists or dense rows."""
+    """Compute z (length, h) = x W1^T + bias of the samples of one tile, from lists or dense rows."""
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
     panel = vector.PANEL * lanes
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
@@ -690,64 +698,89 @@ def _forward_input(z, at_z, ld, tile, first, length, x, packed, layer, finite, i
         _forward_rows(z, at_z, ld, length, x.dense, x.dense_row[tile] * n, n, packed, layer, identity)
         return
     _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
+    parts = -(-n // _PART)
     groups = -(-length // group)
     q0 = first // group
     room = group * n
     for block in range(0, groups, _BLOCK):
         stop = min(block + _BLOCK, groups)
-        for q in range(block, stop):
-            start, end = x.forward_start[q0 + q], x.forward_start[q0 + q + 1]
-            at = at_f + (q - block) * room
-            if finite:
-                _decode(factors, at, x.forward_value, x.table, start, end)
-            else:
-                _decode_all(factors, at, x.forward_value, x.table, x.forward_index, start, end, n)
+        begin = x.forward_start[(q0 + block) * parts]
+        if finite:
+            # The lists of a block follow each other, and so do their factors: few pages, few cache lines.
+            _decode(factors, at_f, x.forward_value, x.coded, x.table, begin, x.forward_start[(q0 + stop) * parts])
+        else:
+            for q in range(block, stop):
+                start, end = x.forward_start[(q0 + q) * parts], x.forward_start[(q0 + q + 1) * parts]
+                at = at_f + (q - block) * room
+                _decode_all(factors, at, x.forward_value, x.coded, x.table, x.forward_index, start, end, n)
         for c in range(0, columns, panel):
             width = min(panel, columns - c)
-            for q in range(block, stop):
-                start = x.forward_start[q0 + q]
-                o, at = at_z + q * group * ld + c, at_f + (q - block) * room
-                if finite:
-                    _tile(width // lanes, z, o, ld, factors, at, group, 1, x.forward_index, start,
-                          packed, layer[_AT_W] + c * rows, width, x.forward_start[q0 + q + 1] - start)  # fmt: skip
-                else:
-                    _tile(width // lanes, z, o, ld, factors, at, group, 1, identity, 0,
-                          packed, layer[_AT_W] + c * rows, width, n)  # fmt: skip
+            at_w = layer[_AT_W] + c * rows
+            for part in range(parts):
+                for q in range(block, stop):
+                    o = at_z + q * group * ld + c
+                    if finite:
+                        at = (q0 + q) * parts + part
+                        start = x.forward_start[at]
+                        vector.tile(width // lanes, z, o, ld, factors, at_f + (start - begin) * group, group, 1,
+                              x.forward_index, start, packed, at_w, width, x.forward_start[at + 1] - start)  # fmt: skip
+                    else:
+                        k = part * _PART
+                        vector.tile(width // lanes, z, o, ld, factors, at_f + (q - block) * room + k * group, group, 1,
+                              identity, k, packed, at_w, width, min(_PART, n - k))  # fmt: skip
 
 
 @_body
-def _backward_input(grad, d, at_d, ld, tile, length, x, layer, identity, factors, at_f):
-    """Add x^T d of one tile to the packed gradient of W1."""
+def _to_panels(e, at_e, d, at_d, ld, length, columns):
+    """Copy rows into panels, so that the rows of one panel fit the first-level cache; return whether all are finite."""
+    panel = vector.PANEL * (vector.VECTOR_BYTES // d.itemsize)
+    bad = 0
+    for c in range(0, columns, panel):
+        width = min(panel, columns - c)
+        for s in range(length):
+            row = d[at_d + s * ld + c : at_d + s * ld + c + width]
+            to = e[at_e + c * length + s * width : at_e + c * length + (s + 1) * width]
+            for k in range(width):
+                to[k] = row[k]
+                bad |= row[k] - row[k] != 0
+    return bad == 0
+
+
+@_body
+def _backward_input(grad, d, at_d, at_e, ld, tile, length, x, layer, identity, factors, at_f):
+    """Add x^T d of one tile to the packed gradient of W1; the buffer at ``at_e`` is free to be used."""
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
     panel = vector.PANEL * lanes
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     groups = rows // group
     dense = x.dense_row[tile] >= 0
-    finite = not dense and _finite_rows(d, at_d, ld, length, layer[_N_OUT])
+    finite = _to_panels(d, at_e, d, at_d, ld, length, columns) and not dense
     room = group * length
     t0 = tile * groups
     for block in range(0, groups, _BLOCK):
         stop = min(block + _BLOCK, groups)
+        begin = x.backward_start[t0 + block]
+        if finite:
+            _decode(factors, at_f, x.backward_value, x.coded, x.table, begin, x.backward_start[t0 + stop])
         for f in range(block, stop):
             at = at_f + (f - block) * room
             if dense:
                 _gather_columns(factors, at, x.dense, x.dense_row[tile] * n + f * group, n, length, n - f * group)
-            elif finite:
-                _decode(factors, at, x.backward_value, x.table, x.backward_start[t0 + f], x.backward_start[t0 + f + 1])
-            else:
-                _decode_all(factors, at, x.backward_value, x.table, x.backward_index,
+            elif not finite:
+                _decode_all(factors, at, x.backward_value, x.coded, x.table, x.backward_index,
                             x.backward_start[t0 + f], x.backward_start[t0 + f + 1], length)  # fmt: skip
         for c in range(0, columns, panel):
             width = min(panel, columns - c)
             for f in range(block, stop):
-                o, at = layer[_AT_W] + c * rows + f * group * width, at_f + (f - block) * room
+                o = layer[_AT_W] + c * rows + f * group * width
                 if finite:
                     start = x.backward_start[t0 + f]
-                    _tile(width // lanes, grad, o, width, factors, at, group, 1, x.backward_index, start,
-                          d, at_d + c, ld, x.backward_start[t0 + f + 1] - start)  # fmt: skip
+                    vector.tile(width // lanes, grad, o, width, factors, at_f + (start - begin) * group, group, 1,
+                          x.backward_index, start, d, at_e + c * length, width,
+                          x.backward_start[t0 + f + 1] - start)  # fmt: skip
                 else:
-                    _tile(width // lanes, grad, o, width, factors, at, group, 1, identity, 0,
-                          d, at_d + c, ld, length)  # fmt: skip
+                    vector.tile(width // lanes, grad, o, width, factors, at_f + (f - block) * room, group, 1,
+                          identity, 0, d, at_e + c * length, width, length)  # fmt: skip
 
 
 @_body
@@ -765,16 +798,6 @@ def _gather_columns(factors, at, rows, first, ld, length, there):
 
 
 @_body
-def _finite_rows(d, at_d, ld, length, columns):
-    bad = 0
-    for s in range(length):
-        for c in range(columns):
-            value = d[at_d + s * ld + c]
-            bad |= value - value != 0
-    return bad == 0
-
-
-@_body
 def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, layer, back, identity):
     """Add a^T d to the gradient, and set e (length, n_in) = (d W) (a > 0), a the activations of the layer before."""
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
@@ -784,21 +807,22 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, laye
     for c in range(0, columns, panel):
         width = min(panel, columns - c)
         for f in range(0, rows, group):
-            _tile(width // lanes, grad, layer[_AT_W] + c * rows + f * width, width, scratch, at_a + f, a_ld, 1,
+            vector.tile(width // lanes, grad, layer[_AT_W] + c * rows + f * width, width, scratch, at_a + f, a_ld, 1,
                   identity, 0, d, at_d + c, ld, length)  # fmt: skip
     n_in, back_columns = layer[_N_IN], layer[_BACK_COLUMNS]
     for s in range(-(-length // group) * group):
-        for c in range(back_columns):
-            e[at_e + s * a_ld + c] = 0
+        _zero(e, at_e + s * a_ld, back_columns)
     for c in range(0, back_columns, panel):
         width = min(panel, back_columns - c)
         for s in range(0, length, group):
-            _tile(width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
+            vector.tile(width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
                   identity, 0, back, layer[_AT_BACK] + c * layer[_N_OUT], width, layer[_N_OUT])  # fmt: skip
+    zero, one = e.dtype.type(0), e.dtype.type(1)
     for s in range(length):
+        row, a = e[at_e + s * a_ld : at_e + s * a_ld + n_in], scratch[at_a + s * a_ld : at_a + s * a_ld + n_in]
         for c in range(n_in):
             # A product, not a selection: NaN and infinity survive a closed gate, as in the formulas.
-            e[at_e + s * a_ld + c] *= scratch[at_a + s * a_ld + c] > 0
+            row[c] *= one if a[c] > 0 else zero
 
 
 @_body
@@ -816,9 +840,11 @@ def _forward(scratch, first, length, x, p):
                    p.finite, p.identity, scratch, _at_factors(p))  # fmt: skip
     for layer in range(1, len(layers)):
         at_a, a_ld = layers[layer - 1, _AT_Z], layers[layer - 1, _LD]
+        n_in = layers[layer, _N_IN]
         for s in range(length):
-            for c in range(layers[layer, _N_IN]):
-                scratch[at_a + s * a_ld + c] = _relu(scratch[at_a + s * a_ld + c])
+            row = scratch[at_a + s * a_ld : at_a + s * a_ld + n_in]
+            for c in range(n_in):
+                row[c] = _relu(row[c])
         _forward_rows(scratch, layers[layer, _AT_Z], layers[layer, _LD], length, scratch, at_a, a_ld,
                       p.packed, layers[layer], p.identity)  # fmt: skip
 
@@ -892,22 +918,26 @@ def _leaf(grad, sums, leaf, scratch, x, p):
         _loss_rows(sums, leaf, scratch, d, scratch, first, length, x, p)
         for layer in range(last, -1, -1):
             ld, at_b = layers[layer, _LD], layers[layer, _AT_B]
+            n_out = layers[layer, _N_OUT]
+            bias = grad[at_b : at_b + n_out]
             for s in range(length):
-                for c in range(layers[layer, _N_OUT]):
-                    grad[at_b + c] += scratch[d + s * ld + c]
+                row = scratch[d + s * ld : d + s * ld + n_out]
+                for c in range(n_out):
+                    bias[c] += row[c]
             if layer > 0:
                 _backward_hidden(grad, scratch, e, scratch, d, ld, length, scratch, layers[layer - 1], layers[layer],
                                  p.back, p.identity)  # fmt: skip
                 d, e = e, d
             else:
-                _backward_input(grad, scratch, d, ld, first // p.tile, length, x, layers[0], p.identity,
+                _backward_input(grad, scratch, d, e, ld, first // p.tile, length, x, layers[0], p.identity,
                                 scratch, _at_factors(p))  # fmt: skip
 
 
 @_body
 def _add(grad, to, what, size):
+    left, right = grad[to : to + size], grad[what : what + size]
     for k in range(size):
-        grad[to + k] += grad[what + k]
+        left[k] += right[k]
 
 
 @_body
@@ -918,7 +948,7 @@ def _unit(grads, unit, stack, sums, scratch, x, p):
     hi = min(lo + p.unit_leaves, len(sums))
     top = 0
     for leaf in range(lo, hi):
-        stack[top * size : (top + 1) * size] = 0
+        _zero(stack, top * size, size)
         _leaf(stack[top * size :], sums, leaf, scratch, x, p)
         top += 1
         done = leaf - lo + 1
@@ -928,8 +958,9 @@ def _unit(grads, unit, stack, sums, scratch, x, p):
             done //= 2
     for level in range(top - 1, 0, -1):
         _add(stack, (level - 1) * size, level * size, size)
+    to, what = grads[unit * size : (unit + 1) * size], stack[:size]
     for k in range(size):
-        grads[unit * size + k] = stack[k]
+        to[k] = what[k]
 
 
 @_kernel(outputs=4)
@@ -949,8 +980,7 @@ def _fold(grads, size, workers):
         stride = 1
         while stride < units:
             for left in range(0, units - stride, 2 * stride):
-                for k in range(lo, hi):
-                    grads[left * size + k] += grads[(left + stride) * size + k]
+                _add(grads, left * size + lo, (left + stride) * size + lo, hi - lo)
             stride *= 2
 
 
@@ -991,7 +1021,7 @@ def _keys(keys, rows, run, workers):
 @_body
 def _active(active, rows, order, first, stop, base):
     """Set active[k] to whether feature k of any of the samples at positions [first, stop) is not zero."""
-    active[:] = 0
+    _zero(active, 0, len(active))
     for position in range(first, stop):
         row = rows[order[position] - base]
         for k in range(len(active)):
@@ -1002,7 +1032,7 @@ def _active(active, rows, order, first, stop, base):
 def _count(forward, backward, flags, rows, order, base, tile_size, workers):
     """Count the entries of the lists of each group of samples, and of each tile's groups of features."""
     group, n = vector.GROUP, rows.shape[1]
-    feature_groups = -(-n // group)
+    feature_groups, parts = -(-n // group), -(-n // _PART)
     stop = base + len(rows)
     tiles = -(-len(rows) // tile_size)
     for worker in prange(workers):
@@ -1012,10 +1042,11 @@ def _count(forward, backward, flags, rows, order, base, tile_size, workers):
             end = min(begin + tile_size, stop)
             for first in range(begin, end, group):
                 _active(active, rows, order, first, min(first + group, end), base)
-                total = 0
-                for k in range(n):
-                    total += active[k]
-                forward[first // group] = total
+                for part in range(parts):
+                    total = 0
+                    for k in range(part * _PART, min((part + 1) * _PART, n)):
+                        total += active[k]
+                    forward[first // group * parts + part] = total
             at = begin // tile_size * feature_groups
             for position in range(begin, end):
                 row = rows[order[position] - base]
@@ -1029,20 +1060,22 @@ def _count(forward, backward, flags, rows, order, base, tile_size, workers):
 @_body
 def _fill_forward(x, active, rows, first, stop, base):
     group, n = vector.GROUP, rows.shape[1]
+    values = x.forward_value.view(rows.dtype)
     _active(active, rows, x.order, first, stop, base)
-    entry = x.forward_start[first // group]
+    entry = x.forward_start[first // group * -(-n // _PART)]
     for k in range(n):
         if active[k]:
             x.forward_index[entry] = k
             for g in range(group):
                 position = first + g
-                x.forward_value[entry * group + g] = rows[x.order[position] - base, k] if position < stop else 0
+                values[entry * group + g] = rows[x.order[position] - base, k] if position < stop else 0
             entry += 1
 
 
 @_body
 def _fill_backward(x, cursor, rows, tile, begin, end, base):
     group, n = vector.GROUP, rows.shape[1]
+    values = x.backward_value.view(rows.dtype)
     feature_groups = -(-n // group)
     at = tile * feature_groups
     for f in range(feature_groups):
@@ -1059,7 +1092,7 @@ def _fill_backward(x, cursor, rows, tile, begin, end, base):
                 x.backward_index[entry] = position - begin
                 for g in range(group):
                     k = f * group + g
-                    x.backward_value[entry * group + g] = row[k] if k < n else 0
+                    values[entry * group + g] = row[k] if k < n else 0
 
 
 @_body
@@ -1095,7 +1128,8 @@ def pack(matrix: Any) -> Packed:
     n, m = matrix.shape
     group, leaf = vector.GROUP, leaf_size(m)
     tile = min(leaf, TILE)
-    tiles, groups, feature_groups = -(-m // tile), -(-m // group), -(-n // group)
+    tiles, groups = -(-m // tile), -(-m // group)
+    feature_groups, parts = -(-n // group), -(-n // _PART)
     workers = min(usable_threads(), tiles)
     # Samples are read as rows. A matrix that has them so, as the notebook's, is read in place, another in batches.
     batch = m if matrix.T.flags.c_contiguous else leaf * max(1, 8192 // leaf)
@@ -1106,15 +1140,15 @@ def pack(matrix: Any) -> Packed:
             yield first, _read_only(rows)
 
     order = np.empty(m, np.int32)
-    forward, backward = np.zeros(groups, np.int64), np.zeros(tiles * feature_groups, np.int64)
+    forward, backward = np.zeros(groups * parts, np.int64), np.zeros(tiles * feature_groups, np.int64)
     flags, cursors = np.empty((workers, n), np.uint8), np.empty((workers, feature_groups), np.int64)
     for first, rows in batches():
         order[first : first + len(rows)] = first + _order(rows, leaf, workers)
         _count.launch(workers, forward, backward, flags, rows, order, first, tile)
-    per_tile = np.add.reduceat(forward, np.arange(0, groups, tile // group))
+    per_tile = np.add.reduceat(forward, np.arange(0, groups, tile // group) * parts)
     groups_per_tile = np.bincount(np.arange(groups) // (tile // group))
     dense = (per_tile > _DENSE_SHARE * n * groups_per_tile) & (matrix.dtype != np.uint8)
-    forward[np.repeat(dense, tile // group)[:groups]] = 0
+    forward.reshape(groups, parts)[np.repeat(dense, tile // group)[:groups]] = 0
     backward.reshape(tiles, feature_groups)[dense] = 0
     dense_row = np.where(dense, (np.cumsum(dense) - 1) * tile, -1)
 
@@ -1122,11 +1156,12 @@ def pack(matrix: Any) -> Packed:
         order,
         np.concatenate(([0], np.cumsum(forward))),
         np.empty(forward.sum(), np.int32),
-        _aligned(int(forward.sum()) * group, matrix.dtype),
+        _aligned(int(forward.sum()) * group * matrix.itemsize, np.uint8),
         np.concatenate(([0], np.cumsum(backward))),
         np.empty(backward.sum(), np.int32),
-        _aligned(int(backward.sum()) * group, matrix.dtype),
-        np.empty(0, matrix.dtype if matrix.dtype != np.uint8 else np.float64),
+        _aligned(int(backward.sum()) * group * matrix.itemsize, np.uint8),
+        matrix.dtype == np.uint8,
+        np.empty(0),
         # A register tile may read a whole group of rows where the last has fewer.
         _aligned((int(dense.sum()) * tile + group) * n if dense.any() else 0, matrix.dtype),
         dense_row,
@@ -1152,9 +1187,10 @@ def _order(rows: Any, leaf: int, workers: int) -> Any:
 def unpack(x: Packed, n: int, table: Any) -> Any:
     """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
     group, m = vector.GROUP, len(x.order)
-    values = table[x.forward_value] if x.forward_value.dtype == np.uint8 else x.forward_value
+    values = table[x.forward_value] if x.coded else x.forward_value.view(x.dense.dtype)
     rows = np.zeros((m, n), values.dtype)
-    group_of_entry = np.repeat(np.arange(len(x.forward_start) - 1), np.diff(x.forward_start))
+    starts = x.forward_start[:: -(-n // _PART)]
+    group_of_entry = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     for g in range(group):
         position = group_of_entry * group + g
         there = position < m
@@ -1167,12 +1203,11 @@ def unpack(x: Packed, n: int, table: Any) -> Any:
     return rows.T
 
 
-def packed_facts(x: Packed, n: int) -> tuple[str, float, int]:
-    """Return the form ("dense", "sparse" or "mixed"), the share of features stored, and the bytes."""
+def packed_facts(x: Packed, n: int) -> tuple[str, int]:
+    """Return the form ("dense", "sparse" or "mixed") and the bytes."""
     dense_tiles = np.count_nonzero(x.dense_row >= 0)
     kind = "sparse" if dense_tiles == 0 else "dense" if dense_tiles == len(x.dense_row) else "mixed"
-    stored = len(x.forward_value) + len(x.dense)
-    return kind, min(1.0, stored / (n * len(x.order))), sum(a.nbytes for a in x)
+    return kind, sum(a.nbytes for a in x if isinstance(a, np.ndarray))
 
 
 def _problem(parameters: Any, sizes: tuple[int, ...], m: int, workers: int) -> tuple[Problem, Any]:
@@ -1192,9 +1227,7 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, workers: int) -> t
 
 def _decodable(x: Packed, table: Any, dtype: Any) -> Packed:
     """Return ``x`` with the table that decodes uint8 to ``dtype``."""
-    if x.forward_value.dtype != np.uint8:
-        return x
-    return x._replace(table=np.ascontiguousarray(table, dtype), dense=np.empty(0, dtype))
+    return x._replace(table=np.ascontiguousarray(table, dtype), dense=x.dense if not x.coded else np.empty(0, dtype))
 
 
 def network_step(
@@ -1215,11 +1248,8 @@ def network_step(
         unit_leaves *= 2
     units = -(-leaves // unit_leaves)
     problem, scratches = _problem(parameters, sizes, m, workers)
-    if y.ndim == 1:
-        problem = problem._replace(labels=y)
-    else:
-        problem = problem._replace(targets=np.ascontiguousarray(y.T))
-    problem = problem._replace(unit_leaves=unit_leaves, weight=weight)
+    chosen = {"labels": y} if y.ndim == 1 else {"targets": np.ascontiguousarray(y.T)}
+    problem = problem._replace(unit_leaves=unit_leaves, weight=weight, **chosen)
     size = len(problem.packed)
     grads = _aligned(units * size, dtype)
     stacks = _aligned(workers * unit_leaves.bit_length() * size, dtype).reshape(workers, -1)

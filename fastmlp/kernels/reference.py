@@ -5,6 +5,7 @@ neither check nor raise: shapes, dtypes and labels have been checked before.
 Shapes: n features, h units of a layer, C classes, m samples; columns are samples.
 """
 
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -100,6 +101,94 @@ def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
 def product(out: Array, a: Array, b: Array) -> None:
     """Set ``out`` (p, q) to the matrix product of ``a`` (p, k) and ``b`` (k, q)."""
     np.matmul(a, b, out=out)
+
+
+# Samples that a step takes at once: bounds the memory for activations and for the decoded input.
+_CHUNK = 4096
+
+
+def pack(matrix: Array) -> Array:
+    """Return a copy of ``matrix`` (n, m), uint8, float32 or float64, as rows (m, n): samples are contiguous."""
+    return np.array(matrix.T, order="C")
+
+
+def unpack(x: Array, n: int, table: Array) -> Array:
+    """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
+    return _decode(x, table).T.copy()
+
+
+def packed_facts(x: Array, n: int) -> tuple[str, int]:
+    """Return the form and the bytes of a packed matrix."""
+    return "dense", x.nbytes
+
+
+def network_step(
+    gradient: Array, parameters: Array, sizes: tuple[int, ...], x: Array, table: Array, y: Array, weight: Array
+) -> tuple[float, float, float]:
+    """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of right answers, weight.
+
+    parameters and gradient (k,) flat, y labels (m,) int64 or targets (C, m), weight (m,).
+    """
+    gradient.fill(0)
+    layers, part = _layers(parameters, sizes), np.empty_like(gradient)
+    sums = np.zeros(3)
+    for first in range(0, len(x), _CHUNK):
+        chunk = slice(first, first + _CHUNK)
+        a, w = _decode(x[chunk], table).T, weight[chunk]
+        activations, masks, logits = _forward(layers, a)
+        targets = y[:, chunk] if y.ndim == 2 else np.empty_like(logits)
+        if y.ndim == 1:
+            one_hot(targets, y[chunk])
+        dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
+        softmax_cross_entropy_grad(dz, loss, hit, logits, targets, w)
+        for layer, (dweight, dbias) in reversed(list(enumerate(_layers(part, sizes)))):
+            product(dweight, dz, activations[layer].T)
+            bias_sum(dbias, dz)
+            if layer > 0:
+                dz = layers[layer][0].T @ dz
+                relu_backward(dz, masks[layer - 1])
+        gradient += part
+        sums += [np.sum(one, dtype=np.float64) for one in (loss, hit, w)]
+    np.divide(gradient, parameters.dtype.type(sums[2]), out=gradient)
+    return float(sums[0]), float(sums[1]), float(sums[2])
+
+
+def network_logits(out: Array, parameters: Array, sizes: tuple[int, ...], x: Array, table: Array) -> None:
+    """Set ``out`` (C, m) to the logits."""
+    layers = _layers(parameters, sizes)
+    for first in range(0, len(x), _CHUNK):
+        chunk = slice(first, first + _CHUNK)
+        _, _, out[:, chunk] = _forward(layers, _decode(x[chunk], table).T)
+
+
+def _decode(rows: Array, table: Array) -> Array:
+    return table[rows] if rows.dtype == np.uint8 else rows
+
+
+def _layers(vector: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
+    """Return views (W, b) of each layer of the flat vector."""
+    layers, at = [], 0
+    for n_in, n_out in pairwise(sizes):
+        weight = vector[at : at + n_out * n_in].reshape(n_out, n_in)
+        at += n_out * n_in
+        layers.append((weight, vector[at : at + n_out].reshape(n_out, 1)))
+        at += n_out
+    return layers
+
+
+def _forward(layers: list[tuple[Array, Array]], x: Array) -> tuple[list[Array], list[Array], Array]:
+    """Return the inputs of each layer, the masks of the hidden ones and the logits (C, m)."""
+    activations, masks = [x], []
+    for weight, bias in layers[:-1]:
+        z = weight @ activations[-1]
+        mask = np.empty(z.shape, np.bool_)
+        relu_mask(z, z, mask, bias)
+        activations.append(z)
+        masks.append(mask)
+    weight, bias = layers[-1]
+    logits = weight @ activations[-1]
+    bias_add(logits, bias)
+    return activations, masks, logits
 
 
 def warmup(dtype: Any) -> None:

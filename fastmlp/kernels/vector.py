@@ -8,8 +8,8 @@ Everything that depends on the machine is decided here, once, from the features 
 those of the host. A vector that the target does not have is legal IR all the same: LLVM splits it.
 """
 
-import llvmlite.ir as ir
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
@@ -70,77 +70,94 @@ def _multiply_add(builder, a, b, c):
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [a, b, c])
 
 
-def _make_tile(vectors):
-    """Return the intrinsic for ``vectors`` vectors a row."""
+def _tile_body(builder, arguments, vectors, element):
+    """Emit the register tile of GROUP rows of ``vectors`` vectors, and return from the function."""
+    vector, lanes = _vector_type(element)
+    out, o_row, a, a_k, a_g, index, b, b_row, count = arguments
+    i64 = ir.IntType(64)
+    zero = ir.Constant(vector, [0.0] * lanes)
+    cells = [(g, v) for g in range(GROUP) for v in range(vectors)]
+    entry = builder.basic_block
+    loop, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
+    builder.cbranch(builder.icmp_signed(">", count, i64(0)), loop, end)
 
-    @intrinsic
-    def tile(typingctx, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count):
-        """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < GROUP.
+    builder.position_at_end(loop)
+    k = builder.phi(i64)
+    sums = [builder.phi(vector) for _ in cells]
+    row = builder.sext(builder.load(builder.gep(index, [k])), i64)
+    at_b = builder.gep(b, [builder.mul(row, b_row)])
+    bs = [_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in range(vectors)]
+    at_a = builder.gep(a, [builder.mul(k, a_k)])
+    scalars = [builder.load(builder.gep(at_a, [builder.mul(a_g, i64(g))])) for g in range(GROUP)]
+    factors = [_splat(builder, scalar, vector) for scalar in scalars]
+    grown = [_multiply_add(builder, factors[g], bs[v], total) for (g, v), total in zip(cells, sums, strict=True)]
+    following = builder.add(k, i64(1))
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
+    k.add_incoming(i64(0), entry)
+    k.add_incoming(following, loop)
+    for total, after in zip(sums, grown, strict=True):
+        total.add_incoming(zero, entry)
+        total.add_incoming(after, loop)
 
-        c runs over ``vectors`` vectors. out, a and b are flat arrays of one float type, index of int32; the rest are
-        offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a dense product.
-        """
-        long = types.int64
-        signature = types.void(out, long, long, a, long, long, long, index, long, b, long, long, long)
-        element = out.dtype
-
-        def codegen(context, builder, sig, args):
-            vector, lanes = _vector_type(element)
-            outs, avec, indices, bvec = (_pointer(context, builder, sig.args[k], args[k]) for k in (0, 3, 7, 9))
-            _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count = args
-            i64 = ir.IntType(64)
-
-            def at_out(g, v):
-                offset = builder.add(o, builder.add(builder.mul(o_row, i64(g)), i64(v * lanes)))
-                return builder.gep(outs, [offset])
-
-            cells = [(g, v) for g in range(GROUP) for v in range(vectors)]
-            first = [_load(builder, at_out(g, v), vector, element) for g, v in cells]
-            entry = builder.basic_block
-            loop, end = builder.append_basic_block("tile.loop"), builder.append_basic_block("tile.end")
-            builder.cbranch(builder.icmp_signed(">", count, i64(0)), loop, end)
-
-            builder.position_at_end(loop)
-            k = builder.phi(i64)
-            sums = [builder.phi(vector) for _ in cells]
-            row = builder.sext(builder.load(builder.gep(indices, [builder.add(i, k)])), i64)
-            at_b = builder.add(p, builder.mul(row, b_row))
-            bs = [_load(builder, builder.gep(bvec, [builder.add(at_b, i64(v * lanes))]), vector, element)
-                  for v in range(vectors)]  # fmt: skip
-            at_a = builder.add(at, builder.mul(k, a_k))
-            scalars = [builder.load(builder.gep(avec, [builder.add(at_a, builder.mul(a_g, i64(g)))]))
-                       for g in range(GROUP)]  # fmt: skip
-            grown = []
-            for (g, v), total in zip(cells, sums, strict=True):
-                if v == 0:
-                    factor = _splat(builder, scalars[g], vector)
-                grown.append(_multiply_add(builder, factor, bs[v], total))
-            following = builder.add(k, i64(1))
-            builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
-            k.add_incoming(i64(0), entry)
-            k.add_incoming(following, loop)
-            for total, begin, after in zip(sums, first, grown, strict=True):
-                total.add_incoming(begin, entry)
-                total.add_incoming(after, loop)
-
-            builder.position_at_end(end)
-            results = []
-            for begin, after in zip(first, grown, strict=True):
-                result = builder.phi(vector)
-                result.add_incoming(begin, entry)
-                result.add_incoming(after, loop)
-                results.append(result)
-            for (g, v), result in zip(cells, results, strict=True):
-                _store(builder, result, at_out(g, v), element)
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return tile
+    # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
+    builder.position_at_end(end)
+    results = [builder.phi(vector) for _ in cells]
+    for result, after in zip(results, grown, strict=True):
+        result.add_incoming(zero, entry)
+        result.add_incoming(after, loop)
+    for (g, v), result in zip(cells, results, strict=True):
+        pointer = builder.gep(out, [builder.add(builder.mul(o_row, i64(g)), i64(v * lanes))])
+        _store(builder, builder.fadd(_load(builder, pointer, vector, element), result), pointer, element)
+    builder.ret_void()
 
 
-# Module globals, because a closure that held them would get a new key in Numba's cache in every process.
-tile_1, tile_2, tile_3, tile_4 = (_make_tile(vectors) for vectors in (1, 2, 3, 4))
+def _tile_function(module, element):
+    """Return the function of the register tile, one branch for each number of vectors.
+
+    A function of its own, never inlined: the step calls it from eight places, and compiling each width in each of them
+    took a minute.
+    """
+    i64, vector = ir.IntType(64), _vector_type(element)[0]
+    scalar, index = vector.element.as_pointer(), ir.IntType(32).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [i64, scalar, i64, scalar, i64, i64, index, scalar, i64, i64])
+    function = cgutils.get_or_insert_function(module, signature, f"fastmlp_tile_{element}")
+    if function.is_declaration:
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        vectors, *arguments = function.args
+        widest = function.append_basic_block(f"vectors_{PANEL}")
+        branch = builder.switch(vectors, widest)
+        for count in range(1, PANEL + 1):
+            block = widest if count == PANEL else function.append_basic_block(f"vectors_{count}")
+            if count < PANEL:
+                branch.add_case(i64(count), block)
+            _tile_body(ir.IRBuilder(block), arguments, count, element)
+    return function
+
+
+@intrinsic
+def tile(typingctx, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count):
+    """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < GROUP.
+
+    c runs over ``vectors`` <= PANEL vectors. out, a and b are flat arrays of one float type, index of int32; the rest
+    are offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a dense product.
+    """
+    long = types.int64
+    signature = types.void(long, out, long, long, a, long, long, long, index, long, b, long, long, long)
+    element = out.dtype
+
+    def codegen(context, builder, sig, args):
+        outs, factors, indices, rows = (_pointer(context, builder, sig.args[k], args[k]) for k in (1, 4, 8, 10))
+        vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count = args
+        pointers = [builder.gep(base, [first]) for base, first in ((outs, o), (factors, at), (indices, i), (rows, p))]
+        function = _tile_function(builder.module, element)
+        builder.call(
+            function, [vectors, pointers[0], o_row, pointers[1], a_k, a_g, pointers[2], pointers[3], b_row, count]
+        )
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 class _Exp:
@@ -195,7 +212,7 @@ def _exp(builder, x, constants):
 
 @intrinsic
 def exp_vectors(typingctx, out, o, x, at, shift, vectors):
-    """out[o + c] = exp(x[at + c] - shift) for c over ``vectors`` vectors; within 2 ULP of exp of the rounded difference."""
+    """out[o + c] = exp(x[at + c] - shift), c over ``vectors`` vectors; within 2 ULP of exp of that difference."""
     signature = types.void(out, types.int64, x, types.int64, out.dtype, types.int64)
     element = out.dtype
 

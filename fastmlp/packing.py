@@ -1,0 +1,149 @@
+"""Packing the input: X, turned once per training into the form that the kernels read fastest."""
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastmlp import backend, checks
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+_UINT8 = np.dtype(np.uint8)
+
+
+class PackedMatrix:
+    """An input matrix in the form that the kernels of one backend read fastest; made by `pack`.
+
+    With the Numba backend, samples with like features active stand together, and where zeros make it worth while only
+    what is not zero is held. That is decided for each tile of samples from its values alone. Anything per sample comes
+    back in the caller's order.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n_features, m).
+    dtype : numpy.dtype
+        uint8, which serves models of both dtypes, or the float dtype that it serves.
+    density : float
+        Share of the entries that are not zero.
+    kind : str
+        ``"sparse"``, ``"dense"`` or ``"mixed"``.
+    nbytes : int
+        Memory held, in bytes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastmlp
+    >>> P = fastmlp.pack(np.array([[0, 255], [0, 51]], np.uint8), scale=1/255)
+    >>> P.shape, P.density
+    ((2, 2), 0.5)
+    >>> P.to_dense()
+    array([[0. , 1. ],
+           [0. , 0.2]])
+    """
+
+    __slots__ = ("_backend", "_payload", "_scale", "density", "dtype", "kind", "nbytes", "shape")
+
+    def __init__(self, matrix: Array, scale: float) -> None:
+        self.shape: tuple[int, int] = matrix.shape
+        self.dtype = matrix.dtype
+        self.density = float(np.count_nonzero(matrix) / matrix.size)
+        self._scale = scale
+        self._backend = backend.get_backend()
+        with backend.Session() as kernels:
+            self._payload = kernels.pack(matrix)
+            self.kind, self.nbytes = kernels.packed_facts(self._payload, matrix.shape[0])
+
+    def __repr__(self) -> str:
+        return f"PackedMatrix({self.shape}, {self.dtype}, {self.kind}, density {self.density:.3f}, {self.nbytes} bytes)"
+
+    def to_dense(self, dtype: str = "float64") -> Array:
+        """Return the matrix as a plain array.
+
+        Parameters
+        ----------
+        dtype : {"float64", "float32"}
+            The dtype to decode uint8 to; a float matrix keeps its own.
+
+        Returns
+        -------
+        ndarray, shape (n_features, m)
+            The values, scaled.
+
+        Raises
+        ------
+        ValueError
+            If the dtype is another one, or the matrix was packed for another backend.
+
+        Examples
+        --------
+        >>> import numpy as np, fastmlp
+        >>> fastmlp.pack(np.array([[2.0, 0.0]])).to_dense()
+        array([[2., 0.]])
+        """
+        payload, table = self.operands(checks.float_dtype("dtype", dtype))
+        with backend.Session() as kernels:
+            dense: Array = kernels.unpack(payload, self.shape[0], table)
+        return dense
+
+    def operands(self, dtype: np.dtype[Any]) -> tuple[Any, Array]:
+        """Return what the kernels take: the packed form, and the table (256,) that decodes uint8 to ``dtype``."""
+        current = backend.get_backend()
+        if current != self._backend:
+            got, expected = f"a matrix packed for the {self._backend} backend", f"one packed for {current}"
+            raise ValueError(checks.message("X", got, expected, "pack it again under the backend that computes"))
+        return self._payload, scaled(np.arange(256, dtype=dtype), self._scale)
+
+
+def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> PackedMatrix:
+    """Pack X once, to train on it many times.
+
+    Parameters
+    ----------
+    X : array_like, shape (n_features, m)
+        uint8, float32, float64 or other real numbers, in any memory layout, memory-mapped too; samples as columns.
+        uint8 stays small in memory, and is decoded through a table of 256 entries.
+    scale : float, optional
+        Positive factor on every value. Where 1/scale rounds to an integer n, values are divided by n, so
+        ``pack(I, scale=1/255)`` holds exactly the bits of ``I / 255.``.
+    dtype : {"float64", "float32"}, optional
+        The dtype to hold values in, if they are not uint8; that of X if not given.
+
+    Returns
+    -------
+    PackedMatrix
+        What `MLP.fit`, `MLP.loss_and_grad`, `MLP.predict` and the like take in place of X. It holds a copy.
+
+    Raises
+    ------
+    ValueError
+        If X is empty or not two-dimensional, has 2**31 features or more, or the scale is not positive and finite.
+    TypeError
+        If X does not hold real numbers.
+
+    Examples
+    --------
+    >>> import numpy as np, fastmlp
+    >>> P = fastmlp.pack(np.array([[0, 255], [0, 51]], np.uint8), scale=1/255)
+    >>> fastmlp.MLP((2, 2)).predict(P).shape
+    (2,)
+    """
+    matrix = checks.packable("X", X)
+    factor = checks.positive("scale", 1.0 if scale is None else scale)
+    wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
+    if matrix.dtype != _UINT8:
+        matrix = checks.native(wanted or checks.result_dtype(matrix), matrix)
+        return PackedMatrix(scaled(matrix, factor), 1.0)
+    return PackedMatrix(matrix, factor)
+
+
+def scaled(values: Array, scale: float) -> Array:
+    """Return ``values`` times ``scale``, in their dtype; as a quotient where 1/scale rounds to an integer."""
+    if scale == 1:
+        return values
+    divisor = round(1 / scale)
+    exact = divisor > 0 and math.isclose(1 / scale, divisor, rel_tol=1e-12)
+    result: Array = values / values.dtype.type(divisor) if exact else values * values.dtype.type(scale)
+    return result
