@@ -169,7 +169,7 @@ class Kernel:
     def __call__(self, *args: Any) -> None:
         size = max(a.size for a in args if isinstance(a, np.ndarray))
         args = args[: self.outputs] + tuple(_read_only(a) for a in args[self.outputs :])
-        self.launch(1 if size < _PARALLEL_SIZE else usable_threads(), *args)
+        self.launch(1 if size < _PARALLEL_SIZE else _usable_threads(), *args)
 
     def launch(self, workers: int, *args: Any) -> None:
         """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
@@ -186,7 +186,7 @@ class Kernel:
             self.serial(*args, workers)
 
 
-def usable_threads() -> int:
+def _usable_threads() -> int:
     """Return how many workers a launch may use now; asking Numba starts its threads, which a forked child must not."""
     return 1 if _forked_after_launch else int(numba.get_num_threads())
 
@@ -529,7 +529,7 @@ class Packed(NamedTuple):
     dense_row: Any
 
 
-def leaf_size(m: int) -> int:
+def _leaf_size(m: int) -> int:
     """Return the samples in a leaf of the summation tree over m samples: a function of m and of nothing else."""
     size = -(-m // _MOST_LEAVES)
     size = -(-size // _LEAF_STEP) * _LEAF_STEP
@@ -1126,11 +1126,11 @@ def _fill(flags, cursors, x, rows, base, tile_size, workers):
 def pack(matrix: Any) -> Packed:
     """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`."""
     n, m = matrix.shape
-    group, leaf = vector.GROUP, leaf_size(m)
+    group, leaf = vector.GROUP, _leaf_size(m)
     tile = min(leaf, TILE)
     tiles, groups = -(-m // tile), -(-m // group)
     feature_groups, parts = -(-n // group), -(-n // _PART)
-    workers = min(usable_threads(), tiles)
+    workers = min(_usable_threads(), tiles)
     # Samples are read as rows. A matrix that has them so, as the notebook's, is read in place, another in batches.
     batch = m if matrix.T.flags.c_contiguous else leaf * max(1, 8192 // leaf)
 
@@ -1195,7 +1195,7 @@ def unpack(x: Packed, n: int, table: Any) -> Any:
         position = group_of_entry * group + g
         there = position < m
         rows[x.order[position[there]], x.forward_index[there]] = values[g::group][there]
-    tile = min(leaf_size(m), TILE)
+    tile = min(_leaf_size(m), TILE)
     for t in np.flatnonzero(x.dense_row >= 0):
         samples = x.order[t * tile : (t + 1) * tile]
         first = x.dense_row[t] * n
@@ -1213,7 +1213,7 @@ def packed_facts(x: Packed, n: int) -> tuple[str, int]:
 def _problem(parameters: Any, sizes: tuple[int, ...], m: int, workers: int) -> tuple[Problem, Any]:
     """Return the problem, without targets, and the workers' scratch."""
     dtype = parameters.dtype
-    leaf = leaf_size(m)
+    leaf = _leaf_size(m)
     tile = min(leaf, TILE)
     layers, packed_size, back_size, scratch_size, room = _plan(sizes, dtype.itemsize, tile)
     packed, back = _aligned(packed_size, dtype), _aligned(back_size, dtype)
@@ -1239,9 +1239,9 @@ def network_step(
     """
     m = len(x.order)
     dtype = parameters.dtype
-    leaf = leaf_size(m)
+    leaf = _leaf_size(m)
     leaves = -(-m // leaf)
-    workers = min(usable_threads(), leaves)
+    workers = min(_usable_threads(), leaves)
     # Subtrees of the one tree: how many there are changes who adds, not what is added to what.
     unit_leaves = 1
     while leaves > 4 * workers * unit_leaves:
@@ -1264,7 +1264,7 @@ def network_step(
 def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Packed, table: Any) -> None:
     """Set ``out`` (C, m) to the logits, samples in the caller's order."""
     m = len(x.order)
-    workers = min(usable_threads(), -(-m // TILE))
+    workers = min(_usable_threads(), -(-m // TILE))
     problem, scratches = _problem(parameters, sizes, m, workers)
     _logits.launch(workers, out, scratches, _decodable(x, table, parameters.dtype), problem)
 

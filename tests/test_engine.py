@@ -1,0 +1,187 @@
+"""The engine: micro-kernels, the fused step, and the bits that it promises."""
+
+import itertools
+
+import naive
+import numpy as np
+import pytest
+from compare import assert_close
+
+import fastmlp
+from fastmlp.packing import pack
+
+pytestmark = [pytest.mark.kernels, pytest.mark.numba]
+
+
+@pytest.fixture
+def vector(compiled):
+    return compiled.vector
+
+
+def sample(rng, n, m, density, dtype):
+    return (rng.standard_normal((n, m)) * (rng.random((n, m)) < density)).astype(dtype)
+
+
+def check(rng, sizes, m, density, dtype, *, soft=False):
+    x = sample(rng, sizes[0], m, density, dtype)
+    model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name)
+    model.parameters = rng.standard_normal(model.parameters.shape) / np.sqrt(max(sizes))
+    labels = rng.integers(sizes[-1], size=m)
+    y = naive.one_hot(labels, sizes[-1])
+    if soft:
+        y = labels = naive.softmax(rng.standard_normal(y.shape)).astype(dtype)
+    weight = rng.random(m) + 0.5
+    loss, grad = model.loss_and_grad(pack(x), labels, sample_weight=weight)
+    wanted_loss, wanted_grad = naive.loss_and_grad(model.parameters, sizes, x, y, weight.astype(dtype))
+    assert_close(np.asarray(loss, dtype), wanted_loss, "product", dtype)
+    assert_close(grad, wanted_grad, "product", dtype)
+
+
+@pytest.mark.parametrize("density", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("hidden", [(), (7,), (129,), (3, 100), (5, 1, 9)])
+def test_gradients(rng, dtype, hidden, density):
+    check(rng, (50, *hidden, 10), 130, density, dtype)
+    check(rng, (50, *hidden, 10), 130, density, dtype, soft=True)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 59, 60, 61, 119, 121, 239, 240, 241, 481, 1000])
+def test_gradients_around_the_boundaries_of_groups_tiles_and_leaves(rng, dtype, m):
+    check(rng, (20, 6, 3), m, 0.3, dtype)
+    check(rng, (20, 6, 3), m, 1.0, dtype)
+
+
+@pytest.mark.parametrize("classes", [2, 11, 1000])
+@pytest.mark.parametrize("n", [1, 3, 257, 1000])
+def test_gradients_of_odd_widths(rng, dtype, n, classes):
+    check(rng, (n, 13, classes), 65, 0.4, dtype)
+
+
+def test_a_leaf_depends_on_the_number_of_samples_alone(compiled):
+    for m in (1, 60, 61, 1000, 1921, 10_000, 60_000, 10**6):
+        leaf = compiled._leaf_size(m)
+        tile = min(leaf, compiled.TILE)
+        assert leaf % tile == 0
+        assert tile % compiled.vector.GROUP == 0
+
+
+DIGESTS = """
+import hashlib, numpy as np, fastmlp, sys
+rng = np.random.default_rng(3)
+codes = (rng.integers(1, 256, size=(90, 5000)) * (rng.random((90, 5000)) < 0.3)).astype(np.uint8)
+labels = rng.integers(7, size=5000)
+np.save(sys.argv[1], codes)
+inputs = {
+    "uint8": codes, "fortran": np.asfortranarray(codes), "mapped": np.load(sys.argv[1], mmap_mode="r"),
+}
+packed = [fastmlp.pack(x, scale=1 / 255) for x in inputs.values()]
+packed += [fastmlp.pack(codes / 255.0), fastmlp.pack(np.asfortranarray(codes / 255.0)), codes / 255.0]
+digests = set()
+def train(x):
+    model = fastmlp.MLP((90, 33, 7), seed=0)
+    history = model.fit(x, labels, epochs=20, alpha=0.2)
+    digests.add(hashlib.sha256(model.parameters.tobytes() + np.array(history.loss).tobytes()).hexdigest())
+for threads in (1, 2, 3, 8, 8):
+    with fastmlp.use_threads(threads):
+        train(packed[0])
+for x in packed:
+    train(x)
+print(len(digests))
+"""
+
+
+def test_the_same_bits_for_any_threads_runs_and_layouts(run_python, tmp_path):
+    code = DIGESTS.replace("sys.argv[1]", repr(str(tmp_path / "codes.npy")))
+    assert run_python(code, env={"NUMBA_NUM_THREADS": "8"}).stdout == "1\n"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value):
+    """Each entry of the loss gradient is not finite exactly where the NumPy backend says so."""
+    x = sample(rng, 12, 130, 0.3, np.float64)
+    x[5] = 0
+    labels = rng.integers(3, size=130)
+    start = rng.standard_normal(fastmlp.MLP((12, 6, 3)).parameters.size)
+    cases = [("x", (2, 7)), ("x", (5, 100)), ("w", 5), ("w", 12 * 6 + 2), ("w", 12 * 6 + 6 + 4)]
+    for what, where in cases:
+        data, vector = x.copy(), start.copy()
+        (data if what == "x" else vector)[where] = value
+        results = []
+        for name in ("numba", "numpy"):
+            with fastmlp.use_backend(name):
+                model = fastmlp.MLP((12, 6, 3))
+                model.parameters = vector
+                results.append(model.loss_and_grad(data, labels))
+        (loss, grad), (wanted_loss, wanted) = results
+        assert np.isfinite(loss) == np.isfinite(wanted_loss), (what, where)
+        np.testing.assert_array_equal(np.isnan(grad), np.isnan(wanted), err_msg=f"{what} {where}")
+
+
+def test_exp_is_within_two_ulp_over_the_whole_range(compiled, vector, dtype):
+    numba = pytest.importorskip("numba")
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    info = np.finfo(dtype)
+    highest, lowest = np.log(info.max), np.log(info.smallest_subnormal) - 2
+    x = np.concatenate([
+        np.linspace(lowest, highest, 1 << 20), np.linspace(-1, 1, 1 << 16), [0.0, -0.0, np.inf, -np.inf, np.nan],
+    ]).astype(dtype)  # fmt: skip
+    x = np.concatenate([x, np.zeros(-len(x) % lanes, dtype)])
+    out = np.empty_like(x)
+
+    @numba.njit
+    def run(out, x, count):
+        vector.exp_vectors(out, 0, x, 0, x[len(x) - 1], count)
+
+    x[-1] = 0
+    run(out, x, len(x) // lanes)
+    with np.errstate(all="ignore"):
+        exact = np.exp(x.astype(np.longdouble))
+    compared = (exact <= info.max) & np.isfinite(x)
+    unit = np.maximum(np.spacing(exact[compared].astype(dtype)), info.smallest_subnormal)
+    assert np.max(np.abs(out[compared] - exact[compared]) / unit) <= 2
+    assert np.isnan(out[np.isnan(x)]).all()
+    assert (out[x == np.inf] == np.inf).all()
+    assert (out[x == -np.inf] == 0).all()
+
+
+def test_the_register_tile_writes_its_cells_and_no_others(compiled, vector, rng, dtype):
+    numba = pytest.importorskip("numba")
+    lanes, group = vector.VECTOR_BYTES // dtype.itemsize, vector.GROUP
+
+    @numba.njit
+    def run(vectors, out, o_row, a, a_k, a_g, index, b, b_row, count):
+        vector.tile(vectors, out, o_row, o_row, a, 1, a_k, a_g, index, 2, b, 3, b_row, count)
+
+    for vectors, count in itertools.product(range(1, vector.PANEL + 1), (0, 1, 2, 7, 40)):
+        width = vectors * lanes
+        a, b = rng.standard_normal((40, group)).astype(dtype), rng.standard_normal((90, width)).astype(dtype)
+        index = rng.permutation(90)[:count].astype(np.int32)
+        product = naive.product(a[:count].T, b[index])
+        for a_k, a_g, flat in ((group, 1, a.ravel()), (1, 40, a.T.copy().ravel())):
+            out = rng.standard_normal((group + 2, width + 3)).astype(dtype)
+            expected = out.astype(naive.WIDE)
+            expected[1 : group + 1, :width] += product
+            run(vectors, out.ravel(), width + 3, np.concatenate([[np.nan], flat]).astype(dtype), a_k, a_g,
+                np.concatenate([[9**9, 9**9], index]).astype(np.int32),
+                np.concatenate([[np.nan] * 3, b.ravel()]).astype(dtype), width, count)  # fmt: skip
+            assert_close(out, expected, "product", dtype)
+
+
+def test_the_fused_step_compiled_for_a_plain_sse2_machine(run_python):
+    """No FMA, 128-bit vectors: other register tiles, other instructions, the same gradient."""
+    code = """
+import numpy as np, fastmlp
+from fastmlp.kernels import vector
+assert not vector.HAS_FMA and vector.VECTOR_BYTES == 16
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((30, 150)) * (rng.random((30, 150)) < 0.4), rng.integers(4, size=150)
+grads = []
+for backend in ("numba", "numpy"):
+    with fastmlp.use_backend(backend), fastmlp.use_threads(1):
+        grads.append(fastmlp.MLP((30, 17, 4)).loss_and_grad(X, Y)[1])
+assert np.abs(grads[0] - grads[1]).max() <= 1e-12 * np.abs(grads[1]).max()
+"""
+    import platform
+
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("x86-64 only")
+    run_python(code, env={"NUMBA_CPU_NAME": "generic", "NUMBA_NUM_THREADS": "1"})

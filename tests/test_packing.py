@@ -1,0 +1,129 @@
+"""pack and PackedMatrix: what is held, what comes back, what is refused."""
+
+import numpy as np
+import pytest
+from compare import assert_same_bits
+
+import fastmlp
+from fastmlp.packing import pack
+
+pytestmark = pytest.mark.kernels
+
+# Around the boundaries of groups, of leaves below a tile, of tiles and of leaves of several tiles.
+SAMPLES = [1, 2, 3, 4, 5, 59, 60, 61, 239, 240, 241, 1000]
+
+
+def images(rng, n, m, density):
+    x = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
+    return x * (rng.random((n, m)) < density)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("m", SAMPLES)
+def test_to_dense_gives_back_every_bit(backend, rng, m, density):
+    codes = images(rng, 21, m, density)
+    packed = pack(codes, scale=1 / 255)
+    assert packed.shape == (21, m)
+    assert packed.dtype == np.uint8
+    assert packed.density == pytest.approx(np.mean(codes != 0))
+    assert_same_bits(packed.to_dense(), codes / 255.0)
+    assert_same_bits(packed.to_dense("float32"), codes / np.float32(255))
+    for dtype in (np.float32, np.float64):
+        values = (codes * rng.standard_normal(codes.shape)).astype(dtype)
+        np.testing.assert_array_equal(pack(values).to_dense(), values)
+        assert pack(values).to_dense().dtype == dtype
+
+
+@pytest.mark.parametrize("n", [1, 3, 255, 256, 257, 785])
+def test_any_number_of_features(backend, rng, n):
+    codes = images(rng, n, 130, 0.3)
+    assert_same_bits(pack(codes).to_dense(), codes.astype(float))
+
+
+def test_some_tiles_dense_and_some_not(rng):
+    with fastmlp.use_backend("auto"):
+        x = rng.standard_normal((30, 2000))
+        x[:, 900:] *= rng.random((30, 1100)) < 0.1
+        packed = pack(x)
+        assert packed.kind == ("mixed" if fastmlp.get_backend() == "numba" else "dense")
+        np.testing.assert_array_equal(packed.to_dense(), x)
+
+
+def test_every_layout_packs_alike(backend, rng, tmp_path):
+    codes = images(rng, 20, 700, 0.3)
+    np.save(tmp_path / "x.npy", codes)
+    for odd in (
+        np.asfortranarray(codes),
+        codes[:, ::-1].copy()[:, ::-1],
+        np.repeat(codes, 2, axis=1)[:, ::2],
+        np.load(tmp_path / "x.npy", mmap_mode="r"),
+    ):
+        before = odd.tobytes()
+        assert_same_bits(pack(odd).to_dense(), codes.astype(float))
+        assert odd.tobytes() == before
+    assert_same_bits(pack(codes.astype(">f8")).to_dense(), codes.astype(float))
+    assert_same_bits(pack(codes.astype(np.int16)).to_dense(), codes.astype(float))
+
+
+def test_scale(backend, rng):
+    codes = images(rng, 5, 9, 0.5)
+    assert_same_bits(pack(codes, scale=0.3).to_dense(), codes * 0.3)
+    assert_same_bits(pack(codes / 1.0, scale=1 / 16).to_dense(), codes / 16.0)
+    assert pack(codes / 1.0, dtype="float32").dtype == np.float32
+
+
+def test_it_is_a_copy(backend):
+    x = np.ones((2, 3))
+    packed = pack(x)
+    x[...] = 5
+    assert (packed.to_dense() == 1).all()
+
+
+def test_values_that_are_not_finite_are_held(backend):
+    x = np.array([[np.nan, 0.0], [np.inf, -np.inf]])
+    np.testing.assert_array_equal(pack(x).to_dense(), x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ({"X": np.ones(3)}, ValueError, "X"),
+        ({"X": np.ones((0, 3))}, ValueError, "X"),
+        ({"X": np.ones((3, 0))}, ValueError, "X"),
+        ({"X": np.array([[None]])}, TypeError, "X"),
+        ({"X": np.array([[1j]])}, TypeError, "X"),
+        ({"X": np.broadcast_to(np.uint8(0), (2**31, 1))}, ValueError, "X"),
+        ({"X": np.ones((1, 1)), "scale": 0}, ValueError, "scale"),
+        ({"X": np.ones((1, 1)), "scale": -1}, ValueError, "scale"),
+        ({"X": np.ones((1, 1)), "scale": np.nan}, ValueError, "scale"),
+        ({"X": np.ones((1, 1)), "scale": np.inf}, ValueError, "scale"),
+        ({"X": np.ones((1, 1)), "scale": "1"}, TypeError, "scale"),
+        ({"X": np.ones((1, 1)), "dtype": "float16"}, ValueError, "dtype"),
+    ],
+)
+def test_what_it_cannot_hold(backend, arguments, error, name):
+    with pytest.raises(error, match=rf"^{name}: got .*expected .*;"):
+        pack(**arguments)
+
+
+def test_a_packed_matrix_that_does_not_fit_the_model_is_refused(backend):
+    model = fastmlp.MLP((3, 2), dtype="float32")
+    with pytest.raises(ValueError, match=r"^X: got a packed matrix of dtype float64, expected float32"):
+        model.predict(pack(np.ones((3, 4))))
+    with pytest.raises(ValueError, match=r"^X: got a packed matrix of shape \(4, 3\), expected .*\(3, any\)"):
+        model.predict(pack(np.ones((4, 3), np.uint8)))
+    assert model.predict(pack(np.ones((3, 4), np.uint8))).shape == (4,)
+
+
+@pytest.mark.numba
+def test_a_matrix_packed_for_the_other_backend_is_refused():
+    with fastmlp.use_backend("numpy"):
+        packed = pack(np.ones((3, 4)))
+    with fastmlp.use_backend("numba"), pytest.raises(ValueError, match="packed for the numpy backend"):
+        fastmlp.MLP((3, 2)).predict(packed)
+
+
+def test_facts(backend, rng):
+    packed = pack(images(rng, 784, 600, 0.2))
+    assert packed.nbytes > 0
+    assert "(784, 600), uint8" in repr(packed)
