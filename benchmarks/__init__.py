@@ -1,0 +1,1 @@
+"""Benchmarks: what fastmlp promises about speed, printed by commands."""

@@ -1,0 +1,279 @@
+"""``python -m benchmarks.targets``: the project's targets, required, aimed at and measured, side by side.
+
+Needs MNIST (FASTMLP_DATA) and the Numba backend. Exit status: 1 where a required figure falls short, 2 where none does
+but one could not be measured, else 0. ``--only TEXT`` measures the rows whose name contains the text.
+"""
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+# The baseline must be the strongest: BLAS chooses its own kernels.
+os.environ.pop("OPENBLAS_CORETYPE", None)
+
+import numpy as np
+
+import fastmlp
+from benchmarks import problems
+from benchmarks.timing import ratio
+from fastmlp import formulas
+
+
+def step(dtype, sizes=(784, 128, 10)):
+    codes, labels = problems.mnist_codes()
+    x = (codes / 255.0).astype(dtype)
+    return ratio(*problems.pair(sizes, x, labels, fastmlp.pack(codes, scale=1 / 255), dtype))
+
+
+def other_nets():
+    return min(step(np.float64, sizes) for sizes in ((784, 100, 10), (784, 256, 256, 10)))
+
+
+def dense():
+    x, labels = problems.normal(784, 60_000)
+    return ratio(*problems.pair((784, 128, 10), x, labels, fastmlp.pack(x)))
+
+
+def half():
+    codes, labels = problems.half_codes()
+    return ratio(*problems.pair((784, 128, 10), codes / 255.0, labels, fastmlp.pack(codes, scale=1 / 255)))
+
+
+def half_against_pure_forms():
+    from fastmlp.kernels import compiled
+
+    codes, labels = problems.half_codes()
+    x = codes / 255.0
+    ours = fastmlp.pack(x)
+    share = compiled._DENSE_SHARE
+    pure = []
+    try:
+        for forced in (-1.0, 2.0):  # every tile dense, every tile sparse
+            compiled._DENSE_SHARE = forced
+            pure.append(fastmlp.pack(x))
+    finally:
+        compiled._DENSE_SHARE = share
+    model = fastmlp.MLP((784, 128, 10), seed=0)
+    mixed = problems.packed_step(model, ours, labels)
+    return min(ratio(problems.packed_step(model, packed, labels), mixed) for packed in pure)
+
+
+def notebook_loop():
+    codes, labels = problems.mnist_codes()
+    x, y = codes / 255.0, formulas.one_hot(labels)
+    return ratio(problems.notebook_loop(formulas, x, y), problems.notebook_loop(fastmlp, x, y))
+
+
+_USER = """
+import os, sys
+os.environ.pop("OPENBLAS_CORETYPE", None)
+import numpy as np
+from fastmlp.datasets import mnist
+(x, y), _ = mnist.load_data()
+codes = x.reshape(len(x), -1).T
+if sys.argv[1] == "ours":
+    import fastmlp
+    fastmlp.MLP((784, 128, 10), seed=0).fit(fastmlp.pack(codes, scale=1/255), y, epochs=20)
+else:
+    from fastmlp.formulas import *
+    X, Y = codes / 255., one_hot(y)
+    r = np.random.RandomState(0)
+    W1, b1, W2, b2 = r.rand(128, 784) - .5, np.zeros((128, 1)), r.rand(10, 128) - .5, np.zeros((10, 1))
+    for _ in range(20):
+        A1, Z1, A2, Z2 = Forwardprop(X, W1, W2, b1, b2)
+        compute_cost(A2, Y)
+        W1, b1, W2, b2 = update_params(W1, b1, W2, b2, *backward_prop(Z1, A1, Z2, A2, W1, W2, X, Y))
+"""
+
+
+def child(code, *words, env=None):
+    """Run code in a fresh process; return what it printed."""
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, env={**os.environ, **(env or {})}, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def user():
+    child(_USER, "ours")
+    return ratio(lambda: child(_USER, "plain"), lambda: child(_USER, "ours"), rounds=3)
+
+
+def elementwise():
+    rng = np.random.default_rng(0)
+    labels, z = rng.integers(10, size=60_000), rng.standard_normal((10, 60_000))
+    a, y = formulas.Softmax(z), formulas.one_hot(labels)
+    return min(
+        ratio(lambda: formulas.one_hot(labels), lambda: fastmlp.one_hot(labels)),
+        ratio(lambda: formulas.Softmax(z), lambda: fastmlp.Softmax(z)),
+        ratio(lambda: formulas.compute_cost(a, y), lambda: fastmlp.compute_cost(a, y)),
+    )
+
+
+def relu():
+    z = np.random.default_rng(0).standard_normal((128, 60_000))
+    return ratio(lambda: formulas.ReLU(z), lambda: fastmlp.ReLU(z))
+
+
+_MEMORY = """
+import resource, fastmlp
+from fastmlp.datasets import mnist
+(x, y), _ = mnist.load_data()
+fastmlp.warmup()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fastmlp.MLP((784, 128, 10)).fit(fastmlp.pack(x.reshape(len(x), -1).T, scale=1/255), y, epochs=2)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6)
+"""
+
+
+def memory():
+    return float(child(_MEMORY))
+
+
+def two_threads():
+    codes, labels = problems.mnist_codes()
+    ours = problems.packed_step(fastmlp.MLP((784, 128, 10)), fastmlp.pack(codes, scale=1 / 255), labels)
+
+    def one():
+        with fastmlp.use_threads(1):
+            ours()
+
+    return ratio(one, ours)
+
+
+def worst_cell():
+    codes, every = problems.mnist_codes()
+    worst = (np.inf, None)
+    for m in (1, 2, 7, 10, 100, 1000, 10_000, 60_000):
+        for hidden in (1, 2, 32, 100, 129, 1024):
+            for name in ("MNIST", "normal"):
+                x, labels = (codes[:, :m] / 255.0, every[:m]) if name == "MNIST" else problems.normal(784, m)
+                packed = fastmlp.pack(codes[:, :m], scale=1 / 255) if name == "MNIST" else fastmlp.pack(x)
+                cell = ratio(*problems.pair((784, hidden, 10), x, labels, packed), rounds=3)
+                worst = min(worst, (cell, f"m = {m}, hidden = {hidden}, {name}"))
+    print(f"    worst cell: {worst[1]}")
+    return worst[0]
+
+
+def small_batches():
+    codes, labels = problems.mnist_codes()
+    slowest = 0.0
+    for m in (1, 10, 100):
+        x, y = codes[:, :m] / 255.0, formulas.one_hot(labels[:m])
+        slowest = max(slowest, 1 / ratio(problems.notebook_loop(formulas, x, y), problems.notebook_loop(fastmlp, x, y)))
+    return slowest
+
+
+_FIRST = """
+import time
+start = time.perf_counter()
+import numpy as np, fastmlp
+codes = np.random.default_rng(0).integers(256, size=(60000, 784)).astype(np.uint8).T
+codes[:, :] *= codes % 5 == 0
+made = time.perf_counter()
+import fastmlp
+model = fastmlp.MLP((784, 128, 10))
+model.loss_and_grad(fastmlp.pack(codes, scale=1/255), np.zeros(60000, int))
+print(time.perf_counter() - made)
+"""
+
+
+def first_step(cold):
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"NUMBA_CACHE_DIR": folder}
+        first = float(child(_FIRST, env=env))
+        return first if cold else float(np.median([float(child(_FIRST, env=env)) for _ in range(3)]))
+
+
+def packing():
+    codes, labels = problems.mnist_codes()
+    ours = problems.packed_step(fastmlp.MLP((784, 128, 10)), fastmlp.pack(codes, scale=1 / 255), labels)
+    return ratio(lambda: fastmlp.pack(codes, scale=1 / 255), ours)
+
+
+def tensorflow_peer():
+    """The step in TensorFlow, the fastest float32 peer, over ours."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return None
+    import tensorflow as tf
+
+    codes, labels = problems.mnist_codes()
+    model = fastmlp.MLP((784, 128, 10), dtype="float32")
+    x, y = tf.constant((codes / 255.0).T, tf.float32), tf.constant(labels)
+    variables = [tf.Variable(p.T) for both in zip(model.weights, model.biases, strict=True) for p in both]
+
+    @tf.function
+    def peer():
+        with tf.GradientTape() as tape:
+            hidden = tf.nn.relu(x @ variables[0] + variables[1])
+            logits = hidden @ variables[2] + variables[3]
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            variable.assign_sub(0.0 * gradient)
+        return loss
+
+    packed = fastmlp.pack(codes, scale=1 / 255)
+    if not np.isclose(float(peer()), model.loss_and_grad(packed, labels)[0], rtol=1e-4):
+        raise AssertionError("TensorFlow's loss differs from ours: not timed")
+    return ratio(lambda: peer().numpy(), problems.packed_step(model, packed, labels))
+
+
+class Row(NamedTuple):
+    """A target: at least ``required``, or at most where ``at_most``."""
+
+    name: str
+    required: float
+    aim: float
+    unit: str
+    measure: Callable[[], float | None]
+    at_most: bool = False
+
+
+ROWS = [
+    Row("MNIST step float64 784-128-10, packed, over the notebook", 3.5, 6, "x", lambda: step(np.float64)),
+    Row("MNIST step float32, packed, over the notebook in float32", 4, 6, "x", lambda: step(np.float32)),
+    Row("MNIST step float32, packed, over TensorFlow", 2, 4, "x", tensorflow_peer),
+    Row("784-100-10 and 784-256-256-10, float64, packed, over NumPy", 2.5, 4, "x", other_nets),
+    Row("dense input, float64 step over the notebook", 1.5, 1.7, "x", dense),
+    Row("half of the pixels not zero, over the notebook", 1.5, 2.5, "x", half),
+    Row("half of the pixels not zero, against the better pure form", 0.95, 1, "x", half_against_pure_forms),
+    Row("the notebook's own loop with our functions, plain arrays", 1.5, 3, "x", notebook_loop),
+    Row("20 epochs from uint8 MNIST, whole process, over NumPy", 2.5, 4, "x", user),
+    Row("one_hot, Softmax, compute_cost: the slowest, over NumPy", 4, 10, "x", elementwise),
+    Row("ReLU on (128, 60000) over NumPy", 1.5, 3, "x", relu),
+    Row("peak memory of training from uint8 MNIST", 200, 100, "MB", memory, at_most=True),
+    Row("two threads over one, MNIST step", 1.8, 1.95, "x", two_threads),
+    Row("packed step over NumPy, worst cell of 96", 1.0, 1.5, "x", worst_cell),
+    Row("the notebook's loop on small batches, our time over NumPy's", 1.5, 1.0, "x", small_batches, at_most=True),
+    Row("first step from process start, cold cache", 20, 8, "s", lambda: first_step(cold=True), at_most=True),
+    Row("first step from process start, warm cache", 1.2, 0.7, "s", lambda: first_step(cold=False), at_most=True),
+    Row("packing uint8 MNIST, in steps' time", 2, 1, "x", packing, at_most=True),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure the rows whose name contains the text")
+    only = parser.parse_args().only
+    fastmlp.set_backend("numba")
+    fastmlp.show_config()
+    print(f"\n{'figure':62}{'required':>10}{'aim':>8}{'measured':>10}")
+    short = missing = 0
+    for row in ROWS:
+        if only not in row.name:
+            continue
+        value = row.measure()
+        kept = value is not None and (value <= row.required if row.at_most else value >= row.required)
+        shown = "not measured" if value is None else f"{value:.2f} {row.unit}{'' if kept else '  short'}"
+        print(f"{row.name:62}{row.required:>10g}{row.aim:>8g}   {shown}", flush=True)
+        missing += value is None
+        short += value is not None and not kept
+    return 1 if short else 2 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

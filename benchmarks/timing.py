@@ -1,0 +1,34 @@
+"""Timing on machines that are shared and drift: ratios, taken alternately in one process, and their medians."""
+
+import statistics
+import time
+
+# After a call the idle threads of OpenBLAS and of libgomp spin for a while and would take a core from the other side.
+_PAUSE = 0.1
+
+
+def seconds(function, repeats=1):
+    """Return the seconds of one of ``repeats`` calls in a row."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - start) / repeats
+
+
+def repeats_for(function, at_least=0.02):
+    """Return how many calls in a row take about ``at_least`` seconds; the first call here warms up."""
+    function()
+    return max(1, round(at_least / max(seconds(function), 1e-7)))
+
+
+def ratio(baseline, ours, rounds=7):
+    """Return the median over ``rounds`` of the baseline's time over ours, taken in turn."""
+    times = [repeats_for(function) for function in (baseline, ours)]
+    ratios = []
+    for _ in range(rounds):
+        taken = []
+        for function, repeats in zip((baseline, ours), times, strict=True):
+            time.sleep(_PAUSE)
+            taken.append(seconds(function, repeats))
+        ratios.append(taken[0] / taken[1])
+    return statistics.median(ratios)
