@@ -65,11 +65,6 @@ def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
     return [np.require(x, dtype, ["C", "A"]) for x in arrays]
 
 
-def multipliable(dtype: DType, x: Array) -> Array:
-    """Return 2-D ``x`` in ``dtype`` and in an order that BLAS takes as it is: C or Fortran."""
-    return np.require(x, dtype, ["F" if x.flags.f_contiguous and not x.flags.c_contiguous else "C", "A"])
-
-
 def native(dtype: DType, x: Array) -> Array:
     """Return 2-D ``x`` in ``dtype``, native and aligned, in whatever order it has; a copy only where one is needed."""
     return np.require(x, dtype, ["A"])
@@ -96,8 +91,13 @@ def input_width(name: str, packed: Any, width: int, dtype: DType) -> None:
     if packed.shape[0] != width:
         got, expected = f"a packed matrix of shape {packed.shape}", f"shape (n_features, m) = ({width}, any)"
         raise ValueError(message(name, got, expected, "columns are samples: pack the transpose"))
+    packed_dtype(name, packed, dtype)
+
+
+def packed_dtype(name: str, packed: Any, dtype: DType) -> None:
+    """Check that a packed matrix holds uint8 or the dtype that is computed in."""
     if packed.dtype not in (np.uint8, dtype):
-        got, expected = f"a packed matrix of dtype {packed.dtype}", f"{dtype}, the dtype of the model, or uint8"
+        got, expected = f"a packed matrix of dtype {packed.dtype}", f"{dtype}, the dtype computed in, or uint8"
         raise ValueError(message(name, got, expected, f"pack it with dtype='{dtype}'"))
 
 

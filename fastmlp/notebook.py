@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import backend, checks
+from fastmlp.packing import PackedMatrix
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Arrays4: TypeAlias = tuple[Array, Array, Array, Array]
@@ -127,13 +128,17 @@ def Softmax(X: ArrayLike) -> Array:
 
 
 def Forwardprop(
-    X: ArrayLike, W_i_to_h: ArrayLike, W_h_to_o: ArrayLike, biases_i_to_h: ArrayLike, biases_h_to_o: ArrayLike
+    X: ArrayLike | PackedMatrix,
+    W_i_to_h: ArrayLike,
+    W_h_to_o: ArrayLike,
+    biases_i_to_h: ArrayLike,
+    biases_h_to_o: ArrayLike,
 ) -> Arrays4:
     """Propagate samples through the network: Z1 = W1 X + b1, A1 = ReLU(Z1), Z2 = W2 A1 + b2, A2 = Softmax(Z2).
 
     Parameters
     ----------
-    X : array_like of float, shape (n, m)
+    X : array_like of float or PackedMatrix, shape (n, m)
         Samples as columns.
     W_i_to_h : array_like of float, shape (h, n)
         Weights from input to hidden layer, W1.
@@ -165,20 +170,16 @@ def Forwardprop(
     >>> A1.T, Z1.T, A2, Z2
     (array([[2., 0.]]), array([[ 2., -2.]]), array([[1.]]), array([[2.5]]))
     """
-    x = checks.array("X", X, shape=(None, None), axes="(n_features, m)")
-    w1 = checks.array("W_i_to_h", W_i_to_h, shape=(None, len(x)), axes="(n_hidden, n_features)")
+    x = _samples(X)
+    n = x.shape[0]
+    w1 = checks.array("W_i_to_h", W_i_to_h, shape=(None, n), axes="(n_hidden, n_features)")
     b1 = checks.array("biases_i_to_h", biases_i_to_h, shape=(len(w1), 1), axes="(n_hidden, 1)")
     w2 = checks.array("W_h_to_o", W_h_to_o, shape=(None, len(w1)), axes="(n_classes, n_hidden)")
     b2 = checks.array("biases_h_to_o", biases_h_to_o, shape=(len(w2), 1), axes="(n_classes, 1)")
-    dtype = checks.result_dtype(x, w1, w2, b1, b2)
-    b1, b2 = checks.contiguous(dtype, b1, b2)
-    z1, a1 = np.empty((2, len(w1), x.shape[1]), dtype)
-    z2, a2 = np.empty((2, len(w2), x.shape[1]), dtype)
+    dtype = _result_dtype(x, w1, w2, b1, b2)
     with backend.Session() as kernels:
-        kernels.product(z1, checks.multipliable(dtype, w1), checks.multipliable(dtype, x))
-        kernels.relu_mask(z1, a1, None, b1)
-        kernels.product(z2, checks.multipliable(dtype, w2), a1)
-        kernels.bias_add(z2, b2)
+        z1, a1, z2 = kernels.forward(_flat(dtype, w1, b1, w2, b2), (n, len(w1), len(w2)), *_operands(x, dtype))
+        a2 = np.empty_like(z2)
         kernels.softmax_columns(a2, z2)
     return a1, z1, a2, z2
 
@@ -242,7 +243,7 @@ def backward_prop(
         Weights from input to hidden layer; the values are not needed.
     W2 : array_like of float, shape (C, h)
         Weights from hidden to output layer.
-    X : array_like of float, shape (n, m)
+    X : array_like of float or PackedMatrix, shape (n, m)
         Samples as columns.
     Y : array_like of float, shape (C, m)
         One-hot or soft targets.
@@ -266,7 +267,7 @@ def backward_prop(
     >>> dW1, db1, dW2, db2
     (array([[-3.]]), array([[-1.]]), array([[-0.5]]), array([[-0.5]]))
     """
-    x = checks.array("X", X, shape=(None, None), axes="(n_features, m)")
+    x = _samples(X)
     n, m = x.shape
     z1 = checks.array("Z1", Z1, shape=(None, m), axes="(n_hidden, m)")
     a1 = checks.array("A1", A1, shape=z1.shape, axes="(n_hidden, m)")
@@ -275,22 +276,18 @@ def backward_prop(
     w1 = checks.array("W1", W1, shape=(len(z1), n), axes="(n_hidden, n_features)")
     w2 = checks.array("W2", W2, shape=(len(z2), len(z1)), axes="(n_classes, n_hidden)")
     y = checks.array("Y", Y, shape=z2.shape, axes="(n_classes, m)")
-    dtype = checks.result_dtype(z1, a1, z2, a2, w1, w2, x, y)
-    z1, a2, y = checks.contiguous(dtype, z1, a2, y)
-    dz1, dz2 = np.empty(z1.shape, dtype), np.empty(a2.shape, dtype)
-    dw1, dw2 = np.empty((len(z1), n), dtype), np.empty((len(a2), len(z1)), dtype)
-    db1, db2 = np.empty((len(z1), 1), dtype), np.empty((len(a2), 1), dtype)
+    dtype = _result_dtype(x, z1, a1, z2, a2, w1, w2, y)
+    sizes = (n, len(z1), len(z2))
+    delta = np.empty(z2.shape, dtype)
+    gradient, parameters = np.empty((2, sizes[1] * (n + 1) + sizes[2] * (sizes[1] + 1)), dtype)
+    parameters[w1.size + len(w1) : parameters.size - len(w2)] = w2.reshape(-1)
     with backend.Session() as kernels:
-        kernels.output_delta(dz2, a2, y)
-        kernels.product(dw2, dz2, checks.multipliable(dtype, a1).T)
-        kernels.bias_sum(db2, dz2)
-        kernels.product(dz1, checks.multipliable(dtype, w2).T, dz2)
-        kernels.relu_backward(dz1, z1)
-        kernels.product(dw1, dz1, checks.multipliable(dtype, x).T)
-        kernels.bias_sum(db1, dz1)
-        for sums in (dw1, db1, dw2, db2):
-            np.divide(sums, m, out=sums)
-    return dw1, db1, dw2, db2
+        kernels.output_delta(delta, *checks.contiguous(dtype, a2, y))
+        z1, a1 = checks.native(dtype, z1), checks.native(dtype, a1)
+        kernels.backward(gradient, parameters, sizes, *_operands(x, dtype), z1, a1, delta)
+    at = np.cumsum((w1.size, len(w1), w2.size))
+    dw1, db1, dw2, db2 = np.split(gradient, at)
+    return dw1.reshape(w1.shape), db1.reshape(-1, 1), dw2.reshape(w2.shape), db2.reshape(-1, 1)
 
 
 def update_params(
@@ -349,3 +346,25 @@ def update_params(
             kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)
             stepped.append(out)
     return stepped[0], stepped[1], stepped[2], stepped[3]
+
+
+def _samples(X: ArrayLike | PackedMatrix) -> Array | PackedMatrix:
+    return X if isinstance(X, PackedMatrix) else checks.array("X", X, shape=(None, None), axes="(n_features, m)")
+
+
+def _result_dtype(x: Array | PackedMatrix, *others: Array) -> np.dtype[Any]:
+    """Return the dtype of the results; of a packed matrix it must be the dtype, unless that holds uint8."""
+    if not isinstance(x, PackedMatrix):
+        return checks.result_dtype(x, *others)
+    dtype = checks.result_dtype(*others)
+    checks.packed_dtype("X", x, dtype)
+    return dtype
+
+
+def _operands(x: Array | PackedMatrix, dtype: np.dtype[Any]) -> tuple[Any, Array | None]:
+    """Return what kernels take: rows of samples in ``dtype``, or the packed form and its table."""
+    return x.operands(dtype) if isinstance(x, PackedMatrix) else (checks.native(dtype, x).T, None)
+
+
+def _flat(dtype: np.dtype[Any], *parameters: Array) -> Array:
+    return np.concatenate([one.reshape(-1) for one in parameters]).astype(dtype, copy=False)

@@ -28,9 +28,7 @@ def kernel_arguments(rng, dtype, h=9, m=133):
     return {
         "one_hot": [garbage(h, m), rng.integers(h, size=m)],
         "relu": [garbage(h * m), z.ravel()],
-        "bias_add": [z.copy(), bias],
         "relu_mask": [z.copy(), garbage(h, m), np.ones((h, m), bool), bias],
-        "relu_backward": [z.copy(), y],
         "softmax_columns": [garbage(h, m), z],
         "softmax_cross_entropy_grad": [garbage(h, m), garbage(m), garbage(m), z, y, weight],
         "output_delta": [garbage(h, m), p, y],
@@ -62,7 +60,11 @@ def public(module):
 
 @pytest.mark.numba
 def test_both_backends_have_the_same_names_and_signatures(compiled, reference):
-    ours = {n: v for n, v in public(compiled).items() if n not in ("Kernel", "Packed", "Problem", "cache_statistics")}
+    ours = {
+        n: v
+        for n, v in public(compiled).items()
+        if n not in ("Kernel", "Lists", "Packed", "Problem", "cache_statistics")
+    }
     assert set(ours) == set(public(reference))
     assert set(CARD) <= set(ours)
     for name, function in ours.items():
@@ -71,7 +73,7 @@ def test_both_backends_have_the_same_names_and_signatures(compiled, reference):
 
 
 @pytest.mark.numba
-def test_kernels_never_raise_assert_or_allocate(compiled):
+def test_kernels_never_raise_or_assert(compiled):
     tree = ast.parse(inspect.getsource(compiled))
     kernels = [
         node
@@ -83,9 +85,6 @@ def test_kernels_never_raise_assert_or_allocate(compiled):
     for function in kernels:
         for node in ast.walk(function):
             assert not isinstance(node, ast.Raise | ast.Assert | ast.Try | ast.Dict | ast.List), function.name
-            assert not (isinstance(node, ast.Attribute) and node.attr in ("empty", "zeros", "ones", "copy")), (
-                function.name
-            )
 
 
 @pytest.mark.numba
@@ -115,18 +114,8 @@ def test_relu_mask(kernels, rng, dtype, m):
     assert_same_bits(mask, expected > 0)
     z -= bias
     shifted = z + bias
-    kernels.relu_mask(z, z, mask, bias)  # in place, as the model does
+    kernels.relu_mask(z, z, mask, bias)  # in place, as the NumPy backend does
     assert_same_bits(z, np.maximum(0, shifted))
-    kernels.relu_mask(z, a, None, bias)
-    assert_same_bits(a, np.maximum(0, np.maximum(0, shifted) + bias))
-
-
-def test_relu_backward(kernels, rng, dtype):
-    dz, gate = kernel_arguments(rng, dtype)["relu_backward"]
-    for one in (gate, gate > 0):
-        actual = dz.copy()
-        kernels.relu_backward(actual, one)
-        assert_same_bits(actual, dz * (gate > 0))
 
 
 @pytest.mark.parametrize("h", [1, 2, 10, 1000])

@@ -8,7 +8,7 @@ import pytest
 from compare import assert_close, assert_same_bits, assert_softmax
 
 import fastmlp
-from fastmlp import Forwardprop, ReLU, Softmax, backward_prop, compute_cost, formulas, one_hot, update_params
+from fastmlp import Forwardprop, ReLU, Softmax, backward_prop, compute_cost, formulas, one_hot, pack, update_params
 
 pytestmark = pytest.mark.kernels
 
@@ -291,3 +291,70 @@ def test_star_import_brings_the_seven():
     names = {}
     exec("from fastmlp import *", names)
     assert set(SEVEN) <= set(names)
+
+
+def loop_arguments(rng, dtype, n=37, h=11, classes=5, m=300):
+    """Return X uint8, W1, W2, b1, b2 and Y."""
+    codes = (rng.integers(1, 256, size=(n, m)) * (rng.random((n, m)) < 0.3)).astype(np.uint8)
+    parameters = [rng.standard_normal(shape).astype(dtype) for shape in ((h, n), (classes, h), (h, 1), (classes, 1))]
+    return codes, parameters, naive.one_hot(rng.integers(classes, size=m), classes).astype(dtype)
+
+
+def test_a_packed_matrix_serves_in_place_of_x(backend, rng, dtype):
+    codes, (w1, w2, b1, b2), y = loop_arguments(rng, dtype)
+    x = codes / 255.0
+    for packed in (pack(codes, scale=1 / 255), pack(x, dtype=dtype.name)):
+        forward = Forwardprop(packed, w1, w2, b1, b2)
+        for actual, wanted in zip(forward, naive.forward(x, w1, w2, b1, b2), strict=True):
+            assert actual.dtype == dtype
+            assert_close(actual, wanted, "product", dtype)
+        a1, z1, a2, z2 = forward
+        wanted = naive.backward(z1, a1, a2, w2, x, y)
+        for actual, expected in zip(backward_prop(z1, a1, z2, a2, w1, w2, packed, y), wanted, strict=True):
+            assert_close(actual, expected, "product", dtype)
+
+
+def test_a_packed_matrix_that_does_not_fit_is_refused(rng):
+    codes, (w1, w2, b1, b2), _ = loop_arguments(rng, np.dtype(np.float32))
+    with pytest.raises(ValueError, match=r"W_i_to_h: got shape \(11, 37\).*\(any, 36\)"):
+        Forwardprop(pack(codes[:-1]), w1, w2, b1, b2)
+    with pytest.raises(ValueError, match="float64.*float32"):
+        Forwardprop(pack(codes.astype(float)), w1, w2, b1, b2)
+
+
+def test_nothing_is_kept_between_calls(backend, rng):
+    """Arrays changed in place, and another array at the address of a freed one, give their own results."""
+    codes, (w1, w2, b1, b2), y = loop_arguments(rng, np.dtype(float), m=600)
+    x = codes / 255.0
+    for _ in range(3):
+        a1, z1, a2, z2 = forward = Forwardprop(x, w1, w2, b1, b2)
+        for actual, wanted in zip(forward, naive.forward(x, w1, w2, b1, b2), strict=True):
+            assert_close(actual, wanted, "product")
+        z1[::2] *= -1
+        a1 += 0.5
+        wanted = naive.backward(z1, a1, a2, w2, x, y)
+        for actual, expected in zip(backward_prop(z1, a1, z2, a2, w1, w2, x, y), wanted, strict=True):
+            assert_close(actual, expected, "product")
+        x[:, ::3] = 1 - x[:, ::3]
+        w1[0] += 1
+    addresses = set()
+    for _ in range(4):
+        x = rng.random(codes.shape)
+        addresses.add(x.ctypes.data)
+        assert_close(Forwardprop(x, w1, w2, b1, b2)[1], naive.forward(x, w1, w2, b1, b2)[1], "product")
+        del x
+    assert len(addresses) < 4, "no address came twice: the test proves nothing"
+
+
+def test_bits_do_not_depend_on_threads_or_on_the_layout_of_x(compiled, rng):
+    codes, (w1, w2, b1, b2), y = loop_arguments(rng, np.dtype(float), m=9000)
+    x = codes / 255.0
+    results = []
+    for layout in (np.ascontiguousarray(x), np.asfortranarray(x), x[:, ::-1][:, ::-1]):
+        for threads in {1, fastmlp.get_num_threads()}:
+            with fastmlp.use_backend("numba"), fastmlp.use_threads(threads):
+                a1, z1, a2, z2 = Forwardprop(layout, w1, w2, b1, b2)
+                results.append((z1, z2, a2, *backward_prop(z1, a1, z2, a2, w1, w2, layout, y)))
+    for result in results[1:]:
+        for one, other in zip(results[0], result, strict=True):
+            assert_same_bits(one, other)

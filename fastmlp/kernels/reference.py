@@ -24,28 +24,14 @@ def relu(out: Array, x: Array) -> None:
     np.maximum(0, x, out=out)
 
 
-def bias_add(z: Array, bias: Array) -> None:
-    """Add ``bias`` (h, 1) to every column of ``z`` (h, m), in place."""
-    np.add(z, bias, out=z)
-
-
-def relu_mask(z: Array, a: Array, mask: Array | None, bias: Array) -> None:
+def relu_mask(z: Array, a: Array, mask: Array, bias: Array) -> None:
     """Add the bias to ``z`` in place, set ``a`` = max(0, z) and ``mask`` = z > 0.
 
-    z, a (h, m), bias (h, 1), mask (h, m) bool, or None where z itself is kept. ``a`` may be ``z``.
+    z, a (h, m), bias (h, 1), mask (h, m) bool. ``a`` may be ``z``.
     """
     np.add(z, bias, out=z)
-    if mask is not None:
-        np.greater(z, 0, out=mask)
+    np.greater(z, 0, out=mask)
     np.maximum(0, z, out=a)
-
-
-def relu_backward(dz: Array, gate: Array) -> None:
-    """Multiply ``dz`` (h, m) in place by ``gate > 0``; gate (h, m) is z or the mask of `relu_mask`.
-
-    A product and not a selection: NaN and infinity of a gradient survive a closed gate, as in the formulas.
-    """
-    np.multiply(dz, gate > 0, out=dz)
 
 
 def softmax_columns(out: Array, z: Array) -> None:
@@ -98,11 +84,6 @@ def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
     np.subtract(w, alpha * dw, out=out)
 
 
-def product(out: Array, a: Array, b: Array) -> None:
-    """Set ``out`` (p, q) to the matrix product of ``a`` (p, k) and ``b`` (k, q)."""
-    np.matmul(a, b, out=out)
-
-
 # Samples that a step takes at once: bounds the memory for activations and for the decoded input.
 _CHUNK = 4096
 
@@ -142,11 +123,11 @@ def network_step(
         dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
         softmax_cross_entropy_grad(dz, loss, hit, logits, targets, w)
         for layer, (dweight, dbias) in reversed(list(enumerate(_layers(part, sizes)))):
-            product(dweight, dz, activations[layer].T)
+            np.matmul(dz, activations[layer].T, out=dweight)
             bias_sum(dbias, dz)
             if layer > 0:
-                dz = layers[layer][0].T @ dz
-                relu_backward(dz, masks[layer - 1])
+                # A product and not a selection: NaN and infinity survive a closed gate, as in the formulas.
+                dz = (layers[layer][0].T @ dz) * masks[layer - 1]
         gradient += part
         sums += [np.sum(one, dtype=np.float64) for one in (loss, hit, w)]
     np.divide(gradient, parameters.dtype.type(sums[2]), out=gradient)
@@ -161,8 +142,56 @@ def network_logits(out: Array, parameters: Array, sizes: tuple[int, ...], x: Arr
         _, _, out[:, chunk] = _forward(layers, _decode(x[chunk], table).T)
 
 
-def _decode(rows: Array, table: Array) -> Array:
-    return table[rows] if rows.dtype == np.uint8 else rows
+def forward(
+    parameters: Array, sizes: tuple[int, int, int], x: Array, table: Array | None
+) -> tuple[Array, Array, Array]:
+    """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer.
+
+    parameters (k,) flat; x rows (m, n), plain or, where there is a ``table``, packed.
+    """
+    (weight1, bias1), (weight2, bias2) = _layers(parameters, sizes)
+    z = np.empty((sizes[1], len(x)), parameters.dtype)
+    for chunk in _chunks(x):
+        z[:, chunk] = weight1 @ _decode(x[chunk], table).T
+    a, mask = np.empty_like(z), np.empty(z.shape, np.bool_)
+    relu_mask(z, a, mask, bias1)
+    return z, a, weight2 @ a + bias2
+
+
+def backward(
+    gradient: Array,
+    parameters: Array,
+    sizes: tuple[int, int, int],
+    x: Array,
+    table: Array | None,
+    z: Array,
+    a: Array,
+    delta: Array,
+) -> None:
+    """Set ``gradient`` to the mean gradient of a net of one hidden layer whose forward pass is given.
+
+    parameters and gradient (k,) flat, of W1 no value is read; x as in `forward`; z, a (h, m); delta (C, m) the gradient
+    by the logits.
+    """
+    (dweight1, dbias1), (dweight2, dbias2) = _layers(gradient, sizes)
+    np.matmul(delta, a.T, out=dweight2)
+    bias_sum(dbias2, delta)
+    dz = (_layers(parameters, sizes)[1][0].T @ delta) * (z > 0)
+    dweight1.fill(0)
+    for chunk in _chunks(x):
+        dweight1 += dz[:, chunk] @ _decode(x[chunk], table)
+    bias_sum(dbias1, dz)
+    np.divide(gradient, gradient.dtype.type(len(x)), out=gradient)
+
+
+def _chunks(x: Array) -> list[slice]:
+    """Return the slices to take at once: chunks where uint8 will be decoded, else everything."""
+    step = _CHUNK if x.dtype == np.uint8 else len(x)
+    return [slice(first, first + step) for first in range(0, len(x), step)]
+
+
+def _decode(rows: Array, table: Array | None) -> Array:
+    return table[rows] if table is not None and rows.dtype == np.uint8 else rows
 
 
 def _layers(vector: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
@@ -186,9 +215,7 @@ def _forward(layers: list[tuple[Array, Array]], x: Array) -> tuple[list[Array], 
         activations.append(z)
         masks.append(mask)
     weight, bias = layers[-1]
-    logits = weight @ activations[-1]
-    bias_add(logits, bias)
-    return activations, masks, logits
+    return activations, masks, weight @ activations[-1] + bias
 
 
 def warmup(dtype: Any) -> None:

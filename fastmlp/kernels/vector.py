@@ -1,8 +1,9 @@
 """The explicit-vector micro-kernels, as LLVM IR through Numba's ``@intrinsic``.
 
 Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
-explicit vectors do. There are two micro-kernels: `tile`, a register tile that adds a product to GROUP rows of up to
-PANEL vectors, and `exp_vectors`.
+explicit vectors do. There is one register tile, which adds a product to GROUP rows of up to PANEL vectors, in two
+forms: `tile` takes its factors as they are, `coded_tile` through a table. `list_nonzero` makes the lists that it runs
+over.
 
 Everything that depends on the machine is decided here, once, from the features of Numba's target, which need not be
 those of the host. A vector that the target does not have is legal IR all the same: LLVM splits it.
@@ -70,10 +71,13 @@ def _multiply_add(builder, a, b, c):
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [a, b, c])
 
 
-def _tile_body(builder, arguments, vectors, element):
-    """Emit the register tile of GROUP rows of ``vectors`` vectors, and return from the function."""
+def _tile_body(builder, arguments, vectors, element, load_factors):
+    """Emit the register tile of GROUP rows of ``vectors`` vectors, and return from the function.
+
+    ``load_factors(builder, k, *rest)`` emits the loads of the GROUP factors of entry k.
+    """
     vector, lanes = _vector_type(element)
-    out, o_row, a, a_k, a_g, index, b, b_row, count = arguments
+    out, o_row, index, b, b_row, count, *rest = arguments
     i64 = ir.IntType(64)
     zero = ir.Constant(vector, [0.0] * lanes)
     cells = [(g, v) for g in range(GROUP) for v in range(vectors)]
@@ -87,9 +91,7 @@ def _tile_body(builder, arguments, vectors, element):
     row = builder.sext(builder.load(builder.gep(index, [k])), i64)
     at_b = builder.gep(b, [builder.mul(row, b_row)])
     bs = [_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in range(vectors)]
-    at_a = builder.gep(a, [builder.mul(k, a_k)])
-    scalars = [builder.load(builder.gep(at_a, [builder.mul(a_g, i64(g))])) for g in range(GROUP)]
-    factors = [_splat(builder, scalar, vector) for scalar in scalars]
+    factors = [_splat(builder, scalar, vector) for scalar in load_factors(builder, k, *rest)]
     grown = [_multiply_add(builder, factors[g], bs[v], total) for (g, v), total in zip(cells, sums, strict=True)]
     following = builder.add(k, i64(1))
     builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
@@ -111,16 +113,28 @@ def _tile_body(builder, arguments, vectors, element):
     builder.ret_void()
 
 
-def _tile_function(module, element):
+def _plain_factors(builder, k, a, a_k, a_g):
+    at_a = builder.gep(a, [builder.mul(k, a_k)])
+    return [builder.load(builder.gep(at_a, [builder.mul(a_g, ir.IntType(64)(g))])) for g in range(GROUP)]
+
+
+def _coded_factors(builder, k, codes, table):
+    i64 = ir.IntType(64)
+    at = builder.mul(k, i64(GROUP))
+    numbers = [builder.load(builder.gep(codes, [builder.add(at, i64(g))])) for g in range(GROUP)]
+    return [builder.load(builder.gep(table, [builder.zext(number, i64)])) for number in numbers]
+
+
+def _tile_function(module, name, element, rest, load_factors):
     """Return the function of the register tile, one branch for each number of vectors.
 
-    A function of its own, never inlined: the step calls it from eight places, and compiling each width in each of them
+    A function of its own, never inlined: the step calls it from many places, and compiling each width in each of them
     took a minute.
     """
-    i64, vector = ir.IntType(64), _vector_type(element)[0]
-    scalar, index = vector.element.as_pointer(), ir.IntType(32).as_pointer()
-    signature = ir.FunctionType(ir.VoidType(), [i64, scalar, i64, scalar, i64, i64, index, scalar, i64, i64])
-    function = cgutils.get_or_insert_function(module, signature, f"fastmlp_tile_{element}")
+    i64 = ir.IntType(64)
+    scalar, index = _vector_type(element)[0].element.as_pointer(), ir.IntType(32).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [i64, scalar, i64, index, scalar, i64, i64, *rest])
+    function = cgutils.get_or_insert_function(module, signature, f"fastmlp_{name}_{element}")
     if function.is_declaration:
         function.linkage = "linkonce_odr"
         function.attributes.add("noinline")
@@ -132,7 +146,7 @@ def _tile_function(module, element):
             block = widest if count == PANEL else function.append_basic_block(f"vectors_{count}")
             if count < PANEL:
                 branch.add_case(i64(count), block)
-            _tile_body(ir.IRBuilder(block), arguments, count, element)
+            _tile_body(ir.IRBuilder(block), arguments, count, element, load_factors)
     return function
 
 
@@ -150,14 +164,79 @@ def tile(typingctx, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_r
     def codegen(context, builder, sig, args):
         outs, factors, indices, rows = (_pointer(context, builder, sig.args[k], args[k]) for k in (1, 4, 8, 10))
         vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count = args
-        pointers = [builder.gep(base, [first]) for base, first in ((outs, o), (factors, at), (indices, i), (rows, p))]
-        function = _tile_function(builder.module, element)
-        builder.call(
-            function, [vectors, pointers[0], o_row, pointers[1], a_k, a_g, pointers[2], pointers[3], b_row, count]
-        )
+        rest = [builder.gep(factors, [at]), a_k, a_g]
+        function = _tile_function(builder.module, "tile", element, [r.type for r in rest], _plain_factors)
+        begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
+        builder.call(function, [vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def coded_tile(typingctx, vectors, out, o, o_row, codes, at, table, index, i, b, p, b_row, count):
+    """Do as `tile` with the factors table[codes[at + k GROUP + g]], codes of uint8: no decoded copy exists."""
+    long = types.int64
+    signature = types.void(long, out, long, long, codes, long, table, index, long, b, long, long, long)
+    element = out.dtype
+
+    def codegen(context, builder, sig, args):
+        outs, numbers, decoded, indices, rows = (
+            _pointer(context, builder, sig.args[k], args[k]) for k in (1, 4, 6, 7, 9)
+        )
+        vectors, _, o, o_row, _, at, _, _, i, _, p, b_row, count = args
+        rest = [builder.gep(numbers, [at]), decoded]
+        function = _tile_function(builder.module, "coded_tile", element, [r.type for r in rest], _coded_factors)
+        begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
+        builder.call(function, [vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def list_nonzero(typingctx, index, value, entry, a, at, a_k, a_g, first, count):
+    """Append to a list each k < count for which any of a[at + k a_k + g a_g], g < GROUP, is not zero; return its end.
+
+    The entry holds ``first + k`` in index[entry] and the GROUP numbers in value[entry GROUP + g]. -0.0 counts as zero,
+    NaN does not. Without branches, so an entry that is not kept is written too: there must be room for one more.
+    """
+    long = types.int64
+    signature = long(index, value, long, a, long, long, long, long, long)
+    element = a.dtype
+    bits = ir.IntType(element.bitwidth)
+
+    def codegen(context, builder, sig, args):
+        i64 = ir.IntType(64)
+        indices, values, source = (_pointer(context, builder, sig.args[k], args[k]) for k in (0, 1, 3))
+        values, source = (builder.bitcast(pointer, bits.as_pointer()) for pointer in (values, source))
+        _, _, entry, _, at, a_k, a_g, first, count = args
+        end = cgutils.alloca_once_value(builder, entry)
+        with cgutils.for_range(builder, count) as loop:
+            now = builder.load(end)
+            from_a = builder.gep(source, [builder.add(at, builder.mul(loop.index, a_k))])
+            numbers = [builder.load(builder.gep(from_a, [builder.mul(a_g, i64(g))])) for g in range(GROUP)]
+            some = numbers[0]
+            for number in numbers[1:]:
+                some = builder.or_(some, number)
+            if element != types.uint8:
+                some = builder.shl(some, bits(1))  # the sign does not count
+            kept = builder.zext(builder.icmp_unsigned("!=", some, bits(0)), i64)
+            number_of_entry = builder.trunc(builder.add(first, loop.index), ir.IntType(32))
+            builder.store(number_of_entry, builder.gep(indices, [now]))
+            to = builder.gep(values, [builder.mul(now, i64(GROUP))])
+            for g, number in enumerate(numbers):
+                builder.store(number, builder.gep(to, [i64(g)]))
+            builder.store(builder.add(now, kept), end)
+        return builder.load(end)
+
+    return signature, codegen
+
+
+@intrinsic
+def population_count(typingctx, number):
+    """Return how many bits of a uint64 are set."""
+    return types.uint64(types.uint64), lambda context, builder, sig, args: builder.ctpop(args[0])
 
 
 class _Exp:
@@ -183,49 +262,36 @@ _EXP = {types.float64: _Exp(np.float64), types.float32: _Exp(np.float32)}
 
 
 def _exp(builder, x, constants):
-    vector = x.type
-    whole = ir.VectorType(ir.IntType(constants.bits), vector.count)
+    scalar, whole = x.type, ir.IntType(constants.bits)
 
-    def real(value):
-        return ir.Constant(vector, [value] * vector.count)
-
-    def integer(value):
-        return ir.Constant(whole, [value] * vector.count)
+    def multiply_add(a, b, c):
+        if not HAS_FMA:
+            return builder.fadd(builder.fmul(a, b), c)
+        return builder.fma(a, b, c)
 
     # Comparisons that are false for NaN, so that NaN passes.
-    x = builder.select(builder.fcmp_ordered("<", x, real(constants.lowest)), real(constants.lowest), x)
-    x = builder.select(builder.fcmp_ordered(">", x, real(constants.highest)), real(constants.highest), x)
-    shifted = _multiply_add(builder, x, real(1.4426950408889634), real(constants.round))
-    k = builder.sub(builder.bitcast(shifted, whole), builder.bitcast(real(constants.round), whole))
-    rounded = builder.fsub(shifted, real(constants.round))
-    r = _multiply_add(builder, rounded, real(-constants.ln2[0]), x)
-    r = _multiply_add(builder, rounded, real(-constants.ln2[1]), r)
-    p = real(constants.taylor[-1])
+    x = builder.select(builder.fcmp_ordered("<", x, scalar(constants.lowest)), scalar(constants.lowest), x)
+    x = builder.select(builder.fcmp_ordered(">", x, scalar(constants.highest)), scalar(constants.highest), x)
+    shifted = multiply_add(x, scalar(1.4426950408889634), scalar(constants.round))
+    k = builder.sub(builder.bitcast(shifted, whole), builder.bitcast(scalar(constants.round), whole))
+    rounded = builder.fsub(shifted, scalar(constants.round))
+    r = multiply_add(rounded, scalar(-constants.ln2[0]), x)
+    r = multiply_add(rounded, scalar(-constants.ln2[1]), r)
+    p = scalar(constants.taylor[-1])
     for coefficient in reversed(constants.taylor[:-1]):
-        p = _multiply_add(builder, p, r, real(coefficient))
-    half = builder.ashr(k, integer(1))
+        p = multiply_add(p, r, scalar(coefficient))
+    half = builder.ashr(k, whole(1))
     for exponent in (half, builder.sub(k, half)):
-        power = builder.shl(builder.add(exponent, integer(constants.bias)), integer(constants.mantissa))
-        p = builder.fmul(p, builder.bitcast(power, vector))
+        power = builder.shl(builder.add(exponent, whole(constants.bias)), whole(constants.mantissa))
+        p = builder.fmul(p, builder.bitcast(power, scalar))
     return p
 
 
 @intrinsic
-def exp_vectors(typingctx, out, o, x, at, shift, vectors):
-    """out[o + c] = exp(x[at + c] - shift), c over ``vectors`` vectors; within 2 ULP of exp of that difference."""
-    signature = types.void(out, types.int64, x, types.int64, out.dtype, types.int64)
-    element = out.dtype
+def exp(typingctx, x):
+    """Return exp(x), within 1 ULP.
 
-    def codegen(context, builder, sig, args):
-        vector, lanes = _vector_type(element)
-        outs, xs = (_pointer(context, builder, sig.args[k], args[k]) for k in (0, 2))
-        _, o, _, at, shift, vectors = args
-        shifts = _splat(builder, shift, vector)
-        with cgutils.for_range(builder, vectors) as loop:
-            offset = builder.mul(loop.index, ir.IntType(64)(lanes))
-            value = _load(builder, builder.gep(xs, [builder.add(at, offset)]), vector, element)
-            result = _exp(builder, builder.fsub(value, shifts), _EXP[element])
-            _store(builder, result, builder.gep(outs, [builder.add(o, offset)]), element)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    Scalar IR without branches or calls: in a loop LLVM makes vectors of it, where one of ``math.exp`` makes calls.
+    """
+    constants = _EXP[x]
+    return x(x), lambda context, builder, sig, args: _exp(builder, args[0], constants)
