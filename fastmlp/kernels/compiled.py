@@ -158,11 +158,16 @@ class Kernel:
     """A shell over a serial body, compiled with ``parallel=True`` and without; a call chooses between the two.
 
     The choice depends on sizes and on what is safe, never on a measurement, and both give the same bits.
+
+    A large ``body`` is compiled once and called by its address, which the shell gets as its first argument: as part of
+    a shell, Numba would compile it once more in the serial and three times more in the parallel one.
     """
 
-    def __init__(self, shell: Callable[..., Any], outputs: int) -> None:
+    def __init__(self, shell: Callable[..., Any], outputs: int, body: Callable[..., Any] | None = None) -> None:
         self.parallel = _compile(shell, parallel=True)
         self.serial = _compile(shell, parallel=False)
+        self.body = None if body is None else _compile(body, parallel=False)
+        self._addresses: dict[Any, int] = {}
         self.outputs = outputs
         self.__name__ = shell.__name__
         self.__doc__ = shell.__doc__
@@ -176,6 +181,8 @@ class Kernel:
 
     def launch(self, workers: int, *args: Any) -> None:
         """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
+        if self.body is not None:
+            args = (self._address(args), *args)
         if workers == 1 or _forked_after_launch:
             self.serial(*args, workers)
         elif _layer_is_threadsafe():
@@ -187,6 +194,20 @@ class Kernel:
                 _layer_lock.release()
         else:
             self.serial(*args, workers)
+
+    def _address(self, args: tuple[Any, ...]) -> int:
+        """Return where the body for these arguments is; the dtype of the first one decides the types of all."""
+        key = args[0].dtype
+        if key not in self._addresses:
+            types = (*map(numba.typeof, args), numba.int64, numba.int64)
+            self.body.compile(types)
+            result = self.body.overloads[types]
+            self._addresses[key] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+        return self._addresses[key]
+
+    def dispatchers(self) -> list[Any]:
+        """Return what Numba compiles for this kernel."""
+        return [self.parallel, self.serial] + ([] if self.body is None else [self.body])
 
 
 def _usable_threads() -> int:
@@ -207,9 +228,9 @@ def _layer_is_threadsafe() -> bool:
     return numba_parallel._threading_layer in ("omp", "tbb")
 
 
-def _kernel(outputs: int) -> Callable[[Callable[..., Any]], Kernel]:
+def _kernel(outputs: int, body: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Kernel]:
     def decorate(shell: Callable[..., Any]) -> Kernel:
-        kernel = _KERNELS[shell.__name__] = Kernel(shell, outputs)
+        kernel = _KERNELS[shell.__name__] = Kernel(shell, outputs, body)
         return kernel
 
     return decorate
@@ -598,17 +619,17 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int) -> tuple[Any, int, i
 @_body
 def _zero(x, at, count):
     # A loop: the assignment of a scalar to a slice takes Numba a second to compile wherever it stands.
+    vector.outline()
     part = x[at : at + count]
     for k in range(count):
         part[k] = 0
 
 
 @_body
-def _copy(to, at, what, start, count):
-    # Over slices from 0 on: any other index is tested for being negative, which keeps a loop from vectors.
-    left, right = to[at : at + count], what[start : start + count]
-    for k in range(count):
-        left[k] = right[k]
+def _copy(to, what):
+    vector.outline()
+    for k in range(len(to)):
+        to[k] = what[k]
 
 
 @_body
@@ -623,6 +644,7 @@ def _width(columns, first, lanes):
 @_body
 def _pack_parameters(packed, back, flat, layers, first_layer):
     """Copy the flat vector into panels of the transposed weights, and of the weights; return whether W1 is finite."""
+    vector.outline()
     lanes = vector.VECTOR_BYTES // packed.itemsize
     bad = 0
     for layer in range(first_layer, len(layers)):
@@ -678,6 +700,7 @@ def _unpack_gradient(flat, packed, layers, total, workers):
 @_body
 def _decode_all(factors, at, code, value, coded, table, index, start, stop, length):
     """Set factors[at:] to the values of all ``length`` entries, zeros included."""
+    vector.outline()
     group = vector.GROUP
     _zero(factors, at, length * group)
     for entry in range(start, stop):
@@ -689,6 +712,7 @@ def _decode_all(factors, at, code, value, coded, table, index, start, stop, leng
 @_body
 def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, part, identity):
     """Compute z (length, n_out) = a (length, n_in) W^T + bias, rows of ld and a_ld elements."""
+    vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
     n_in, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
@@ -706,6 +730,7 @@ def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, part, ident
 @_body
 def _set_rows(z, at_z, ld, length, source, at, columns):
     """Set each of the rows, up to a whole number of groups, to the same ``columns`` elements."""
+    vector.outline()
     group = vector.GROUP
     what = source[at : at + columns]
     for s in range(-(-length // group) * group):
@@ -717,6 +742,7 @@ def _set_rows(z, at_z, ld, length, source, at, columns):
 @_body
 def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
     """Compute z (length, h) = x W1^T + bias of the samples of one tile, from lists or dense rows."""
+    vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
     layer, packed, part = p.layers[0], p.packed, x.part
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
@@ -762,6 +788,7 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
 @_body
 def _to_panels(e, at_e, d, at_d, ld, length, columns):
     """Copy rows into panels, so that the rows of one panel fit the first-level cache; return whether all are finite."""
+    vector.outline()
     lanes = vector.VECTOR_BYTES // d.itemsize
     bad = first = 0
     while first < columns:
@@ -779,6 +806,7 @@ def _to_panels(e, at_e, d, at_d, ld, length, columns):
 @_body
 def _backward_input(grad, d, at_d, at_e, ld, tile, length, x, p, factors, at_f):
     """Add x^T d of one tile to the packed gradient of W1; the buffer at ``at_e`` is free to be used."""
+    vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
     layer = p.layers[0]
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
@@ -820,6 +848,7 @@ def _backward_input(grad, d, at_d, at_e, ld, tile, length, x, p, factors, at_f):
 @_body
 def _gather_columns(factors, at, rows, first, ld, length, there):
     """Set factors (length, GROUP) to GROUP columns of ``rows``, zero beyond the ``there`` that exist."""
+    vector.outline()
     group = vector.GROUP
     if there >= group:
         for s in range(length):
@@ -834,6 +863,7 @@ def _gather_columns(factors, at, rows, first, ld, length, there):
 @_body
 def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, layer, back, identity):
     """Add a^T d to the gradient, and set e (length, n_in) = d W; a are the activations of the layer before."""
+    vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
     at_a, a_ld = previous[_AT_Z], previous[_LD]
     columns, rows = layer[_COLUMNS], layer[_ROWS]
@@ -859,6 +889,7 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, laye
 @_body
 def _gate(e, at_e, ld, length, count, gate, at, gate_ld):
     """Multiply ``length`` rows of ``count`` elements by whether the gate is positive."""
+    vector.outline()
     zero, one = e.dtype.type(0), e.dtype.type(1)
     for s in range(length):
         row = e[at_e + s * ld : at_e + s * ld + count]
@@ -874,6 +905,7 @@ def _gate(e, at_e, ld, length, count, gate, at, gate_ld):
 @_body
 def _copy_rows(buffer, ld, rows, order, first, length, base):
     """Copy the rows order[first:] - base into the buffer; zeros fill it up to whole groups of rows and features."""
+    vector.outline()
     n, group = rows.shape[1], vector.GROUP
     for s in range(length):
         row, to = rows[order[first + s] - base], buffer[s * ld : (s + 1) * ld]
@@ -888,6 +920,7 @@ def _copy_rows(buffer, ld, rows, order, first, length, base):
 @_body
 def _list_forward(index, value, starts, at, entry, buffer, ld, length, n, part):
     """List, for each group of rows and each part, the features in which any row is not zero; return the end."""
+    vector.outline()
     for s in range(0, length, vector.GROUP):
         for k in range(0, n, part):
             starts[at] = entry
@@ -900,6 +933,7 @@ def _list_forward(index, value, starts, at, entry, buffer, ld, length, n, part):
 @_body
 def _list_backward(index, value, stops, buffer, ld, first, length, n):
     """Append, for each group of features, the rows in which any is not zero; they are numbered from ``first`` on."""
+    vector.outline()
     for f in range(-(-n // vector.GROUP)):
         stops[f] = vector.list_nonzero(index, value, stops[f], buffer, f * vector.GROUP, ld, 1, first, length)
 
@@ -952,13 +986,14 @@ def _local(lists, worker, x):
 @_body
 def _list_tile(lists, worker, first, length, p):
     """Make the backward lists of a tile of plain rows."""
+    vector.outline()
     buffer, stops = lists.rows[worker], lists.backward_stop[worker]
     n = p.rows.shape[1]
     ld = len(buffer) // (_BLOCK * vector.GROUP)
-    _copy(stops, 0, lists.backward_start, 0, len(stops))
+    _copy(stops, lists.backward_start)
     for s in range(0, length, _BLOCK * vector.GROUP):
         count = min(_BLOCK * vector.GROUP, length - s)
-        _copy_rows(buffer, ld, p.rows, p.identity, 0, count, p.base - first - s)
+        _copy_rows(buffer, ld, p.rows, p.identity, np.int64(0), count, p.base - first - s)
         _list_backward(lists.backward_index[worker], lists.backward_value[worker], stops, buffer, ld, s, count, n)
 
 
@@ -972,20 +1007,23 @@ def _at_factors(p):
 @_body
 def _forward_plain(scratch, first, length, lists, worker, x, p):
     """Compute the first layer of a tile of plain rows, block by block."""
+    vector.outline()
     local, buffer, layer = _local(lists, worker, x), lists.rows[worker], p.layers[0]
+    zero = np.int64(0)  # a literal has a type of its own, for which bodies would be compiled again
     ld = len(buffer) // (_BLOCK * vector.GROUP)
     for s in range(0, length, _BLOCK * vector.GROUP):
         count = min(_BLOCK * vector.GROUP, length - s)
-        _copy_rows(buffer, ld, p.rows, p.identity, 0, count, p.base - first - s)
-        _list_forward(local.forward_index, local.forward_value, local.forward_start, 0, 0, buffer, ld, count,
+        _copy_rows(buffer, ld, p.rows, p.identity, zero, count, p.base - first - s)
+        _list_forward(local.forward_index, local.forward_value, local.forward_start, zero, zero, buffer, ld, count,
                       layer[_N_IN], x.part)  # fmt: skip
-        _forward_input(scratch, layer[_AT_Z] + s * layer[_LD], layer[_LD], 0, 0, count, local, p,
+        _forward_input(scratch, layer[_AT_Z] + s * layer[_LD], layer[_LD], zero, zero, count, local, p,
                        scratch, _at_factors(p))  # fmt: skip
 
 
 @_body
 def _forward(scratch, first, length, lists, worker, x, p):
     """Leave in ``scratch`` the first hidden layer, before its ReLU, of the tile that begins at ``first``."""
+    vector.outline()
     if len(p.rows) > 0:
         _forward_plain(scratch, first, length, lists, worker, x, p)
     else:
@@ -997,6 +1035,7 @@ def _forward(scratch, first, length, lists, worker, x, p):
 @_body
 def _forward_hidden(scratch, length, p):
     """Leave in ``scratch`` the activations of the hidden layers and the logits."""
+    vector.outline()
     layers = p.layers
     for layer in range(1, len(layers)):
         at_a, a_ld = layers[layer - 1, _AT_Z], layers[layer - 1, _LD]
@@ -1006,7 +1045,7 @@ def _forward_hidden(scratch, length, p):
             for c in range(n_in):
                 row[c] = _relu(row[c])
         _forward_rows(scratch, layers[layer, _AT_Z], layers[layer, _LD], length, scratch, at_a, a_ld,
-                      p.packed, layers[layer], _LARGEST_PART, p.identity)  # fmt: skip
+                      p.packed, layers[layer], np.int64(_LARGEST_PART), p.identity)  # fmt: skip
 
 
 @_body
@@ -1022,6 +1061,7 @@ def _argmax(z, at, classes):
 @_body
 def _loss_rows(sums, leaf, d, at_d, z, first, length, x, p):
     """Set d to the gradient by the logits z, and add loss, weight of right answers and weight to the leaf's sums."""
+    vector.outline()
     layer = p.layers[-1]
     classes, columns, ld = layer[_N_OUT], layer[_COLUMNS], layer[_LD]
     zero, one = z.dtype.type(0), z.dtype.type(1)
@@ -1068,10 +1108,12 @@ def _loss_rows(sums, leaf, d, at_d, z, first, length, x, p):
 @_body
 def _load_given(scratch, d, first, length, p):
     """Copy a tile of the activations and of the gradient by the logits into the scratch."""
+    vector.outline()
     hidden, output = p.layers[0], p.layers[1]
     h, classes = hidden[_N_OUT], output[_N_OUT]
     for s in range(length):
-        _copy(scratch, hidden[_AT_Z] + s * hidden[_LD], p.a, (first + s) * h, h)
+        at = hidden[_AT_Z] + s * hidden[_LD]
+        _copy(scratch[at : at + h], p.a[(first + s) * h : (first + s + 1) * h])
         at = d + s * output[_LD]
         for c in range(output[_COLUMNS]):
             scratch[at + c] = p.targets[first + s, c] if c < classes else 0
@@ -1080,6 +1122,7 @@ def _load_given(scratch, d, first, length, p):
 @_body
 def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
     """Add the sums over the samples of one leaf to ``sums`` and to the packed gradient."""
+    vector.outline()
     layers = p.layers
     last = len(layers) - 1
     plain, given = len(p.rows) > 0, len(p.a) > 0
@@ -1115,48 +1158,49 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             else:
                 if plain:
                     _list_tile(lists, worker, first, length, p)
-                _backward_input(grad, scratch, d, e, ld, 0 if plain else first // p.tile, length, source, p,
+                _backward_input(grad, scratch, d, e, ld, first // p.tile * (not plain), length, source, p,
                                 scratch, _at_factors(p))  # fmt: skip
 
 
 @_body
 def _add(grad, to, what, size):
+    vector.outline()
     left, right = grad[to : to + size], grad[what : what + size]
     for k in range(size):
         left[k] += right[k]
 
 
-@_body
-def _unit(grads, unit, stack, sums, scratch, lists, worker, x, p):
-    """Fold the leaves of one aligned subtree, with as many buffers as it has levels; leave the sum in ``grads``."""
+def _units_of(grads, sums, stacks, scratches, lists, x, p, worker, workers):
+    """Fold the leaves of each of a worker's subtrees, with as many buffers as they have levels, into ``grads``."""
     size = len(p.packed)
-    lo = unit * p.unit_leaves
-    hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
-    if hi - lo == 1:
-        _zero(grads, unit * size, size)
-        _leaf(grads[unit * size :], sums, lo, scratch, lists, worker, x, p)
-        return
-    top = 0
-    for leaf in range(lo, hi):
-        _zero(stack, top * size, size)
-        _leaf(stack[top * size :], sums, leaf, scratch, lists, worker, x, p)
-        top += 1
-        done = leaf - lo + 1
-        while done % 2 == 0:
-            _add(stack, (top - 2) * size, (top - 1) * size, size)
-            top -= 1
-            done //= 2
-    for level in range(top - 1, 0, -1):
-        _add(stack, (level - 1) * size, level * size, size)
-    _copy(grads, unit * size, stack, 0, size)
+    units = p.stop_unit - p.first_unit
+    begin, end = units * worker // workers, units * (worker + 1) // workers
+    stack, scratch = stacks[worker], scratches[worker]
+    for unit in range(p.first_unit + begin, p.first_unit + end):
+        lo = unit * p.unit_leaves
+        hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
+        # A unit of one leaf needs no buffer: the sums are made in their place.
+        buffer, top = (grads, unit) if p.unit_leaves == 1 else (stack, np.int64(0))
+        for leaf in range(lo, hi):
+            _zero(buffer, top * size, size)
+            _leaf(buffer[top * size :], sums, leaf, scratch, lists, worker, x, p)
+            if p.unit_leaves > 1:
+                top += 1
+                done = leaf - lo + 1
+                while done % 2 == 0:
+                    _add(stack, (top - 2) * size, (top - 1) * size, size)
+                    top -= 1
+                    done //= 2
+        if p.unit_leaves > 1:
+            for level in range(top - 1, 0, -1):
+                _add(stack, (level - 1) * size, level * size, size)
+            _copy(grads[unit * size : (unit + 1) * size], stack)
 
 
-@_kernel(outputs=4)
-def _units(grads, sums, stacks, scratches, lists, x, p, workers):
-    first, units = p.first_unit, p.stop_unit - p.first_unit
+@_kernel(outputs=4, body=_units_of)
+def _units(address, grads, sums, stacks, scratches, lists, x, p, workers):
     for worker in prange(workers):
-        for unit in range(first + units * worker // workers, first + units * (worker + 1) // workers):
-            _unit(grads, unit, stacks[worker], sums, scratches[worker], lists, worker, x, p)
+        vector.call(address, (grads, sums, stacks, scratches, lists, x, p, np.int64(worker), workers))
 
 
 @_kernel(outputs=1)
@@ -1172,36 +1216,35 @@ def _fold(grads, size, workers):
             stride *= 2
 
 
-@_body
-def _output_tile(out, z, a, scratch, first, length, lists, worker, x, p):
+def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
     plain, hidden, last = len(p.rows) > 0, p.layers[0], p.layers[-1]
-    _forward(scratch, first, length, lists, worker, x, p)
-    if len(z) > 0:
-        h = hidden[_N_OUT]
+    begin, stop = (p.base, p.base + len(p.rows)) if plain else (0, p.m)
+    tiles = -(-(stop - begin) // p.tile)
+    scratch, h = scratches[worker], hidden[_N_OUT]
+    for tile in range(tiles * worker // workers, tiles * (worker + 1) // workers):
+        first = begin + tile * p.tile
+        length = min(p.tile, stop - first)
+        _forward(scratch, first, length, lists, worker, x, p)
+        if len(z) > 0:
+            for s in range(length):
+                at = hidden[_AT_Z] + s * hidden[_LD]
+                j = first + s if plain else x.order[first + s]
+                row, z_row, a_row = scratch[at : at + h], z[j], a[j]
+                for c in range(h):
+                    z_row[c] = row[c]
+                    a_row[c] = _relu(row[c])
+        _forward_hidden(scratch, length, p)
         for s in range(length):
             j = first + s if plain else x.order[first + s]
-            row = scratch[hidden[_AT_Z] + s * hidden[_LD] : hidden[_AT_Z] + s * hidden[_LD] + h]
-            z_row, a_row = z[j], a[j]
-            for c in range(h):
-                z_row[c] = row[c]
-                a_row[c] = _relu(row[c])
-    _forward_hidden(scratch, length, p)
-    for s in range(length):
-        j = first + s if plain else x.order[first + s]
-        for c in range(last[_N_OUT]):
-            out[c, j] = scratch[last[_AT_Z] + s * last[_LD] + c]
+            for c in range(last[_N_OUT]):
+                out[c, j] = scratch[last[_AT_Z] + s * last[_LD] + c]
 
 
-@_kernel(outputs=4)
-def _outputs(out, z, a, scratches, lists, x, p, workers):
+@_kernel(outputs=4, body=_outputs_of)
+def _outputs(address, out, z, a, scratches, lists, x, p, workers):
     """Set ``out`` (C, m) to the logits, and z and a (m, h), unless they are empty, to the hidden layer."""
-    begin, stop = (p.base, p.base + len(p.rows)) if len(p.rows) > 0 else (0, p.m)
-    tiles = -(-(stop - begin) // p.tile)
     for worker in prange(workers):
-        for tile in range(tiles * worker // workers, tiles * (worker + 1) // workers):
-            first = begin + tile * p.tile
-            # In a function of its own: a parallel shell drops stores to an array that it takes out of a tuple itself.
-            _output_tile(out, z, a, scratches[worker], first, min(p.tile, stop - first), lists, worker, x, p)
+        vector.call(address, (out, z, a, scratches, lists, x, p, np.int64(worker), workers))
 
 
 # ---- Packing ----
@@ -1226,6 +1269,7 @@ def _chain(order, at, keys, window, count):
 
     A group of 4 images of MNIST then shares 0.28 of the features; as stored 0.39.
     """
+    vector.outline()
     filled = min(_WINDOW, count)
     for i in range(filled):
         window[i] = i
@@ -1250,6 +1294,7 @@ def _chain(order, at, keys, window, count):
 
 @_body
 def _order_leaf(order, keys, window, rows, first, stop, base):
+    vector.outline()
     for s in range(first, stop):
         for half in range(2):
             keys[s - first, half] = _bits(rows[s], 64 * half, 64 * (half + 1))
@@ -1268,6 +1313,7 @@ def _order(order, keys, windows, rows, base, leaf, workers):
 @_body
 def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, tile, begin, end, base):
     """Count the entries of a tile's lists, or, where ``counts`` are empty, fill in the lists or the dense rows."""
+    vector.outline()
     forward, backward = counts
     n, group = rows.shape[1], vector.GROUP
     buffer, starts, stops = lists.rows[worker], lists.forward_start[worker], lists.backward_stop[worker]
@@ -1275,15 +1321,16 @@ def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, ti
     back_index, back_value = lists.backward_index[worker], lists.backward_value[worker]
     ld = len(buffer) // (_BLOCK * group)
     parts = -(-n // x.part)
-    entry = 0
-    _copy(stops, 0, lists.backward_start, 0, len(stops))
+    entry = np.int64(0)
+    _copy(stops, lists.backward_start)
     dense = len(forward) == 0 and x.dense_row[tile] >= 0
     for s in range(0, end - begin, _BLOCK * group):
         count = min(_BLOCK * group, end - begin - s)
         _copy_rows(buffer, ld, rows, x.order, begin + s, count, base)
         if dense:
             for i in range(count):
-                _copy(x.dense, (x.dense_row[tile] + s + i) * n, buffer, i * ld, n)
+                at = (x.dense_row[tile] + s + i) * n
+                _copy(x.dense[at : at + n], buffer[i * ld : i * ld + n])
         else:
             entry = _list_forward(index, value, starts, s // group * parts, entry, buffer, ld, count, n, x.part)
             _list_backward(back_index, back_value, stops, buffer, ld, s, count, n)
@@ -1296,33 +1343,46 @@ def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, ti
         for f in range(len(stops)):
             backward[at_back + f] = stops[f] - lists.backward_start[f]
         return
-    _copy(x.forward_index, x.forward_start[at], index, 0, entry)
-    _copy(forward_value, x.forward_start[at] * group, value, 0, entry * group)
+    to = x.forward_start[at]
+    _copy(x.forward_index[to : to + entry], index)
+    _copy(forward_value[to * group : (to + entry) * group], value)
     for f in range(len(stops)):
-        start = lists.backward_start[f]
+        start, stop = lists.backward_start[f], stops[f]
         to = x.backward_start[at_back + f]
-        _copy(x.backward_index, to, back_index, start, stops[f] - start)
-        _copy(backward_value, to * group, back_value, start * group, (stops[f] - start) * group)
+        _copy(x.backward_index[to : to + stop - start], back_index[start:stop])
+        _copy(backward_value[to * group : (to + stop - start) * group], back_value[start * group : stop * group])
 
 
-@_kernel(outputs=5)
-def _fill(x, forward_value, backward_value, counts, lists, rows, base, tile_size, workers):
-    """Count or fill, tile by tile, what is packed of ``rows``, whose first sample is ``base``."""
+def _fill_of(forward_value, backward_value, x, counts, lists, rows, base, tile_size, worker, workers):
     tiles = -(-len(rows) // tile_size)
+    for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
+        begin = base + t * tile_size
+        end = min(begin + tile_size, base + len(rows))
+        _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, begin // tile_size, begin, end, base)
+
+
+@_kernel(outputs=5, body=_fill_of)
+def _fill(address, forward_value, backward_value, x, counts, lists, rows, base, tile_size, workers):
+    """Count or fill, tile by tile, what is packed of ``rows``, whose first sample is ``base``."""
     for worker in prange(workers):
-        for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
-            begin = base + t * tile_size
-            end = min(begin + tile_size, base + len(rows))
-            _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, begin // tile_size, begin, end,
-                       base)  # fmt: skip
+        vector.call(address, (forward_value, backward_value, x, counts, lists, rows, base, tile_size,
+                              np.int64(worker), workers))  # fmt: skip
 
 
 def _batches(rows: Any, dtype: Any, multiple: int) -> Iterator[tuple[int, Any]]:
     """Yield (first sample, rows in one piece of memory): all at once where they are so, else copies of some."""
-    ready = rows.dtype == dtype and rows.flags.c_contiguous and rows.flags.aligned
+    ready = rows.dtype == dtype and rows.flags.carray
     step = len(rows) if ready else multiple * max(1, _BATCH // multiple)
     for first in range(0, len(rows), step):
-        yield first, _read_only(np.require(rows[first : first + step], dtype, ["C", "A"]))
+        yield first, _canonical(rows[first : first + step], dtype)
+
+
+def _canonical(x: Any, dtype: Any) -> Any:
+    """Return ``x`` as arrays in tuples must be: C-contiguous, aligned, writeable, a copy if need be.
+
+    Numba forgets in a parallel shell that an array in a tuple is read-only, and compiles every body a second time.
+    """
+    return np.require(x, dtype, ["C", "A", "W"])
 
 
 def _no_input(dtype: Any, n: int) -> Packed:
@@ -1348,7 +1408,7 @@ def pack(matrix: Any) -> Packed:
     keys, windows = np.empty((workers, leaf, 2), np.uint64), np.empty((workers, _WINDOW), np.int64)
     for first, some in _batches(rows, dtype, leaf):
         _order.launch(workers, packed.order, keys, windows, some, first, leaf)
-        _fill.launch(workers, packed, empty.forward_value, empty.forward_value, (forward, backward), lists, some,
+        _fill.launch(workers, empty.forward_value, empty.forward_value, packed, (forward, backward), lists, some,
                      first, tile)  # fmt: skip
 
     per_tile = np.add.reduceat(forward, np.arange(0, groups, tile // group) * parts)
@@ -1372,7 +1432,7 @@ def pack(matrix: Any) -> Packed:
         packed.dense[-group * n :] = 0
     none = np.empty(0, np.int64)
     for first, some in _batches(rows, dtype, leaf):
-        _fill.launch(workers, packed, forward_value, backward_value, (none, none), lists, some, first, tile)
+        _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, some, first, tile)
     if dtype == np.uint8:
         return packed._replace(forward_code=forward_value, backward_code=backward_value, coded=True)
     return packed._replace(forward_value=forward_value, backward_value=backward_value)
@@ -1418,10 +1478,10 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, first_layer: int =
     finite = bool(_pack_parameters(packed, back, _read_only(parameters), layers, first_layer))
     identity = np.arange(max(*sizes, tile), dtype=np.int32)
     none = np.empty(0, dtype)
-    matrix = _read_only(none.reshape(0, 1))
+    matrix = none.reshape(0, 1)
     return Problem(
-        packed, back, layers, finite, m, tile, leaf, 1, 0, 0, room, identity, _read_only(np.empty(0, np.int64)),
-        matrix, _read_only(none), matrix, 0, _read_only(none), _read_only(none),
+        packed, back, layers, finite, m, tile, leaf, 1, 0, 0, room, identity, np.empty(0, np.int64),
+        matrix, none, matrix, 0, none, none,
     ), scratch_size  # fmt: skip
 
 
@@ -1472,14 +1532,15 @@ def network_step(
     parameters and gradient (k,) flat, y labels (m,) int64 or targets (C, m), weight (m,).
     """
     problem, scratch_size = _problem(parameters, sizes, len(x.order))
-    chosen = {"labels": _read_only(y)} if y.ndim == 1 else {"targets": _read_only(np.ascontiguousarray(y.T))}
-    problem = problem._replace(weight=_read_only(weight), **chosen)
-    x, rows = _input(x, table, parameters.dtype, sizes[0])
+    dtype = parameters.dtype
+    chosen = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
+    problem = problem._replace(weight=_canonical(weight, dtype), **chosen)
+    x, rows = _input(x, table, dtype, sizes[0])
     sums = np.zeros((-(-problem.m // problem.leaf), 3))
     grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
     loss, hit, total = np.add.reduce(sums, axis=0)
     workers = 1 if gradient.size < _PARALLEL_SIZE else _usable_threads()
-    _unpack_gradient.launch(workers, gradient, grads, problem.layers, parameters.dtype.type(total))
+    _unpack_gradient.launch(workers, gradient, grads, problem.layers, dtype.type(total))
     return float(loss), float(hit), float(total)
 
 
@@ -1494,8 +1555,8 @@ def backward(
     m = z.shape[1]
     problem, scratch_size = _problem(parameters, sizes, m, first_layer=1)
     x, rows = _input(x, table, parameters.dtype, sizes[0])
-    given = [np.ascontiguousarray(one.T) if rows is not None else one.T[x.order] for one in (z, a, delta)]
-    z, a, targets = (_read_only(one) for one in given)
+    given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
+    z, a, targets = (_canonical(one, parameters.dtype) for one in given)
     problem = problem._replace(z=z.reshape(-1), a=a.reshape(-1), targets=targets)
     sums = np.zeros((-(-m // problem.leaf), 3))
     grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
@@ -1572,10 +1633,10 @@ def set_threads(n: int) -> int:
 
 
 def cache_statistics() -> dict[str, tuple[int, int]]:
-    """Return (hits, misses) of the compile cache, summed per kernel over both shells."""
+    """Return (hits, misses) of the compile cache, summed per kernel over shells and body."""
     totals = {}
     for name, kernel in _KERNELS.items():
-        stats = (kernel.parallel.stats, kernel.serial.stats)
+        stats = [dispatcher.stats for dispatcher in kernel.dispatchers()]
         totals[name] = (
             sum(sum(one.cache_hits.values()) for one in stats),
             sum(sum(one.cache_misses.values()) for one in stats),

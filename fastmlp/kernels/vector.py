@@ -234,6 +234,37 @@ def list_nonzero(typingctx, index, value, entry, a, at, a_k, a_g, first, count):
 
 
 @intrinsic
+def call(typingctx, address, arguments):
+    """Call the compiled function at ``address``, which takes a tuple's items and returns nothing.
+
+    An address is data: the caller neither contains the function nor compiles it again.
+    """
+
+    def codegen(context, builder, sig, args):
+        items = sig.args[1].types
+        kind = context.call_conv.get_function_type(types.none, items)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        values = cgutils.unpack_tuple(builder, args[1], len(items))
+        status, _ = context.call_conv.call_function(builder, function, types.none, items, values)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), codegen
+
+
+@intrinsic
+def outline(typingctx):
+    """Keep the function that calls this from being inlined: LLVM then compiles its loops once, not once per caller."""
+
+    def codegen(context, builder, sig, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def population_count(typingctx, number):
     """Return how many bits of a uint64 are set."""
     return types.uint64(types.uint64), lambda context, builder, sig, args: builder.ctpop(args[0])
