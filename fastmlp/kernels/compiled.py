@@ -135,6 +135,7 @@ def _compile(shell: Callable[..., Any], *, parallel: bool) -> Any:
 
 _STAMP = _cache_stamp()
 _KERNELS: dict[str, "Kernel"] = {}
+_SERIAL: dict[str, Any] = {}
 # Held while a parallel kernel runs on a layer of which it is not known that two Python threads may enter it.
 _layer_lock = threading.Lock()
 _forked_after_launch = False
@@ -166,7 +167,7 @@ class Kernel:
     def __init__(self, shell: Callable[..., Any], outputs: int, body: Callable[..., Any] | None = None) -> None:
         self.parallel = _compile(shell, parallel=True)
         self.serial = _compile(shell, parallel=False)
-        self.body = None if body is None else _compile(body, parallel=False)
+        self.body: Any = None if body is None else _compile(body, parallel=False)
         self._addresses: dict[Any, int] = {}
         self.outputs = outputs
         self.__name__ = shell.__name__
@@ -237,6 +238,12 @@ def _kernel(outputs: int, body: Callable[..., Any] | None = None) -> Callable[[C
 
 
 _body = njit(**_OPTIONS)
+
+
+def _serial(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls and that is worth no threads; cached, as kernels are."""
+    dispatcher = _SERIAL[function.__name__] = _compile(function, parallel=False)
+    return dispatcher
 
 
 @_body
@@ -462,6 +469,7 @@ def update(out, w, dw, alpha, workers):
 # The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one.
 
 TILE = 240  # samples; a multiple of every GROUP: two or three such activations of 128 units fit a 512 KiB cache
+_FEW = 60  # samples up to which a step packs nothing
 _LEAF_STEP = 60  # leaves below a tile, so that a few hundred samples still make work for some cores
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
@@ -641,10 +649,9 @@ def _width(columns, first, lanes):
     return min(left, panel)
 
 
-@_body
+@_serial
 def _pack_parameters(packed, back, flat, layers, first_layer):
     """Copy the flat vector into panels of the transposed weights, and of the weights; return whether W1 is finite."""
-    vector.outline()
     lanes = vector.VECTOR_BYTES // packed.itemsize
     bad = 0
     for layer in range(first_layer, len(layers)):
@@ -1392,9 +1399,11 @@ def _no_input(dtype: Any, n: int) -> Packed:
                   _part_size(n))  # fmt: skip
 
 
-def pack(matrix: Any) -> Packed:
-    """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`."""
+def pack(matrix: Any) -> Any:
+    """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`; of few samples, rows."""
     n, m = matrix.shape
+    if m <= _FEW:
+        return np.array(matrix.T, order="C")
     rows, dtype = matrix.T, matrix.dtype
     group, leaf = vector.GROUP, _leaf_size(m)
     tile = min(leaf, TILE)
@@ -1438,8 +1447,10 @@ def pack(matrix: Any) -> Packed:
     return packed._replace(forward_value=forward_value, backward_value=backward_value)
 
 
-def unpack(x: Packed, n: int, table: Any) -> Any:
+def unpack(x: Any, n: int, table: Any) -> Any:
     """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
+    if isinstance(x, np.ndarray):
+        return (table[x] if x.dtype == np.uint8 else x).T.copy()
     group, m = vector.GROUP, len(x.order)
     values = table[x.forward_code] if x.coded else x.forward_value
     rows = np.zeros((m, n), values.dtype)
@@ -1457,12 +1468,193 @@ def unpack(x: Packed, n: int, table: Any) -> Any:
     return rows.T
 
 
-def packed_facts(x: Packed, n: int) -> tuple[str, int]:
+def packed_facts(x: Any, n: int) -> tuple[str, int]:
     """Return the form ("dense", "sparse" or "mixed") and the bytes."""
+    if isinstance(x, np.ndarray):
+        return "dense", x.nbytes
     dense_tiles = np.count_nonzero(x.dense_row >= 0)
     kind = "sparse" if dense_tiles == 0 else "dense" if dense_tiles == len(x.dense_row) else "mixed"
     shared = x.backward_stop.nbytes  # in the memory of backward_start
     return kind, sum(a.nbytes for a in x if isinstance(a, np.ndarray)) - shared
+
+
+# ---- Few samples: nothing is packed, because one pass over the parameters takes as long as the step ----
+
+
+@_body
+def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + k b_row + c], r < rows, c < columns, k < count."""
+    vector.outline()
+    group, lanes = vector.GROUP, vector.VECTOR_BYTES // out.itemsize
+    tiled_rows, tiled_columns = rows // group * group, columns // lanes * lanes
+    first = 0
+    while first < tiled_columns:
+        width = _width(tiled_columns, first, lanes)
+        for r in range(0, tiled_rows, group):
+            vector.tile(width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
+                  identity, 0, b, p + first, b_row, count)  # fmt: skip
+        first += width
+    for r in range(rows):
+        begin = tiled_columns if r < tiled_rows else np.int64(0)
+        if begin < columns:
+            to = out[o + r * o_row + begin : o + r * o_row + columns]
+            for k in range(count):
+                factor = a[at + r * a_row + k * a_k]
+                row = b[p + k * b_row + begin : p + k * b_row + columns]
+                for c in range(columns - begin):
+                    to[c] += factor * row[c]
+
+
+@_body
+def _small_forward(activations, z, parameters, sizes, rows, width, identity):
+    """Leave in ``activations``, unit by sample, the input, the hidden layers and the logits; z gets the first layer."""
+    vector.outline()
+    m, n = rows.shape
+    for s in range(m):
+        for k in range(n):
+            activations[k * width + s] = rows[s, k]
+    at = flat = np.int64(0)
+    for layer in range(len(sizes) - 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        after = at + n_in * width
+        for c in range(n_out):
+            bias = parameters[flat + n_out * n_in + c]
+            for s in range(width):
+                activations[after + c * width + s] = bias
+        _multiply(activations, after, width, parameters, flat, n_in, np.int64(1), activations, at, width,
+                  n_out, width, n_in, identity)  # fmt: skip
+        if layer == 0 and len(z) > 0:
+            for c in range(n_out):
+                for s in range(m):
+                    z[c, s] = activations[after + c * width + s]
+        if layer < len(sizes) - 2:
+            row = activations[after : after + n_out * width]
+            for k in range(len(row)):
+                row[k] = _relu(row[k])
+        at = after
+        flat += n_out * (n_in + 1)
+
+
+@_body
+def _small_backward(gradient, delta, activations, gates, parameters, sizes, m, width, total, identity):
+    """Set the mean gradient; ``delta`` (C, width) is that by the logits, ``gates`` decide as activations > 0."""
+    vector.outline()
+    _zero(gradient, np.int64(0), len(gradient))
+    at, flat = np.int64(0), len(parameters)
+    for layer in range(len(sizes) - 2):
+        at += sizes[layer] * width
+    for layer in range(len(sizes) - 2, -1, -1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        flat -= n_out * (n_in + 1)
+        inputs = np.empty(m * n_in, gradient.dtype)
+        for s in range(m):
+            for k in range(n_in):
+                inputs[s * n_in + k] = activations[at + k * width + s]
+        zero, one = np.int64(0), np.int64(1)
+        _multiply(gradient, flat, n_in, delta, zero, width, one, inputs, zero, n_in, n_out, n_in, m, identity)
+        for c in range(n_out):
+            for s in range(m):
+                gradient[flat + n_out * n_in + c] += delta[c * width + s]
+        if layer > 0:
+            below = np.zeros(n_in * width, gradient.dtype)
+            _multiply(below, zero, width, parameters, flat, one, n_in, delta, zero, width, n_in, width, n_out, identity)
+            _gate(below, zero, width, n_in, width, gates, at, width)
+            delta = below
+            at -= sizes[layer - 1] * width
+    for k in range(len(gradient)):
+        gradient[k] /= total
+
+
+@_body
+def _small_given(gradient, z, a, delta, activations, parameters, sizes, rows, width, identity):
+    """Set the mean gradient of a net of one hidden layer whose forward pass is given."""
+    vector.outline()
+    m, n = rows.shape
+    h, classes = len(a), len(delta)
+    gates, padded = np.zeros_like(activations), np.zeros(classes * width, gradient.dtype)
+    for s in range(m):
+        for k in range(n):
+            activations[k * width + s] = rows[s, k]
+        for c in range(h):
+            activations[(n + c) * width + s] = a[c, s]
+            gates[(n + c) * width + s] = z[c, s]
+        for c in range(classes):
+            padded[c * width + s] = delta[c, s]
+    total = gradient.dtype.type(m)
+    _small_backward(gradient, padded, activations, gates, parameters, sizes, m, width, total, identity)
+
+
+@_serial
+def _small(gradient, sums, z, a, out, delta, parameters, sizes, rows, labels, targets, weight):
+    """Do a pass over few samples; what is empty is not asked for, or not given.
+
+    gradient (k,), z, a (h, m) and out (C, m) are set, sums (3,) too: of loss, weight of right answers, weight. With
+    ``delta`` (C, m), z and a are given instead, and the gradient is the mean. rows (m, n); labels (m,) or targets
+    (C, m); weight (m,).
+    """
+    lanes = vector.VECTOR_BYTES // parameters.itemsize
+    m, classes = len(rows), sizes[-1]
+    width = -(-m // lanes) * lanes
+    count = most = np.int64(0)
+    for size in sizes:
+        count += size * width
+        most = max(most, size)
+    identity = np.empty(max(most, width), np.int32)
+    for k in range(len(identity)):
+        identity[k] = k
+    activations = np.zeros(count, parameters.dtype)
+    if len(delta) > 0:
+        _small_given(gradient, z, a, delta, activations, parameters, sizes, rows, width, identity)
+        return
+    _small_forward(activations, z, parameters, sizes, rows, width, identity)
+    logits = activations[count - classes * width :]
+    if len(z) > 0:
+        for c in range(len(a)):
+            for s in range(m):
+                a[c, s] = _relu(z[c, s])
+    for c in range(len(out)):
+        for s in range(m):
+            out[c, s] = logits[c * width + s]
+    if len(gradient) > 0:
+        _small_loss(gradient, sums, activations, logits, parameters, sizes, labels, targets, weight, width, identity)
+
+
+@_body
+def _small_loss(gradient, sums, activations, logits, parameters, sizes, labels, targets, weight, width, identity):
+    """Set the sums, and the gradient by what `_small_forward` left."""
+    vector.outline()
+    m, classes = len(weight), sizes[-1]
+    # Samples beyond the last have weight 0, and no sum takes them in.
+    y, w = np.zeros((classes, width), parameters.dtype), np.zeros(width, parameters.dtype)
+    for s in range(m):
+        w[s] = weight[s]
+        if len(labels) > 0:
+            y[labels[s], s] = 1
+        else:
+            for c in range(classes):
+                y[c, s] = targets[c, s]
+    dz, loss, hit = np.empty((classes, width), parameters.dtype), np.empty_like(w), np.empty_like(w)
+    _softmax_cross_entropy_grad(dz, loss, hit, logits.reshape(classes, width), y, w, np.int64(0), width)
+    for s in range(m):
+        sums[0] += loss[s]
+        sums[1] += hit[s]
+        sums[2] += w[s]
+    _small_backward(gradient, dz.reshape(-1), activations, activations, parameters, sizes, m, width,
+                    parameters.dtype.type(sums[2]), identity)  # fmt: skip
+
+
+def _small_pass(parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, **given: Any) -> Any:
+    """Run `_small` with the arrays that are given, and return sums (3,)."""
+    dtype = parameters.dtype
+    rows = table[x] if x.dtype == np.uint8 and table is not None else x
+    sums, vector_, matrix = np.zeros(3), np.empty(0, dtype), np.empty((0, 0), dtype)
+    chosen = {
+        "gradient": vector_, "sums": sums, "z": matrix, "a": matrix, "out": matrix, "delta": matrix,
+        "parameters": _canonical(parameters, dtype), "sizes": np.array(sizes), "rows": _canonical(rows, dtype),
+        "labels": np.empty(0, np.int64), "targets": matrix, "weight": vector_,
+    } | given  # fmt: skip
+    _small(*chosen.values())
+    return sums
 
 
 # ---- What the engine does for a network ----
@@ -1525,16 +1717,20 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
 
 
 def network_step(
-    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Packed, table: Any, y: Any, weight: Any
+    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, y: Any, weight: Any
 ) -> tuple[float, float, float]:
     """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of right answers, weight.
 
     parameters and gradient (k,) flat, y labels (m,) int64 or targets (C, m), weight (m,).
     """
-    problem, scratch_size = _problem(parameters, sizes, len(x.order))
     dtype = parameters.dtype
+    weight = _canonical(weight, dtype)
+    if isinstance(x, np.ndarray):
+        target = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y, dtype)}
+        return tuple(_small_pass(parameters, sizes, x, table, gradient=gradient, weight=weight, **target).tolist())
+    problem, scratch_size = _problem(parameters, sizes, len(x.order))
     chosen = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
-    problem = problem._replace(weight=_canonical(weight, dtype), **chosen)
+    problem = problem._replace(weight=weight, **chosen)
     x, rows = _input(x, table, dtype, sizes[0])
     sums = np.zeros((-(-problem.m // problem.leaf), 3))
     grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
@@ -1553,6 +1749,10 @@ def backward(
     gradient by the logits.
     """
     m = z.shape[1]
+    if m <= _FEW:
+        few = {name: _canonical(one, parameters.dtype) for name, one in (("z", z), ("a", a), ("delta", delta))}
+        _small_pass(parameters, sizes, x, table, gradient=gradient, **few)
+        return
     problem, scratch_size = _problem(parameters, sizes, m, first_layer=1)
     x, rows = _input(x, table, parameters.dtype, sizes[0])
     given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
@@ -1567,14 +1767,22 @@ def backward(
 def forward(parameters: Any, sizes: tuple[int, int, int], x: Any, table: Any) -> tuple[Any, Any, Any]:
     """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer; x rows (m, n) or packed."""
     m = len(x.order) if isinstance(x, Packed) else len(x)
+    if m <= _FEW:
+        z, a = np.empty((2, sizes[1], m), parameters.dtype)
+        out = np.empty((sizes[2], m), parameters.dtype)
+        _small_pass(parameters, sizes, x, table, z=z, a=a, out=out)
+        return z, a, out
     z, a = np.empty((2, m, sizes[1]), parameters.dtype)
     out = np.empty((sizes[2], m), parameters.dtype)
     _network_outputs(out, z, a, parameters, sizes, x, table, m)
     return z.T, a.T, out
 
 
-def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Packed, table: Any) -> None:
+def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any) -> None:
     """Set ``out`` (C, m) to the logits, samples in the caller's order."""
+    if isinstance(x, np.ndarray):
+        _small_pass(parameters, sizes, x, table, out=out)
+        return
     none = np.empty((0, 0), parameters.dtype)
     _network_outputs(out, none, none, parameters, sizes, x, table, len(x.order))
 
@@ -1610,11 +1818,15 @@ def warmup(dtype: Any) -> None:
     cross_entropy(row.copy(), x, x)
     update(row.copy(), row, row, x.dtype.type(0))
     parameters = np.ones(2, dtype)
-    for matrix in (x, np.ones((1, 1), np.uint8)):
-        packed = pack(matrix)
-        network_step(parameters.copy(), parameters, (1, 1), packed, np.ones(256), np.zeros(1, np.int64), row)
-        network_logits(x.copy(), parameters, (1, 1), packed, np.ones(256))
-    # All of this is too small for parallel shells, so the serial ones ran; the others take the same types.
+    threads = set_threads(1)  # so that serial shells run
+    try:
+        for matrix in (x, np.ones((1, _FEW + 1), dtype), np.ones((1, _FEW + 1), np.uint8)):
+            m = matrix.shape[1]
+            packed, labels, weight = pack(matrix), np.zeros(m, np.int64), np.ones(m, dtype)
+            network_step(parameters.copy(), parameters, (1, 1), packed, np.ones(256), labels, weight)
+            network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed, np.ones(256))
+    finally:
+        set_threads(threads)
     for kernel in _KERNELS.values():
         for types in kernel.serial.signatures:
             kernel.parallel.compile(types)
@@ -1641,6 +1853,9 @@ def cache_statistics() -> dict[str, tuple[int, int]]:
             sum(sum(one.cache_hits.values()) for one in stats),
             sum(sum(one.cache_misses.values()) for one in stats),
         )
+    for name, dispatcher in _SERIAL.items():
+        hits, misses = dispatcher.stats.cache_hits, dispatcher.stats.cache_misses
+        totals[name] = (sum(hits.values()), sum(misses.values()))
     return totals
 
 
