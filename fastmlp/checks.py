@@ -42,9 +42,7 @@ def array(name: str, value: object, *, shape: tuple[int | None, ...] | None = No
         raise TypeError(message(name, f"dtype {x.dtype}", expected, "convert it with .astype(float) if it holds such"))
     if shape is None and x.ndim == 0:
         raise ValueError(message(name, "a scalar", "one dimension or more", "wrap it with np.atleast_1d"))
-    if shape is not None and (
-        x.ndim != len(shape) or any(e not in (None, g) for e, g in zip(shape, x.shape, strict=True))
-    ):
+    if shape is not None and x.shape != shape and not _fits(x.shape, shape):
         lengths = ", ".join("any" if length is None else str(length) for length in shape)
         expected = f"shape {axes} = ({lengths}{',' if len(shape) == 1 else ''})"
         raise ValueError(message(name, f"shape {x.shape}", expected, "columns are samples: transpose or reshape"))
@@ -62,12 +60,13 @@ def result_dtype(*values: Any) -> DType:
 
 def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
     """Return the arrays in the one form that kernels take: ``dtype``, native, aligned, C-contiguous."""
-    return [np.require(x, dtype, ["C", "A"]) for x in arrays]
+    # Asked first, because np.require takes microseconds also where there is nothing to do.
+    return [x if x.dtype == dtype and x.flags.carray else np.require(x, dtype, ["C", "A"]) for x in arrays]
 
 
 def native(dtype: DType, x: Array) -> Array:
     """Return 2-D ``x`` in ``dtype``, native and aligned, in whatever order it has; a copy only where one is needed."""
-    return np.require(x, dtype, ["A"])
+    return x if x.dtype == dtype and x.flags.behaved else np.require(x, dtype, ["A"])
 
 
 def packable(name: str, value: object) -> Array:
@@ -213,6 +212,10 @@ def choice(name: str, value: object, legal: Sequence[str]) -> str:
         names = ", ".join(repr(one) for one in legal)
         raise ValueError(message(name, repr(value), f"one of {names}", "pass one of these names"))
     return value
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
 
 
 def _as_array(name: str, value: object) -> Array:

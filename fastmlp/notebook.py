@@ -218,7 +218,7 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     checked = checks.array("A2", A2, shape=(None, None), axes="(n_classes, m)")
     target = checks.array("Y", Y, shape=checked.shape, axes="(n_classes, m)")
     dtype = checks.result_dtype(checked, target)
-    a2, y = checks.contiguous(dtype, checked, target)
+    a2, y = checks.native(dtype, checked), checks.native(dtype, target)
     loss = np.empty(a2.shape[1], dtype)
     with backend.Session() as kernels:
         kernels.cross_entropy(loss, a2, y)

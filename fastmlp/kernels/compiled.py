@@ -237,6 +237,8 @@ def _kernel(outputs: int, body: Callable[..., Any] | None = None) -> Callable[[C
     return decorate
 
 
+# In bodies, inner loops run from 0 over slices: an index that may be negative is tested for it, which keeps a loop from
+# becoming vectors.
 _body = njit(**_OPTIONS)
 
 
@@ -256,9 +258,11 @@ def _span(total, worker, workers):
 
 @_body
 def _one_hot(out, labels, lo, hi):
+    some = labels[lo:hi]
     for c in range(out.shape[0]):
-        for i in range(lo, hi):
-            out[c, i] = labels[i] == c
+        row = out[c, lo:hi]
+        for i in range(len(some)):
+            row[i] = some[i] == c
 
 
 @_kernel(outputs=1)
@@ -276,8 +280,9 @@ def _relu(x):
 
 @_body
 def _relu_range(out, x, lo, hi):
-    for i in range(lo, hi):
-        out[i] = _relu(x[i])
+    to, what = out[lo:hi], x[lo:hi]
+    for i in range(len(what)):
+        to[i] = _relu(what[i])
 
 
 @_kernel(outputs=1)
@@ -291,11 +296,13 @@ def relu(out, x, workers):
 def _relu_mask(z, a, mask, bias, lo, hi):
     m = z.shape[1]
     for i in range(lo // m, -(-hi // m)):
-        for j in range(max(lo - i * m, 0), min(hi - i * m, m)):
-            value = z[i, j] + bias[i, 0]
-            z[i, j] = value
-            mask[i, j] = value > 0
-            a[i, j] = _relu(value)
+        first, stop = max(lo - i * m, 0), min(hi - i * m, m)
+        row, a_row, mask_row = z[i, first:stop], a[i, first:stop], mask[i, first:stop]
+        for j in range(len(row)):
+            value = row[j] + bias[i, 0]
+            row[j] = value
+            mask_row[j] = value > 0
+            a_row[j] = _relu(value)
 
 
 @_kernel(outputs=3)
@@ -311,19 +318,21 @@ def _exp_columns(out, shift, total, lost, z, first, width):
 
     Row by row, so that the loops become vectors.
     """
+    row = z[0, first : first + width]
     for j in range(width):
-        shift[j], total[j], lost[j] = z[0, first + j], 0, 0
+        shift[j], total[j], lost[j] = row[j], 0, 0
     for i in range(1, z.shape[0]):
+        row = z[i, first : first + width]
         for j in range(width):
-            value = z[i, first + j]
-            shift[j] = value if value > shift[j] or value != value else shift[j]
+            shift[j] = row[j] if row[j] > shift[j] or row[j] != row[j] else shift[j]
     for j in range(width):
         # No largest logit to shift by: unshifted, NaN and infinity come out where the formula puts them.
         shift[j] = shift[j] if shift[j] - shift[j] == 0 else type(z[0, 0])(0)
     for i in range(z.shape[0]):
+        row, to = z[i, first : first + width], out[i, first : first + width]
         for j in range(width):
-            e = vector.exp(z[i, first + j] - shift[j])
-            out[i, first + j] = e
+            e = vector.exp(row[j] - shift[j])
+            to[j] = e
             # Added with compensation (Kahan), or a thousand classes would cost a thousand eps; infinity must stay.
             term = e - lost[j]
             grown = total[j] + term
@@ -333,13 +342,19 @@ def _exp_columns(out, shift, total, lost, z, first, width):
 
 @_body
 def _softmax_columns(out, z, lo, hi):
-    shift, total, lost = np.empty((3, _COLUMN_BLOCK), z.dtype)
+    # Not rows of one array, of which LLVM does not see that they are apart.
+    shift, total, lost = (
+        np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype)
+    )  # fmt: skip
     for first in range(lo, hi, _COLUMN_BLOCK):
         width = min(_COLUMN_BLOCK, hi - first)
         _exp_columns(out, shift, total, lost, z, first, width)
+        for j in range(width):
+            total[j] = 1 / total[j]
         for i in range(z.shape[0]):
+            row = out[i, first : first + width]
             for j in range(width):
-                out[i, first + j] /= total[j]
+                row[j] *= total[j]
 
 
 @_kernel(outputs=1)
@@ -351,7 +366,10 @@ def softmax_columns(out, z, workers):
 
 @_body
 def _softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, lo, hi):
-    shift, total, lost = np.empty((3, _COLUMN_BLOCK), z.dtype)
+    # Not rows of one array, of which LLVM does not see that they are apart.
+    shift, total, lost = (
+        np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype)
+    )  # fmt: skip
     for first in range(lo, hi, _COLUMN_BLOCK):
         width = min(_COLUMN_BLOCK, hi - first)
         _exp_columns(dz, shift, total, lost, z, first, width)
@@ -385,8 +403,10 @@ def softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, workers):
 def _output_delta(dz, a, y, lo, hi):
     m = dz.shape[1]
     for i in range(lo // m, -(-hi // m)):
-        for j in range(max(lo - i * m, 0), min(hi - i * m, m)):
-            dz[i, j] = a[i, j] - y[i, j]
+        first, stop = max(lo - i * m, 0), min(hi - i * m, m)
+        row, a_row, y_row = dz[i, first:stop], a[i, first:stop], y[i, first:stop]
+        for j in range(len(row)):
+            row[j] = a_row[j] - y_row[j]
 
 
 @_kernel(outputs=1)
@@ -426,29 +446,43 @@ def bias_sum(out, dz, workers):
 
 
 @_body
-def _cross_entropy(loss, a, y, lo, hi):
+def _cost(loss, a, a_class, a_sample, y, y_class, y_sample, lo, hi):
+    classes = len(a) // len(loss)
     floor = np.finfo(a.dtype).tiny
     for j in range(lo, hi):
         total = a.dtype.type(0)
-        for i in range(a.shape[0]):
-            if y[i, j] == 0 and a[i, j] - a[i, j] == 0:
-                continue  # 0 times a finite logarithm: nine of ten terms of a one-hot column
-            p = floor if a[i, j] < floor else a[i, j]
-            total += y[i, j] * math.log(p)
+        for i in range(classes):
+            p, target = a[i * a_class + j * a_sample], y[i * y_class + j * y_sample]
+            # 0 times a finite logarithm is 0: nine of ten terms of a one-hot column
+            if target != 0 or p - p != 0:
+                total += target * math.log(floor if p < floor else p)
         loss[j] = -total
 
 
 @_kernel(outputs=1)
-def cross_entropy(loss, a, y, workers):
+def _costs(loss, a, a_class, a_sample, y, y_class, y_sample, workers):
     for worker in prange(workers):
         lo, hi = _span(loss.size, worker, workers)
-        _cross_entropy(loss, a, y, lo, hi)
+        _cost(loss, a, a_class, a_sample, y, y_class, y_sample, lo, hi)
+
+
+def cross_entropy(loss: Any, a: Any, y: Any) -> None:
+    """Set ``loss`` (m,) to -sum_k y_k log(max(a_k, tiny)) of each column; a, y (C, m), in any order of memory."""
+    _costs(loss, *_flat_and_steps(a), *_flat_and_steps(y))
+
+
+def _flat_and_steps(x: Any) -> tuple[Any, int, int]:
+    """Return a matrix as a flat array, and the elements from one row, and from one column, to the next."""
+    if x.flags.f_contiguous and not x.flags.c_contiguous:
+        return x.T.reshape(-1), 1, x.shape[0]
+    return x.reshape(-1), x.shape[1], 1
 
 
 @_body
 def _update(out, w, dw, alpha, lo, hi):
-    for i in range(lo, hi):
-        out[i] = w[i] - alpha * dw[i]
+    to, old, step = out[lo:hi], w[lo:hi], dw[lo:hi]
+    for i in range(len(to)):
+        to[i] = old[i] - alpha * step[i]
 
 
 @_kernel(outputs=1)
@@ -689,6 +723,7 @@ def _pack_parameters(packed, back, flat, layers, first_layer):
 def _unpack_gradient(flat, packed, layers, total, workers):
     """Copy the sums of the packed gradient into the flat vector, divided by ``total``."""
     lanes = vector.VECTOR_BYTES // packed.itemsize
+    inverse = packed.dtype.type(1) / total  # a division takes eight times as long as a product
     for worker in prange(workers):
         for layer in range(len(layers)):
             n_in, n_out, columns, rows, at_w, at_b, _, _, _, _, at_flat = layers[layer]
@@ -699,8 +734,8 @@ def _unpack_gradient(flat, packed, layers, total, workers):
                 for c in range(max(lo, first), min(hi, first + width)):
                     at = at_w + first * rows + c - first
                     for k in range(n_in):
-                        flat[at_flat + c * n_in + k] = packed[at + k * width] / total
-                    flat[at_flat + n_out * n_in + c] = packed[at_b + c] / total
+                        flat[at_flat + c * n_in + k] = packed[at + k * width] * inverse
+                    flat[at_flat + n_out * n_in + c] = packed[at_b + c] * inverse
                 first += width
 
 
@@ -1389,7 +1424,7 @@ def _canonical(x: Any, dtype: Any) -> Any:
 
     Numba forgets in a parallel shell that an array in a tuple is read-only, and compiles every body a second time.
     """
-    return np.require(x, dtype, ["C", "A", "W"])
+    return x if x.dtype == dtype and x.flags.carray else np.require(x, dtype, ["C", "A", "W"])
 
 
 def _no_input(dtype: Any, n: int) -> Packed:
@@ -1539,6 +1574,9 @@ def _small_forward(activations, z, parameters, sizes, rows, width, identity):
 def _small_backward(gradient, delta, activations, gates, parameters, sizes, m, width, total, identity):
     """Set the mean gradient; ``delta`` (C, width) is that by the logits, ``gates`` decide as activations > 0."""
     vector.outline()
+    # Divided here, where the elements are few, and not in the gradient, where it would take longer than the products.
+    for k in range(len(delta)):
+        delta[k] /= total
     _zero(gradient, np.int64(0), len(gradient))
     at, flat = np.int64(0), len(parameters)
     for layer in range(len(sizes) - 2):
@@ -1561,8 +1599,6 @@ def _small_backward(gradient, delta, activations, gates, parameters, sizes, m, w
             _gate(below, zero, width, n_in, width, gates, at, width)
             delta = below
             at -= sizes[layer - 1] * width
-    for k in range(len(gradient)):
-        gradient[k] /= total
 
 
 @_body
