@@ -856,13 +856,11 @@ def _backward_input(grad, d, at_d, at_e, ld, tile, length, x, p, factors, at_f):
     dense = x.dense_row[tile] >= 0
     finite = _to_panels(d, at_e, d, at_d, ld, length, columns)
     t0 = tile * groups
-    if dense or not finite:
+    if not (dense or finite):
+        # No zero may be skipped: it could meet infinity.
         for f in range(groups):
-            if dense:
-                _gather_columns(factors, at_f, x.dense, x.dense_row[tile] * n + f * group, n, length, n - f * group)
-            else:
-                _decode_all(factors, at_f, x.backward_code, x.backward_value, x.coded, x.table, x.backward_index,
-                            x.backward_start[t0 + f], x.backward_stop[t0 + f], length)  # fmt: skip
+            _decode_all(factors, at_f, x.backward_code, x.backward_value, x.coded, x.table, x.backward_index,
+                        x.backward_start[t0 + f], x.backward_stop[t0 + f], length)  # fmt: skip
             c = 0
             while c < columns:
                 width = _width(columns, c, lanes)
@@ -878,28 +876,16 @@ def _backward_input(grad, d, at_d, at_e, ld, tile, length, x, p, factors, at_f):
             for f in range(block, min(block + _BLOCK, groups)):
                 o = layer[_AT_W] + c * rows + f * group * width
                 start, stop = x.backward_start[t0 + f], x.backward_stop[t0 + f]
-                if x.coded:
+                if dense:
+                    vector.tile(width // lanes, grad, o, width, x.dense, x.dense_row[tile] * n + f * group, n, 1,
+                          p.identity, 0, d, at_rows, width, length)  # fmt: skip
+                elif x.coded:
                     vector.coded_tile(width // lanes, grad, o, width, x.backward_code, start * group, x.table,
                           x.backward_index, start, d, at_rows, width, stop - start)  # fmt: skip
                 else:
                     vector.tile(width // lanes, grad, o, width, x.backward_value, start * group, group, 1,
                           x.backward_index, start, d, at_rows, width, stop - start)  # fmt: skip
             c += width
-
-
-@_body
-def _gather_columns(factors, at, rows, first, ld, length, there):
-    """Set factors (length, GROUP) to GROUP columns of ``rows``, zero beyond the ``there`` that exist."""
-    vector.outline()
-    group = vector.GROUP
-    if there >= group:
-        for s in range(length):
-            for g in range(group):
-                factors[at + s * group + g] = rows[first + s * ld + g]
-    else:
-        for s in range(length):
-            for g in range(group):
-                factors[at + s * group + g] = rows[first + s * ld + g] if g < there else 0
 
 
 @_body
