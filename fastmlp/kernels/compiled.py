@@ -509,9 +509,9 @@ _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in 
 _FULL_LEAF = 8 * TILE
 _BLOCK = 8  # groups whose lists are used by one panel after the other, while they are in the cache
 
-# Features are taken in parts, so that the rows of a panel that a part meets stay in a 32 KiB first-level cache while a
-# block of groups passes: 45 GFLOP/s a core where whole panels, from the second level, gave 34.
-_LARGEST_PART = 25600 // (vector.PANEL * vector.VECTOR_BYTES)
+# Features are taken in parts, so that the rows of a panel that a part meets stay in the cache while a block of groups
+# passes.
+_LARGEST_PART = vector.CACHE_BYTES // (vector.PANEL * vector.VECTOR_BYTES)
 
 # A tile whose lists would hold more than this share of all features is stored dense: a list entry costs an index.
 _DENSE_SHARE = 0.9
@@ -828,33 +828,14 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
 
 
 @_body
-def _to_panels(e, at_e, d, at_d, ld, length, columns):
-    """Copy rows into panels, so that the rows of one panel fit the first-level cache; return whether all are finite."""
-    vector.outline()
-    lanes = vector.VECTOR_BYTES // d.itemsize
-    bad = first = 0
-    while first < columns:
-        width = _width(columns, first, lanes)
-        for s in range(length):
-            row = d[at_d + s * ld + first : at_d + s * ld + first + width]
-            to = e[at_e + first * length + s * width : at_e + first * length + (s + 1) * width]
-            for k in range(width):
-                to[k] = row[k]
-                bad |= row[k] - row[k] != 0
-        first += width
-    return bad == 0
-
-
-@_body
-def _backward_input(grad, d, at_d, at_e, ld, tile, length, x, p, factors, at_f):
-    """Add x^T d of one tile to the packed gradient of W1; the buffer at ``at_e`` is free to be used."""
+def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f):
+    """Add x^T d of one tile to the packed gradient of W1."""
     vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
     layer = p.layers[0]
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     groups = rows // group
     dense = x.dense_row[tile] >= 0
-    finite = _to_panels(d, at_e, d, at_d, ld, length, columns)
     t0 = tile * groups
     if not (dense or finite):
         # No zero may be skipped: it could meet infinity.
@@ -865,26 +846,26 @@ def _backward_input(grad, d, at_d, at_e, ld, tile, length, x, p, factors, at_f):
             while c < columns:
                 width = _width(columns, c, lanes)
                 vector.tile(width // lanes, grad, layer[_AT_W] + c * rows + f * group * width, width,
-                      factors, at_f, group, 1, p.identity, 0, d, at_e + c * length, width, length)  # fmt: skip
+                      factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length)  # fmt: skip
                 c += width
         return
     for block in range(0, groups, _BLOCK):
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
-            at_rows = at_e + c * length
+            at_rows = at_d + c
             for f in range(block, min(block + _BLOCK, groups)):
                 o = layer[_AT_W] + c * rows + f * group * width
                 start, stop = x.backward_start[t0 + f], x.backward_stop[t0 + f]
                 if dense:
                     vector.tile(width // lanes, grad, o, width, x.dense, x.dense_row[tile] * n + f * group, n, 1,
-                          p.identity, 0, d, at_rows, width, length)  # fmt: skip
+                          p.identity, 0, d, at_rows, ld, length)  # fmt: skip
                 elif x.coded:
                     vector.coded_tile(width // lanes, grad, o, width, x.backward_code, start * group, x.table,
-                          x.backward_index, start, d, at_rows, width, stop - start)  # fmt: skip
+                          x.backward_index, start, d, at_rows, ld, stop - start)  # fmt: skip
                 else:
                     vector.tile(width // lanes, grad, o, width, x.backward_value, start * group, group, 1,
-                          x.backward_index, start, d, at_rows, width, stop - start)  # fmt: skip
+                          x.backward_index, start, d, at_rows, ld, stop - start)  # fmt: skip
             c += width
 
 
@@ -1079,10 +1060,11 @@ def _forward_hidden(scratch, length, p):
 @_body
 def _argmax(z, at, classes):
     """Return the index of the largest element, the first of several, or of the first NaN: as np.argmax."""
-    best = 0
+    best, largest = 0, z[at]
     for c in range(1, classes):
-        if z[at + c] > z[at + best] or (z[at + c] != z[at + c] and z[at + best] == z[at + best]):
-            best = c
+        one = z[at + c]
+        if one > largest or (one != one and largest == largest):
+            best, largest = c, one
     return best
 
 
@@ -1148,6 +1130,20 @@ def _load_given(scratch, d, first, length, p):
 
 
 @_body
+def _add_rows(total, x, at, ld, length):
+    """Add rows to ``total``; return whether it is finite, which it is only where all of them are."""
+    vector.outline()
+    for s in range(length):
+        row = x[at + s * ld : at + s * ld + len(total)]
+        for c in range(len(total)):
+            total[c] += row[c]
+    finite = True
+    for c in range(len(total)):
+        finite &= total[c] - total[c] == 0
+    return finite
+
+
+@_body
 def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
     """Add the sums over the samples of one leaf to ``sums`` and to the packed gradient."""
     vector.outline()
@@ -1169,11 +1165,7 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
         for layer in range(last, -1, -1):
             ld, at_b = layers[layer, _LD], layers[layer, _AT_B]
             n_in, n_out = layers[layer, _N_IN], layers[layer, _N_OUT]
-            bias = grad[at_b : at_b + n_out]
-            for s in range(length):
-                row = scratch[d + s * ld : d + s * ld + n_out]
-                for c in range(n_out):
-                    bias[c] += row[c]
+            finite = _add_rows(grad[at_b : at_b + n_out], scratch, d, ld, length)
             if layer > 0:
                 e_ld = layers[layer - 1, _LD]
                 _backward_hidden(grad, scratch, e, scratch, d, ld, length, scratch, layers[layer - 1], layers[layer],
@@ -1186,7 +1178,7 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             else:
                 if plain:
                     _list_tile(lists, worker, first, length, p)
-                _backward_input(grad, scratch, d, e, ld, first // p.tile * (not plain), length, source, p,
+                _backward_input(grad, scratch, d, ld, first // p.tile * (not plain), length, finite, source, p,
                                 scratch, _at_factors(p))  # fmt: skip
 
 
