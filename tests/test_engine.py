@@ -143,7 +143,7 @@ def test_exp_is_within_one_ulp_over_the_whole_range(compiled, vector, dtype):
 
 def test_the_register_tile_writes_its_cells_and_no_others(compiled, vector, rng, dtype):
     numba = pytest.importorskip("numba")
-    lanes, group = vector.VECTOR_BYTES // dtype.itemsize, vector.GROUP
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
     table = rng.standard_normal(256).astype(dtype)
 
     @numba.njit
@@ -151,10 +151,11 @@ def test_the_register_tile_writes_its_cells_and_no_others(compiled, vector, rng,
         vector.coded_tile(vectors, out, o_row, o_row, codes, 1, table, index, 2, b, 3, b_row, count)
 
     @numba.njit
-    def run(vectors, out, o_row, a, a_k, a_g, index, b, b_row, count):
-        vector.tile(vectors, out, o_row, o_row, a, 1, a_k, a_g, index, 2, b, 3, b_row, count)
+    def run(group, vectors, out, o_row, a, a_k, a_g, index, b, b_row, count):
+        vector.tile(group, vectors, out, o_row, o_row, a, 1, a_k, a_g, index, 2, b, 3, b_row, count)
 
-    for vectors, count in itertools.product(range(1, vector.PANEL + 1), (0, 1, 2, 7, 40)):
+    groups, widths = {vector.GROUP, vector.DENSE_GROUP}, range(1, vector.PANEL + 1)
+    for group, vectors, count in itertools.product(groups, widths, (0, 1, 2, 7, 40)):
         width = vectors * lanes
         a, b = rng.standard_normal((40, group)).astype(dtype), rng.standard_normal((90, width)).astype(dtype)
         index = rng.permutation(90)[:count].astype(np.int32)
@@ -163,10 +164,12 @@ def test_the_register_tile_writes_its_cells_and_no_others(compiled, vector, rng,
             out = rng.standard_normal((group + 2, width + 3)).astype(dtype)
             expected = out.astype(naive.WIDE)
             expected[1 : group + 1, :width] += product
-            run(vectors, out.ravel(), width + 3, np.concatenate([[np.nan], flat]).astype(dtype), a_k, a_g,
+            run(group, vectors, out.ravel(), width + 3, np.concatenate([[np.nan], flat]).astype(dtype), a_k, a_g,
                 np.concatenate([[9**9, 9**9], index]).astype(np.int32),
                 np.concatenate([[np.nan] * 3, b.ravel()]).astype(dtype), width, count)  # fmt: skip
             assert_close(out, expected, "product", dtype)
+        if group != vector.GROUP:
+            continue
         codes = rng.integers(256, size=(40, group)).astype(np.uint8)
         out = rng.standard_normal((group + 2, width + 3)).astype(dtype)
         expected = out.astype(naive.WIDE)

@@ -639,12 +639,12 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int) -> tuple[Any, int, i
     line = 64 // itemsize
     layers = np.zeros((len(sizes) - 1, 11), np.int64)
     packed = back = flat = 0
-    rows = _round_up(tile, vector.GROUP)
+    rows = _round_up(tile, vector.PADDING)
     scratch = widest = 0
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
-        columns, padded_rows = _round_up(n_out, lanes), _round_up(n_in, vector.GROUP)
+        columns, padded_rows = _round_up(n_out, lanes), _round_up(n_in, vector.PADDING)
         back_columns = _round_up(n_in, lanes) if layer else 0
-        ld = _row_stride(max(columns, _round_up(n_out, vector.GROUP)), itemsize)
+        ld = _row_stride(max(columns, _round_up(n_out, vector.PADDING)), itemsize)
         at_w = packed
         packed = _round_up(at_w + padded_rows * columns, line)
         layers[layer] = (n_in, n_out, columns, padded_rows, at_w, packed, back, back_columns, scratch, ld, flat)
@@ -755,7 +755,7 @@ def _decode_all(factors, at, code, value, coded, table, index, start, stop, leng
 def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, part, identity):
     """Compute z (length, n_out) = a (length, n_in) W^T + bias, rows of ld and a_ld elements."""
     vector.outline()
-    group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
+    group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // z.itemsize
     n_in, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
     first = 0
@@ -764,18 +764,17 @@ def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, part, ident
         at_w = layer[_AT_W] + first * rows
         for k in range(0, n_in, part):
             for s in range(0, length, group):
-                vector.tile(width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld + k, 1, a_ld,
+                vector.tile(group, width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld + k, 1, a_ld,
                       identity, k, packed, at_w, width, min(part, n_in - k))  # fmt: skip
         first += width
 
 
 @_body
 def _set_rows(z, at_z, ld, length, source, at, columns):
-    """Set each of the rows, up to a whole number of groups, to the same ``columns`` elements."""
+    """Set each of the rows, up to a multiple of PADDING, to the same ``columns`` elements."""
     vector.outline()
-    group = vector.GROUP
     what = source[at : at + columns]
-    for s in range(-(-length // group) * group):
+    for s in range(-(-length // vector.PADDING) * vector.PADDING):
         row = z[at_z + s * ld : at_z + s * ld + columns]
         for c in range(columns):
             row[c] = what[c]
@@ -804,7 +803,7 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
             c = 0
             while c < columns:
                 width = _width(columns, c, lanes)
-                vector.tile(width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
+                vector.tile(group, width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
                       p.identity, 0, packed, layer[_AT_W] + c * rows, width, n)  # fmt: skip
                 c += width
         return
@@ -822,8 +821,25 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
                         vector.coded_tile(width // lanes, z, o, ld, x.forward_code, start * group, x.table,
                               x.forward_index, start, packed, at_w, width, stop - start)  # fmt: skip
                     else:
-                        vector.tile(width // lanes, z, o, ld, x.forward_value, start * group, group, 1,
+                        vector.tile(group, width // lanes, z, o, ld, x.forward_value, start * group, group, 1,
                               x.forward_index, start, packed, at_w, width, stop - start)  # fmt: skip
+            c += width
+
+
+@_body
+def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
+    """Add a^T d to the packed gradient of a layer; rows of a_ld and ld elements."""
+    vector.outline()
+    group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // d.itemsize
+    columns, rows = layer[_COLUMNS], layer[_ROWS]
+    for block in range(0, layer[_N_IN], _BLOCK * group):
+        c = 0
+        while c < columns:
+            width = _width(columns, c, lanes)
+            for f in range(block, min(block + _BLOCK * group, layer[_N_IN]), group):
+                o = layer[_AT_W] + c * rows + f * width
+                vector.tile(group, width // lanes, grad, o, width, a, at_a + f, a_ld, 1,
+                      identity, 0, d, at_d + c, ld, length)  # fmt: skip
             c += width
 
 
@@ -834,10 +850,12 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
     layer = p.layers[0]
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
-    groups = rows // group
-    dense = x.dense_row[tile] >= 0
+    groups = -(-n // group)
+    if x.dense_row[tile] >= 0:
+        _backward_rows(grad, d, at_d, ld, length, x.dense, x.dense_row[tile] * n, n, layer, p.identity)
+        return
     t0 = tile * groups
-    if not (dense or finite):
+    if not finite:
         # No zero may be skipped: it could meet infinity.
         for f in range(groups):
             _decode_all(factors, at_f, x.backward_code, x.backward_value, x.coded, x.table, x.backward_index,
@@ -845,7 +863,7 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
             c = 0
             while c < columns:
                 width = _width(columns, c, lanes)
-                vector.tile(width // lanes, grad, layer[_AT_W] + c * rows + f * group * width, width,
+                vector.tile(group, width // lanes, grad, layer[_AT_W] + c * rows + f * group * width, width,
                       factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length)  # fmt: skip
                 c += width
         return
@@ -853,19 +871,15 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
-            at_rows = at_d + c
             for f in range(block, min(block + _BLOCK, groups)):
                 o = layer[_AT_W] + c * rows + f * group * width
                 start, stop = x.backward_start[t0 + f], x.backward_stop[t0 + f]
-                if dense:
-                    vector.tile(width // lanes, grad, o, width, x.dense, x.dense_row[tile] * n + f * group, n, 1,
-                          p.identity, 0, d, at_rows, ld, length)  # fmt: skip
-                elif x.coded:
+                if x.coded:
                     vector.coded_tile(width // lanes, grad, o, width, x.backward_code, start * group, x.table,
-                          x.backward_index, start, d, at_rows, ld, stop - start)  # fmt: skip
+                          x.backward_index, start, d, at_d + c, ld, stop - start)  # fmt: skip
                 else:
-                    vector.tile(width // lanes, grad, o, width, x.backward_value, start * group, group, 1,
-                          x.backward_index, start, d, at_rows, ld, stop - start)  # fmt: skip
+                    vector.tile(group, width // lanes, grad, o, width, x.backward_value, start * group, group, 1,
+                          x.backward_index, start, d, at_d + c, ld, stop - start)  # fmt: skip
             c += width
 
 
@@ -873,16 +887,9 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
 def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, layer, back, identity):
     """Add a^T d to the gradient, and set e (length, n_in) = d W; a are the activations of the layer before."""
     vector.outline()
-    group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
+    group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // d.itemsize
     at_a, a_ld = previous[_AT_Z], previous[_LD]
-    columns, rows = layer[_COLUMNS], layer[_ROWS]
-    c = 0
-    while c < columns:
-        width = _width(columns, c, lanes)
-        for f in range(0, rows, group):
-            vector.tile(width // lanes, grad, layer[_AT_W] + c * rows + f * width, width, scratch, at_a + f, a_ld, 1,
-                  identity, 0, d, at_d + c, ld, length)  # fmt: skip
-        c += width
+    _backward_rows(grad, d, at_d, ld, length, scratch, at_a, a_ld, layer, identity)
     back_columns = layer[_BACK_COLUMNS]
     for s in range(-(-length // group) * group):
         _zero(e, at_e + s * a_ld, back_columns)
@@ -890,7 +897,7 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, laye
     while c < back_columns:
         width = _width(back_columns, c, lanes)
         for s in range(0, length, group):
-            vector.tile(width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
+            vector.tile(group, width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
                   identity, 0, back, layer[_AT_BACK] + c * layer[_N_OUT], width, layer[_N_OUT])  # fmt: skip
         c += width
 
@@ -1009,7 +1016,7 @@ def _list_tile(lists, worker, first, length, p):
 @_body
 def _at_factors(p):
     """Return where in the scratch the factors begin: behind the activations of the last layer."""
-    rows = -(-p.tile // vector.GROUP) * vector.GROUP
+    rows = -(-p.tile // vector.PADDING) * vector.PADDING
     return p.layers[-1, _AT_Z] + rows * p.layers[-1, _LD]
 
 
@@ -1447,11 +1454,11 @@ def pack(matrix: Any) -> Any:
         backward_stop=ends[1:],
         backward_index=np.empty(backward.sum(), np.int32),
         # A register tile may read a whole group of rows where the last has fewer.
-        dense=_aligned((int(dense.sum()) * tile + group) * n if dense.any() else 0, dtype),
+        dense=_aligned((int(dense.sum()) * tile + vector.PADDING) * n if dense.any() else 0, dtype),
         dense_row=np.where(dense, (np.cumsum(dense) - 1) * tile, -1),
     )
     if dense.any():
-        packed.dense[-group * n :] = 0
+        packed.dense[-vector.PADDING * n :] = 0
     none = np.empty(0, np.int64)
     for first, some in _batches(rows, dtype, leaf):
         _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, some, first, tile)
@@ -1498,13 +1505,13 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
 def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity):
     """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + k b_row + c], r < rows, c < columns, k < count."""
     vector.outline()
-    group, lanes = vector.GROUP, vector.VECTOR_BYTES // out.itemsize
+    group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // out.itemsize
     tiled_rows, tiled_columns = rows // group * group, columns // lanes * lanes
     first = 0
     while first < tiled_columns:
         width = _width(tiled_columns, first, lanes)
         for r in range(0, tiled_rows, group):
-            vector.tile(width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
+            vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
                   identity, 0, b, p + first, b_row, count)  # fmt: skip
         first += width
     for r in range(rows):

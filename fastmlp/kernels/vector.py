@@ -10,6 +10,8 @@ those of the host. A vector that the target does not have is legal IR all the sa
 """
 
 import functools
+import itertools
+import math
 
 import numpy as np
 from llvmlite import ir
@@ -30,15 +32,19 @@ HAS_FMA = "fma" in _FEATURES or _IS_ARM
 # b that are used over and over may take: 32 KiB of first-level cache hold them where a register tile needs a new vector
 # every two cycles (45 GFLOP/s a core; 34 from the second level), and the second level is enough where it needs one
 # every four (the longer lists then repay 3 %).
+# A dense product takes as many rows as there are registers for: no zero is computed because a neighbour needs it.
 GROUP = 4
 if "avx512f" in _FEATURES:
-    VECTOR_BYTES, PANEL, CACHE_BYTES = 64, 4, 262_144
+    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 64, 4, 6, 262_144
 elif "avx" in _FEATURES:
-    VECTOR_BYTES, PANEL, CACHE_BYTES = 32, 3, 25_600
+    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 32, 3, 4, 25_600
 elif _IS_ARM:
-    VECTOR_BYTES, PANEL, CACHE_BYTES = 16, 4, 25_600
+    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 16, 4, 4, 25_600
 else:
-    VECTOR_BYTES, PANEL, CACHE_BYTES = 16, 2, 25_600
+    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 16, 2, 4, 25_600
+
+# Rows are padded to a multiple of this, so that a register tile may take whole groups of either kind.
+PADDING = math.lcm(GROUP, DENSE_GROUP)
 
 # Chains of sums that a core can go on with at once: two multiply-adds a cycle, each ready after four.
 _CHAINS = 8
@@ -117,21 +123,21 @@ def _sum_entries(builder, k, stop, sums, at_once, grow):
     return done, results
 
 
-def _tile_body(builder, arguments, vectors, element, load_factors):
-    """Emit the register tile of GROUP rows of ``vectors`` vectors, and return from the function.
+def _tile_body(builder, arguments, group, vectors, element, load_factors):
+    """Emit the register tile of ``group`` rows of ``vectors`` vectors, and return from the function.
 
-    ``load_factors(builder, k, *rest)`` emits the loads of the GROUP factors of entry k.
+    ``load_factors(builder, group, k, *rest)`` emits the loads of the factors of entry k.
     """
     vector, lanes = _vector_type(element)
     out, o_row, index, b, b_row, count, *rest = arguments
     i64 = ir.IntType(64)
-    cells = [(g, v) for g in range(GROUP) for v in range(vectors)]
+    cells = [(g, v) for g in range(group) for v in range(vectors)]
 
     def grow(k, sums):
         row = builder.sext(builder.load(builder.gep(index, [k])), i64)
         at_b = builder.gep(b, [builder.mul(row, b_row)])
         bs = [_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in range(vectors)]
-        factors = [_splat(builder, scalar, vector) for scalar in load_factors(builder, k, *rest)]
+        factors = [_splat(builder, scalar, vector) for scalar in load_factors(builder, group, k, *rest)]
         return [_multiply_add(builder, factors[g], bs[v], total) for (g, v), total in zip(cells, sums, strict=True)]
 
     # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
@@ -147,61 +153,64 @@ def _tile_body(builder, arguments, vectors, element, load_factors):
     builder.ret_void()
 
 
-def _plain_factors(builder, k, a, a_k, a_g):
+def _plain_factors(builder, group, k, a, a_k, a_g):
     at_a = builder.gep(a, [builder.mul(k, a_k)])
-    return [builder.load(builder.gep(at_a, [builder.mul(a_g, ir.IntType(64)(g))])) for g in range(GROUP)]
+    return [builder.load(builder.gep(at_a, [builder.mul(a_g, ir.IntType(64)(g))])) for g in range(group)]
 
 
-def _coded_factors(builder, k, codes, table):
+def _coded_factors(builder, group, k, codes, table):
     i64 = ir.IntType(64)
-    at = builder.mul(k, i64(GROUP))
-    numbers = [builder.load(builder.gep(codes, [builder.add(at, i64(g))])) for g in range(GROUP)]
+    at = builder.mul(k, i64(group))
+    numbers = [builder.load(builder.gep(codes, [builder.add(at, i64(g))])) for g in range(group)]
     return [builder.load(builder.gep(table, [builder.zext(number, i64)])) for number in numbers]
 
 
-def _tile_function(module, name, element, rest, load_factors):
-    """Return the function of the register tile, one branch for each number of vectors.
+def _tile_function(module, name, element, groups, rest, load_factors):
+    """Return the function of the register tile, one branch for each of ``groups`` and each number of vectors.
 
     A function of its own, never inlined: the step calls it from many places, and compiling each width in each of them
     took a minute.
     """
     i64 = ir.IntType(64)
     scalar, index = _vector_type(element)[0].element.as_pointer(), ir.IntType(32).as_pointer()
-    signature = ir.FunctionType(ir.VoidType(), [i64, scalar, i64, index, scalar, i64, i64, *rest])
+    signature = ir.FunctionType(ir.VoidType(), [i64, i64, scalar, i64, index, scalar, i64, i64, *rest])
     function = cgutils.get_or_insert_function(module, signature, f"fastmlp_{name}_{element}")
     if function.is_declaration:
         function.linkage = "linkonce_odr"
         function.attributes.add("noinline")
         builder = ir.IRBuilder(function.append_basic_block("entry"))
-        vectors, *arguments = function.args
-        widest = function.append_basic_block(f"vectors_{PANEL}")
-        branch = builder.switch(vectors, widest)
-        for count in range(1, PANEL + 1):
-            block = widest if count == PANEL else function.append_basic_block(f"vectors_{count}")
-            if count < PANEL:
-                branch.add_case(i64(count), block)
-            _tile_body(ir.IRBuilder(block), arguments, count, element, load_factors)
+        group, vectors, *arguments = function.args
+        impossible = function.append_basic_block("impossible")
+        branch = builder.switch(builder.add(builder.mul(group, i64(PANEL + 1)), vectors), impossible)
+        ir.IRBuilder(impossible).unreachable()
+        for rows, count in itertools.product(sorted(groups), range(1, PANEL + 1)):
+            block = function.append_basic_block(f"rows_{rows}_vectors_{count}")
+            branch.add_case(i64(rows * (PANEL + 1) + count), block)
+            _tile_body(ir.IRBuilder(block), arguments, rows, count, element, load_factors)
     return function
 
 
 @intrinsic
-def tile(typingctx, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count):
-    """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < GROUP.
+def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count):
+    """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < group.
 
-    c runs over ``vectors`` <= PANEL vectors. out, a and b are flat arrays of one float type, index of int32; the rest
-    are offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a dense product.
+    group is GROUP or DENSE_GROUP; c runs over ``vectors`` <= PANEL vectors. out, a and b are flat arrays of one float
+    type, index of int32; the rest are offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a
+    dense product.
     """
     long = types.int64
-    signature = types.void(long, out, long, long, a, long, long, long, index, long, b, long, long, long)
+    signature = types.void(long, long, out, long, long, a, long, long, long, index, long, b, long, long, long)
     element = out.dtype
 
     def codegen(context, builder, sig, args):
-        outs, factors, indices, rows = (_pointer(context, builder, sig.args[k], args[k]) for k in (1, 4, 8, 10))
-        vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count = args
+        outs, factors, indices, rows = (_pointer(context, builder, sig.args[k], args[k]) for k in (2, 5, 9, 11))
+        group, vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count = args
         rest = [builder.gep(factors, [at]), a_k, a_g]
-        function = _tile_function(builder.module, "tile", element, [r.type for r in rest], _plain_factors)
+        function = _tile_function(
+            builder.module, "tile", element, {GROUP, DENSE_GROUP}, [r.type for r in rest], _plain_factors
+        )
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
-        builder.call(function, [vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest])
+        builder.call(function, [group, vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -220,9 +229,13 @@ def coded_tile(typingctx, vectors, out, o, o_row, codes, at, table, index, i, b,
         )
         vectors, _, o, o_row, _, at, _, _, i, _, p, b_row, count = args
         rest = [builder.gep(numbers, [at]), decoded]
-        function = _tile_function(builder.module, "coded_tile", element, [r.type for r in rest], _coded_factors)
+        function = _tile_function(
+            builder.module, "coded_tile", element, {GROUP}, [r.type for r in rest], _coded_factors
+        )
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
-        builder.call(function, [vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest])
+        builder.call(
+            function, [ir.IntType(64)(GROUP), vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest]
+        )
         return context.get_dummy_value()
 
     return signature, codegen
