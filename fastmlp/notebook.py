@@ -178,7 +178,7 @@ def Forwardprop(
     b2 = checks.array("biases_h_to_o", biases_h_to_o, shape=(len(w2), 1), axes="(n_classes, 1)")
     dtype = _result_dtype(x, w1, w2, b1, b2)
     with backend.Session() as kernels:
-        z1, a1, z2 = kernels.forward(_flat(dtype, w1, b1, w2, b2), (n, len(w1), len(w2)), *_operands(x, dtype))
+        z1, a1, z2 = kernels.forward(*checks.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
         a2 = np.empty_like(z2)
         kernels.softmax_columns(a2, z2)
     return a1, z1, a2, z2
@@ -277,17 +277,12 @@ def backward_prop(
     w2 = checks.array("W2", W2, shape=(len(z2), len(z1)), axes="(n_classes, n_hidden)")
     y = checks.array("Y", Y, shape=z2.shape, axes="(n_classes, m)")
     dtype = _result_dtype(x, z1, a1, z2, a2, w1, w2, y)
-    sizes = (n, len(z1), len(z2))
     delta = np.empty(z2.shape, dtype)
-    gradient, parameters = np.empty((2, sizes[1] * (n + 1) + sizes[2] * (sizes[1] + 1)), dtype)
-    parameters[w1.size + len(w1) : parameters.size - len(w2)] = w2.reshape(-1)
     with backend.Session() as kernels:
         kernels.output_delta(delta, *checks.contiguous(dtype, a2, y))
-        z1, a1 = checks.native(dtype, z1), checks.native(dtype, a1)
-        kernels.backward(gradient, parameters, sizes, *_operands(x, dtype), z1, a1, delta)
-    at = np.cumsum((w1.size, len(w1), w2.size))
-    dw1, db1, dw2, db2 = np.split(gradient, at)
-    return dw1.reshape(w1.shape), db1.reshape(-1, 1), dw2.reshape(w2.shape), db2.reshape(-1, 1)
+        z1, a1, (w2,) = checks.native(dtype, z1), checks.native(dtype, a1), checks.contiguous(dtype, w2)
+        gradients: Arrays4 = kernels.backward(n, w2, *_operands(x, dtype), z1, a1, delta)
+    return gradients
 
 
 def update_params(
@@ -364,7 +359,3 @@ def _result_dtype(x: Array | PackedMatrix, *others: Array) -> np.dtype[Any]:
 def _operands(x: Array | PackedMatrix, dtype: np.dtype[Any]) -> tuple[Any, Array | None]:
     """Return what kernels take: rows of samples in ``dtype``, or the packed form and its table."""
     return x.operands(dtype) if isinstance(x, PackedMatrix) else (checks.native(dtype, x).T, None)
-
-
-def _flat(dtype: np.dtype[Any], *parameters: Array) -> Array:
-    return np.concatenate([one.reshape(-1) for one in parameters]).astype(dtype, copy=False)

@@ -503,7 +503,10 @@ def update(out, w, dw, alpha, workers):
 # The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one.
 
 TILE = 240  # samples; a multiple of every GROUP: two or three such activations of 128 units fit a 512 KiB cache
-_FEW = 60  # samples up to which a step packs nothing
+_FEW = 120  # samples up to which a step packs nothing
+# Below this many multiply-adds of a forward pass one worker does everything: a launch beside the threads of BLAS, which
+# spin on after a product, may take milliseconds.
+_PARALLEL_WORK = 1 << 24
 _LEAF_STEP = 60  # leaves below a tile, so that a few hundred samples still make work for some cores
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
@@ -1076,49 +1079,60 @@ def _argmax(z, at, classes):
 
 
 @_body
+def _loss_row(row, logits, classes, labels, targets, j, w):
+    """Set ``row`` to the gradient by the logits of sample j, zeros behind it; return its loss, and whether it is right.
+
+    Both are slices as long as a row of them is in memory, ``classes`` or more.
+    """
+    vector.outline()
+    zero, one = logits.dtype.type(0), logits.dtype.type(1)
+    best = _argmax(logits, 0, classes)
+    shift = logits[best]
+    if shift - shift != 0:
+        shift = zero  # unshifted, NaN and infinity come out where the formula puts them
+    for c in range(len(row)):
+        row[c] = vector.exp(logits[c] - shift)
+    total = zero
+    for c in range(classes):
+        total += row[c]
+    log_total = math.log(total)
+    if len(labels) > 0:
+        label = labels[j]
+        nll = log_total - (logits[label] - shift)
+        hit = best == label
+        for c in range(classes):
+            row[c] = (row[c] / total - (one if c == label else zero)) * w
+    else:
+        nll, mass, largest = zero, zero, targets[j, 0]
+        for c in range(classes):
+            y = targets[j, c]
+            mass += y
+            if y != 0:
+                nll += y * (log_total - (logits[c] - shift))
+            if y > largest or y != y:
+                largest = y
+        hit = targets[j, best] == largest
+        for c in range(classes):
+            row[c] = (row[c] / total * mass - targets[j, c]) * w
+    for c in range(classes, len(row)):
+        row[c] = 0
+    return nll, hit
+
+
+@_body
 def _loss_rows(sums, leaf, d, at_d, z, first, length, x, p):
     """Set d to the gradient by the logits z, and add loss, weight of right answers and weight to the leaf's sums."""
     vector.outline()
     layer = p.layers[-1]
     classes, columns, ld = layer[_N_OUT], layer[_COLUMNS], layer[_LD]
-    zero, one = z.dtype.type(0), z.dtype.type(1)
     for s in range(length):
         j = x.order[first + s]
+        w = p.weight[j]
         logits = z[layer[_AT_Z] + s * ld : layer[_AT_Z] + s * ld + columns]
         row = d[at_d + s * ld : at_d + s * ld + columns]
-        best = _argmax(logits, 0, classes)
-        shift = logits[best]
-        if shift - shift != 0:
-            shift = zero  # unshifted, NaN and infinity come out where the formula puts them
-        for c in range(columns):
-            row[c] = vector.exp(logits[c] - shift)
-        total = zero
-        for c in range(classes):
-            total += row[c]
-        log_total = math.log(total)
-        w = p.weight[j]
-        if len(p.labels) > 0:
-            label = p.labels[j]
-            nll = log_total - (logits[label] - shift)
-            hit = best == label
-            for c in range(classes):
-                row[c] = (row[c] / total - (one if c == label else zero)) * w
-        else:
-            nll, mass, largest = zero, zero, p.targets[j, 0]
-            for c in range(classes):
-                y = p.targets[j, c]
-                mass += y
-                if y != 0:
-                    nll += y * (log_total - (logits[c] - shift))
-                if y > largest or y != y:
-                    largest = y
-            hit = p.targets[j, best] == largest
-            for c in range(classes):
-                row[c] = (row[c] / total * mass - p.targets[j, c]) * w
-        for c in range(classes, columns):
-            row[c] = 0
+        nll, hit = _loss_row(row, logits, classes, p.labels, p.targets, j, w)
         sums[leaf, 0] += nll * w
-        sums[leaf, 1] += w if hit else zero
+        sums[leaf, 1] += w if hit else w * 0
         sums[leaf, 2] += w
 
 
@@ -1499,6 +1513,26 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
 
 
 # ---- Few samples: nothing is packed, because one pass over the parameters takes as long as the step ----
+#
+# Outputs of a layer lie sample by sample, as the rows of x do. Then nothing needs to be transposed: forward, units are
+# inner products of two rows; backward, sums of rows. Workers share the samples in a first phase, and in a second one
+# the units, whose gradients sum over all samples; so bits do not depend on how many they are.
+
+
+@_body
+def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, count):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], r < rows, c < columns, k < count."""
+    vector.outline()
+    r = np.int64(0)
+    while r < rows:
+        height = vector.DOT_ROWS if rows - r >= vector.DOT_ROWS else 1
+        c = np.int64(0)
+        while c < columns:
+            width = vector.DOT_COLUMNS if columns - c >= vector.DOT_COLUMNS else 1
+            vector.dot_tile(height, width, out, o + r * o_row + c, o_row, a, at + r * a_row, a_row,
+                            b, p + c * b_row, b_row, count)  # fmt: skip
+            c += width
+        r += height
 
 
 @_body
@@ -1526,156 +1560,156 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
 
 
 @_body
-def _small_forward(activations, z, parameters, sizes, rows, width, identity):
-    """Leave in ``activations``, unit by sample, the input, the hidden layers and the logits; z gets the first layer."""
+def _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi):
+    """Set the outputs of every layer, hidden ones after their ReLU, for samples lo to below hi; z gets the first's."""
     vector.outline()
-    m, n = rows.shape
-    for s in range(m):
-        for k in range(n):
-            activations[k * width + s] = rows[s, k]
-    at = flat = np.int64(0)
+    m = len(x) // sizes[0]
+    a, at, o, flat = x, np.int64(0), np.int64(0), np.int64(0)
     for layer in range(len(sizes) - 1):
         n_in, n_out = sizes[layer], sizes[layer + 1]
-        after = at + n_in * width
-        for c in range(n_out):
-            bias = parameters[flat + n_out * n_in + c]
-            for s in range(width):
-                activations[after + c * width + s] = bias
-        _multiply(activations, after, width, parameters, flat, n_in, np.int64(1), activations, at, width,
-                  n_out, width, n_in, identity)  # fmt: skip
-        if layer == 0 and len(z) > 0:
-            for c in range(n_out):
-                for s in range(m):
-                    z[c, s] = activations[after + c * width + s]
-        if layer < len(sizes) - 2:
-            row = activations[after : after + n_out * width]
-            for k in range(len(row)):
-                row[k] = _relu(row[k])
-        at = after
-        flat += n_out * (n_in + 1)
-
-
-@_body
-def _small_backward(gradient, delta, activations, gates, parameters, sizes, m, width, total, identity):
-    """Set the mean gradient; ``delta`` (C, width) is that by the logits, ``gates`` decide as activations > 0."""
-    vector.outline()
-    # Divided here, where the elements are few, and not in the gradient, where it would take longer than the products.
-    for k in range(len(delta)):
-        delta[k] /= total
-    _zero(gradient, np.int64(0), len(gradient))
-    at, flat = np.int64(0), len(parameters)
-    for layer in range(len(sizes) - 2):
-        at += sizes[layer] * width
-    for layer in range(len(sizes) - 2, -1, -1):
-        n_in, n_out = sizes[layer], sizes[layer + 1]
-        flat -= n_out * (n_in + 1)
-        inputs = np.empty(m * n_in, gradient.dtype)
-        for s in range(m):
-            for k in range(n_in):
-                inputs[s * n_in + k] = activations[at + k * width + s]
-        zero, one = np.int64(0), np.int64(1)
-        _multiply(gradient, flat, n_in, delta, zero, width, one, inputs, zero, n_in, n_out, n_in, m, identity)
-        for c in range(n_out):
-            for s in range(m):
-                gradient[flat + n_out * n_in + c] += delta[c * width + s]
+        weights, at_w = first_weights, np.int64(0)
         if layer > 0:
-            below = np.zeros(n_in * width, gradient.dtype)
-            _multiply(below, zero, width, parameters, flat, one, n_in, delta, zero, width, n_in, width, n_out, identity)
-            _gate(below, zero, width, n_in, width, gates, at, width)
-            delta = below
-            at -= sizes[layer - 1] * width
+            weights, at_w = rest, flat
+            flat += n_out * n_in
+        bias = rest[flat : flat + n_out]
+        flat += n_out
+        for s in range(lo, hi):
+            row = outputs[o + s * n_out : o + (s + 1) * n_out]
+            for c in range(n_out):
+                row[c] = bias[c]
+        _inner_products(outputs, o + lo * n_out, n_out, a, at + lo * n_in, n_in, weights, at_w, n_in,
+                        hi - lo, n_out, n_in)  # fmt: skip
+        rows = outputs[o + lo * n_out : o + hi * n_out]
+        if layer == 0 and len(z) > 0:
+            _copy(z[lo * n_out : hi * n_out], rows)
+        if layer < len(sizes) - 2:
+            for k in range(len(rows)):
+                rows[k] = _relu(rows[k])
+        a, at = outputs, o
+        o += m * n_out
 
 
 @_body
-def _small_given(gradient, z, a, delta, activations, parameters, sizes, rows, width, identity):
-    """Set the mean gradient of a net of one hidden layer whose forward pass is given."""
+def _few_backward(deltas, gates, rest, sizes, m, identity, lo, hi):
+    """Set the gradients by what the hidden layers put out, from that by the logits, for samples lo to below hi."""
     vector.outline()
-    m, n = rows.shape
-    h, classes = len(a), len(delta)
-    gates, padded = np.zeros_like(activations), np.zeros(classes * width, gradient.dtype)
-    for s in range(m):
-        for k in range(n):
-            activations[k * width + s] = rows[s, k]
-        for c in range(h):
-            activations[(n + c) * width + s] = a[c, s]
-            gates[(n + c) * width + s] = z[c, s]
-        for c in range(classes):
-            padded[c * width + s] = delta[c, s]
-    total = gradient.dtype.type(m)
-    _small_backward(gradient, padded, activations, gates, parameters, sizes, m, width, total, identity)
+    o, flat = len(deltas), len(rest)
+    for layer in range(len(sizes) - 2, 0, -1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        d = o - m * n_out if layer == len(sizes) - 2 else o
+        o = d - m * n_in
+        flat -= n_out * (n_in + 1)
+        _zero(deltas, o + lo * n_in, (hi - lo) * n_in)
+        _multiply(deltas, o + lo * n_in, n_in, deltas, d + lo * n_out, n_out, np.int64(1), rest, flat, n_in,
+                  hi - lo, n_in, n_out, identity)  # fmt: skip
+        _gate(deltas, o + lo * n_in, n_in, hi - lo, n_in, gates, o + lo * n_in, n_in)
+
+
+@_body
+def _few_gradient(first_gradient, rest_gradient, outputs, deltas, sizes, x, identity, worker, workers):
+    """Set the gradient by the parameters of a worker's share of the units of each layer."""
+    vector.outline()
+    m = len(x) // sizes[0]
+    a, at, o, flat = x, np.int64(0), np.int64(0), np.int64(0)
+    for layer in range(len(sizes) - 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        gradient, at_g = first_gradient, np.int64(0)
+        if layer > 0:
+            gradient, at_g = rest_gradient, flat
+            flat += n_out * n_in
+        # Whole groups, so that a unit is summed in the same tile for any number of workers.
+        share = -(-n_out // (workers * vector.DENSE_GROUP)) * vector.DENSE_GROUP
+        lo, hi = min(worker * share, n_out), min((worker + 1) * share, n_out)
+        _zero(gradient, at_g + lo * n_in, (hi - lo) * n_in)
+        _multiply(gradient, at_g + lo * n_in, n_in, deltas, o + lo, np.int64(1), n_out, a, at, n_in,
+                  hi - lo, n_in, m, identity)  # fmt: skip
+        for c in range(lo, hi):
+            rest_gradient[flat + c] = 0
+        for s in range(m):
+            for c in range(lo, hi):
+                rest_gradient[flat + c] += deltas[o + s * n_out + c]
+        flat += n_out
+        a, at = outputs, o
+        o += m * n_out
+
+
+def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, z, first_weights, rest, sizes, x,
+            labels, targets, weight, identity, phase, worker, workers):  # fmt: skip
+    m, classes = len(x) // sizes[0], sizes[-1]
+    given = len(z) > 0 and len(deltas) > 0
+    if phase & 1:
+        share = -(-m // (workers * vector.PADDING * 2)) * vector.PADDING * 2
+        lo, hi = min(worker * share, m), min((worker + 1) * share, m)
+        if not given:
+            _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi)
+        if len(weight) > 0:
+            total = weight.dtype.type(0)
+            for s in range(m):
+                total += weight[s]
+            at = len(outputs) - m * classes
+            for s in range(lo, hi):
+                logits = outputs[at + s * classes : at + (s + 1) * classes]
+                row = deltas[at + s * classes : at + (s + 1) * classes]
+                # The mean is taken here, where the elements are few.
+                nll, hit = _loss_row(row, logits, classes, labels, targets, s, weight[s] / total)
+                losses[s, 0], losses[s, 1] = nll * weight[s], weight[s] if hit else weight[s] * 0
+        if len(deltas) > 0:
+            _few_backward(deltas, z if given else outputs, rest, sizes, m, identity, lo, hi)
+    if phase & 2 and len(deltas) > 0:
+        _few_gradient(first_gradient, rest_gradient, outputs, deltas, sizes, x, identity, worker, workers)
+
+
+@_kernel(outputs=6, body=_few_of)
+def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, z, first_weights, rest, sizes, x,
+         labels, targets, weight, identity, phase, workers):  # fmt: skip
+    """Do a pass over few samples: phase 1 forward and back to each layer's outputs, phase 2 to the parameters.
+
+    ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``first_gradient``
+    and ``first_weights`` (h n), the others behind in ``rest_gradient`` and ``rest``; losses (m, 2): loss and weight of
+    a right answer. What is empty is not asked for, or not given. With a weight, labels (m,) or targets (m, C) give the
+    gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one hidden layer in z and
+    ``outputs``; or there are no deltas, and z is set.
+    """
+    for worker in prange(workers):
+        vector.call(address, (outputs, deltas, first_gradient, rest_gradient, losses, z, first_weights, rest, sizes,
+                              x, labels, targets, weight, identity, phase, np.int64(worker), workers))  # fmt: skip
 
 
 @_serial
-def _small(gradient, sums, z, a, out, delta, parameters, sizes, rows, labels, targets, weight):
-    """Do a pass over few samples; what is empty is not asked for, or not given.
-
-    gradient (k,), z, a (h, m) and out (C, m) are set, sums (3,) too: of loss, weight of right answers, weight. With
-    ``delta`` (C, m), z and a are given instead, and the gradient is the mean. rows (m, n); labels (m,) or targets
-    (C, m); weight (m,).
-    """
-    lanes = vector.VECTOR_BYTES // parameters.itemsize
-    m, classes = len(rows), sizes[-1]
-    width = -(-m // lanes) * lanes
-    count = most = np.int64(0)
-    for size in sizes:
-        count += size * width
-        most = max(most, size)
-    identity = np.empty(max(most, width), np.int32)
-    for k in range(len(identity)):
-        identity[k] = k
-    activations = np.zeros(count, parameters.dtype)
-    if len(delta) > 0:
-        _small_given(gradient, z, a, delta, activations, parameters, sizes, rows, width, identity)
-        return
-    _small_forward(activations, z, parameters, sizes, rows, width, identity)
-    logits = activations[count - classes * width :]
-    if len(z) > 0:
-        for c in range(len(a)):
-            for s in range(m):
-                a[c, s] = _relu(z[c, s])
-    for c in range(len(out)):
-        for s in range(m):
-            out[c, s] = logits[c * width + s]
-    if len(gradient) > 0:
-        _small_loss(gradient, sums, activations, logits, parameters, sizes, labels, targets, weight, width, identity)
+def _decode_rows(out, codes, table):
+    for k in range(len(out)):
+        out[k] = table[codes[k]]
 
 
-@_body
-def _small_loss(gradient, sums, activations, logits, parameters, sizes, labels, targets, weight, width, identity):
-    """Set the sums, and the gradient by what `_small_forward` left."""
-    vector.outline()
-    m, classes = len(weight), sizes[-1]
-    # Samples beyond the last have weight 0, and no sum takes them in.
-    y, w = np.zeros((classes, width), parameters.dtype), np.zeros(width, parameters.dtype)
-    for s in range(m):
-        w[s] = weight[s]
-        if len(labels) > 0:
-            y[labels[s], s] = 1
-        else:
-            for c in range(classes):
-                y[c, s] = targets[c, s]
-    dz, loss, hit = np.empty((classes, width), parameters.dtype), np.empty_like(w), np.empty_like(w)
-    _softmax_cross_entropy_grad(dz, loss, hit, logits.reshape(classes, width), y, w, np.int64(0), width)
-    for s in range(m):
-        sums[0] += loss[s]
-        sums[1] += hit[s]
-        sums[2] += w[s]
-    _small_backward(gradient, dz.reshape(-1), activations, activations, parameters, sizes, m, width,
-                    parameters.dtype.type(sums[2]), identity)  # fmt: skip
+@functools.lru_cache(maxsize=64)
+def _few_plan(sizes: tuple[int, ...], m: int) -> tuple[Any, Any, int]:
+    """Return sizes as an array, the numbers 0, 1, 2, ..., and how many multiply-adds a forward pass takes."""
+    work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
+    return np.array(sizes), np.arange(max(*sizes, m), dtype=np.int32), work
 
 
-def _small_pass(parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, **given: Any) -> Any:
-    """Run `_small` with the arrays that are given, and return sums (3,)."""
-    dtype = parameters.dtype
-    rows = table[x] if x.dtype == np.uint8 and table is not None else x
-    sums, vector_, matrix = np.zeros(3), np.empty(0, dtype), np.empty((0, 0), dtype)
+def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, table: Any, **given: Any) -> Any:
+    """Run `_few` with the arrays that are given, and return the outputs of all layers."""
+    first_weights, rest = (_canonical(one, one.dtype) for one in parameters)
+    dtype, m = rest.dtype, len(x)
+    if x.dtype == dtype:
+        rows = _canonical(x, dtype).reshape(-1)
+    else:
+        rows = np.empty(x.size, dtype)
+        _decode_rows(rows, x.reshape(-1), np.asarray(table, dtype))
+    shape, identity, work = _few_plan(sizes, m)
+    none, matrix = np.empty(0, dtype), np.empty((0, 0), dtype)
+    outputs = given.pop("outputs", None)
     chosen = {
-        "gradient": vector_, "sums": sums, "z": matrix, "a": matrix, "out": matrix, "delta": matrix,
-        "parameters": _canonical(parameters, dtype), "sizes": np.array(sizes), "rows": _canonical(rows, dtype),
-        "labels": np.empty(0, np.int64), "targets": matrix, "weight": vector_,
+        "outputs": np.empty(m * sum(sizes[1:]), dtype) if outputs is None else outputs, "deltas": none,
+        "first_gradient": none, "rest_gradient": none, "losses": np.empty((0, 2), dtype), "z": none,
+        "first_weights": first_weights, "rest": rest, "sizes": shape, "x": rows,
+        "labels": np.empty(0, np.int64), "targets": matrix, "weight": none, "identity": identity,
     } | given  # fmt: skip
-    _small(*chosen.values())
-    return sums
+    workers = 1 if work < _PARALLEL_WORK else _usable_threads()
+    for phase in (3,) if workers == 1 else (1, 2):
+        _few.launch(workers, *chosen.values(), phase)
+    return chosen["outputs"]
 
 
 # ---- What the engine does for a network ----
@@ -1747,8 +1781,7 @@ def network_step(
     dtype = parameters.dtype
     weight = _canonical(weight, dtype)
     if isinstance(x, np.ndarray):
-        target = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y, dtype)}
-        return tuple(_small_pass(parameters, sizes, x, table, gradient=gradient, weight=weight, **target).tolist())
+        return _few_step(gradient, parameters, sizes, x, table, y, weight)
     problem, scratch_size = _problem(parameters, sizes, len(x.order))
     chosen = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
     problem = problem._replace(weight=weight, **chosen)
@@ -1761,48 +1794,74 @@ def network_step(
     return float(loss), float(hit), float(total)
 
 
-def backward(
-    gradient: Any, parameters: Any, sizes: tuple[int, int, int], x: Any, table: Any, z: Any, a: Any, delta: Any
-) -> None:
-    """Set ``gradient`` to the mean gradient of a net of one hidden layer whose forward pass is given.
+def _few_step(
+    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, y: Any, weight: Any
+) -> tuple[float, float, float]:
+    dtype, m, split = parameters.dtype, len(x), sizes[0] * sizes[1]
+    losses = np.empty((m, 2), dtype)
+    target = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
+    _few_pass(sizes, (parameters[:split], parameters[split:]), x, table, deltas=np.empty(m * sum(sizes[1:]), dtype),
+              first_gradient=gradient[:split], rest_gradient=gradient[split:], losses=losses, weight=weight,
+              **target)  # fmt: skip
+    loss, hit = np.add.reduce(losses, axis=0, dtype=np.float64).tolist()
+    return loss, hit, float(np.add.reduce(weight, dtype=np.float64))
 
-    parameters and gradient (k,) flat, of W1 no value is read; x rows (m, n) or packed; z, a (h, m); delta (C, m) the
-    gradient by the logits.
+
+def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the mean gradient by W1, b1, W2, b2 of a net of one hidden layer whose forward pass is given.
+
+    x rows (m, n) or packed; z, a (h, m); delta (C, m) the gradient by the logits.
     """
-    m = z.shape[1]
+    dtype, (classes, h), m = w2.dtype, w2.shape, z.shape[1]
+    sizes = (n, h, classes)
+    gradient = np.empty(h * (n + 1) + classes * (h + 1), dtype)
+    split = h * n
     if m <= _FEW:
-        few = {name: _canonical(one, parameters.dtype) for name, one in (("z", z), ("a", a), ("delta", delta))}
-        _small_pass(parameters, sizes, x, table, gradient=gradient, **few)
-        return
-    problem, scratch_size = _problem(parameters, sizes, m, first_layer=1)
-    x, rows = _input(x, table, parameters.dtype, sizes[0])
-    given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
-    z, a, targets = (_canonical(one, parameters.dtype) for one in given)
-    problem = problem._replace(z=z.reshape(-1), a=a.reshape(-1), targets=targets)
-    sums = np.zeros((-(-m // problem.leaf), 3))
-    grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
-    workers = 1 if gradient.size < _PARALLEL_SIZE else _usable_threads()
-    _unpack_gradient.launch(workers, gradient, grads, problem.layers, parameters.dtype.type(m))
+        deltas = np.empty(m * (h + classes), dtype)
+        np.divide(delta.T, dtype.type(m), out=deltas[m * h :].reshape(m, classes))
+        z, a = (_canonical(one.T, dtype).reshape(-1) for one in (z, a))
+        rest = np.concatenate((np.empty(h, dtype), w2.reshape(-1), np.empty(classes, dtype)))
+        _few_pass(sizes, (np.empty(0, dtype), rest), x, table, deltas=deltas, outputs=a, z=z,
+                  first_gradient=gradient[:split], rest_gradient=gradient[split:])  # fmt: skip
+    else:
+        parameters = np.empty_like(gradient)
+        parameters[split + h : -classes] = w2.reshape(-1)
+        problem, scratch_size = _problem(parameters, sizes, m, first_layer=1)
+        x, rows = _input(x, table, dtype, n)
+        given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
+        z, a, targets = (_canonical(one, dtype) for one in given)
+        problem = problem._replace(z=z.reshape(-1), a=a.reshape(-1), targets=targets)
+        sums = np.zeros((-(-m // problem.leaf), 3))
+        grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
+        workers = 1 if gradient.size < _PARALLEL_SIZE else _usable_threads()
+        _unpack_gradient.launch(workers, gradient, grads, problem.layers, dtype.type(m))
+    dw1, db1, dw2, db2 = np.split(gradient, (split, split + h, len(gradient) - classes))
+    return dw1.reshape(h, n), db1.reshape(h, 1), dw2.reshape(classes, h), db2.reshape(classes, 1)
 
 
-def forward(parameters: Any, sizes: tuple[int, int, int], x: Any, table: Any) -> tuple[Any, Any, Any]:
+def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any, table: Any) -> tuple[Any, Any, Any]:
     """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer; x rows (m, n) or packed."""
     m = len(x.order) if isinstance(x, Packed) else len(x)
+    dtype, (h, n), classes = w1.dtype, w1.shape, len(w2)
+    sizes = (n, h, classes)
+    rest = np.concatenate([one.reshape(-1) for one in (b1, w2, b2)])
     if m <= _FEW:
-        z, a = np.empty((2, sizes[1], m), parameters.dtype)
-        out = np.empty((sizes[2], m), parameters.dtype)
-        _small_pass(parameters, sizes, x, table, z=z, a=a, out=out)
-        return z, a, out
-    z, a = np.empty((2, m, sizes[1]), parameters.dtype)
-    out = np.empty((sizes[2], m), parameters.dtype)
-    _network_outputs(out, z, a, parameters, sizes, x, table, m)
+        z = np.empty(m * h, dtype)
+        outputs = _few_pass(sizes, (w1.reshape(-1), rest), x, table, z=z)
+        a, out = outputs[: m * h], outputs[m * h :].reshape(m, classes).T
+        return z.reshape(m, h).T, a.reshape(m, h).T, np.ascontiguousarray(out)
+    z, a = np.empty((2, m, h), dtype)
+    out = np.empty((classes, m), dtype)
+    _network_outputs(out, z, a, np.concatenate((w1.reshape(-1), rest)), sizes, x, table, m)
     return z.T, a.T, out
 
 
 def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any) -> None:
     """Set ``out`` (C, m) to the logits, samples in the caller's order."""
     if isinstance(x, np.ndarray):
-        _small_pass(parameters, sizes, x, table, out=out)
+        split = sizes[0] * sizes[1]
+        outputs = _few_pass(sizes, (parameters[:split], parameters[split:]), x, table)
+        out[:] = outputs[len(outputs) - out.size :].reshape(-1, sizes[-1]).T
         return
     none = np.empty((0, 0), parameters.dtype)
     _network_outputs(out, none, none, parameters, sizes, x, table, len(x.order))

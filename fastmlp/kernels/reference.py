@@ -142,46 +142,35 @@ def network_logits(out: Array, parameters: Array, sizes: tuple[int, ...], x: Arr
         _, _, out[:, chunk] = _forward(layers, _decode(x[chunk], table).T)
 
 
-def forward(
-    parameters: Array, sizes: tuple[int, int, int], x: Array, table: Array | None
-) -> tuple[Array, Array, Array]:
+def forward(w1: Array, b1: Array, w2: Array, b2: Array, x: Array, table: Array | None) -> tuple[Array, Array, Array]:
     """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer.
 
-    parameters (k,) flat; x rows (m, n), plain or, where there is a ``table``, packed.
+    x rows (m, n), plain or, where there is a ``table``, packed.
     """
-    (weight1, bias1), (weight2, bias2) = _layers(parameters, sizes)
-    z = np.empty((sizes[1], len(x)), parameters.dtype)
+    z = np.empty((len(w1), len(x)), w1.dtype)
     for chunk in _chunks(x):
-        z[:, chunk] = weight1 @ _decode(x[chunk], table).T
+        z[:, chunk] = w1 @ _decode(x[chunk], table).T
     a, mask = np.empty_like(z), np.empty(z.shape, np.bool_)
-    relu_mask(z, a, mask, bias1)
-    return z, a, weight2 @ a + bias2
+    relu_mask(z, a, mask, b1)
+    return z, a, w2 @ a + b2
 
 
 def backward(
-    gradient: Array,
-    parameters: Array,
-    sizes: tuple[int, int, int],
-    x: Array,
-    table: Array | None,
-    z: Array,
-    a: Array,
-    delta: Array,
-) -> None:
-    """Set ``gradient`` to the mean gradient of a net of one hidden layer whose forward pass is given.
+    n: int, w2: Array, x: Array, table: Array | None, z: Array, a: Array, delta: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Return the mean gradient by W1, b1, W2, b2 of a net of one hidden layer whose forward pass is given.
 
-    parameters and gradient (k,) flat, of W1 no value is read; x as in `forward`; z, a (h, m); delta (C, m) the gradient
-    by the logits.
+    x (m, n) as in `forward`; z, a (h, m); delta (C, m) the gradient by the logits.
     """
-    (dweight1, dbias1), (dweight2, dbias2) = _layers(gradient, sizes)
-    np.matmul(delta, a.T, out=dweight2)
-    bias_sum(dbias2, delta)
-    dz = (_layers(parameters, sizes)[1][0].T @ delta) * (z > 0)
-    dweight1.fill(0)
+    m = delta.dtype.type(len(x))
+    dz = (w2.T @ delta) * (z > 0)
+    dw1 = np.zeros((len(z), n), delta.dtype)
     for chunk in _chunks(x):
-        dweight1 += dz[:, chunk] @ _decode(x[chunk], table)
-    bias_sum(dbias1, dz)
-    np.divide(gradient, gradient.dtype.type(len(x)), out=gradient)
+        dw1 += dz[:, chunk] @ _decode(x[chunk], table)
+    db1, db2 = np.empty((len(z), 1), delta.dtype), np.empty((len(delta), 1), delta.dtype)
+    bias_sum(db1, dz)
+    bias_sum(db2, delta)
+    return dw1 / m, db1 / m, delta @ a.T / m, db2 / m
 
 
 def _chunks(x: Array) -> list[slice]:

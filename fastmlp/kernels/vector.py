@@ -3,7 +3,7 @@
 Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to GROUP rows of up to PANEL vectors, in two
 forms: `tile` takes its factors as they are, `coded_tile` through a table. `list_nonzero` makes the lists that it runs
-over.
+over. Where both factors lie along the sum, `dot_tile` takes inner products.
 
 Everything that depends on the machine is decided here, once, from the features of Numba's target, which need not be
 those of the host. A vector that the target does not have is legal IR all the same: LLVM splits it.
@@ -42,6 +42,9 @@ elif _IS_ARM:
     VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 16, 4, 4, 25_600
 else:
     VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 16, 2, 4, 25_600
+
+# Rows and columns of the tile of inner products, whose sums too must fit the registers.
+DOT_ROWS, DOT_COLUMNS = (4, 4) if VECTOR_BYTES == 64 or _IS_ARM else (2, 4)
 
 # Rows are padded to a multiple of this, so that a register tile may take whole groups of either kind.
 PADDING = math.lcm(GROUP, DENSE_GROUP)
@@ -165,28 +168,27 @@ def _coded_factors(builder, group, k, codes, table):
     return [builder.load(builder.gep(table, [builder.zext(number, i64)])) for number in numbers]
 
 
-def _tile_function(module, name, element, groups, rest, load_factors):
-    """Return the function of the register tile, one branch for each of ``groups`` and each number of vectors.
+def _branching_function(module, name, arguments, shapes, emit, *options):
+    """Return a function that does ``emit(builder, arguments[2:], *shape, *options)`` for the shape in its first two.
 
-    A function of its own, never inlined: the step calls it from many places, and compiling each width in each of them
+    A function of its own, never inlined: the step calls it from many places, and compiling each shape in each of them
     took a minute.
     """
     i64 = ir.IntType(64)
-    scalar, index = _vector_type(element)[0].element.as_pointer(), ir.IntType(32).as_pointer()
-    signature = ir.FunctionType(ir.VoidType(), [i64, i64, scalar, i64, index, scalar, i64, i64, *rest])
-    function = cgutils.get_or_insert_function(module, signature, f"fastmlp_{name}_{element}")
+    signature = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(module, signature, name)
     if function.is_declaration:
         function.linkage = "linkonce_odr"
         function.attributes.add("noinline")
         builder = ir.IRBuilder(function.append_basic_block("entry"))
-        group, vectors, *arguments = function.args
+        first, second, *rest = function.args
         impossible = function.append_basic_block("impossible")
-        branch = builder.switch(builder.add(builder.mul(group, i64(PANEL + 1)), vectors), impossible)
+        branch = builder.switch(builder.add(builder.shl(first, i64(8)), second), impossible)
         ir.IRBuilder(impossible).unreachable()
-        for rows, count in itertools.product(sorted(groups), range(1, PANEL + 1)):
-            block = function.append_basic_block(f"rows_{rows}_vectors_{count}")
-            branch.add_case(i64(rows * (PANEL + 1) + count), block)
-            _tile_body(ir.IRBuilder(block), arguments, rows, count, element, load_factors)
+        for shape in sorted(shapes):
+            block = function.append_basic_block("shape_{}_{}".format(*shape))
+            branch.add_case(i64((shape[0] << 8) + shape[1]), block)
+            emit(ir.IRBuilder(block), rest, *shape, *options)
     return function
 
 
@@ -205,12 +207,13 @@ def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b,
     def codegen(context, builder, sig, args):
         outs, factors, indices, rows = (_pointer(context, builder, sig.args[k], args[k]) for k in (2, 5, 9, 11))
         group, vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count = args
-        rest = [builder.gep(factors, [at]), a_k, a_g]
-        function = _tile_function(
-            builder.module, "tile", element, {GROUP, DENSE_GROUP}, [r.type for r in rest], _plain_factors
-        )
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
-        builder.call(function, [group, vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest])
+        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, builder.gep(factors, [at]), a_k, a_g]
+        shapes = itertools.product({GROUP, DENSE_GROUP}, range(1, PANEL + 1))
+        name = f"fastmlp_tile_{element}"
+        builder.call(
+            _branching_function(builder.module, name, arguments, shapes, _tile_body, element, _plain_factors), arguments
+        )
         return context.get_dummy_value()
 
     return signature, codegen
@@ -228,14 +231,82 @@ def coded_tile(typingctx, vectors, out, o, o_row, codes, at, table, index, i, b,
             _pointer(context, builder, sig.args[k], args[k]) for k in (1, 4, 6, 7, 9)
         )
         vectors, _, o, o_row, _, at, _, _, i, _, p, b_row, count = args
-        rest = [builder.gep(numbers, [at]), decoded]
-        function = _tile_function(
-            builder.module, "coded_tile", element, {GROUP}, [r.type for r in rest], _coded_factors
-        )
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
+        group = ir.IntType(64)(GROUP)
+        coded = [builder.gep(numbers, [at]), decoded]
+        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, *coded]
+        shapes = [(GROUP, count) for count in range(1, PANEL + 1)]
+        name = f"fastmlp_coded_tile_{element}"
         builder.call(
-            function, [ir.IntType(64)(GROUP), vectors, begin[0], o_row, begin[1], begin[2], b_row, count, *rest]
+            _branching_function(builder.module, name, arguments, shapes, _tile_body, element, _coded_factors), arguments
         )
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _dot_body(builder, arguments, rows, columns, element):
+    """Emit the tile of ``rows`` x ``columns`` inner products, and return from the function."""
+    vector, lanes = _vector_type(element)
+    out, o_row, a, a_row, b, b_row, count = arguments
+    i64, i32 = ir.IntType(64), ir.IntType(32)
+    cells = [(r, c) for r in range(rows) for c in range(columns)]
+
+    def starts(base, row, number):
+        return [builder.gep(base, [builder.mul(row, i64(one))]) for one in range(number)]
+
+    at_a, at_b = starts(a, a_row, rows), starts(b, b_row, columns)
+
+    def grow_vectors(k, sums):
+        offset = builder.mul(k, i64(lanes))
+        of_a, of_b = (
+            [_load(builder, builder.gep(at, [offset]), vector, element) for at in some] for some in (at_a, at_b)
+        )
+        return [_multiply_add(builder, of_a[r], of_b[c], total) for (r, c), total in zip(cells, sums, strict=True)]
+
+    def grow(k, sums):
+        of_a, of_b = ([builder.load(builder.gep(at, [k])) for at in some] for some in (at_a, at_b))
+        products = [builder.fmul(of_a[r], of_b[c]) for r, c in cells]
+        return [builder.fadd(product, total) for product, total in zip(products, sums, strict=True)]
+
+    def sum_lanes(total):
+        for half in (lanes >> n for n in range(1, lanes.bit_length())):
+            mask = ir.Constant(ir.VectorType(i32, lanes), [(one + half) % lanes for one in range(lanes)])
+            total = builder.fadd(total, builder.shuffle_vector(total, total, mask))
+        return builder.extract_element(total, i32(0))
+
+    zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
+    at_once = -(-_CHAINS // len(cells))
+    whole = builder.sdiv(count, i64(lanes))
+    k, sums = _sum_entries(builder, i64(0), whole, [zeros] * at_once, at_once, grow_vectors)
+    if at_once > 1:
+        _, sums[:1] = _sum_entries(builder, k, whole, sums[:1], 1, grow_vectors)
+    totals = [sum_lanes(functools.reduce(builder.fadd, parts)) for parts in zip(*sums, strict=True)]
+    _, [totals] = _sum_entries(builder, builder.mul(whole, i64(lanes)), count, [totals], 1, grow)
+    for (r, c), total in zip(cells, totals, strict=True):
+        pointer = builder.gep(out, [builder.add(builder.mul(o_row, i64(r)), i64(c))])
+        builder.store(builder.fadd(builder.load(pointer), total), pointer)
+    builder.ret_void()
+
+
+@intrinsic
+def dot_tile(typingctx, rows, columns, out, o, o_row, a, at, a_row, b, p, b_row, count):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], k < count, r < rows, c < columns.
+
+    rows is 1 or DOT_ROWS, columns is 1 or DOT_COLUMNS; the arrays are as those of `tile`.
+    """
+    long = types.int64
+    signature = types.void(long, long, out, long, long, a, long, long, b, long, long, long)
+    element = out.dtype
+
+    def codegen(context, builder, sig, args):
+        outs, left, right = (_pointer(context, builder, sig.args[k], args[k]) for k in (2, 5, 8))
+        rows, columns, _, o, o_row, _, at, a_row, _, p, b_row, count = args
+        begin = [builder.gep(base, [first]) for base, first in ((outs, o), (left, at), (right, p))]
+        arguments = [rows, columns, begin[0], o_row, begin[1], a_row, begin[2], b_row, count]
+        shapes = list(itertools.product({1, DOT_ROWS}, {1, DOT_COLUMNS}))
+        function = _branching_function(builder.module, f"fastmlp_dot_{element}", arguments, shapes, _dot_body, element)
+        builder.call(function, arguments)
         return context.get_dummy_value()
 
     return signature, codegen
