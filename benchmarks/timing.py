@@ -3,8 +3,19 @@
 import statistics
 import time
 
-# After a call the idle threads of OpenBLAS and of libgomp spin for a while and would take a core from the other side.
-_PAUSE = 0.1
+
+def settle(most=1.0):
+    """Wait until no thread of this process runs, ``most`` seconds at most.
+
+    After a call the idle threads of OpenBLAS spin on for 0.1 s, those of libgomp for a few ms; they would take a core
+    from the other side.
+    """
+    end = time.perf_counter() + most
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(0.01)
+        if time.process_time() - before < 0.002:
+            return
 
 
 def seconds(function, repeats=1):
@@ -17,6 +28,7 @@ def seconds(function, repeats=1):
 
 def repeats_for(function, at_least=0.02):
     """Return how many calls in a row take about ``at_least`` seconds; the first call here warms up."""
+    settle()
     function()
     return max(1, round(at_least / max(seconds(function), 1e-7)))
 
@@ -28,7 +40,7 @@ def ratio(baseline, ours, rounds=7):
     for _ in range(rounds):
         taken = []
         for function, repeats in zip((baseline, ours), times, strict=True):
-            time.sleep(_PAUSE)
+            settle()
             taken.append(seconds(function, repeats))
         ratios.append(taken[0] / taken[1])
     return statistics.median(ratios)

@@ -1,5 +1,6 @@
 """Packing the input: X, turned once per training into the form that the kernels read fastest."""
 
+import functools
 import math
 from typing import Any, TypeAlias
 
@@ -94,7 +95,7 @@ class PackedMatrix:
         if current != self._backend:
             got, expected = f"a matrix packed for the {self._backend} backend", f"one packed for {current}"
             raise ValueError(checks.message("X", got, expected, "pack it again under the backend that computes"))
-        return self._payload, scaled(np.arange(256, dtype=dtype), self._scale)
+        return self._payload, _table(dtype, self._scale)
 
 
 def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> PackedMatrix:
@@ -137,6 +138,14 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
         matrix = checks.native(wanted or checks.result_dtype(matrix), matrix)
         return PackedMatrix(scaled(matrix, factor), 1.0)
     return PackedMatrix(matrix, factor)
+
+
+@functools.lru_cache(maxsize=64)
+def _table(dtype: np.dtype[Any], scale: float) -> Array:
+    """Return what each uint8 stands for."""
+    table = scaled(np.arange(256, dtype=dtype), scale)
+    table.flags.writeable = False
+    return table
 
 
 def scaled(values: Array, scale: float) -> Array:

@@ -51,6 +51,9 @@ _ALIGNMENT = 64
 # Columns whose exponentials are taken together: three such rows of sums lie in the first-level cache.
 _COLUMN_BLOCK = 256
 
+# Samples whose losses are computed together, class by class.
+_LOSS_BLOCK = 64
+
 # bias_sum adds blocks of this many elements, then the blocks' sums: the error grows like m / block, not like m.
 _SUM_BLOCK = 512
 
@@ -365,31 +368,89 @@ def softmax_columns(out, z, workers):
 
 
 @_body
+def _loss_buffers(z, width):
+    """Return seven arrays for `_loss_columns`: not rows of one, of which LLVM does not see that they are apart."""
+    kind = z.dtype
+    return (np.empty(width, kind), np.empty(width, kind), np.empty(width, kind), np.empty(width, kind),
+            np.empty(width, kind), np.empty(width, kind), np.empty(width, np.int64))  # fmt: skip
+
+
+@_body
+def _loss_columns(dz, loss, hit, buffers, z, labels, y, weight, first, width):
+    """Do `softmax_cross_entropy_grad` for ``width`` columns, one-hot targets as ``labels`` (m,) if there are any.
+
+    Row by row, so that the loops become vectors.
+    """
+    vector.outline()
+    shift, total, lost, log_total, scale, largest, best = buffers
+    classes = z.shape[0]
+    w, cost, right = weight[first : first + width], loss[first : first + width], hit[first : first + width]
+    _exp_columns(dz, shift, total, lost, z, first, width)
+    row = z[0, first : first + width]
+    for j in range(width):
+        log_total[j] = vector.log(total[j])
+        scale[j] = w[j] / total[j]
+    for j in range(width):
+        largest[j], best[j] = row[j], 0
+    for i in range(1, classes):
+        row = z[i, first : first + width]
+        for j in range(width):
+            # The first of several largest, or the first NaN: as np.argmax.
+            taken = (row[j] > largest[j]) | ((row[j] != row[j]) & (largest[j] == largest[j]))
+            largest[j] = row[j] if taken else largest[j]
+            best[j] = i if taken else best[j]
+    if len(labels) > 0:
+        _loss_of_labels(dz, cost, right, buffers, z, labels, w, first, width)
+    else:
+        _loss_of_targets(dz, cost, right, buffers, z, y, w, first, width)
+
+
+@_body
+def _loss_of_labels(dz, cost, right, buffers, z, labels, w, first, width):
+    vector.outline()
+    shift, _, _, log_total, scale, _, best = buffers
+    for i in range(z.shape[0]):
+        to = dz[i, first : first + width]
+        for j in range(width):
+            to[j] *= scale[j]
+    for j in range(width):
+        label = labels[first + j]
+        cost[j] = (log_total[j] - (z[label, first + j] - shift[j])) * w[j]
+        right[j] = w[j] if best[j] == label else w[j] * 0
+        dz[label, first + j] -= w[j]
+
+
+@_body
+def _loss_of_targets(dz, cost, right, buffers, z, y, w, first, width):
+    vector.outline()
+    shift, mass, _, log_total, scale, largest, best = buffers
+    zero = z.dtype.type(0)
+    target = y[0, first : first + width]
+    for j in range(width):
+        mass[j], cost[j], largest[j] = zero, zero, target[j]
+    for i in range(z.shape[0]):
+        row, target = z[i, first : first + width], y[i, first : first + width]
+        for j in range(width):
+            term = target[j] * (log_total[j] - (row[j] - shift[j]))
+            cost[j] += term if target[j] != 0 else zero
+        for j in range(width):
+            mass[j] += target[j]
+            largest[j] = target[j] if (target[j] > largest[j]) | (target[j] != target[j]) else largest[j]
+    for j in range(width):
+        cost[j] *= w[j]
+        right[j] = w[j] if y[best[j], first + j] == largest[j] else zero
+        scale[j] *= mass[j]
+    for i in range(z.shape[0]):
+        to, target = dz[i, first : first + width], y[i, first : first + width]
+        for j in range(width):
+            to[j] = to[j] * scale[j] - target[j] * w[j]
+
+
+@_body
 def _softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, lo, hi):
-    # Not rows of one array, of which LLVM does not see that they are apart.
-    shift, total, lost = (
-        np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype)
-    )  # fmt: skip
+    buffers, none = _loss_buffers(z, _COLUMN_BLOCK), np.empty(0, np.int64)
     for first in range(lo, hi, _COLUMN_BLOCK):
-        width = min(_COLUMN_BLOCK, hi - first)
-        _exp_columns(dz, shift, total, lost, z, first, width)
-        for j in range(first, first + width):
-            log_total = math.log(total[j - first])
-            mass = nll = z.dtype.type(0)
-            best = 0
-            largest = y[0, j]
-            for i in range(z.shape[0]):
-                mass += y[i, j]
-                if y[i, j] != 0:
-                    nll += y[i, j] * (log_total - (z[i, j] - shift[j - first]))
-                if z[i, j] > z[best, j] or (z[i, j] != z[i, j] and z[best, j] == z[best, j]):
-                    best = i
-                if y[i, j] > largest or y[i, j] != y[i, j]:
-                    largest = y[i, j]
-            for i in range(z.shape[0]):
-                dz[i, j] = (dz[i, j] / total[j - first] * mass - y[i, j]) * weight[j]
-            loss[j] = nll * weight[j]
-            hit[j] = weight[j] if y[best, j] == largest else z.dtype.type(0)
+        _loss_columns(dz, loss, hit, buffers, z, none, y, weight, first, min(_COLUMN_BLOCK, hi - first))
 
 
 @_kernel(outputs=3)
@@ -503,10 +564,11 @@ def update(out, w, dw, alpha, workers):
 # The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one.
 
 TILE = 240  # samples; a multiple of every GROUP: two or three such activations of 128 units fit a 512 KiB cache
-_FEW = 120  # samples up to which a step packs nothing
+_FEW = 120  # samples up to which a step packs nothing,
+_FEW_DENSE = 2000  # and as many where there are no zeros to be skipped
 # Below this many multiply-adds of a forward pass one worker does everything: a launch beside the threads of BLAS, which
 # spin on after a product, may take milliseconds.
-_PARALLEL_WORK = 1 << 24
+_PARALLEL_WORK = 1 << 22
 _LEAF_STEP = 60  # leaves below a tile, so that a few hundred samples still make work for some cores
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
@@ -980,6 +1042,12 @@ def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int) -> Lists:
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _no_lists(workers: int, dtype: Any) -> Lists:
+    """Return what takes the place of lists where none are made."""
+    return _lists(workers, 1, 1, dtype, 1)
+
+
 @_body
 def _local(lists, worker, x):
     """Return a worker's lists as a packed matrix of one tile."""
@@ -1068,72 +1136,51 @@ def _forward_hidden(scratch, length, p):
 
 
 @_body
-def _argmax(z, at, classes):
-    """Return the index of the largest element, the first of several, or of the first NaN: as np.argmax."""
-    best, largest = 0, z[at]
-    for c in range(1, classes):
-        one = z[at + c]
-        if one > largest or (one != one and largest == largest):
-            best, largest = c, one
-    return best
+def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, targets, weight, order, first, length):
+    """Set d to the gradient by the logits z of samples order[first:], rows of ``ld``, and loss and hit, by row, too.
 
-
-@_body
-def _loss_row(row, logits, classes, labels, targets, j, w):
-    """Set ``row`` to the gradient by the logits of sample j, zeros behind it; return its loss, and whether it is right.
-
-    Both are slices as long as a row of them is in memory, ``classes`` or more.
+    ``labels`` (m,) or ``targets`` (m, C), ``weight`` (m,); zeros fill the columns from ``classes`` on.
     """
     vector.outline()
-    zero, one = logits.dtype.type(0), logits.dtype.type(1)
-    best = _argmax(logits, 0, classes)
-    shift = logits[best]
-    if shift - shift != 0:
-        shift = zero  # unshifted, NaN and infinity come out where the formula puts them
-    for c in range(len(row)):
-        row[c] = vector.exp(logits[c] - shift)
-    total = zero
-    for c in range(classes):
-        total += row[c]
-    log_total = math.log(total)
-    if len(labels) > 0:
-        label = labels[j]
-        nll = log_total - (logits[label] - shift)
-        hit = best == label
-        for c in range(classes):
-            row[c] = (row[c] / total - (one if c == label else zero)) * w
-    else:
-        nll, mass, largest = zero, zero, targets[j, 0]
-        for c in range(classes):
-            y = targets[j, c]
-            mass += y
-            if y != 0:
-                nll += y * (log_total - (logits[c] - shift))
-            if y > largest or y != y:
-                largest = y
-        hit = targets[j, best] == largest
-        for c in range(classes):
-            row[c] = (row[c] / total * mass - targets[j, c]) * w
-    for c in range(classes, len(row)):
-        row[c] = 0
-    return nll, hit
+    block = min(_LOSS_BLOCK, length)
+    buffers = _loss_buffers(z, block)
+    logits, gradient = np.empty((classes, block), z.dtype), np.empty((classes, block), z.dtype)
+    some_labels, w = np.empty(block if len(labels) > 0 else 0, np.int64), np.empty(block, z.dtype)
+    y = np.empty((classes, 0 if len(labels) > 0 else block), z.dtype)
+    for begin in range(0, length, block):
+        width = min(block, length - begin)
+        for s in range(width):
+            j = order[first + begin + s]
+            w[s] = weight[j]
+            if len(labels) > 0:
+                some_labels[s] = labels[j]
+            else:
+                for c in range(classes):
+                    y[c, s] = targets[j, c]
+            row = z[at_z + (begin + s) * ld : at_z + (begin + s) * ld + classes]
+            for c in range(classes):
+                logits[c, s] = row[c]
+        _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, some_labels, y, w, np.int64(0), width)
+        for s in range(width):
+            row = d[at_d + (begin + s) * ld : at_d + (begin + s) * ld + columns]
+            for c in range(classes):
+                row[c] = gradient[c, s]
+            for c in range(classes, columns):
+                row[c] = 0
 
 
 @_body
-def _loss_rows(sums, leaf, d, at_d, z, first, length, x, p):
+def _leaf_loss(sums, leaf, d, at_d, z, first, length, x, p):
     """Set d to the gradient by the logits z, and add loss, weight of right answers and weight to the leaf's sums."""
     vector.outline()
     layer = p.layers[-1]
-    classes, columns, ld = layer[_N_OUT], layer[_COLUMNS], layer[_LD]
+    loss, hit = np.empty(length, z.dtype), np.empty(length, z.dtype)
+    _loss_rows(loss, hit, d, at_d, z, layer[_AT_Z], layer[_LD], layer[_COLUMNS], layer[_N_OUT],
+               p.labels, p.targets, p.weight, x.order, first, length)  # fmt: skip
     for s in range(length):
-        j = x.order[first + s]
-        w = p.weight[j]
-        logits = z[layer[_AT_Z] + s * ld : layer[_AT_Z] + s * ld + columns]
-        row = d[at_d + s * ld : at_d + s * ld + columns]
-        nll, hit = _loss_row(row, logits, classes, p.labels, p.targets, j, w)
-        sums[leaf, 0] += nll * w
-        sums[leaf, 1] += w if hit else w * 0
-        sums[leaf, 2] += w
+        sums[leaf, 0] += loss[s]
+        sums[leaf, 1] += hit[s]
+        sums[leaf, 2] += p.weight[x.order[first + s]]
 
 
 @_body
@@ -1182,7 +1229,7 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
         else:
             _forward(scratch, first, length, lists, worker, x, p)
             _forward_hidden(scratch, length, p)
-            _loss_rows(sums, leaf, scratch, d, scratch, first, length, x, p)
+            _leaf_loss(sums, leaf, scratch, d, scratch, first, length, x, p)
         for layer in range(last, -1, -1):
             ld, at_b = layers[layer, _LD], layers[layer, _AT_B]
             n_in, n_out = layers[layer, _N_IN], layers[layer, _N_OUT]
@@ -1437,7 +1484,7 @@ def pack(matrix: Any) -> Any:
     """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`; of few samples, rows."""
     n, m = matrix.shape
     if m <= _FEW:
-        return np.array(matrix.T, order="C")
+        return _rows(matrix)
     rows, dtype = matrix.T, matrix.dtype
     group, leaf = vector.GROUP, _leaf_size(m)
     tile = min(leaf, TILE)
@@ -1457,6 +1504,8 @@ def pack(matrix: Any) -> Any:
     per_tile = np.add.reduceat(forward, np.arange(0, groups, tile // group) * parts)
     groups_per_tile = np.bincount(np.arange(groups) // (tile // group))
     dense = (per_tile > _DENSE_SHARE * n * groups_per_tile) & (dtype != np.uint8)
+    if m <= _FEW_DENSE and dense.all():
+        return _rows(matrix)
     forward.reshape(groups, parts)[np.repeat(dense, tile // group)[:groups]] = 0
     backward.reshape(tiles, feature_groups)[dense] = 0
     forward_value, backward_value = (_aligned(int(one.sum()) * group, dtype) for one in (forward, backward))
@@ -1479,6 +1528,13 @@ def pack(matrix: Any) -> Any:
     if dtype == np.uint8:
         return packed._replace(forward_code=forward_value, backward_code=backward_value, coded=True)
     return packed._replace(forward_value=forward_value, backward_value=backward_value)
+
+
+def _rows(matrix: Any) -> Any:
+    """Return the samples of ``matrix`` (n, m) as rows, a copy that begins on a cache line."""
+    rows = _aligned(matrix.size, matrix.dtype).reshape(matrix.shape[::-1])
+    rows[:] = matrix.T
+    return rows
 
 
 def unpack(x: Any, n: int, table: Any) -> Any:
@@ -1516,47 +1572,70 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
 #
 # Outputs of a layer lie sample by sample, as the rows of x do. Then nothing needs to be transposed: forward, units are
 # inner products of two rows; backward, sums of rows. Workers share the samples in a first phase, and in a second one
-# the units, whose gradients sum over all samples; so bits do not depend on how many they are.
+# the inputs of a layer, whose gradients sum over all samples; so bits do not depend on how many they are.
 
 
 @_body
 def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, count):
     """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], r < rows, c < columns, k < count."""
     vector.outline()
-    r = np.int64(0)
-    while r < rows:
-        height = vector.DOT_ROWS if rows - r >= vector.DOT_ROWS else 1
-        c = np.int64(0)
-        while c < columns:
-            width = vector.DOT_COLUMNS if columns - c >= vector.DOT_COLUMNS else 1
-            vector.dot_tile(height, width, out, o + r * o_row + c, o_row, a, at + r * a_row, a_row,
-                            b, p + c * b_row, b_row, count)  # fmt: skip
-            c += width
-        r += height
+    # As many rows of b at a time as the cache holds for all rows of a.
+    block = vector.DOT_COLUMNS * max(1, vector.CACHE_BYTES // (vector.DOT_COLUMNS * count * out.itemsize))
+    for first in range(0, columns, block):
+        r = np.int64(0)
+        while r < rows:
+            height = vector.DOT_ROWS if rows - r >= vector.DOT_ROWS else 1
+            c, stop = np.int64(first), min(first + block, columns)
+            while c < stop:
+                width = vector.DOT_COLUMNS if stop - c >= vector.DOT_COLUMNS else 1
+                vector.dot_tile(height, width, out, o + r * o_row + c, o_row, a, at + r * a_row, a_row,
+                                b, p + c * b_row, b_row, count)  # fmt: skip
+                c += width
+            r += height
 
 
 @_body
-def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity):
-    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + k b_row + c], r < rows, c < columns, k < count."""
+def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, worker, workers):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + k b_row + c], r < rows, c < columns, k < count.
+
+    Workers share the columns, in whole panels: every sum is made in the same way for any number of them.
+    """
     vector.outline()
     group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // out.itemsize
     tiled_rows, tiled_columns = rows // group * group, columns // lanes * lanes
-    first = 0
+    panels = max(1, -(-tiled_columns // (vector.PANEL * lanes)))
+    first = panel = begin = stop = np.int64(0)
     while first < tiled_columns:
         width = _width(tiled_columns, first, lanes)
-        for r in range(0, tiled_rows, group):
-            vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
-                  identity, 0, b, p + first, b_row, count)  # fmt: skip
+        owner = panel * workers // panels
+        if owner < worker:
+            begin = first + width
+        if owner == worker:
+            stop = first + width
+            for r in range(0, tiled_rows, group):
+                vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
+                      identity, 0, b, p + first, b_row, count)  # fmt: skip
         first += width
-    for r in range(rows):
-        begin = tiled_columns if r < tiled_rows else np.int64(0)
-        if begin < columns:
-            to = out[o + r * o_row + begin : o + r * o_row + columns]
-            for k in range(count):
-                factor = a[at + r * a_row + k * a_k]
-                row = b[p + k * b_row + begin : p + k * b_row + columns]
-                for c in range(columns - begin):
-                    to[c] += factor * row[c]
+        panel += 1
+    if stop > begin:
+        _add_multiples(out, o + begin, o_row, a, at, a_row, a_k, b, p + begin, b_row,
+                       tiled_rows, rows, stop - begin, count)  # fmt: skip
+    if worker == workers - 1 and tiled_columns < columns:
+        _add_multiples(out, o + first, o_row, a, at, a_row, a_k, b, p + first, b_row,
+                       np.int64(0), rows, columns - first, count)  # fmt: skip
+
+
+@_body
+def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, columns, count):
+    """Do as `_multiply` for the rows from ``begin`` on that leave a register tile short."""
+    vector.outline()
+    for r in range(begin, rows):
+        to = out[o + r * o_row : o + r * o_row + columns]
+        for k in range(count):
+            factor = a[at + r * a_row + k * a_k]
+            row = b[p + k * b_row : p + k * b_row + columns]
+            for c in range(columns):
+                to[c] += factor * row[c]
 
 
 @_body
@@ -1601,13 +1680,13 @@ def _few_backward(deltas, gates, rest, sizes, m, identity, lo, hi):
         flat -= n_out * (n_in + 1)
         _zero(deltas, o + lo * n_in, (hi - lo) * n_in)
         _multiply(deltas, o + lo * n_in, n_in, deltas, d + lo * n_out, n_out, np.int64(1), rest, flat, n_in,
-                  hi - lo, n_in, n_out, identity)  # fmt: skip
+                  hi - lo, n_in, n_out, identity, np.int64(0), np.int64(1))  # fmt: skip
         _gate(deltas, o + lo * n_in, n_in, hi - lo, n_in, gates, o + lo * n_in, n_in)
 
 
 @_body
 def _few_gradient(first_gradient, rest_gradient, outputs, deltas, sizes, x, identity, worker, workers):
-    """Set the gradient by the parameters of a worker's share of the units of each layer."""
+    """Set the gradient by a worker's share of the parameters of each layer: it takes some of the inputs."""
     vector.outline()
     m = len(x) // sizes[0]
     a, at, o, flat = x, np.int64(0), np.int64(0), np.int64(0)
@@ -1617,20 +1696,21 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, sizes, x, iden
         if layer > 0:
             gradient, at_g = rest_gradient, flat
             flat += n_out * n_in
-        # Whole groups, so that a unit is summed in the same tile for any number of workers.
-        share = -(-n_out // (workers * vector.DENSE_GROUP)) * vector.DENSE_GROUP
-        lo, hi = min(worker * share, n_out), min((worker + 1) * share, n_out)
-        _zero(gradient, at_g + lo * n_in, (hi - lo) * n_in)
-        _multiply(gradient, at_g + lo * n_in, n_in, deltas, o + lo, np.int64(1), n_out, a, at, n_in,
-                  hi - lo, n_in, m, identity)  # fmt: skip
-        for c in range(lo, hi):
-            rest_gradient[flat + c] = 0
-        for s in range(m):
-            for c in range(lo, hi):
-                rest_gradient[flat + c] += deltas[o + s * n_out + c]
+        _multiply(gradient, at_g, n_in, deltas, o, np.int64(1), n_out, a, at, n_in,
+                  n_out, n_in, m, identity, worker, workers)  # fmt: skip
+        if worker == workers - 1:
+            for s in range(m):
+                for c in range(n_out):
+                    rest_gradient[flat + c] += deltas[o + s * n_out + c]
         flat += n_out
         a, at = outputs, o
         o += m * n_out
+
+
+@_body
+def _zero_share(x, worker, workers):
+    lo, hi = _span(len(x), worker, workers)
+    _zero(x, lo, hi - lo)
 
 
 def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, z, first_weights, rest, sizes, x,
@@ -1638,7 +1718,7 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, z, first_wei
     m, classes = len(x) // sizes[0], sizes[-1]
     given = len(z) > 0 and len(deltas) > 0
     if phase & 1:
-        share = -(-m // (workers * vector.PADDING * 2)) * vector.PADDING * 2
+        share = -(-m // (workers * vector.PADDING)) * vector.PADDING
         lo, hi = min(worker * share, m), min((worker + 1) * share, m)
         if not given:
             _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi)
@@ -1647,14 +1727,18 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, z, first_wei
             for s in range(m):
                 total += weight[s]
             at = len(outputs) - m * classes
-            for s in range(lo, hi):
-                logits = outputs[at + s * classes : at + (s + 1) * classes]
-                row = deltas[at + s * classes : at + (s + 1) * classes]
-                # The mean is taken here, where the elements are few.
-                nll, hit = _loss_row(row, logits, classes, labels, targets, s, weight[s] / total)
-                losses[s, 0], losses[s, 1] = nll * weight[s], weight[s] if hit else weight[s] * 0
+            if hi > lo:
+                loss, hit, begin = losses[0, lo:], losses[1, lo:], at + lo * classes
+                _loss_rows(loss, hit, deltas, begin, outputs, begin, classes, classes, classes,
+                           labels, targets, weight, identity, lo, hi - lo)  # fmt: skip
+            # The mean is taken here, where the elements are few.
+            scale = 1 / total
+            for k in range(at + lo * classes, at + hi * classes):
+                deltas[k] *= scale
         if len(deltas) > 0:
             _few_backward(deltas, z if given else outputs, rest, sizes, m, identity, lo, hi)
+            _zero_share(first_gradient, worker, workers)
+            _zero_share(rest_gradient, worker, workers)
     if phase & 2 and len(deltas) > 0:
         _few_gradient(first_gradient, rest_gradient, outputs, deltas, sizes, x, identity, worker, workers)
 
@@ -1665,7 +1749,7 @@ def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, z, fir
     """Do a pass over few samples: phase 1 forward and back to each layer's outputs, phase 2 to the parameters.
 
     ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``first_gradient``
-    and ``first_weights`` (h n), the others behind in ``rest_gradient`` and ``rest``; losses (m, 2): loss and weight of
+    and ``first_weights`` (h n), the others behind in ``rest_gradient`` and ``rest``; losses (2, m): loss and weight of
     a right answer. What is empty is not asked for, or not given. With a weight, labels (m,) or targets (m, C) give the
     gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one hidden layer in z and
     ``outputs``; or there are no deltas, and z is set.
@@ -1702,7 +1786,7 @@ def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, table
     outputs = given.pop("outputs", None)
     chosen = {
         "outputs": np.empty(m * sum(sizes[1:]), dtype) if outputs is None else outputs, "deltas": none,
-        "first_gradient": none, "rest_gradient": none, "losses": np.empty((0, 2), dtype), "z": none,
+        "first_gradient": none, "rest_gradient": none, "losses": matrix, "z": none,
         "first_weights": first_weights, "rest": rest, "sizes": shape, "x": rows,
         "labels": np.empty(0, np.int64), "targets": matrix, "weight": none, "identity": identity,
     } | given  # fmt: skip
@@ -1738,7 +1822,7 @@ def _input(x: Any, table: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
         return _no_input(dtype, n), x
     none = np.empty(0, dtype)
     if x.coded:
-        x = x._replace(table=np.ascontiguousarray(table, dtype), dense=none, forward_value=none, backward_value=none)
+        x = x._replace(table=_canonical(np.asarray(table), dtype), dense=none, forward_value=none, backward_value=none)
     return x, None
 
 
@@ -1758,7 +1842,7 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
     scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
     problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units)
     if rows is None:
-        _units.launch(workers, grads, sums, stacks, scratches, _lists(workers, 1, 1, dtype, 1), x, problem)
+        _units.launch(workers, grads, sums, stacks, scratches, _no_lists(workers, dtype), x, problem)
     else:
         lists = _lists(workers, rows.shape[1], problem.tile, dtype, 1)
         unit = problem.leaf * unit_leaves
@@ -1798,12 +1882,12 @@ def _few_step(
     gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, y: Any, weight: Any
 ) -> tuple[float, float, float]:
     dtype, m, split = parameters.dtype, len(x), sizes[0] * sizes[1]
-    losses = np.empty((m, 2), dtype)
+    losses = np.empty((2, m), dtype)
     target = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
     _few_pass(sizes, (parameters[:split], parameters[split:]), x, table, deltas=np.empty(m * sum(sizes[1:]), dtype),
               first_gradient=gradient[:split], rest_gradient=gradient[split:], losses=losses, weight=weight,
               **target)  # fmt: skip
-    loss, hit = np.add.reduce(losses, axis=0, dtype=np.float64).tolist()
+    loss, hit = np.add.reduce(losses, axis=1, dtype=np.float64).tolist()
     return loss, hit, float(np.add.reduce(weight, dtype=np.float64))
 
 
@@ -1876,7 +1960,7 @@ def _network_outputs(
     workers = min(_usable_threads(), -(-m // problem.tile))
     scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
     if rows is None:
-        _outputs.launch(workers, out, z, a, scratches, _lists(workers, 1, 1, dtype, 1), x, problem)
+        _outputs.launch(workers, out, z, a, scratches, _no_lists(workers, dtype), x, problem)
         return
     lists = _lists(workers, sizes[0], 1, dtype, 1)
     for first, some in _batches(rows, dtype, problem.tile):
