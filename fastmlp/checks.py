@@ -14,6 +14,7 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 DType: TypeAlias = np.dtype[Any]
 
+_INT64: DType = np.dtype(np.int64)
 _DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
 
@@ -111,13 +112,15 @@ def labels(name: str, value: object, classes: int, m: int | None = None) -> Arra
     if y.dtype.kind == "f" and not (np.isfinite(y) & (np.floor(y) == y)).all():
         bad = y[~(np.isfinite(y) & (np.floor(y) == y))][0]
         raise ValueError(message(name, f"label {bad}", "integral labels", "round them, or pass class numbers"))
-    if y.dtype.kind != "b" and (y.min() < 0 or y.max() >= classes):
+    # As unsigned numbers negative labels are too large: one pass instead of two.
+    whole = y.view(np.uint64) if y.dtype == _INT64 else y
+    if y.dtype.kind != "b" and (whole.max() >= classes or (whole is y and y.min() < 0)):
         where = int(np.flatnonzero((y < 0) | (y >= classes))[0])
         got = f"label {y[where]} at index {where}"
         raise ValueError(message(name, got, f"labels from 0 to {classes - 1}", "renumber them or add classes"))
     if y.dtype.kind == "b" and classes == 1 and y.any():
         raise ValueError(message(name, "label True", "labels from 0 to 0", "raise the class count"))
-    return np.require(y, np.int64, ["C", "A"])
+    return contiguous(_INT64, y)[0]
 
 
 def targets(name: str, value: object, classes: int, m: int) -> Array:

@@ -1,5 +1,6 @@
 """The multilayer perceptron: one flat parameter vector, its views, loss, gradient and predictions."""
 
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -330,9 +331,9 @@ class MLP:
         y = checks.targets(names[1], Y, self._layer_sizes[-1], m)
         if y.ndim == 2:
             (y,) = checks.contiguous(self.dtype, y)
-        (w,) = checks.contiguous(
-            self.dtype, np.ones(m) if weight is None else checks.sample_weight("sample_weight", weight, m)
-        )
+        if weight is None:
+            return x, y, _ones(m, self.dtype)
+        (w,) = checks.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
         return x, y, w
 
     def _step(self, grad: Array, x: PackedMatrix, y: Array, w: Array) -> tuple[float, float]:
@@ -359,6 +360,12 @@ class MLP:
             kernels.softmax_cross_entropy_grad(np.empty_like(logits), loss, hit, logits, targets, w)
         sums = [float(np.sum(one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
+
+
+@functools.lru_cache(maxsize=4)
+def _ones(m: int, dtype: np.dtype[Any]) -> Array:
+    """Return equal weights; kernels only read them."""
+    return np.ones(m, dtype)
 
 
 def _weights(vector: Array, sizes: tuple[int, ...]) -> tuple[Array, ...]:

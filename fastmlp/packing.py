@@ -1,6 +1,5 @@
 """Packing the input: X, turned once per training into the form that the kernels read fastest."""
 
-import functools
 import math
 from typing import Any, TypeAlias
 
@@ -45,7 +44,7 @@ class PackedMatrix:
            [0. , 0.2]])
     """
 
-    __slots__ = ("_backend", "_payload", "_scale", "density", "dtype", "kind", "nbytes", "shape")
+    __slots__ = ("_backend", "_operands", "_payload", "_scale", "density", "dtype", "kind", "nbytes", "shape")
 
     def __init__(self, matrix: Array, scale: float) -> None:
         self.shape: tuple[int, int] = matrix.shape
@@ -53,6 +52,7 @@ class PackedMatrix:
         self.density = float(np.count_nonzero(matrix) / matrix.size)
         self._scale = scale
         self._backend = backend.get_backend()
+        self._operands: dict[np.dtype[Any], tuple[Any, Array]] = {}
         with backend.Session() as kernels:
             self._payload = kernels.pack(matrix)
             self.kind, self.nbytes = kernels.packed_facts(self._payload, matrix.shape[0])
@@ -95,7 +95,11 @@ class PackedMatrix:
         if current != self._backend:
             got, expected = f"a matrix packed for the {self._backend} backend", f"one packed for {current}"
             raise ValueError(checks.message("X", got, expected, "pack it again under the backend that computes"))
-        return self._payload, _table(dtype, self._scale)
+        if dtype not in self._operands:
+            table = scaled(np.arange(256, dtype=dtype), self._scale)
+            with backend.Session() as kernels:
+                self._operands[dtype] = kernels.operands(self._payload, table), table
+        return self._operands[dtype]
 
 
 def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> PackedMatrix:
@@ -138,14 +142,6 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
         matrix = checks.native(wanted or checks.result_dtype(matrix), matrix)
         return PackedMatrix(scaled(matrix, factor), 1.0)
     return PackedMatrix(matrix, factor)
-
-
-@functools.lru_cache(maxsize=64)
-def _table(dtype: np.dtype[Any], scale: float) -> Array:
-    """Return what each uint8 stands for."""
-    table = scaled(np.arange(256, dtype=dtype), scale)
-    table.flags.writeable = False
-    return table
 
 
 def scaled(values: Array, scale: float) -> Array:

@@ -584,6 +584,9 @@ _DENSE_SHARE = 0.9
 # Among how many samples of its leaf the next is chosen when they are put in order; all 1920 would gain 1 % more.
 _WINDOW = 512
 
+# Bytes of each row whose inner products are taken at a time: 8 such rows take half of a first-level cache.
+_DOT_PART = 3200
+
 # Samples of a plain matrix that are copied at a time where they do not lie in rows.
 _BATCH = 8192
 
@@ -674,7 +677,7 @@ def _leaf_size(m: int) -> int:
 def _aligned(count: int, dtype: Any) -> Any:
     """Return a flat array that begins on a cache line: NumPy's may straddle one with every vector."""
     raw = np.empty(count * np.dtype(dtype).itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -raw.__array_interface__["data"][0] % 64
     return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
 
 
@@ -1537,10 +1540,15 @@ def _rows(matrix: Any) -> Any:
     return rows
 
 
+def operands(x: Any, table: Any) -> Any:
+    """Return what computes with a packed matrix in the dtype of ``table`` (256,): few samples of uint8 are decoded."""
+    return _rows(table[x].T) if isinstance(x, np.ndarray) and x.dtype == np.uint8 else x
+
+
 def unpack(x: Any, n: int, table: Any) -> Any:
     """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
     if isinstance(x, np.ndarray):
-        return (table[x] if x.dtype == np.uint8 else x).T.copy()
+        return x.T.copy()
     group, m = vector.GROUP, len(x.order)
     values = table[x.forward_code] if x.coded else x.forward_value
     rows = np.zeros((m, n), values.dtype)
@@ -1579,19 +1587,24 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
 def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, count):
     """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], r < rows, c < columns, k < count."""
     vector.outline()
-    # As many rows of b at a time as the cache holds for all rows of a.
-    block = vector.DOT_COLUMNS * max(1, vector.CACHE_BYTES // (vector.DOT_COLUMNS * count * out.itemsize))
-    for first in range(0, columns, block):
-        r = np.int64(0)
-        while r < rows:
-            height = vector.DOT_ROWS if rows - r >= vector.DOT_ROWS else 1
-            c, stop = np.int64(first), min(first + block, columns)
-            while c < stop:
-                width = vector.DOT_COLUMNS if stop - c >= vector.DOT_COLUMNS else 1
-                vector.dot_tile(height, width, out, o + r * o_row + c, o_row, a, at + r * a_row, a_row,
-                                b, p + c * b_row, b_row, count)  # fmt: skip
-                c += width
-            r += height
+    # A part of each row at a time, so that those of a tile stay in the first-level cache beside the next ones of b; and
+    # as many rows of b as a larger cache holds for all rows of a.
+    lanes = vector.VECTOR_BYTES // out.itemsize
+    parts = -(-count * out.itemsize // _DOT_PART)
+    length = -(-count // (parts * lanes)) * lanes
+    block = vector.DOT_COLUMNS * max(1, vector.CACHE_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
+    for k in range(0, count, length):
+        for first in range(0, columns, block):
+            r = np.int64(0)
+            while r < rows:
+                height = vector.DOT_ROWS if rows - r >= vector.DOT_ROWS else 1
+                c, stop = np.int64(first), min(first + block, columns)
+                while c < stop:
+                    width = vector.DOT_COLUMNS if stop - c >= vector.DOT_COLUMNS else 1
+                    vector.dot_tile(height, width, out, o + r * o_row + c, o_row, a, at + r * a_row + k, a_row,
+                                    b, p + c * b_row + k, b_row, min(length, count - k))  # fmt: skip
+                    c += width
+                r += height
 
 
 @_body
@@ -1601,10 +1614,11 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
     Workers share the columns, in whole panels: every sum is made in the same way for any number of them.
     """
     vector.outline()
-    group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // out.itemsize
-    tiled_rows, tiled_columns = rows // group * group, columns // lanes * lanes
+    lanes = vector.VECTOR_BYTES // out.itemsize
+    tiled_columns = columns // lanes * lanes
     panels = max(1, -(-tiled_columns // (vector.PANEL * lanes)))
     first = panel = begin = stop = np.int64(0)
+    r = np.int64(0)
     while first < tiled_columns:
         width = _width(tiled_columns, first, lanes)
         owner = panel * workers // panels
@@ -1612,14 +1626,18 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
             begin = first + width
         if owner == worker:
             stop = first + width
-            for r in range(0, tiled_rows, group):
+            r = np.int64(0)
+            while rows - r >= vector.GROUP:
+                # As many rows as may be in tiles of either height: all of an even number.
+                group = vector.GROUP if (rows - r) % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
                 vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
                       identity, 0, b, p + first, b_row, count)  # fmt: skip
+                r += group
         first += width
         panel += 1
     if stop > begin:
         _add_multiples(out, o + begin, o_row, a, at, a_row, a_k, b, p + begin, b_row,
-                       tiled_rows, rows, stop - begin, count)  # fmt: skip
+                       r, rows, stop - begin, count)  # fmt: skip
     if worker == workers - 1 and tiled_columns < columns:
         _add_multiples(out, o + first, o_row, a, at, a_row, a_k, b, p + first, b_row,
                        np.int64(0), rows, columns - first, count)  # fmt: skip
@@ -1669,42 +1687,50 @@ def _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi):
 
 
 @_body
-def _few_backward(deltas, gates, rest, sizes, m, identity, lo, hi):
+def _few_backward(deltas, gates, rest, layers, m, identity, lo, hi):
     """Set the gradients by what the hidden layers put out, from that by the logits, for samples lo to below hi."""
     vector.outline()
-    o, flat = len(deltas), len(rest)
-    for layer in range(len(sizes) - 2, 0, -1):
-        n_in, n_out = sizes[layer], sizes[layer + 1]
-        d = o - m * n_out if layer == len(sizes) - 2 else o
-        o = d - m * n_in
+    sizes, strides = layers
+    last = len(sizes) - 1
+    d, o, flat = len(deltas) - m * strides[last], np.int64(0), len(rest)
+    for layer in range(1, last):
+        o += m * sizes[layer]
+    for layer in range(last - 1, 0, -1):
+        n_in, n_out, ld, below = sizes[layer], sizes[layer + 1], strides[layer + 1], strides[layer]
+        e = d - m * below
+        o -= m * n_in
         flat -= n_out * (n_in + 1)
-        _zero(deltas, o + lo * n_in, (hi - lo) * n_in)
-        _multiply(deltas, o + lo * n_in, n_in, deltas, d + lo * n_out, n_out, np.int64(1), rest, flat, n_in,
+        for s in range(lo, hi):
+            _zero(deltas, e + s * below, n_in)
+        _multiply(deltas, e + lo * below, below, deltas, d + lo * ld, ld, np.int64(1), rest, flat, n_in,
                   hi - lo, n_in, n_out, identity, np.int64(0), np.int64(1))  # fmt: skip
-        _gate(deltas, o + lo * n_in, n_in, hi - lo, n_in, gates, o + lo * n_in, n_in)
+        _gate(deltas, e + lo * below, below, hi - lo, n_in, gates, o + lo * n_in, n_in)
+        d = e
 
 
 @_body
-def _few_gradient(first_gradient, rest_gradient, outputs, deltas, sizes, x, identity, worker, workers):
+def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, identity, worker, workers):
     """Set the gradient by a worker's share of the parameters of each layer: it takes some of the inputs."""
     vector.outline()
+    sizes, strides = layers
     m = len(x) // sizes[0]
-    a, at, o, flat = x, np.int64(0), np.int64(0), np.int64(0)
+    a, at, o, d, flat = x, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for layer in range(len(sizes) - 1):
-        n_in, n_out = sizes[layer], sizes[layer + 1]
+        n_in, n_out, ld = sizes[layer], sizes[layer + 1], strides[layer + 1]
         gradient, at_g = first_gradient, np.int64(0)
         if layer > 0:
             gradient, at_g = rest_gradient, flat
             flat += n_out * n_in
-        _multiply(gradient, at_g, n_in, deltas, o, np.int64(1), n_out, a, at, n_in,
+        _multiply(gradient, at_g, n_in, deltas, d, np.int64(1), ld, a, at, n_in,
                   n_out, n_in, m, identity, worker, workers)  # fmt: skip
         if worker == workers - 1:
             for s in range(m):
                 for c in range(n_out):
-                    rest_gradient[flat + c] += deltas[o + s * n_out + c]
+                    rest_gradient[flat + c] += deltas[d + s * ld + c]
         flat += n_out
         a, at = outputs, o
         o += m * n_out
+        d += m * ld
 
 
 @_body
@@ -1713,8 +1739,9 @@ def _zero_share(x, worker, workers):
     _zero(x, lo, hi - lo)
 
 
-def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, z, first_weights, rest, sizes, x,
+def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
             labels, targets, weight, identity, phase, worker, workers):  # fmt: skip
+    sizes = layers[0]
     m, classes = len(x) // sizes[0], sizes[-1]
     given = len(z) > 0 and len(deltas) > 0
     if phase & 1:
@@ -1726,68 +1753,76 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, z, first_wei
             total = weight.dtype.type(0)
             for s in range(m):
                 total += weight[s]
-            at = len(outputs) - m * classes
+            at_z, at_d = len(outputs) - m * classes + lo * classes, len(deltas) - m * classes + lo * classes
             if hi > lo:
-                loss, hit, begin = losses[0, lo:], losses[1, lo:], at + lo * classes
-                _loss_rows(loss, hit, deltas, begin, outputs, begin, classes, classes, classes,
+                _loss_rows(losses[0, lo:], losses[1, lo:], deltas, at_d, outputs, at_z, classes, classes, classes,
                            labels, targets, weight, identity, lo, hi - lo)  # fmt: skip
             # The mean is taken here, where the elements are few.
             scale = 1 / total
-            for k in range(at + lo * classes, at + hi * classes):
+            for k in range(at_d, at_d + (hi - lo) * classes):
                 deltas[k] *= scale
         if len(deltas) > 0:
-            _few_backward(deltas, z if given else outputs, rest, sizes, m, identity, lo, hi)
+            _few_backward(deltas, z if given else outputs, rest, layers, m, identity, lo, hi)
             _zero_share(first_gradient, worker, workers)
             _zero_share(rest_gradient, worker, workers)
     if phase & 2 and len(deltas) > 0:
-        _few_gradient(first_gradient, rest_gradient, outputs, deltas, sizes, x, identity, worker, workers)
+        _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, identity, worker, workers)
+        if worker == 0:
+            for s in range(len(weight)):
+                sums[0] += losses[0, s]
+                sums[1] += losses[1, s]
+                sums[2] += weight[s]
 
 
 @_kernel(outputs=6, body=_few_of)
-def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, z, first_weights, rest, sizes, x,
+def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
          labels, targets, weight, identity, phase, workers):  # fmt: skip
     """Do a pass over few samples: phase 1 forward and back to each layer's outputs, phase 2 to the parameters.
 
-    ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``first_gradient``
-    and ``first_weights`` (h n), the others behind in ``rest_gradient`` and ``rest``; losses (2, m): loss and weight of
-    a right answer. What is empty is not asked for, or not given. With a weight, labels (m,) or targets (m, C) give the
-    gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one hidden layer in z and
-    ``outputs``; or there are no deltas, and z is set.
+    ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``layers`` holds the
+    sizes, and the elements from one row of a layer's deltas to the next. ``first_gradient`` and ``first_weights``
+    (h n), the others behind in ``rest_gradient`` and ``rest``; losses (2, m): loss and weight of a right answer, added
+    up, and the weight, in sums (3,). What is empty is not asked for, or not given. With a weight, labels (m,) or
+    targets (m, C) give the gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one
+    hidden layer in z and ``outputs``; or there are no deltas, and z is set.
     """
     for worker in prange(workers):
-        vector.call(address, (outputs, deltas, first_gradient, rest_gradient, losses, z, first_weights, rest, sizes,
-                              x, labels, targets, weight, identity, phase, np.int64(worker), workers))  # fmt: skip
-
-
-@_serial
-def _decode_rows(out, codes, table):
-    for k in range(len(out)):
-        out[k] = table[codes[k]]
+        vector.call(address, (outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest,
+                              layers, x, labels, targets, weight, identity, phase,
+                              np.int64(worker), workers))  # fmt: skip
 
 
 @functools.lru_cache(maxsize=64)
 def _few_plan(sizes: tuple[int, ...], m: int) -> tuple[Any, Any, int]:
-    """Return sizes as an array, the numbers 0, 1, 2, ..., and how many multiply-adds a forward pass takes."""
+    """Return sizes and strides as an array, the numbers 0, 1, 2, ..., and the multiply-adds of a forward pass."""
     work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
-    return np.array(sizes), np.arange(max(*sizes, m), dtype=np.int32), work
+    return np.array([sizes, _strides(sizes)]), np.arange(max(*sizes, m), dtype=np.int32), work
 
 
-def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, table: Any, **given: Any) -> Any:
+def _strides(sizes: tuple[int, ...]) -> list[int]:
+    """Return the elements from one row of deltas to the next.
+
+    Those of a unit are read one after the other: with a power of two all would fall into one set of a cache.
+    """
+    return [n if n < 64 else _row_stride(n, 8) for n in sizes[:-1]] + [sizes[-1]]
+
+
+def _deltas_size(sizes: tuple[int, ...], m: int) -> int:
+    return m * sum(_strides(sizes)[1:])
+
+
+def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, **given: Any) -> Any:
     """Run `_few` with the arrays that are given, and return the outputs of all layers."""
     first_weights, rest = (_canonical(one, one.dtype) for one in parameters)
     dtype, m = rest.dtype, len(x)
-    if x.dtype == dtype:
-        rows = _canonical(x, dtype).reshape(-1)
-    else:
-        rows = np.empty(x.size, dtype)
-        _decode_rows(rows, x.reshape(-1), np.asarray(table, dtype))
-    shape, identity, work = _few_plan(sizes, m)
+    rows = _canonical(x, dtype).reshape(-1)
+    layers, identity, work = _few_plan(sizes, m)
     none, matrix = np.empty(0, dtype), np.empty((0, 0), dtype)
     outputs = given.pop("outputs", None)
     chosen = {
         "outputs": np.empty(m * sum(sizes[1:]), dtype) if outputs is None else outputs, "deltas": none,
-        "first_gradient": none, "rest_gradient": none, "losses": matrix, "z": none,
-        "first_weights": first_weights, "rest": rest, "sizes": shape, "x": rows,
+        "first_gradient": none, "rest_gradient": none, "losses": matrix, "sums": np.empty(0), "z": none,
+        "first_weights": first_weights, "rest": rest, "layers": layers, "x": rows,
         "labels": np.empty(0, np.int64), "targets": matrix, "weight": none, "identity": identity,
     } | given  # fmt: skip
     workers = 1 if work < _PARALLEL_WORK else _usable_threads()
@@ -1807,7 +1842,7 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, first_layer: int =
     layers, packed_size, back_size, scratch_size, room = _plan(sizes, dtype.itemsize, tile)
     packed, back = _aligned(packed_size, dtype), _aligned(back_size, dtype)
     finite = bool(_pack_parameters(packed, back, _read_only(parameters), layers, first_layer))
-    identity = np.arange(max(*sizes, tile), dtype=np.int32)
+    _, identity, _ = _few_plan(sizes, tile)
     none = np.empty(0, dtype)
     matrix = none.reshape(0, 1)
     return Problem(
@@ -1865,7 +1900,7 @@ def network_step(
     dtype = parameters.dtype
     weight = _canonical(weight, dtype)
     if isinstance(x, np.ndarray):
-        return _few_step(gradient, parameters, sizes, x, table, y, weight)
+        return _few_step(gradient, parameters, sizes, x, y, weight)
     problem, scratch_size = _problem(parameters, sizes, len(x.order))
     chosen = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
     problem = problem._replace(weight=weight, **chosen)
@@ -1879,16 +1914,15 @@ def network_step(
 
 
 def _few_step(
-    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, y: Any, weight: Any
+    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, y: Any, weight: Any
 ) -> tuple[float, float, float]:
     dtype, m, split = parameters.dtype, len(x), sizes[0] * sizes[1]
-    losses = np.empty((2, m), dtype)
+    deltas, losses, sums = np.empty(_deltas_size(sizes, m), dtype), np.empty((2, m), dtype), np.zeros(3)
     target = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
-    _few_pass(sizes, (parameters[:split], parameters[split:]), x, table, deltas=np.empty(m * sum(sizes[1:]), dtype),
-              first_gradient=gradient[:split], rest_gradient=gradient[split:], losses=losses, weight=weight,
-              **target)  # fmt: skip
-    loss, hit = np.add.reduce(losses, axis=1, dtype=np.float64).tolist()
-    return loss, hit, float(np.add.reduce(weight, dtype=np.float64))
+    _few_pass(sizes, (parameters[:split], parameters[split:]), x, deltas=deltas, first_gradient=gradient[:split],
+              rest_gradient=gradient[split:], losses=losses, sums=sums, weight=weight, **target)  # fmt: skip
+    loss, hit, total = sums.tolist()
+    return loss, hit, total
 
 
 def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) -> tuple[Any, Any, Any, Any]:
@@ -1901,11 +1935,11 @@ def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) ->
     gradient = np.empty(h * (n + 1) + classes * (h + 1), dtype)
     split = h * n
     if m <= _FEW:
-        deltas = np.empty(m * (h + classes), dtype)
-        np.divide(delta.T, dtype.type(m), out=deltas[m * h :].reshape(m, classes))
+        deltas = np.empty(_deltas_size(sizes, m), dtype)
+        np.divide(delta.T, dtype.type(m), out=deltas[len(deltas) - m * classes :].reshape(m, classes))
         z, a = (_canonical(one.T, dtype).reshape(-1) for one in (z, a))
         rest = np.concatenate((np.empty(h, dtype), w2.reshape(-1), np.empty(classes, dtype)))
-        _few_pass(sizes, (np.empty(0, dtype), rest), x, table, deltas=deltas, outputs=a, z=z,
+        _few_pass(sizes, (np.empty(0, dtype), rest), x, deltas=deltas, outputs=a, z=z,
                   first_gradient=gradient[:split], rest_gradient=gradient[split:])  # fmt: skip
     else:
         parameters = np.empty_like(gradient)
@@ -1931,7 +1965,7 @@ def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any, table: Any) -> tuple[Any
     rest = np.concatenate([one.reshape(-1) for one in (b1, w2, b2)])
     if m <= _FEW:
         z = np.empty(m * h, dtype)
-        outputs = _few_pass(sizes, (w1.reshape(-1), rest), x, table, z=z)
+        outputs = _few_pass(sizes, (w1.reshape(-1), rest), x, z=z)
         a, out = outputs[: m * h], outputs[m * h :].reshape(m, classes).T
         return z.reshape(m, h).T, a.reshape(m, h).T, np.ascontiguousarray(out)
     z, a = np.empty((2, m, h), dtype)
@@ -1944,7 +1978,7 @@ def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any, ta
     """Set ``out`` (C, m) to the logits, samples in the caller's order."""
     if isinstance(x, np.ndarray):
         split = sizes[0] * sizes[1]
-        outputs = _few_pass(sizes, (parameters[:split], parameters[split:]), x, table)
+        outputs = _few_pass(sizes, (parameters[:split], parameters[split:]), x)
         out[:] = outputs[len(outputs) - out.size :].reshape(-1, sizes[-1]).T
         return
     none = np.empty((0, 0), parameters.dtype)

@@ -93,6 +93,11 @@ def pack(matrix: Array) -> Array:
     return np.array(matrix.T, order="C")
 
 
+def operands(x: Array, table: Array) -> Array:
+    """Return what computes with a packed matrix in the dtype of ``table`` (256,): uint8 is decoded chunk by chunk."""
+    return x
+
+
 def unpack(x: Array, n: int, table: Array) -> Array:
     """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
     return _decode(x, table).T.copy()
