@@ -14,7 +14,6 @@ import contextlib
 import functools
 import hashlib
 import inspect
-import math
 import os
 import pickle
 import threading
@@ -48,8 +47,14 @@ _PARALLEL_SIZE = 1 << 18
 # Ranges of elements begin on multiples of this, so that no two workers write to the same cache line.
 _ALIGNMENT = 64
 
-# Columns whose exponentials are taken together: three such rows of sums lie in the first-level cache.
-_COLUMN_BLOCK = 256
+# Columns whose exponentials are taken together: ten such rows, in and out, lie in the first-level cache.
+_COLUMN_BLOCK = 128
+
+# The same for costs, of which nothing but sums is kept.
+_COST_BLOCK = 512
+
+# Classes up to which their exponentials are added without compensation: the sum is within 4 eps.
+_FEW_CLASSES = 16
 
 # Samples whose losses are computed together, class by class.
 _LOSS_BLOCK = 64
@@ -331,12 +336,33 @@ def _exp_columns(out, shift, total, lost, z, first, width):
     for j in range(width):
         # No largest logit to shift by: unshifted, NaN and infinity come out where the formula puts them.
         shift[j] = shift[j] if shift[j] - shift[j] == 0 else type(z[0, 0])(0)
+    if z.shape[0] <= _FEW_CLASSES:
+        _exp_few(out, shift, total, lost, z, first, width)
+    else:
+        _exp_many(out, shift, total, lost, z, first, width)
+
+
+@_body
+def _exp_few(out, shift, total, lost, z, first, width):
+    # Two sums, of every other row: half the error of one.
+    for i in range(z.shape[0]):
+        row, to, some = z[i, first : first + width], out[i, first : first + width], lost if i % 2 else total
+        for j in range(width):
+            e = vector.exp(row[j] - shift[j])
+            to[j] = e
+            some[j] += e
+    for j in range(width):
+        total[j] += lost[j]
+
+
+@_body
+def _exp_many(out, shift, total, lost, z, first, width):
+    # Added with compensation (Kahan), or a thousand classes would cost a thousand eps; infinity must stay.
     for i in range(z.shape[0]):
         row, to = z[i, first : first + width], out[i, first : first + width]
         for j in range(width):
             e = vector.exp(row[j] - shift[j])
             to[j] = e
-            # Added with compensation (Kahan), or a thousand classes would cost a thousand eps; infinity must stay.
             term = e - lost[j]
             grown = total[j] + term
             lost[j] = (grown - total[j]) - term if grown - grown == 0 else type(z[0, 0])(0)
@@ -509,15 +535,68 @@ def bias_sum(out, dz, workers):
 @_body
 def _cost(loss, a, a_class, a_sample, y, y_class, y_sample, lo, hi):
     classes = len(a) // len(loss)
-    floor = np.finfo(a.dtype).tiny
-    for j in range(lo, hi):
-        total = a.dtype.type(0)
+    kind = a.dtype
+    zero, one = kind.type(0), kind.type(1)
+    p, target = np.empty(_COST_BLOCK, kind), np.empty(_COST_BLOCK, kind)
+    picked, mass, count = np.empty(_COST_BLOCK, kind), np.empty(_COST_BLOCK, kind), np.empty(_COST_BLOCK, kind)
+    for first in range(lo, hi, _COST_BLOCK):
+        width = min(_COST_BLOCK, hi - first)
+        for j in range(width):
+            picked[j], mass[j], count[j] = zero, zero, zero
         for i in range(classes):
-            p, target = a[i * a_class + j * a_sample], y[i * y_class + j * y_sample]
-            # 0 times a finite logarithm is 0: nine of ten terms of a one-hot column
-            if target != 0 or p - p != 0:
-                total += target * math.log(floor if p < floor else p)
-        loss[j] = -total
+            _take(p, a, i * a_class + first * a_sample, a_sample, width)
+            _take(target, y, i * y_class + first * y_sample, y_sample, width)
+            # Loops over few arrays each: LLVM makes vectors only where it can afford to check that they are apart.
+            for j in range(width):
+                picked[j] += p[j] if target[j] != 0 else zero
+            for j in range(width):
+                mass[j] += target[j]
+            for j in range(width):
+                # Counts the targets; becomes NaN where a probability is not finite.
+                count[j] += (p[j] - p[j]) + (one if target[j] != 0 else zero)
+        to = loss[first : first + width]
+        hard = True
+        for j in range(width):
+            hard &= count[j] <= 1
+        if hard:
+            _cost_of_one(to, picked, mass)
+        else:
+            _cost_of_all(to, a, a_class, a_sample, y, y_class, y_sample, classes, first)
+
+
+@_body
+def _take(to, what, at, step, count):
+    """Copy elements ``step`` apart."""
+    vector.outline()
+    if step == 1:
+        row = what[at : at + count]
+        for j in range(count):
+            to[j] = row[j]
+    else:
+        for j in range(count):
+            to[j] = what[at + j * step]
+
+
+@_body
+def _cost_of_one(loss, p, target):
+    """Set the losses where one class at most has a target: nine of ten logarithms need not be taken."""
+    vector.outline()
+    floor = np.finfo(p.dtype).tiny
+    for j in range(len(loss)):
+        loss[j] = -target[j] * vector.log(floor if p[j] < floor else p[j])
+
+
+@_body
+def _cost_of_all(loss, a, a_class, a_sample, y, y_class, y_sample, classes, first):
+    vector.outline()
+    floor = np.finfo(a.dtype).tiny
+    for j in range(len(loss)):
+        loss[j] = 0
+    for i in range(classes):
+        for j in range(len(loss)):
+            p = a[i * a_class + (first + j) * a_sample]
+            target = y[i * y_class + (first + j) * y_sample]
+            loss[j] -= target * vector.log(floor if p < floor else p)
 
 
 @_kernel(outputs=1)
