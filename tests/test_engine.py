@@ -44,7 +44,7 @@ def test_gradients(rng, dtype, hidden, density):
     check(rng, (50, *hidden, 10), 130, density, dtype, soft=True)
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 5, 59, 60, 61, 119, 121, 239, 240, 241, 481, 1000])
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 59, 60, 61, 119, 120, 121, 239, 240, 241, 481, 1000, 2000, 2001])
 def test_gradients_around_the_boundaries_of_groups_tiles_and_leaves(rng, dtype, m):
     check(rng, (20, 6, 3), m, 0.3, dtype)
     check(rng, (20, 6, 3), m, 1.0, dtype)
@@ -67,8 +67,10 @@ def test_a_leaf_depends_on_the_number_of_samples_alone(compiled):
 DIGESTS = """
 import hashlib, numpy as np, fastmlp, sys
 rng = np.random.default_rng(3)
-codes = (rng.integers(1, 256, size=(90, 5000)) * (rng.random((90, 5000)) < 0.3)).astype(np.uint8)
-labels = rng.integers(7, size=5000)
+m, hidden, density = map(float, sys.argv[2:])
+shape = 90, int(m)
+codes = (rng.integers(1, 256, size=shape) * (rng.random(shape) < density)).astype(np.uint8)
+labels = rng.integers(7, size=shape[1])
 np.save(sys.argv[1], codes)
 inputs = {
     "uint8": codes, "fortran": np.asfortranarray(codes), "mapped": np.load(sys.argv[1], mmap_mode="r"),
@@ -77,7 +79,7 @@ packed = [fastmlp.pack(x, scale=1 / 255) for x in inputs.values()]
 packed += [fastmlp.pack(codes / 255.0), fastmlp.pack(np.asfortranarray(codes / 255.0)), codes / 255.0]
 digests = set()
 def train(x):
-    model = fastmlp.MLP((90, 33, 7), seed=0)
+    model = fastmlp.MLP((90, int(hidden), 7), seed=0)
     history = model.fit(x, labels, epochs=20, alpha=0.2)
     digests.add(hashlib.sha256(model.parameters.tobytes() + np.array(history.loss).tobytes()).hexdigest())
 for threads in (1, 2, 3, 8, 8):
@@ -89,9 +91,17 @@ print(len(digests))
 """
 
 
-def test_the_same_bits_for_any_threads_runs_and_layouts(run_python, tmp_path):
+@pytest.mark.parametrize(
+    ("m", "hidden", "density"),
+    [(5000, 33, 0.3), (100, 601, 0.3), (1500, 65, 1.0)],
+    ids=["leaves", "few", "few and dense"],
+)
+def test_the_same_bits_for_any_threads_runs_and_layouts(run_python, tmp_path, m, hidden, density):
+    """uint8 always goes through lists, so without zeros it is compared with itself alone."""
     code = DIGESTS.replace("sys.argv[1]", repr(str(tmp_path / "codes.npy")))
-    assert run_python(code, env={"NUMBA_NUM_THREADS": "8"}).stdout == "1\n"
+    code = code.replace("sys.argv[2:]", repr([m, hidden, density]))
+    different = 2 if density == 1 else 1
+    assert run_python(code, env={"NUMBA_NUM_THREADS": "8"}).stdout == f"{different}\n"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -139,6 +149,50 @@ def test_exp_is_within_one_ulp_over_the_whole_range(compiled, vector, dtype):
     assert np.isnan(out[np.isnan(x)]).all()
     assert (out[x == np.inf] == np.inf).all()
     assert (out[x == -np.inf] == 0).all()
+
+
+def test_log_is_within_one_ulp_over_the_whole_range(vector, rng, dtype):
+    numba = pytest.importorskip("numba")
+    info = np.finfo(dtype)
+    powers = rng.uniform(np.log2(float(info.smallest_subnormal)), np.log2(float(info.max)), 1 << 20)
+    x = np.concatenate([2.0**powers, rng.uniform(0.3, 3, 1 << 18), [info.max, info.tiny, 1, 1 + info.eps]]).astype(
+        dtype
+    )
+    x = x[(x > 0) & np.isfinite(x)]
+    special = np.array([0, -0.0, -1, np.inf, -np.inf, np.nan], dtype)
+    out, special_out = np.empty_like(x), np.empty_like(special)
+
+    @numba.njit
+    def run(out, x):
+        for k in range(len(x)):
+            out[k] = vector.log(x[k])
+
+    run(out, x)
+    run(special_out, special)
+    exact = np.log(x.astype(np.longdouble))
+    unit = np.spacing(np.maximum(np.abs(exact).astype(dtype), info.tiny))
+    assert np.max(np.abs(out - exact) / unit) <= 1
+    np.testing.assert_array_equal(special_out, [-np.inf, -np.inf, np.nan, np.inf, np.nan, np.nan])
+
+
+def test_the_tile_of_inner_products_writes_its_cells_and_no_others(vector, rng, dtype):
+    numba = pytest.importorskip("numba")
+
+    @numba.njit
+    def run(rows, columns, out, o_row, a, a_row, b, b_row, count):
+        vector.dot_tile(rows, columns, out, o_row, o_row, a, 1, a_row, b, 3, b_row, count)
+
+    for rows, columns, count in itertools.product({1, vector.DOT_ROWS}, {1, vector.DOT_COLUMNS}, (0, 1, 7, 16, 133)):
+        a, b = (
+            rng.standard_normal((rows, count + 2)).astype(dtype),
+            rng.standard_normal((columns, count + 5)).astype(dtype),
+        )
+        out = rng.standard_normal((rows + 2, columns + 3)).astype(dtype)
+        expected = out.astype(naive.WIDE)
+        expected[1 : rows + 1, :columns] += naive.product(a[:, :count], b[:, :count].T)
+        run(rows, columns, out.ravel(), columns + 3, np.concatenate([[np.nan], a.ravel()]).astype(dtype), count + 2,
+            np.concatenate([[np.nan] * 3, b.ravel()]).astype(dtype), count + 5, count)  # fmt: skip
+        assert_close(out, expected, "product", dtype)
 
 
 def test_the_register_tile_writes_its_cells_and_no_others(compiled, vector, rng, dtype):

@@ -336,37 +336,26 @@ def _exp_columns(out, shift, total, lost, z, first, width):
     for j in range(width):
         # No largest logit to shift by: unshifted, NaN and infinity come out where the formula puts them.
         shift[j] = shift[j] if shift[j] - shift[j] == 0 else type(z[0, 0])(0)
-    if z.shape[0] <= _FEW_CLASSES:
-        _exp_few(out, shift, total, lost, z, first, width)
-    else:
-        _exp_many(out, shift, total, lost, z, first, width)
-
-
-@_body
-def _exp_few(out, shift, total, lost, z, first, width):
-    # Two sums, of every other row: half the error of one.
-    for i in range(z.shape[0]):
-        row, to, some = z[i, first : first + width], out[i, first : first + width], lost if i % 2 else total
-        for j in range(width):
-            e = vector.exp(row[j] - shift[j])
-            to[j] = e
-            some[j] += e
-    for j in range(width):
-        total[j] += lost[j]
-
-
-@_body
-def _exp_many(out, shift, total, lost, z, first, width):
-    # Added with compensation (Kahan), or a thousand classes would cost a thousand eps; infinity must stay.
+    few = z.shape[0] <= _FEW_CLASSES
     for i in range(z.shape[0]):
         row, to = z[i, first : first + width], out[i, first : first + width]
         for j in range(width):
-            e = vector.exp(row[j] - shift[j])
-            to[j] = e
-            term = e - lost[j]
-            grown = total[j] + term
-            lost[j] = (grown - total[j]) - term if grown - grown == 0 else type(z[0, 0])(0)
-            total[j] = grown
+            to[j] = vector.exp(row[j] - shift[j])
+        if few:
+            # Two sums, of every other row: half the error of one.
+            some = lost if i % 2 else total
+            for j in range(width):
+                some[j] += to[j]
+        else:
+            # Added with compensation (Kahan), or a thousand classes would cost a thousand eps; infinity must stay.
+            for j in range(width):
+                term = to[j] - lost[j]
+                grown = total[j] + term
+                lost[j] = (grown - total[j]) - term if grown - grown == 0 else type(z[0, 0])(0)
+                total[j] = grown
+    if few:
+        for j in range(width):
+            total[j] += lost[j]
 
 
 @_body
@@ -402,14 +391,11 @@ def _loss_buffers(z, width):
 
 
 @_body
-def _loss_columns(dz, loss, hit, buffers, z, labels, y, weight, first, width):
-    """Do `softmax_cross_entropy_grad` for ``width`` columns, one-hot targets as ``labels`` (m,) if there are any.
-
-    Row by row, so that the loops become vectors.
-    """
+def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
+    """Do `softmax_cross_entropy_grad` for ``width`` columns, row by row, so that the loops become vectors."""
     vector.outline()
     shift, total, lost, log_total, scale, largest, best = buffers
-    classes = z.shape[0]
+    zero = z.dtype.type(0)
     w, cost, right = weight[first : first + width], loss[first : first + width], hit[first : first + width]
     _exp_columns(dz, shift, total, lost, z, first, width)
     row = z[0, first : first + width]
@@ -418,40 +404,14 @@ def _loss_columns(dz, loss, hit, buffers, z, labels, y, weight, first, width):
         scale[j] = w[j] / total[j]
     for j in range(width):
         largest[j], best[j] = row[j], 0
-    for i in range(1, classes):
+    for i in range(1, z.shape[0]):
         row = z[i, first : first + width]
         for j in range(width):
             # The first of several largest, or the first NaN: as np.argmax.
             taken = (row[j] > largest[j]) | ((row[j] != row[j]) & (largest[j] == largest[j]))
             largest[j] = row[j] if taken else largest[j]
             best[j] = i if taken else best[j]
-    if len(labels) > 0:
-        _loss_of_labels(dz, cost, right, buffers, z, labels, w, first, width)
-    else:
-        _loss_of_targets(dz, cost, right, buffers, z, y, w, first, width)
-
-
-@_body
-def _loss_of_labels(dz, cost, right, buffers, z, labels, w, first, width):
-    vector.outline()
-    shift, _, _, log_total, scale, _, best = buffers
-    for i in range(z.shape[0]):
-        to = dz[i, first : first + width]
-        for j in range(width):
-            to[j] *= scale[j]
-    for j in range(width):
-        label = labels[first + j]
-        cost[j] = (log_total[j] - (z[label, first + j] - shift[j])) * w[j]
-        right[j] = w[j] if best[j] == label else w[j] * 0
-        dz[label, first + j] -= w[j]
-
-
-@_body
-def _loss_of_targets(dz, cost, right, buffers, z, y, w, first, width):
-    vector.outline()
-    shift, mass, _, log_total, scale, largest, best = buffers
-    zero = z.dtype.type(0)
-    target = y[0, first : first + width]
+    mass, target = total, y[0, first : first + width]
     for j in range(width):
         mass[j], cost[j], largest[j] = zero, zero, target[j]
     for i in range(z.shape[0]):
@@ -474,9 +434,9 @@ def _loss_of_targets(dz, cost, right, buffers, z, y, w, first, width):
 
 @_body
 def _softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, lo, hi):
-    buffers, none = _loss_buffers(z, _COLUMN_BLOCK), np.empty(0, np.int64)
+    buffers = _loss_buffers(z, _COLUMN_BLOCK)
     for first in range(lo, hi, _COLUMN_BLOCK):
-        _loss_columns(dz, loss, hit, buffers, z, none, y, weight, first, min(_COLUMN_BLOCK, hi - first))
+        _loss_columns(dz, loss, hit, buffers, z, y, weight, first, min(_COLUMN_BLOCK, hi - first))
 
 
 @_kernel(outputs=3)
@@ -1227,42 +1187,24 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
     block = min(_LOSS_BLOCK, length)
     buffers = _loss_buffers(z, block)
     logits, gradient = np.empty((classes, block), z.dtype), np.empty((classes, block), z.dtype)
-    some_labels, w = np.empty(block if len(labels) > 0 else 0, np.int64), np.empty(block, z.dtype)
-    y = np.empty((classes, 0 if len(labels) > 0 else block), z.dtype)
+    y, w = np.empty((classes, block), z.dtype), np.empty(block, z.dtype)
     for begin in range(0, length, block):
         width = min(block, length - begin)
         for s in range(width):
             j = order[first + begin + s]
             w[s] = weight[j]
-            if len(labels) > 0:
-                some_labels[s] = labels[j]
-            else:
-                for c in range(classes):
-                    y[c, s] = targets[j, c]
+            for c in range(classes):
+                y[c, s] = labels[j] == c if len(labels) > 0 else targets[j, c]
             row = z[at_z + (begin + s) * ld : at_z + (begin + s) * ld + classes]
             for c in range(classes):
                 logits[c, s] = row[c]
-        _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, some_labels, y, w, np.int64(0), width)
+        _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
         for s in range(width):
             row = d[at_d + (begin + s) * ld : at_d + (begin + s) * ld + columns]
             for c in range(classes):
                 row[c] = gradient[c, s]
             for c in range(classes, columns):
                 row[c] = 0
-
-
-@_body
-def _leaf_loss(sums, leaf, d, at_d, z, first, length, x, p):
-    """Set d to the gradient by the logits z, and add loss, weight of right answers and weight to the leaf's sums."""
-    vector.outline()
-    layer = p.layers[-1]
-    loss, hit = np.empty(length, z.dtype), np.empty(length, z.dtype)
-    _loss_rows(loss, hit, d, at_d, z, layer[_AT_Z], layer[_LD], layer[_COLUMNS], layer[_N_OUT],
-               p.labels, p.targets, p.weight, x.order, first, length)  # fmt: skip
-    for s in range(length):
-        sums[leaf, 0] += loss[s]
-        sums[leaf, 1] += hit[s]
-        sums[leaf, 2] += p.weight[x.order[first + s]]
 
 
 @_body
@@ -1311,7 +1253,13 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
         else:
             _forward(scratch, first, length, lists, worker, x, p)
             _forward_hidden(scratch, length, p)
-            _leaf_loss(sums, leaf, scratch, d, scratch, first, length, x, p)
+            loss, hit, top = np.empty(length, scratch.dtype), np.empty(length, scratch.dtype), layers[last]
+            _loss_rows(loss, hit, scratch, d, scratch, top[_AT_Z], top[_LD], top[_COLUMNS], top[_N_OUT],
+                       p.labels, p.targets, p.weight, x.order, first, length)  # fmt: skip
+            for s in range(length):
+                sums[leaf, 0] += loss[s]
+                sums[leaf, 1] += hit[s]
+                sums[leaf, 2] += p.weight[x.order[first + s]]
         for layer in range(last, -1, -1):
             ld, at_b = layers[layer, _LD], layers[layer, _AT_B]
             n_in, n_out = layers[layer, _N_IN], layers[layer, _N_OUT]
