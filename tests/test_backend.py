@@ -318,6 +318,28 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
     assert not [p for p in cache_files(copied_package) if p.endswith(".nbc")]
 
 
+@pytest.mark.numba
+def test_the_fused_step_compiled_for_a_plain_sse2_machine(run_python):
+    """No FMA, 128-bit vectors: other register tiles, other instructions, the same gradient."""
+    code = """
+import numpy as np, fastmlp
+from fastmlp.kernels import vector
+assert not vector.HAS_FMA and vector.VECTOR_BYTES == 16
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((30, 150)) * (rng.random((30, 150)) < 0.4), rng.integers(4, size=150)
+grads = []
+for backend in ("numba", "numpy"):
+    with fastmlp.use_backend(backend), fastmlp.use_threads(1):
+        grads.append(fastmlp.MLP((30, 17, 4)).loss_and_grad(X, Y)[1])
+assert np.abs(grads[0] - grads[1]).max() <= 1e-12 * np.abs(grads[1]).max()
+"""
+    import platform
+
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("x86-64 only")
+    run_python(code, env={"NUMBA_CPU_NAME": "generic", "NUMBA_NUM_THREADS": "1"})
+
+
 def test_python_version_is_supported():
     assert sys.version_info >= (3, 11)
     assert os.path.exists(Path(fastmlp.__file__).parent / "py.typed")

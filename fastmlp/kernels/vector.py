@@ -442,7 +442,7 @@ def _exp(builder, x, constants):
 
 @intrinsic
 def exp(typingctx, x):
-    """Return exp(x), within 1 ULP.
+    """Return exp(x), within 1 ULP; within 2 where the target has no multiply-add.
 
     Scalar IR without branches or calls: in a loop LLVM makes vectors of it, where one of ``math.exp`` makes calls.
     """
