@@ -529,9 +529,7 @@ def _take(to, what, at, step, count):
     """Copy elements ``step`` apart."""
     vector.outline()
     if step == 1:
-        row = what[at : at + count]
-        for j in range(count):
-            to[j] = row[j]
+        _copy(to[:count], what[at : at + count])
     else:
         for j in range(count):
             to[j] = what[at + j * step]
@@ -548,6 +546,7 @@ def _cost_of_one(loss, p, target):
 
 @_body
 def _cost_of_all(loss, a, a_class, a_sample, y, y_class, y_sample, classes, first):
+    """Set the losses, by every logarithm, of the samples from ``first`` on."""
     vector.outline()
     floor = np.finfo(a.dtype).tiny
     for j in range(len(loss)):
@@ -737,6 +736,18 @@ def _row_stride(columns: int, itemsize: int) -> int:
 def _part_size(n: int) -> int:
     """Return the features in a part: as few parts as may be, as even as may be."""
     return -(-n // -(-n // _LARGEST_PART))
+
+
+@functools.lru_cache(maxsize=64)
+def _identity(count: int) -> Any:
+    """Return 0, 1, 2, ..., with which the product over a list is one over everything; kernels only read it."""
+    return np.arange(count, dtype=np.int32)
+
+
+def _first_and_rest(parameters: Any, sizes: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return views of the first layer's weights and of all that is behind them, in a flat vector."""
+    split = sizes[0] * sizes[1]
+    return parameters[:split], parameters[split:]
 
 
 @functools.lru_cache(maxsize=64)
@@ -1823,7 +1834,7 @@ def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, sums, 
 def _few_plan(sizes: tuple[int, ...], m: int) -> tuple[Any, Any, int]:
     """Return sizes and strides as an array, the numbers 0, 1, 2, ..., and the multiply-adds of a forward pass."""
     work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
-    return np.array([sizes, _strides(sizes)]), np.arange(max(*sizes, m), dtype=np.int32), work
+    return np.array([sizes, _strides(sizes)]), _identity(max(*sizes, m)), work
 
 
 def _strides(sizes: tuple[int, ...]) -> list[int]:
@@ -1869,7 +1880,7 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, first_layer: int =
     layers, packed_size, back_size, scratch_size, room = _plan(sizes, dtype.itemsize, tile)
     packed, back = _aligned(packed_size, dtype), _aligned(back_size, dtype)
     finite = bool(_pack_parameters(packed, back, _read_only(parameters), layers, first_layer))
-    _, identity, _ = _few_plan(sizes, tile)
+    identity = _identity(max(*sizes, tile))
     none = np.empty(0, dtype)
     matrix = none.reshape(0, 1)
     return Problem(
@@ -1926,11 +1937,11 @@ def network_step(
     """
     dtype = parameters.dtype
     weight = _canonical(weight, dtype)
+    target = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
     if isinstance(x, np.ndarray):
-        return _few_step(gradient, parameters, sizes, x, y, weight)
+        return _few_step(gradient, parameters, sizes, x, weight=weight, **target)
     problem, scratch_size = _problem(parameters, sizes, len(x.order))
-    chosen = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
-    problem = problem._replace(weight=weight, **chosen)
+    problem = problem._replace(weight=weight, **target)
     x, rows = _input(x, table, dtype, sizes[0])
     sums = np.zeros((-(-problem.m // problem.leaf), 3))
     grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
@@ -1941,13 +1952,14 @@ def network_step(
 
 
 def _few_step(
-    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, y: Any, weight: Any
+    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, **target: Any
 ) -> tuple[float, float, float]:
-    dtype, m, split = parameters.dtype, len(x), sizes[0] * sizes[1]
+    """Do `network_step` for few samples, rows (m, n); weight (m,) and labels (m,) or targets (m, C) by name."""
+    dtype, m = parameters.dtype, len(x)
     deltas, losses, sums = np.empty(_deltas_size(sizes, m), dtype), np.empty((2, m), dtype), np.zeros(3)
-    target = {"labels": _canonical(y, np.int64)} if y.ndim == 1 else {"targets": _canonical(y.T, dtype)}
-    _few_pass(sizes, (parameters[:split], parameters[split:]), x, deltas=deltas, first_gradient=gradient[:split],
-              rest_gradient=gradient[split:], losses=losses, sums=sums, weight=weight, **target)  # fmt: skip
+    first_gradient, rest_gradient = _first_and_rest(gradient, sizes)
+    _few_pass(sizes, _first_and_rest(parameters, sizes), x, deltas=deltas, first_gradient=first_gradient,
+              rest_gradient=rest_gradient, losses=losses, sums=sums, **target)  # fmt: skip
     loss, hit, total = sums.tolist()
     return loss, hit, total
 
@@ -1966,8 +1978,9 @@ def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) ->
         np.divide(delta.T, dtype.type(m), out=deltas[len(deltas) - m * classes :].reshape(m, classes))
         z, a = (_canonical(one.T, dtype).reshape(-1) for one in (z, a))
         rest = np.concatenate((np.empty(h, dtype), w2.reshape(-1), np.empty(classes, dtype)))
+        first_gradient, rest_gradient = _first_and_rest(gradient, sizes)
         _few_pass(sizes, (np.empty(0, dtype), rest), x, deltas=deltas, outputs=a, z=z,
-                  first_gradient=gradient[:split], rest_gradient=gradient[split:])  # fmt: skip
+                  first_gradient=first_gradient, rest_gradient=rest_gradient)  # fmt: skip
     else:
         parameters = np.empty_like(gradient)
         parameters[split + h : -classes] = w2.reshape(-1)
@@ -2004,8 +2017,7 @@ def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any, table: Any) -> tuple[Any
 def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any) -> None:
     """Set ``out`` (C, m) to the logits, samples in the caller's order."""
     if isinstance(x, np.ndarray):
-        split = sizes[0] * sizes[1]
-        outputs = _few_pass(sizes, (parameters[:split], parameters[split:]), x)
+        outputs = _few_pass(sizes, _first_and_rest(parameters, sizes), x)
         out[:] = outputs[len(outputs) - out.size :].reshape(-1, sizes[-1]).T
         return
     none = np.empty((0, 0), parameters.dtype)

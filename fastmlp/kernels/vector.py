@@ -1,7 +1,7 @@
 """The explicit-vector micro-kernels, as LLVM IR through Numba's ``@intrinsic``.
 
 Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
-explicit vectors do. There is one register tile, which adds a product to GROUP rows of up to PANEL vectors, in two
+explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes its factors as they are, `coded_tile` through a table. `list_nonzero` makes the lists that it runs
 over. Where both factors lie along the sum, `dot_tile` takes inner products.
 
