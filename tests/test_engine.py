@@ -95,8 +95,8 @@ print(len(digests))
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="parallel shells swallow an IndexError")
 @pytest.mark.parametrize(
     ("m", "hidden", "density"),
-    [(5000, 33, 0.3), (100, 601, 0.3), (1500, 65, 1.0)],
-    ids=["leaves", "few", "few and dense"],
+    [(5000, 33, 0.3), (100, 601, 0.3), (20, 2401, 0.3), (1500, 65, 1.0)],
+    ids=["leaves", "few", "fewer than workers can share", "few and dense"],
 )
 def test_the_same_bits_for_any_threads_runs_and_layouts(run_python, tmp_path, m, hidden, density):
     """uint8 always goes through lists, so without zeros it is compared with itself alone."""

@@ -53,9 +53,6 @@ _COLUMN_BLOCK = 128
 # The same for costs, of which nothing but sums is kept.
 _COST_BLOCK = 512
 
-# Classes up to which their exponentials are added without compensation: the sum is within 4 eps.
-_FEW_CLASSES = 16
-
 # Samples whose losses are computed together, class by class.
 _LOSS_BLOCK = 64
 
@@ -326,52 +323,12 @@ def relu_mask(z, a, mask, bias, workers):
 
 
 @_body
-def _exp_columns(out, shift, total, lost, z, first, width):
-    """Set ``width`` columns of out to exp(z - shift), shift the largest logit; leave shifts and sums in the buffers.
-
-    Row by row, so that the loops become vectors.
-    """
-    row = z[0, first : first + width]
-    for j in range(width):
-        shift[j], total[j], lost[j] = row[j], 0, 0
-    for i in range(1, z.shape[0]):
-        row = z[i, first : first + width]
-        for j in range(width):
-            shift[j] = row[j] if row[j] > shift[j] or row[j] != row[j] else shift[j]
-    for j in range(width):
-        # No largest logit to shift by: unshifted, NaN and infinity come out where the formula puts them.
-        shift[j] = shift[j] if shift[j] - shift[j] == 0 else type(z[0, 0])(0)
-    few = z.shape[0] <= _FEW_CLASSES
-    for i in range(z.shape[0]):
-        row, to = z[i, first : first + width], out[i, first : first + width]
-        for j in range(width):
-            to[j] = vector.exp(row[j] - shift[j])
-        if few:
-            # Two sums, of every other row: half the error of one.
-            some = lost if i % 2 else total
-            for j in range(width):
-                some[j] += to[j]
-        else:
-            # Added with compensation (Kahan), or a thousand classes would cost a thousand eps; infinity must stay.
-            for j in range(width):
-                term = to[j] - lost[j]
-                grown = total[j] + term
-                lost[j] = (grown - total[j]) - term if grown - grown == 0 else type(z[0, 0])(0)
-                total[j] = grown
-    if few:
-        for j in range(width):
-            total[j] += lost[j]
-
-
-@_body
 def _softmax_columns(out, z, lo, hi):
     # Not rows of one array, of which LLVM does not see that they are apart.
-    shift, total, lost = (
-        np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype)
-    )  # fmt: skip
+    shift, total = np.empty(_COLUMN_BLOCK, z.dtype), np.empty(_COLUMN_BLOCK, z.dtype)
     for first in range(lo, hi, _COLUMN_BLOCK):
         width = min(_COLUMN_BLOCK, hi - first)
-        _exp_columns(out, shift, total, lost, z, first, width)
+        vector.exp_columns(out, shift, total, z, first, width)
         for j in range(width):
             total[j] = 1 / total[j]
         for i in range(z.shape[0]):
@@ -389,20 +346,20 @@ def softmax_columns(out, z, workers):
 
 @_body
 def _loss_buffers(z, width):
-    """Return seven arrays for `_loss_columns`: not rows of one, of which LLVM does not see that they are apart."""
+    """Return six arrays for `_loss_columns`: not rows of one, of which LLVM does not see that they are apart."""
     kind = z.dtype
     return (np.empty(width, kind), np.empty(width, kind), np.empty(width, kind), np.empty(width, kind),
-            np.empty(width, kind), np.empty(width, kind), np.empty(width, np.int64))  # fmt: skip
+            np.empty(width, kind), np.empty(width, np.int64))  # fmt: skip
 
 
 @_body
 def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
     """Do `softmax_cross_entropy_grad` for ``width`` columns, row by row, so that the loops become vectors."""
     vector.outline()
-    shift, total, lost, log_total, scale, largest, best = buffers
+    shift, total, log_total, scale, largest, best = buffers
     zero = z.dtype.type(0)
     w, cost, right = weight[first : first + width], loss[first : first + width], hit[first : first + width]
-    _exp_columns(dz, shift, total, lost, z, first, width)
+    vector.exp_columns(dz, shift, total, z, first, width)
     row = z[0, first : first + width]
     for j in range(width):
         log_total[j] = vector.log(total[j])
@@ -629,6 +586,9 @@ _WINDOW = 512
 
 # Bytes of each row whose inner products are taken at a time: 8 such rows take half of a first-level cache.
 _DOT_PART = 3200
+
+# Products of a register tile that repay loading and storing its sums.
+_FEWEST_FACTORS = 64
 
 # Samples of a plain matrix that are copied at a time where they do not lie in rows.
 _BATCH = 8192
@@ -1615,8 +1575,10 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
 # ---- Few samples: nothing is packed, because one pass over the parameters takes as long as the step ----
 #
 # Outputs of a layer lie sample by sample, as the rows of x do. Then nothing needs to be transposed: forward, units are
-# inner products of two rows; backward, sums of rows. Workers share the samples in a first phase, and in a second one
-# the inputs of a layer, whose gradients sum over all samples; so bits do not depend on how many they are.
+# inner products of two rows; backward, sums of rows. Workers share the samples in one phase, and in the next one the
+# inputs of a layer, whose gradients sum over all samples; so bits do not depend on how many they are. Where samples are
+# fewer than workers can share, the units of the first layer are shared in a phase before.
+_FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
 
 
 @_body
@@ -1649,6 +1611,18 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
 
     Workers share the columns, in whole panels: every sum is made in the same way for any number of them.
     """
+    vector.outline()
+    # As much of a at a time as stays in the second-level cache from one panel to the next: of 1000 samples and 1024
+    # units all of it would come from the third level 25 times (28 ms, so 20).
+    step = max(_FEWEST_FACTORS, vector.CACHE_BYTES // (rows * out.itemsize))
+    for k in range(0, count, step):
+        _multiply_some(out, o, o_row, a, at + k * a_k, a_row, a_k, b, p + k * b_row, b_row,
+                       rows, columns, min(step, count - k), identity, worker, workers)  # fmt: skip
+
+
+@_body
+def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, worker, workers):
+    """Do as `_multiply`, panel by panel of b."""
     vector.outline()
     lanes = vector.VECTOR_BYTES // out.itemsize
     tiled_columns = columns // lanes * lanes
@@ -1693,8 +1667,23 @@ def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, c
 
 
 @_body
-def _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi):
-    """Set the outputs of every layer, hidden ones after their ReLU, for samples lo to below hi; z gets the first's."""
+def _few_layer(outputs, o, n_out, a, at, n_in, weights, at_w, bias, lo, hi, begin, stop):
+    """Set the outputs of units begin to below stop, before their ReLU, for samples lo to below hi."""
+    vector.outline()
+    for s in range(lo, hi):
+        row, what = outputs[o + s * n_out + begin : o + s * n_out + stop], bias[begin:stop]
+        for c in range(len(row)):
+            row[c] = what[c]
+    _inner_products(outputs, o + lo * n_out + begin, n_out, a, at + lo * n_in, n_in, weights, at_w + begin * n_in, n_in,
+                    hi - lo, stop - begin, n_in)  # fmt: skip
+
+
+@_body
+def _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, ready):
+    """Set the outputs of every layer, hidden ones after their ReLU, for samples lo to below hi; z gets the first's.
+
+    The first layer is ``ready`` where workers have shared its units.
+    """
     vector.outline()
     m = len(x) // sizes[0]
     a, at, o, flat = x, np.int64(0), np.int64(0), np.int64(0)
@@ -1704,14 +1693,10 @@ def _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi):
         if layer > 0:
             weights, at_w = rest, flat
             flat += n_out * n_in
-        bias = rest[flat : flat + n_out]
+        if layer > 0 or not ready:
+            _few_layer(outputs, o, n_out, a, at, n_in, weights, at_w, rest[flat : flat + n_out],
+                       lo, hi, np.int64(0), n_out)  # fmt: skip
         flat += n_out
-        for s in range(lo, hi):
-            row = outputs[o + s * n_out : o + (s + 1) * n_out]
-            for c in range(n_out):
-                row[c] = bias[c]
-        _inner_products(outputs, o + lo * n_out, n_out, a, at + lo * n_in, n_in, weights, at_w, n_in,
-                        hi - lo, n_out, n_in)  # fmt: skip
         rows = outputs[o + lo * n_out : o + hi * n_out]
         if layer == 0 and len(z) > 0:
             _copy(z[lo * n_out : hi * n_out], rows)
@@ -1780,11 +1765,17 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
     sizes = layers[0]
     m, classes = len(x) // sizes[0], sizes[-1]
     given = len(z) > 0 and len(deltas) > 0
-    if phase & 1:
+    if phase == _FIRST_LAYER:
+        # Whole tiles of inner products: every sum is made in the same way for any number of workers.
+        share = -(-sizes[1] // (workers * vector.DOT_COLUMNS)) * vector.DOT_COLUMNS
+        begin, stop = min(worker * share, sizes[1]), min((worker + 1) * share, sizes[1])
+        _few_layer(outputs, np.int64(0), sizes[1], x, np.int64(0), sizes[0], first_weights, np.int64(0), rest,
+                   np.int64(0), m, begin, stop)  # fmt: skip
+    if phase & _SAMPLES:
         share = -(-m // (workers * vector.PADDING)) * vector.PADDING
         lo, hi = min(worker * share, m), min((worker + 1) * share, m)
         if not given:
-            _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi)
+            _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, not phase & _FIRST_LAYER)
         if len(weight) > 0:
             total = weight.dtype.type(0)
             for s in range(m):
@@ -1801,7 +1792,7 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
             _few_backward(deltas, z if given else outputs, rest, layers, m, identity, lo, hi)
             _zero_share(first_gradient, worker, workers)
             _zero_share(rest_gradient, worker, workers)
-    if phase & 2 and len(deltas) > 0:
+    if phase & _PARAMETERS and len(deltas) > 0:
         _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, identity, worker, workers)
         if worker == 0:
             for s in range(len(weight)):
@@ -1813,7 +1804,7 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
 @_kernel(outputs=6, body=_few_of)
 def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
          labels, targets, weight, identity, phase, workers):  # fmt: skip
-    """Do a pass over few samples: phase 1 forward and back to each layer's outputs, phase 2 to the parameters.
+    """Do the phases of a pass over few samples: a layer by units, samples forward and back, then the parameters.
 
     ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``layers`` holds the
     sizes, and the elements from one row of a layer's deltas to the next. ``first_gradient`` and ``first_weights``
@@ -1826,6 +1817,16 @@ def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, sums, 
         vector.call(address, (outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest,
                               layers, x, labels, targets, weight, identity, phase,
                               np.int64(worker), workers))  # fmt: skip
+
+
+def _phases(m: int, workers: int, *, forward: bool) -> tuple[int, ...]:
+    """Return the phases of each launch; ``forward`` says that the forward pass is not given."""
+    if workers == 1:
+        return (_FIRST_LAYER | _SAMPLES | _PARAMETERS,)
+    # Samples that leave workers idle share out the units of the layer that holds most weights.
+    if forward and m < workers * vector.PADDING:
+        return _FIRST_LAYER, _SAMPLES, _PARAMETERS
+    return _FIRST_LAYER | _SAMPLES, _PARAMETERS
 
 
 @functools.lru_cache(maxsize=64)
@@ -1861,8 +1862,9 @@ def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, **giv
         "first_weights": first_weights, "rest": rest, "layers": layers, "x": rows,
         "labels": np.empty(0, np.int64), "targets": matrix, "weight": none, "identity": identity,
     } | given  # fmt: skip
-    workers = 1 if work < _PARALLEL_WORK else _usable_threads()
-    for phase in (3,) if workers == 1 else (1, 2):
+    # Narrow layers are bound by reading x: an element of it, read twice, then takes the time of eight multiply-adds.
+    workers = 1 if max(work, 8 * rows.size) < _PARALLEL_WORK else _usable_threads()
+    for phase in _phases(m, workers, forward=len(chosen["deltas"]) == 0 or len(chosen["z"]) == 0):
         _few.launch(workers, *chosen.values(), phase)
     return chosen["outputs"]
 

@@ -49,6 +49,10 @@ DOT_ROWS, DOT_COLUMNS = (4, 4) if VECTOR_BYTES == 64 or _IS_ARM else (2, 4)
 # Rows are padded to a multiple of this, so that a register tile may take whole groups of either kind.
 PADDING = math.lcm(GROUP, DENSE_GROUP)
 
+# Exponentials that are added without compensation: their sum is within 5 eps. A thousand would cost a thousand (Kahan's
+# summation takes a sixth longer).
+_FEW_ROWS = 10
+
 # Chains of sums that a core can go on with at once: two multiply-adds a cycle, each ready after four.
 _CHAINS = 8
 
@@ -81,9 +85,12 @@ def _splat(builder, scalar, vector):
 
 
 def _multiply_add(builder, a, b, c):
-    """Return a * b + c; llvmlite's own fma refuses vectors, so the intrinsic is declared by name."""
+    """Return a * b + c of scalars or vectors."""
     if not HAS_FMA:
         return builder.fadd(builder.fmul(a, b), c)
+    if not isinstance(a.type, ir.VectorType):
+        return builder.fma(a, b, c)
+    # llvmlite's own fma refuses vectors, so the intrinsic is declared by name.
     suffix = "f64" if a.type.element == ir.DoubleType() else "f32"
     signature = ir.FunctionType(a.type, [a.type] * 3)
     name = f"llvm.fma.v{a.type.count}{suffix}"
@@ -415,29 +422,39 @@ _EXP = {types.float64: _Exp(np.float64), types.float32: _Exp(np.float32)}
 
 
 def _exp(builder, x, constants):
-    scalar, whole = x.type, ir.IntType(constants.bits)
-
-    def multiply_add(a, b, c):
-        if not HAS_FMA:
-            return builder.fadd(builder.fmul(a, b), c)
-        return builder.fma(a, b, c)
-
+    """Emit exp of a scalar or a vector; both give the same bits."""
+    kind, whole = x.type, ir.IntType(constants.bits)
+    if isinstance(kind, ir.VectorType):
+        whole = ir.VectorType(whole, kind.count)
     # Comparisons that are false for NaN, so that NaN passes.
-    x = builder.select(builder.fcmp_ordered("<", x, scalar(constants.lowest)), scalar(constants.lowest), x)
-    x = builder.select(builder.fcmp_ordered(">", x, scalar(constants.highest)), scalar(constants.highest), x)
-    shifted = multiply_add(x, scalar(1.4426950408889634), scalar(constants.round))
-    k = builder.sub(builder.bitcast(shifted, whole), builder.bitcast(scalar(constants.round), whole))
-    rounded = builder.fsub(shifted, scalar(constants.round))
-    r = multiply_add(rounded, scalar(-constants.ln2[0]), x)
-    r = multiply_add(rounded, scalar(-constants.ln2[1]), r)
-    p = scalar(constants.polynomial[-1])
+    x = builder.select(builder.fcmp_ordered("<", x, kind(constants.lowest)), kind(constants.lowest), x)
+    x = builder.select(builder.fcmp_ordered(">", x, kind(constants.highest)), kind(constants.highest), x)
+    shifted = _multiply_add(builder, x, kind(1.4426950408889634), kind(constants.round))
+    rounded = builder.fsub(shifted, kind(constants.round))
+    r = _multiply_add(builder, rounded, kind(-constants.ln2[0]), x)
+    r = _multiply_add(builder, rounded, kind(-constants.ln2[1]), r)
+    p = kind(constants.polynomial[-1])
     for coefficient in reversed(constants.polynomial[:-1]):
-        p = multiply_add(p, r, scalar(coefficient))
+        p = _multiply_add(builder, p, r, kind(coefficient))
+    if "avx512f" in _FEATURES and isinstance(kind, ir.VectorType):
+        return _scale(builder, p, rounded)
+    bits_of_round = int(np.array(constants.round, f"f{constants.bits // 8}").view(f"i{constants.bits // 8}"))
+    k = builder.sub(builder.bitcast(shifted, whole), whole(bits_of_round))
     half = builder.ashr(k, whole(1))
     for exponent in (half, builder.sub(k, half)):
         power = builder.shl(builder.add(exponent, whole(constants.bias)), whole(constants.mantissa))
-        p = builder.fmul(p, builder.bitcast(power, scalar))
+        p = builder.fmul(p, builder.bitcast(power, kind))
     return p
+
+
+def _scale(builder, p, k):
+    """Emit p 2^k by the one instruction of AVX-512 for it, which rounds a subnormal result once."""
+    mask, mode = ir.IntType(p.type.count), ir.IntType(32)
+    name = f"llvm.x86.avx512.mask.scalef.{'pd' if p.type.count == 8 else 'ps'}.512"
+    signature = ir.FunctionType(p.type, [p.type, p.type, p.type, mask, mode])
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    current_rounding = mode(4)
+    return builder.call(function, [p, k, p, mask(-1), current_rounding])
 
 
 @intrinsic
@@ -448,6 +465,86 @@ def exp(typingctx, x):
     """
     constants = _EXP[x]
     return x(x), lambda context, builder, sig, args: _exp(builder, args[0], constants)
+
+
+def _column(builder, kind, rows, at_z, z_row, at_out, out_row, element):
+    """Emit `exp_columns` for one column, or for one vector of them; return what is subtracted, and the sum."""
+    i64 = ir.IntType(64)
+    zero = kind(0.0)
+
+    def row(base, i, stride):
+        return builder.gep(base, [builder.mul(i, stride)])
+
+    largest = cgutils.alloca_once_value(builder, _load(builder, at_z, kind, element))
+    with cgutils.for_range(builder, rows) as loop:
+        x, most = _load(builder, row(at_z, loop.index, z_row), kind, element), builder.load(largest)
+        # Larger or NaN: what is then largest decides below.
+        builder.store(builder.select(builder.fcmp_unordered(">", x, most), x, most), largest)
+    shift = builder.load(largest)
+    # No largest logit to shift by: unshifted, NaN and infinity come out where the formula puts them.
+    shift = builder.select(builder.fcmp_ordered("==", builder.fsub(shift, shift), zero), shift, zero)
+    total, lost = (cgutils.alloca_once_value(builder, zero) for _ in range(2))
+
+    def add(e):
+        builder.store(builder.fadd(builder.load(total), e), total)
+
+    def add_with_compensation(e):
+        before = builder.load(total)
+        term = builder.fsub(e, builder.load(lost))
+        grown = builder.fadd(before, term)
+        rest = builder.fsub(builder.fsub(grown, before), term)
+        finite = builder.fcmp_ordered("==", builder.fsub(grown, grown), zero)  # infinity must stay
+        builder.store(builder.select(finite, rest, zero), lost)
+        builder.store(grown, total)
+
+    def sum_rows(add):
+        with cgutils.for_range(builder, rows) as loop:
+            x = _load(builder, row(at_z, loop.index, z_row), kind, element)
+            e = _exp(builder, builder.fsub(x, shift), _EXP[element])
+            _store(builder, e, row(at_out, loop.index, out_row), element)
+            add(e)
+
+    with builder.if_else(builder.icmp_signed("<=", rows, i64(_FEW_ROWS))) as (few, many):
+        with few:
+            sum_rows(add)
+        with many:
+            sum_rows(add_with_compensation)
+    return shift, builder.load(total)
+
+
+@intrinsic
+def exp_columns(typingctx, out, shift, total, z, first, width):
+    """Set columns ``first`` to below ``first + width`` of out to exp(z - shift), shift the largest entry of a column.
+
+    out and z (C, m) are C-contiguous; shift and total, the sums of the columns, (width,). All is done on the way of a
+    vector of columns through its rows: the shifts and sums stay in registers.
+    """
+    long = types.int64
+    element = out.dtype
+
+    def codegen(context, builder, sig, args):
+        i64 = ir.IntType(64)
+        outs, zs = (context.make_array(sig.args[k])(context, builder, args[k]) for k in (0, 3))
+        shifts, totals = (_pointer(context, builder, sig.args[k], args[k]) for k in (1, 2))
+        first, width = args[4:]
+        rows, out_row = cgutils.unpack_tuple(builder, outs.shape, 2)
+        _, z_row = cgutils.unpack_tuple(builder, zs.shape, 2)
+        vector, lanes = _vector_type(element)
+
+        def columns(begin, stop, kind, step):
+            with cgutils.for_range_slice(builder, begin, stop, i64(step)) as (j, _):
+                at = builder.add(first, j)
+                results = _column(builder, kind, rows, builder.gep(zs.data, [at]), z_row,
+                                  builder.gep(outs.data, [at]), out_row, element)  # fmt: skip
+                for result, to in zip(results, (shifts, totals), strict=True):
+                    _store(builder, result, builder.gep(to, [j]), element)
+
+        whole = builder.mul(builder.sdiv(width, i64(lanes)), i64(lanes))
+        columns(i64(0), whole, vector, lanes)
+        columns(whole, width, vector.element, 1)
+        return context.get_dummy_value()
+
+    return types.void(out, shift, total, z, long, long), codegen
 
 
 class _Log:
