@@ -140,9 +140,9 @@ def exactly(content: Source, start: int, length: int) -> bytearray:
 
 def check_shape(name: str, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless a header's shape is one of an array that holds something."""
-    if not 1 <= len(shape) <= 8 or min(shape) < 1:
-        got = brief(f"shape {shape}")
-        raise ValueError(checks.message(name, got, "1 to 8 dimensions of at least 1", SAVE_AGAIN))
+    if not 1 <= len(shape) <= 8 or min(shape) < 1 or max(shape) >= 2**63:
+        got, expected = brief(f"shape {shape}"), "1 to 8 dimensions of at least 1 and less than 2**63"
+        raise ValueError(checks.message(name, got, expected, SAVE_AGAIN))
 
 
 @contextlib.contextmanager
