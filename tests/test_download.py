@@ -61,8 +61,15 @@ def serve():
 
         def start(answers):
             server = Server(answers)
-            methods = {"do_GET": server.respond, "log_message": lambda *_: None}
-            httpd = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (BaseHTTPRequestHandler,), methods))
+
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self):
+                    server.respond(self)
+
+                def log_message(self, *_):
+                    pass
+
+            httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
             thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
             stack.callback(httpd.server_close)
@@ -171,8 +178,14 @@ ours, theirs = os.openpty()
 if os.environ["TERMINAL"]:
     os.dup2(theirs, 2)
 download.fetch({"file": os.environ["DIGEST"]}, Path(os.environ["FOLDER"]), [os.environ["ADDRESS"]], "")
+os.close(theirs)
 if os.environ["TERMINAL"]:
-    sys.stdout.buffer.write(os.read(ours, 10000))
+    os.close(2)
+    try:
+        while piece := os.read(ours, 10000):
+            sys.stdout.buffer.write(piece)
+    except OSError:  # the terminal has nobody on its other side any more
+        pass
 """
 
 
