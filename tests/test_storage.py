@@ -103,7 +103,7 @@ def test_torch_takes_the_tensors_as_they_are_and_predicts_the_same(path, rng, ba
         with torch.no_grad():
             theirs = torch.softmax(net(torch.from_numpy(x.T.astype(dtype))), dim=1).numpy().T
         difference = np.abs(theirs - model.predict_proba(x)).max()
-        print(f"{backend} {dtype}: largest difference of a probability {difference:.1e}")
+        print(f"{backend} {dtype}: largest difference of a probability {difference:.1e}")  # noqa: T201
         assert difference <= TOLERANCE["other framework", dtype]
 
 
@@ -267,7 +267,9 @@ def test_permissions_links_and_leftovers(path, tmp_path):
     leftover.touch()
     other.touch()
     model.save(path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in (path, link, dangling, other, tmp_path / "made"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        p.name for p in (path, link, dangling, other, tmp_path / "made")
+    )
 
 
 @posix
@@ -317,7 +319,7 @@ assert others() == []
 print({kills}, "kills: within a save", old, "left the old file and", new, "the new one;", complete, "between saves;",
       leftovers, "left a temporary file, which the next save removed; saves in all:", began)
 """
-    print(run_python(code, env={"FILE": str(path), "SIZES": sizes, "OPENBLAS_NUM_THREADS": "1"}, timeout=600).stdout)
+    print(run_python(code, env={"FILE": str(path), "SIZES": sizes, "OPENBLAS_NUM_THREADS": "1"}, timeout=600).stdout)  # noqa: T201
 
 
 @pytest.fixture(scope="session")
@@ -357,7 +359,7 @@ for number in (errno.EIO, errno.ENOSPC, errno.EACCES):
     assert left_new == sorted(left_new) and left_new.count(1) == 3 and left_new.count(0) >= 5, left_new
     print(errno.errorcode[number], "in", len(left_new), "calls")
 """
-    print(run_python(code, env={**faults, "FILE": str(path)}).stdout)
+    print(run_python(code, env={**faults, "FILE": str(path)}).stdout)  # noqa: T201
 
 
 def test_a_kill_at_any_call_leaves_the_old_file_or_the_new(run_python, faults, path):
@@ -387,13 +389,23 @@ del os.environ["FAULT_AT"]
 """
     calls = run_python(code, env={**faults, "FILE": str(path)}).stderr.split()
     calls = calls[calls.index("create") :]
-    assert [call for call in calls if call != "close"] == ["create", "write", "chmod", "fsync", "rename", "open", "fsync"]
+    assert [call for call in calls if call != "close"] == [
+        "create",
+        "write",
+        "chmod",
+        "fsync",
+        "rename",
+        "open",
+        "fsync",
+    ]
 
 
 @contextmanager
 def full_disk(folder):
     """Mount a file system of 64 kB."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip("may not mount a file system here")
     try:
