@@ -97,10 +97,9 @@ class Checkpoint:
             state = _State(found)
         except (KeyError, ValueError) as error:
             raise storage.refusal(self._path, f"a file without the state of a training ({error})") from None
-        if stopping is not None and state.best_epoch > 0:
-            stopping.epoch, stopping.loss = state.best_epoch, state.best_loss
-            np.copyto(stopping.best, found.parameters)
         np.copyto(self._record.parameters, state.parameters)
+        if stopping is not None:
+            state.restore(stopping)
         return state.history, state.alpha
 
     def write(self, history: History, alpha: float, stopping: EarlyStopping | None) -> None:
@@ -109,9 +108,10 @@ class Checkpoint:
         arrays = {name: np.asarray(column, np.float64) for name, column in history.to_dict().items()}
         facts = {"epoch": str(len(history)), "alpha": repr(alpha)}
         best = parameters
-        if stopping is not None and stopping.epoch > 0:
-            best, arrays["parameters"] = stopping.best, parameters
+        if stopping is not None:
             facts |= {"best_epoch": str(stopping.epoch), "best_loss": repr(stopping.loss)}
+            if stopping.epoch > 0:
+                best, arrays["parameters"] = stopping.best, parameters
         self._failed = True
         storage.save(
             self._path, replace(self._record, parameters=best, arrays=arrays, facts=self._record.facts | facts)
@@ -159,7 +159,17 @@ class _State:
         if (self.parameters.shape, self.parameters.dtype) != (found.parameters.shape, found.parameters.dtype):
             raise ValueError(f"parameters of shape {self.parameters.shape}")
         self.alpha = float(found.facts["alpha"])
-        self.best_epoch, self.best_loss = int(found.facts.get("best_epoch", 0)), float(found.facts.get("best_loss", 0))
+        self._best = found.parameters
+        self._best_epoch = int(found.facts["best_epoch"]) if "best_epoch" in found.facts else None
+        self._best_loss = float(found.facts.get("best_loss", math.inf))
+
+    def restore(self, stopping: EarlyStopping) -> None:
+        """Set early stopping to where it stood; without it in the file, patience begins here."""
+        if self._best_epoch is not None:
+            stopping.epoch, stopping.loss = self._best_epoch, self._best_loss
+            np.copyto(stopping.best, self._best)
+        elif self.history.validation_loss:
+            stopping.see(len(self.history), self.history.validation_loss[-1])
 
 
 class _Interrupts:

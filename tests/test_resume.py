@@ -77,6 +77,14 @@ def test_more_epochs_go_on_from_the_end(backend, path):
     assert_same_end(trained(epochs=30, checkpoint=path, resume=True, **options), trained(epochs=30, **options))
 
 
+def test_patience_may_begin_with_a_resumption(path):
+    options = {"alpha": 0.3, "validation": held_out, "checkpoint": path, "resume": True}
+    trained(epochs=20, **options)
+    net, history = trained(epochs=25, patience=2, min_delta=10.0, **options)
+    assert (len(history), history.stopped) == (22, "patience")
+    assert_same_bits(net.parameters, trained(epochs=20, alpha=0.3)[0].parameters)
+
+
 def test_without_a_file_resume_starts_afresh_and_without_resume_a_file_is_replaced(backend, path):
     assert_same_end(trained(checkpoint=path, resume=True), trained())
     history = trained(epochs=3, checkpoint=path)[1]
@@ -178,6 +186,7 @@ def changed(array, index):
         ({"sample_weight": np.arange(1.0, 301.0)}, "digest of the data"),
         ({"class_weight": {0: 3.0}}, "digest of the data"),
         ({"validation": (held_out[0], held_out[1][::-1])}, "digest of the validation"),
+        ({"validation": None}, "digest of the validation"),
         ({"net": fastmlp.MLP((12, 8, 4), seed=2)}, "layer sizes"),
         ({"net": fastmlp.MLP((12, 9, 4), seed=2, dtype="float32")}, "dtype"),
         ({"net": fastmlp.MLP((12, 9, 4), seed=3)}, "seed"),
