@@ -92,11 +92,11 @@ class Checkpoint:
             found = storage.load(self._path)
         except FileNotFoundError:
             return History(), 0.0
-        self._check_fit(found)
         try:
             state = _State(found)
         except (KeyError, ValueError) as error:
             raise storage.refusal(self._path, f"a file without the state of a training ({error})") from None
+        self._check_fit(found)
         np.copyto(self._record.parameters, state.parameters)
         if stopping is not None:
             state.restore(stopping)
