@@ -281,6 +281,12 @@ def fit(net, **more):
 def busy(epoch, history):
     if {where!r} == "callback":
         time.sleep(0.004)
+def settle(thread):
+    try:
+        thread.join()
+        time.sleep(0.001)
+    except KeyboardInterrupt:
+        settle(thread)
 with fastmlp.use_backend({backend!r}):
     keep = model()
     fit(keep, epochs=600, callback=lambda *_: undisturbed.append(keep.parameters.copy()))
@@ -291,14 +297,14 @@ with fastmlp.use_backend({backend!r}):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(again)
             os.kill(os.getpid(), signal.SIGINT)
-        net, thread = model(), threading.Thread(target=strike)
-        struck = False
+        net, thread, history = model(), threading.Thread(target=strike), None
         thread.start()
         try:
             history = fit(net, epochs=10**9, callback=busy, checkpoint=path, checkpoint_every=trial % 2 * 0.01)
-            thread.join()
-        except KeyboardInterrupt:  # the second came after the end of fit, or both before its start
-            thread.join()
+            settle(thread)
+        except KeyboardInterrupt:  # the second strike came after the end of fit, or the first before its start
+            settle(thread)
+        if history is None:
             continue
         assert history.stopped == "interrupt"
         done, record = len(history), storage.load(path)
@@ -313,7 +319,7 @@ with fastmlp.use_backend({backend!r}):
             assert len(fit(other, epochs=done + 2, checkpoint=path, resume=True)) == done + 2
             assert other.parameters.tobytes() == undisturbed[done + 1].tobytes()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert len(seen) > 3, seen
+    assert len(seen) > 5, seen
     print(sorted(seen))
 """
     print(run_python(code).stdout)  # noqa: T201
