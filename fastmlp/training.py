@@ -124,9 +124,10 @@ class Checkpoint:
         if not self._failed:
             self.write(history, alpha, stopping)
 
-    def due(self) -> bool:
-        """Return whether it is time to write."""
-        return time.monotonic() - self._written >= self._every
+    def write_if_due(self, history: History, alpha: float, stopping: EarlyStopping | None) -> None:
+        """Write the file if the last write was long enough ago."""
+        if time.monotonic() - self._written >= self._every:
+            self.write(history, alpha, stopping)
 
     def _check_fit(self, found: storage.Record) -> None:
         mine = self._record
@@ -256,6 +257,12 @@ def progress_bar(wanted: bool | None, total: int, done: int) -> Any | None:
     return tqdm(total=total, initial=done, unit="epoch", file=sys.stdout)
 
 
+def _show(bar: Any | None, history: History) -> None:
+    if bar is not None:
+        bar.set_postfix_str(f"loss {history.loss[-1]:.4f}, accuracy {history.accuracy[-1]:.4f}", refresh=False)
+        bar.update()
+
+
 def _is_watched() -> bool:
     """Return whether standard output is a terminal or a notebook."""
     return sys.stdout is not None and (sys.stdout.isatty() or type(sys.stdout).__module__.startswith("ipykernel."))
@@ -327,11 +334,9 @@ def descend(
                 interrupts.hold()
                 _run_epoch(history, epoch, step, asked, validate, stopping)
                 rate = asked
-                if bar is not None:
-                    bar.set_postfix_str(f"loss {history.loss[-1]:.4f}, accuracy {history.accuracy[-1]:.4f}", False)
-                    bar.update()
-                if checkpoint is not None and checkpoint.due():
-                    checkpoint.write(history, rate, stopping)
+                _show(bar, history)
+                if checkpoint is not None:
+                    checkpoint.write_if_due(history, rate, stopping)
                 interrupts.release()
                 if callback is not None and callback(epoch, history):
                     history.stopped = "callback"
