@@ -338,7 +338,9 @@ def descend(
                 if checkpoint is not None:
                     checkpoint.write_if_due(history, rate, stopping)
                 interrupts.release()
-                if callback is not None and callback(epoch, history):
+                enough = callback is not None and callback(epoch, history)
+                interrupts.hold()
+                if enough:
                     history.stopped = "callback"
                     break
         except KeyboardInterrupt:
