@@ -55,7 +55,7 @@ class FunctionsAgainstPlain(_Functions):
     params = (["numpy", "numba"], FUNCTIONS, suite.DTYPES, suite.sample_counts(1000, 60_000))
 
     def track_largest_difference(self, implementation, function, dtype, m):
-        return problems.difference(self.call(), self.plain()) / np.finfo(dtype).eps
+        return problems.difference(self.call(), self.plain()) / float(np.finfo(dtype).eps)
 
     track_largest_difference.unit = "eps of the largest entry"
 

@@ -75,7 +75,7 @@ def difference(actual, expected):
     if not isinstance(expected, (tuple, list)):
         actual, expected = [actual], [expected]
     return max(
-        float(np.max(np.abs(np.subtract(a, e, dtype=np.float64))) / (np.max(np.abs(e)) or 1))
+        float(np.max(np.abs(np.subtract(a, e, dtype=np.float64)))) / (float(np.max(np.abs(e))) or 1.0)
         for a, e in zip(actual, expected, strict=True)
     )
 

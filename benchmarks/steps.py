@@ -49,7 +49,7 @@ class StepAgainstPlain(_Steps):
     param_names = ("implementation", "dtype", "m")
 
     def track_largest_difference(self, implementation, dtype, m):
-        return problems.difference(self.step(), self.plain()) / np.finfo(dtype).eps
+        return problems.difference(self.step(), self.plain()) / float(np.finfo(dtype).eps)
 
     track_largest_difference.unit = "eps of the largest entry"
 
