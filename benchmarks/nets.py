@@ -39,6 +39,7 @@ class Net(NamedTuple):
     start: Callable[[], Callable[[], float]]
     version: str
     train: Callable[[int], Any] | None = None  # so many epochs, where that is more than so many steps
+    costs: Callable[[int], list[float]] | None = None  # of so many steps, where a step returns another cost
     operations: int = 0  # of a step of the limit
 
 
@@ -185,7 +186,7 @@ def sklearn_classifier(problem):
     warnings.simplefilter("ignore")  # of a batch as large as the data
     x, classes = problem.rows(), np.arange(SIZES[-1])
 
-    def start():
+    def begin():
         net = MLPClassifier(
             SIZES[1:-1], solver="sgd", alpha=0, batch_size=len(x), learning_rate_init=ALPHA, shuffle=False, momentum=0
         )
@@ -193,14 +194,23 @@ def sklearn_classifier(problem):
         w1, b1, w2, b2 = problem.layers()
         for ours, given in zip((*net.coefs_, *net.intercepts_), (w1, w2, b1, b2), strict=True):
             ours[...] = given.squeeze().T
+        return net
 
-        def step():
+    def start():
+        net = begin()
+        return lambda: net.partial_fit(x, problem.labels).loss_
+
+    def costs(count):
+        # Its own cost takes the logarithm of at least eps, which in float32 lies above many a probability.
+        net, y, found = begin(), formulas.one_hot(problem.labels), []
+        for _ in range(count):
+            (w1, w2), (b1, b2) = net.coefs_, net.intercepts_
+            a2 = formulas.Forwardprop(x.T, w1.T, w2.T, b1[:, None], b2[:, None])[2]
+            found.append(float(formulas.compute_cost(a2, y)))
             net.partial_fit(x, problem.labels)
-            return net.loss_
+        return found
 
-        return step
-
-    return Net(start, f"scikit-learn {sklearn.__version__}")
+    return Net(start, f"scikit-learn {sklearn.__version__}", costs=costs)
 
 
 def peak(problem):

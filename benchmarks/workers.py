@@ -85,7 +85,7 @@ def _questions(net):
         train(1)
         return _settled(lambda: seconds(lambda: train(epochs)))
 
-    return {"costs": costs, "step": step_seconds, "training": training_seconds}
+    return {"costs": net.costs or costs, "step": step_seconds, "training": training_seconds}
 
 
 def _settled(measure):
