@@ -155,16 +155,17 @@ def rows(result):
             for what in ("step", "training")
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for name, what in (("necessary", "the non-zero products"), ("dense", "all products")):
-        some = [f"{limit[name] * 1e3:.1f} | {limit[name] * 1e3 * EPOCHS:.0f}" for limit in result["limits"].values()]
-        if some:
-            lines.append(f"| limit: {what} at peak | " + " | ".join(some) + " |")
+    if result["limits"]:
+        times = [limit["necessary"] * 1e3 for limit in result["limits"].values()]
+        lines.append(
+            "| limit: what is not zero, at peak | " + " | ".join(f"{t:.1f} | {t * EPOCHS:.0f}" for t in times) + " |"
+        )
     return lines
 
 
 def notes(result):
     """Return the lines under the table: what was measured, on what, with which versions, and the limits."""
-    problem, peaks = result["problem"], [f"{d} {one['peak'] / 1e9:.0f}" for d, one in result["limits"].items()]
+    problem = result["problem"]
     versions = {
         one["version"]
         for figures in result["figures"].values()
@@ -178,14 +179,17 @@ def notes(result):
         if isinstance(reason, str)
     }
     m = result["machine"]
+    peaks = "".join(
+        f" Peak in {dtype}, measured between the nets: {one['peak'] / 1e9:.0f} GFLOP/s; "
+        f"all products of a step at peak: {one['dense'] * 1e3:.0f} ms."
+        for dtype, one in result["limits"].items()
+    )
     yield (
         f"{problem['data']}, {problem['samples']} samples, {problem['density']:.1%} of the pixels not zero; "
         f"{m['CPU']}, threads: {m['cores']}; {m['system']}; Python {m['python']}, numba {m['numba']}, "
         + ", ".join(sorted(versions))
-        + f"; {m['date']}."
+        + f"; {m['date']}.{peaks}"
     )
-    if peaks:
-        yield f"Peak of multiply-adds, measured between the nets: {', '.join(peaks)} GFLOP/s."
     yield from sorted(reasons)
 
 

@@ -6,13 +6,14 @@ import sys
 from benchmarks import suite
 
 _MAKE = """
-import atexit, os, tempfile
+import os, tempfile
 import numpy as np
 if {cold}:
     folder = tempfile.TemporaryDirectory()
     os.environ["NUMBA_CACHE_DIR"] = folder.name
 rng = np.random.default_rng(0)
-codes = (rng.integers(256, size=({m}, 784)) * (rng.random(({m}, 784)) < 0.191)).astype(np.uint8).T
+codes = rng.integers(256, size=({m}, 784), dtype=np.uint8).T
+codes *= rng.random(({m}, 784), dtype=np.float32).T < 0.191
 labels = np.arange({m}) % 10
 """
 
