@@ -88,12 +88,12 @@ def quartiles(times):
     return {"q1": q1, "median": median, "q3": q3}
 
 
-def measure(names, folder, dtype, rounds):
+def measure(names, folder, dtype, rounds, at_least):
     """Return the figures of one dtype: of each name, a step, ten epochs and the version, or why there are none."""
     with contextlib.ExitStack() as stack:
         workers, figures = begin(names, folder, dtype, stack)
         print(f"{dtype}: measuring", file=sys.stderr)
-        steps = in_turns(workers, rounds, "step")
+        steps = in_turns(workers, rounds, "step", at_least)
         limit = workers.pop(LIMIT, None)
         trainings = in_turns(workers, -(-rounds // 3), "training", EPOCHS)
         for name, worker in workers.items():
@@ -202,7 +202,7 @@ def run(only, small):
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/codes.npy", codes)
         np.save(f"{folder}/labels.npy", labels)
-        figures = {dtype: measure(names, folder, dtype, 1 if small else 9) for dtype in DTYPES}
+        figures = {dtype: measure(names, folder, dtype, *((1, 0.02) if small else (9, 0.5))) for dtype in DTYPES}
     nonzero = int(np.count_nonzero(codes))
     return {
         "machine": machine(),

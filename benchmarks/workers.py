@@ -4,6 +4,7 @@ So no runtime's threads, allocator or settings meet another's, and whatever the 
 """
 
 import multiprocessing
+import time
 
 import numpy as np
 
@@ -28,8 +29,7 @@ class Worker:
 
     def ask(self, question, *words):
         """Return the answer to one of the questions in `_serve`."""
-        self._connection.send((question, *words))
-        return self._answer()
+        return self._answer((question, *words))
 
     def stop(self):
         """End the process."""
@@ -37,10 +37,12 @@ class Worker:
         self._process.join(10)
         self._process.kill()
 
-    def _answer(self):
+    def _answer(self, *questions):
         try:
+            for question in questions:
+                self._connection.send(question)
             problem, answer = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             self._process.join()
             raise WorkerError(f"failed: its process ended with status {self._process.exitcode}") from None
         if problem is not None:
@@ -57,7 +59,7 @@ def _serve(connection, name, folder, dtype):
         while True:
             question, *words = connection.recv()
             connection.send((None, questions[question](*words)))
-    except EOFError:  # nobody asks any more
+    except (EOFError, ConnectionError):  # nobody asks any more
         pass
     except ModuleNotFoundError as error:
         connection.send((f"absent: {error}", None))
@@ -73,11 +75,15 @@ def _questions(net):
         step = net.start()
         return [step() for _ in range(count)]
 
-    def step_seconds():
+    def step_seconds(at_least):
         step = state["step"]
         if state["repeats"] is None:
-            state["repeats"] = repeats_for(step)
-        step()  # what the other processes displaced from the caches comes back
+            state["repeats"] = repeats_for(step, at_least)
+        # While the others had their turns, caches filled with theirs and a virtual machine gave free pages back to its
+        # host: the first steps pay for that.
+        end = time.perf_counter() + at_least
+        while time.perf_counter() < end:
+            step()
         return _settled(lambda: seconds(step, state["repeats"]))
 
     def training_seconds(epochs):
