@@ -185,7 +185,8 @@ def notes(result):
         for dtype, one in result["limits"].items()
     )
     yield (
-        "The output of `python -m benchmarks.peers --readme README.md` (extra `peers`). "
+        "The output of `python -m benchmarks.peers --readme README.md` (extra `peers`); packing counts, "
+        "what a framework needs to take the data over does not. "
         f"{problem['data']}, {problem['samples']} samples, {problem['density']:.1%} of the pixels not zero; "
         f"{m['CPU']}, threads: {m['cores']}; {m['system']}; Python {m['python']}, numba {m['numba']}, "
         + ", ".join(sorted(versions))
