@@ -1657,13 +1657,18 @@ def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns,
 def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, columns, count):
     """Do as `_multiply` for the rows from ``begin`` on that leave a register tile short."""
     vector.outline()
+    # Sums of one's own: at the end of its columns a worker would write to the next one's cache line, count times.
+    total = np.empty(columns, out.dtype)
     for r in range(begin, rows):
-        to = out[o + r * o_row : o + r * o_row + columns]
+        _zero(total, np.int64(0), columns)
         for k in range(count):
             factor = a[at + r * a_row + k * a_k]
             row = b[p + k * b_row : p + k * b_row + columns]
             for c in range(columns):
-                to[c] += factor * row[c]
+                total[c] += factor * row[c]
+        to = out[o + r * o_row : o + r * o_row + columns]
+        for c in range(columns):
+            to[c] += total[c]
 
 
 @_body
@@ -1745,9 +1750,7 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, ide
         _multiply(gradient, at_g, n_in, deltas, d, np.int64(1), ld, a, at, n_in,
                   n_out, n_in, m, identity, worker, workers)  # fmt: skip
         if worker == workers - 1:
-            for s in range(m):
-                for c in range(n_out):
-                    rest_gradient[flat + c] += deltas[d + s * ld + c]
+            _add_rows(rest_gradient[flat : flat + n_out], deltas, d, ld, m)
         flat += n_out
         a, at = outputs, o
         o += m * n_out
