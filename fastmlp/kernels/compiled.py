@@ -1582,12 +1582,29 @@ _FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
 
 
 @_body
+def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, begin, rows, columns, count):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + c b_c + k b_k], begin <= r < rows: no vectors."""
+    vector.outline()
+    for r in range(begin, rows):
+        for c in range(columns):
+            total = out.dtype.type(0)
+            for k in range(count):
+                total += a[at + r * a_row + k * a_k] * b[p + c * b_c + k * b_k]
+            out[o + r * o_row + c] += total
+
+
+@_body
 def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, count):
     """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], r < rows, c < columns, k < count."""
     vector.outline()
     # A part of each row at a time, so that those of a tile stay in the first-level cache beside the next ones of b; and
     # as many rows of b as a larger cache holds for all rows of a.
     lanes = vector.VECTOR_BYTES // out.itemsize
+    if count < lanes:
+        _add_products(
+            out, o, o_row, a, at, a_row, np.int64(1), b, p, b_row, np.int64(1), np.int64(0), rows, columns, count
+        )
+        return
     parts = -(-count * out.itemsize // _DOT_PART)
     length = -(-count // (parts * lanes)) * lanes
     block = vector.DOT_COLUMNS * max(1, vector.CACHE_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
@@ -1657,6 +1674,9 @@ def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns,
 def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, columns, count):
     """Do as `_multiply` for the rows from ``begin`` on that leave a register tile short."""
     vector.outline()
+    if columns < vector.VECTOR_BYTES // out.itemsize:
+        _add_products(out, o, o_row, a, at, a_row, a_k, b, p, np.int64(1), b_row, begin, rows, columns, count)
+        return
     # Sums of one's own: at the end of its columns a worker would write to the next one's cache line, count times.
     total = np.empty(columns, out.dtype)
     for r in range(begin, rows):
