@@ -50,8 +50,8 @@ _ALIGNMENT = 64
 # Columns whose exponentials are taken together: ten such rows, in and out, lie in the first-level cache.
 _COLUMN_BLOCK = 128
 
-# The same for costs, of which nothing but sums is kept.
-_COST_BLOCK = 512
+# The same for costs, of which nothing but sums is kept: ten columns of targets, read class by class, stay there too.
+_COST_BLOCK = 256
 
 # Samples whose losses are computed together, class by class.
 _LOSS_BLOCK = 64
