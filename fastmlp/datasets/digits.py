@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastmlp.datasets import files
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 MAX_VALUE = 16  #: A pixel counts the dark points of a 4x4 block.
-
-_TEST_EVERY = 5
 
 
 def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -41,7 +41,5 @@ def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         raise ImportError(text) from error
     bundled = load_digits()
     x, y = bundled.images.astype(np.uint8), bundled.target.astype(np.uint8)
-    test = np.zeros(y.size, np.bool_)
-    for label in np.unique(y):
-        test[np.flatnonzero(y == label)[::_TEST_EVERY]] = True
+    test = files.held_out(y)
     return (x[~test], y[~test]), (x[test], y[test])

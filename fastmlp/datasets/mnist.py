@@ -4,25 +4,51 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp.datasets import files
+from fastmlp.datasets import published
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 MAX_VALUE = 255  #: Full ink.
 
-# sha256 of the decompressed files.
-_SHA256 = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
+#: Files, with the sha256 of their decompressed content, and addresses.
+PUBLISHED = published.Published(
+    "mnist",
+    (
+        published.File(
+            "train-images-idx3-ubyte",
+            (60000, 28, 28),
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        published.File(
+            "train-labels-idx1-ubyte",
+            (60000,),
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+        published.File(
+            "t10k-images-idx3-ubyte",
+            (10000, 28, 28),
+            "9fb629c4189551a2d022fa330f9573f3",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        published.File(
+            "t10k-labels-idx1-ubyte",
+            (10000,),
+            "ec29112dd5afa0611ce80d1b7f02629c",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+)
 
 
 def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Load MNIST from the folder ``mnist`` under the one that ``FASTMLP_DATA`` names.
+    """Load MNIST as Keras does: from ``FASTMLP_DATA``, the cache folder, or the network.
 
-    The folder holds the four IDX files, gzip-compressed or not. Their contents are verified by digest.
+    In turn: from the folder ``mnist`` under the one that the environment variable ``FASTMLP_DATA`` names, if it is
+    there; from the folder ``mnist`` of the cache, which ``FASTMLP_CACHE`` can name; downloaded into it once. Each
+    folder holds the four IDX files, gzip-compressed or not. Their contents are verified by digest.
 
     Returns
     -------
@@ -32,8 +58,10 @@ def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     Raises
     ------
     FileNotFoundError
-        If ``FASTMLP_DATA`` is not set or a file is missing; the message says what to put where.
+        If a file is missing, and cannot be downloaded; the message says what to put where.
     ValueError
-        If a file is damaged.
+        If a file under ``FASTMLP_DATA`` is damaged.
+    ImportError
+        If files are missing and pooch, which downloads them, is not installed; it comes with the extra ``cli``.
     """
-    return files.load_idx("mnist", _SHA256)
+    return published.load(PUBLISHED)

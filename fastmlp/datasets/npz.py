@@ -1,0 +1,130 @@
+"""Reading Keras-style ``.npz`` archives without trusting them: nothing is unpickled, no size is believed.
+
+`numpy.load` allocates what a header claims and decompresses whole entries; this reader takes the archive from
+`zipfile`, the header of each array from `numpy.lib.format`, and the bytes through `bounded`.
+"""
+
+import contextlib
+import io
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.lib import format as npy
+
+from fastmlp import checks
+from fastmlp.datasets import bounded
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+_HEADER = 2**14  # NumPy itself refuses headers of more than 10 000 characters
+_ENCRYPTED = 0x1
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes; LZMA may ask for gigabytes of dictionary
+_SAVE = "save it again with np.savez_compressed(path, x_train=..., y_train=..., x_test=..., y_test=...)"
+
+
+class _Header(NamedTuple):
+    start: int  # of the data
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+
+class _Archive(io.FileIO):
+    """A file that refuses to be read by the gigabyte: a forged directory of a zip file asks for that."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > bounded.CHUNK:
+            raise zipfile.BadZipFile(f"{size} bytes of directory, more than {bounded.CHUNK}")
+        return super().read(size)
+
+
+def read(path: Path) -> dict[str, Array]:
+    """Read the arrays of a Keras-style archive.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.npz`` file with x_train and y_train, and perhaps x_test and y_test. Other entries are not looked at.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The arrays that are there, by name: integers, bool as uint8, or floating point up to float64, native.
+
+    Raises
+    ------
+    ValueError
+        If the archive or an array in it is damaged, forged, encrypted, or of another kind, pickled objects included.
+    OSError
+        If the file cannot be read.
+    """
+    name = bounded.shown(path)
+    bounded.regular(path).close()
+    with contextlib.ExitStack() as stack:
+        with bounded.damage(name):
+            file = stack.enter_context(_Archive(path))
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        entries = _entries(name, archive)
+        size = os.fstat(file.fileno()).st_size
+        return {key: _array(f"{name}: {key}", archive, entry, size) for key, entry in entries.items()}
+
+
+def _entries(name: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        key = entry.filename.removesuffix(".npy")
+        if key not in NAMES:
+            continue
+        if key in found:
+            raise ValueError(checks.message(name, f"two arrays {key}", "one", _SAVE))
+        found[key] = entry
+    if not {"x_train", "y_train"} <= found.keys():
+        got = f"entries {[entry.filename for entry in archive.infolist()[:8]]}"
+        raise ValueError(checks.message(name, bounded.brief(got), f"arrays {', '.join(NAMES)}", _SAVE))
+    return found
+
+
+def _array(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> Array:
+    if entry.flag_bits & _ENCRYPTED or entry.compress_type not in _METHODS:
+        got = "an encrypted entry" if entry.flag_bits & _ENCRYPTED else f"compression method {entry.compress_type}"
+        raise ValueError(checks.message(name, got, "an entry stored or deflated", _SAVE))
+    content = bounded.Source(name, min(size, entry.compress_size), lambda: archive.open(entry))
+    header = _header(name, bounded.head(content, _HEADER))
+    _check(name, header)
+    data = bounded.exactly(content, header.start, math.prod(header.shape) * header.dtype.itemsize)
+    dtype = np.dtype(np.uint8) if header.dtype.kind == "b" else header.dtype
+    flat = np.frombuffer(data, dtype, offset=header.start)
+    native = flat.astype(dtype.newbyteorder("="), copy=False)
+    return native.reshape(header.shape[::-1]).T if header.fortran else native.reshape(header.shape)
+
+
+def _header(name: str, beginning: bytes) -> _Header:
+    file = io.BytesIO(beginning)
+    try:
+        version = npy.read_magic(file)
+        if version == (1, 0):
+            shape, fortran, dtype = npy.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran, dtype = npy.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"version {version}")
+    except Exception as error:  # a header is parsed as Python, and what a forged one raises there is documented nowhere
+        got = f"a header that NumPy does not read ({bounded.brief(error)})"
+        raise ValueError(checks.message(name, got, "an array in NumPy's format 1.0 or 2.0", _SAVE)) from error
+    return _Header(file.tell(), shape, fortran, dtype)
+
+
+def _check(name: str, header: _Header) -> None:
+    if header.dtype.hasobject:
+        expected = "an array of numbers"
+        raise ValueError(checks.message(name, "pickled objects, which could run any code", expected, _SAVE))
+    if header.dtype.kind not in "buif" or header.dtype.itemsize > 8:
+        expected = "real numbers (bool, integer or floating point up to float64)"
+        raise ValueError(checks.message(name, bounded.brief(f"dtype {header.dtype}"), expected, _SAVE))
+    bounded.check_shape(name, header.shape)
