@@ -6,7 +6,7 @@ that met a wrong shape or label would write out of bounds.
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -140,6 +140,17 @@ def sample_weight(name: str, value: object, m: int) -> Array:
     return w
 
 
+def class_weight(name: str, value: Any, classes: int) -> Array:
+    """Return ``value``, a weight for each class or a mapping from labels to weights, else 1, as float64 (classes,)."""
+    if isinstance(value, Mapping):
+        weights = np.ones(classes)
+        if value:
+            at = labels(name, list(value), classes)
+            weights[at] = array(name, list(value.values()), shape=(at.size,), axes="(labels,)")
+        value = weights
+    return sample_weight(name, np.asarray(value), classes).astype(np.float64)
+
+
 def gradient_buffer(name: str, value: object, like: Array) -> Array:
     """Return ``value`` if a gradient can be written to it: shape and dtype of ``like``, memory of its own."""
     if not isinstance(value, np.ndarray):
@@ -165,6 +176,28 @@ def learning_rate(name: str, value: Any, *, negative: bool = True) -> Any:
     if not negative and value < 0:
         raise ValueError(message(name, value, "a number >= 0", "descent takes positive step sizes, such as 0.1"))
     return value if isinstance(value, np.floating) else float(value)
+
+
+def nonnegative(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float >= 0."""
+    expected = "a finite number >= 0"
+    if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biuf":
+        raise TypeError(message(name, f"{type(value).__name__} {value!r}", expected, "pass a number"))
+    if not 0 <= value < math.inf:
+        raise ValueError(message(name, value, expected, "pass such a number"))
+    return float(value)
+
+
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Return ``value``, an (X, Y)."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(message(name, type(value).__name__, "a pair (X, Y)", "pass samples and their labels"))
+    return value[0], value[1]
+
+
+def patience(name: str, value: object) -> int:
+    """Return ``value`` as a number of epochs, at least 1."""
+    return _integer(name, value, 1, "an integer of at least 1, or None")
 
 
 def epochs(name: str, value: object) -> int:

@@ -1,18 +1,22 @@
 """The multilayer perceptron: one flat parameter vector, its views, loss, gradient and predictions."""
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks, training
+from fastmlp import backend, checks, storage, training
 from fastmlp.packing import PackedMatrix, pack
-from fastmlp.training import Callback, History
+from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+# Rows of X that are read back at once for its digest: bounds the memory that takes.
+_DIGESTED_ROWS = 64
 
 
 class MLP:
@@ -52,8 +56,9 @@ class MLP:
         self._layer_sizes = checks.layer_sizes("layer_sizes", layer_sizes)
         size = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._layer_sizes))
         self._parameters = np.zeros(size, checks.float_dtype("dtype", dtype))
+        self._seed = checks.seed("seed", seed)
         # The legacy generator: its stream is frozen for ever, and it is the one that the notebook draws from.
-        generator = np.random.RandomState(checks.seed("seed", seed))
+        generator = np.random.RandomState(self._seed)
         for weight in self.weights:
             weight[...] = generator.random_sample(weight.shape) - 0.5
 
@@ -85,12 +90,12 @@ class MLP:
     @property
     def weights(self) -> tuple[Array, ...]:
         """Views of the weights, (n_out, n_in) for each layer."""
-        return _weights(self._parameters, self._layer_sizes)
+        return tuple(weight for weight, _ in storage.layers(self._parameters, self._layer_sizes))
 
     @property
     def biases(self) -> tuple[Array, ...]:
         """Views of the biases, (n_out, 1) for each layer."""
-        return _biases(self._parameters, self._layer_sizes)
+        return tuple(bias.reshape(-1, 1) for _, bias in storage.layers(self._parameters, self._layer_sizes))
 
     def loss_and_grad(
         self,
@@ -150,15 +155,22 @@ class MLP:
         X: ArrayLike | PackedMatrix,
         Y: ArrayLike,
         epochs: int = 100,
-        alpha: float = 0.1,
+        alpha: float | Schedule = 0.1,
         validation: tuple[ArrayLike | PackedMatrix, ArrayLike] | None = None,
         sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | ArrayLike | None = None,
+        patience: int | None = None,
+        min_delta: float = 0.0,
         callback: Callback | None = None,
+        checkpoint: storage.PathName | None = None,
+        checkpoint_every: float = 10.0,
+        resume: bool = False,
+        progress: bool | None = None,
     ) -> History:
         """Train by full-batch gradient descent, the notebook's loop exactly.
 
         Starts from the current parameters, so a second call goes on from the first. Ctrl-C ends the training within
-        an epoch and leaves the model usable.
+        an epoch, and the history is returned as always.
 
         Parameters
         ----------
@@ -167,29 +179,55 @@ class MLP:
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         epochs : int
-            Number of steps, at least 1.
-        alpha : float
-            Step size >= 0.
+            Number of steps, at least 1; with ``resume`` those already done count.
+        alpha : float or callable
+            Step size >= 0, or a function that returns it for the epoch, from 1.
         validation : tuple of array_like, optional
             ``(X, Y)`` to evaluate after each epoch.
         sample_weight : array_like of float, shape (m,), optional
             As in `loss_and_grad`.
+        class_weight : mapping of int to float, or array_like of float, shape (n_classes,), optional
+            Weight of each label, 1 for one that the mapping lacks; multiplies ``sample_weight``. A soft target weighs
+            the mean of its classes' weights.
+        patience : int, optional
+            Ends the training once the validation loss has not fallen by more than ``min_delta`` for so many epochs in
+            a row. However the training ends, the model then holds the parameters of the lowest validation loss.
+        min_delta : float
+            See ``patience``.
         callback : callable, optional
             Called as ``callback(epoch, history)`` after each epoch; a true answer ends the training.
+        checkpoint : str or path-like, optional
+            File to write where the training stands to, at the end and every ``checkpoint_every`` seconds. It is
+            replaced as a whole: a kill or a power cut leaves the one before or the new one. `load` takes it.
+        checkpoint_every : float
+            Seconds from one write to the next; 0 writes after each epoch.
+        resume : bool
+            Go on from the checkpoint, and end with the bits that a training without a break would have had. The file
+            must fit the model's layer sizes, dtype and seed and, by digests, all data and weights, plain or packed.
+            Where there is no file yet, the training starts from the current parameters.
+        progress : bool, optional
+            Whether to show a bar. If not given: where standard output is a terminal or a notebook, and tqdm is
+            installed.
 
         Returns
         -------
         History
-            Loss, accuracy and seconds of each epoch.
+            Loss, accuracy and seconds of each epoch, those before a resumption included.
 
         Raises
         ------
         ValueError
-            As `loss_and_grad`; if epochs is below 1 or alpha negative or not finite.
+            As `loss_and_grad`; if a number is out of range, there is patience without validation, or resume without
+            checkpoint; if the checkpoint to resume from is damaged or does not fit.
         TypeError
-            If an array does not hold real numbers or epochs is not an integer.
+            If an array does not hold real numbers or a count is not an integer.
         FloatingPointError
-            If the loss or the parameters stop being finite; the model then holds the last finite parameters.
+            If the loss or the parameters stop being finite; the model then holds the last finite parameters, and so
+            does the checkpoint.
+        OSError
+            If the checkpoint cannot be written; the model keeps what it has learnt, the file what it held.
+        ImportError
+            If progress is True and tqdm is not installed; it comes with the extra ``cli``.
 
         Examples
         --------
@@ -200,15 +238,17 @@ class MLP:
         array([0, 1])
         """
         epochs = checks.epochs("epochs", epochs)
-        alpha = float(checks.learning_rate("alpha", alpha, negative=False))
+        if not callable(alpha):
+            alpha = float(checks.learning_rate("alpha", alpha, negative=False))
+        stopping = self._early_stopping(patience, min_delta, validation)
         x, y, w = self._samples(X, Y, sample_weight)
-        validate = None
+        if class_weight is not None:
+            w = self._times_class_weight(w, y, class_weight)
+        validate, data = None, {"data": (x, y, w)}
         if validation is not None:
-            xv, yv, wv = self._samples(*validation, names=("validation X", "validation Y"))
-
-            def validate() -> dict[str, float]:
-                return self._evaluate(xv, yv, wv)
-
+            names = "validation X", "validation Y"
+            data["validation"] = self._samples(*checks.pair("validation", validation), names=names)
+            validate = functools.partial(self._evaluate, *data["validation"])
         return training.descend(
             self._parameters,
             lambda grad: self._step(grad, x, y, w),
@@ -216,7 +256,68 @@ class MLP:
             alpha=alpha,
             validate=validate,
             callback=callback,
+            stopping=stopping,
+            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, data),
+            resume=resume,
+            progress=progress,
         )
+
+    def save(self, path: storage.PathName) -> None:
+        """Write layer sizes, dtype, seed and parameters to a safetensors file, atomically and durably.
+
+        The tensors are named and shaped as in torch: ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,).
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file to write, or to replace as a whole. A symbolic link is followed.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what stood there is then unchanged.
+        ValueError
+            If the path is a folder or a device.
+
+        Examples
+        --------
+        >>> import tempfile, fastmlp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fastmlp.MLP((2, 3), seed=7).save(f"{folder}/model.safetensors")
+        ...     fastmlp.MLP.load(f"{folder}/model.safetensors")
+        MLP((2, 3), dtype='float64')
+        """
+        storage.save(path, self._record())
+
+    @classmethod
+    def load(cls, path: storage.PathName) -> Self:
+        """Read a model from a file of `save`, or from a checkpoint of `fit`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. Nothing in it is executed or unpickled.
+
+        Returns
+        -------
+        MLP
+            With the layer sizes, dtype, seed and parameters of the model that was saved, bit for bit.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is damaged or of another kind.
+
+        Examples
+        --------
+        See `save`.
+        """
+        record = storage.load(path)
+        model = cls.__new__(cls)
+        model._layer_sizes, model._parameters, model._seed = record.layer_sizes, record.parameters, record.seed
+        return model
 
     def predict(self, X: ArrayLike | PackedMatrix) -> Array:
         """Predict the label of each sample: the row of its largest logit.
@@ -336,6 +437,61 @@ class MLP:
         (w,) = checks.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
         return x, y, w
 
+    def _times_class_weight(self, w: Array, y: Array, class_weight: Mapping[int, float] | ArrayLike) -> Array:
+        by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
+        product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
+        (w,) = checks.contiguous(self.dtype, checks.sample_weight("class_weight", product, w.size))
+        return w
+
+    def _early_stopping(self, patience: int | None, min_delta: float, validation: object) -> EarlyStopping | None:
+        min_delta = checks.nonnegative("min_delta", min_delta)
+        if patience is None:
+            return None
+        if validation is None:
+            got, expected = f"{patience} without validation", "validation=(X, Y) with it"
+            raise ValueError(checks.message("patience", got, expected, "patience waits for the validation loss"))
+        return EarlyStopping(checks.patience("patience", patience), min_delta, self._parameters)
+
+    def _checkpoint(
+        self,
+        path: storage.PathName | None,
+        every: float,
+        resume: bool,
+        data: dict[str, tuple[PackedMatrix, Array, Array]],
+    ) -> Checkpoint | None:
+        every = checks.nonnegative("checkpoint_every", every)
+        if path is None:
+            if resume:
+                remedy = "name the file to go on from, and to write to"
+                raise ValueError(checks.message("resume", "True without checkpoint", "checkpoint=PATH with it", remedy))
+            return None
+        return Checkpoint(path, every, self._record({name: self._digest(*parts) for name, parts in data.items()}))
+
+    def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
+        return storage.Record(self._layer_sizes, self._parameters, self._seed, facts or {})
+
+    def _digest(self, x: PackedMatrix, y: Array, w: Array) -> str:
+        """Digest samples, targets and weights: the same for X plain or packed, on any backend."""
+        shapes = np.array([*x.shape, *y.shape])
+        return storage.digest(itertools.chain([shapes], self._blocks_of_rows(x), [y, w]))
+
+    def _blocks_of_rows(self, x: PackedMatrix) -> Iterator[Array]:
+        """Yield the rows of X, some at a time.
+
+        They are read through the kernels, with rows of the identity as weights. Sums of 1 x and of zeros are exact,
+        -0 becomes 0, and neither time nor memory goes into a dense copy of X.
+        """
+        n, m = x.shape
+        for first in range(0, n, _DIGESTED_ROWS):
+            rows = min(_DIGESTED_ROWS, n - first)
+            identity = np.eye(rows, n, first, self.dtype)
+            block = np.empty((rows, m), self.dtype)
+            with backend.Session() as kernels:
+                vector = np.concatenate([identity.ravel(), np.zeros(rows, self.dtype)])
+                kernels.network_logits(block, vector, (n, rows), *x.operands(self.dtype))
+            block += 0
+            yield block
+
     def _step(self, grad: Array, x: PackedMatrix, y: Array, w: Array) -> tuple[float, float]:
         """Write the mean gradient; return mean loss and accuracy."""
         with backend.Session() as kernels:
@@ -366,22 +522,3 @@ class MLP:
 def _ones(m: int, dtype: np.dtype[Any]) -> Array:
     """Return equal weights; kernels only read them."""
     return np.ones(m, dtype)
-
-
-def _weights(vector: Array, sizes: tuple[int, ...]) -> tuple[Array, ...]:
-    return tuple(vector[at : at + n_out * n_in].reshape(n_out, n_in) for at, n_in, n_out in _layers(sizes))
-
-
-def _biases(vector: Array, sizes: tuple[int, ...]) -> tuple[Array, ...]:
-    return tuple(
-        vector[at + n_out * n_in : at + n_out * (n_in + 1)].reshape(n_out, 1) for at, n_in, n_out in _layers(sizes)
-    )
-
-
-def _layers(sizes: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Return (offset into the flat vector, n_in, n_out) of each layer."""
-    layers, at = [], 0
-    for n_in, n_out in pairwise(sizes):
-        layers.append((at, n_in, n_out))
-        at += n_out * (n_in + 1)
-    return layers

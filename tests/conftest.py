@@ -32,6 +32,10 @@ HAS_NUMBA = has_numba()
 BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="kill 1000 processes where 50 are killed otherwise")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("numba") and not HAS_NUMBA:

@@ -16,7 +16,8 @@ FREE = {"fastmlp", "fastmlp.training"}  # __init__ binds names; History and Call
 ARROWS = {
     "cli": {"datasets", "plots", "model", "training", "backend", "formulas"},
     "model": {"training", "packing", "storage", "backend", "checks"},
-    "training": {"storage", "backend", "checks"},
+    "training": {"history", "storage", "backend", "checks"},
+    "history": set(),
     "notebook": {"packing", "backend", "checks"},
     "packing": {"backend", "checks"},
     "storage": {"checks"},

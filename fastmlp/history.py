@@ -1,0 +1,121 @@
+"""The record of a training: columns with one entry per epoch, as text, HTML, a dict or CSV."""
+
+import csv
+import os
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+_SHOWN = 20  # rows of a printed history
+
+
+@dataclass(repr=False)
+class History:
+    """The record of a training, as columns with one entry per epoch; prints as a table, in a notebook too.
+
+    Loss and accuracy of an epoch belong to the parameters before its update, validation loss and accuracy to those
+    after it.
+
+    Attributes
+    ----------
+    epoch : list of int
+        1, 2, ...
+    loss, accuracy : list of float
+        Mean cross-entropy and fraction of right answers on the training set.
+    validation_loss, validation_accuracy : list of float
+        The same on the validation set; empty without one.
+    seconds : list of float
+        Wall-clock time of the epoch in seconds, without validation and callback.
+    stopped : str
+        Why the training ended: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupt"``.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> model = fastmlp.MLP((2, 2), seed=0)
+    >>> history = model.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=3, alpha=1.0)
+    >>> history.epoch, history.stopped
+    ([1, 2, 3], 'epochs')
+    """
+
+    epoch: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    stopped: str = "epochs"
+
+    def __len__(self) -> int:
+        return len(self.epoch)
+
+    def __repr__(self) -> str:
+        rows = self._text()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([*lines, f"stopped: {self.stopped}"])
+
+    def _repr_html_(self) -> str:
+        head, *body = ("".join(f"<{tag}>{cell}</{tag}>" for cell in row) for tag, row in self._tagged())
+        rows = "".join(f"<tr>{row}</tr>" for row in body)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>stopped: {self.stopped}</p>"
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Return the columns by name, those of the validation only where there was one.
+
+        Returns
+        -------
+        dict of str to list
+            Copies, all of one length: what ``pandas.DataFrame`` takes.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> fastmlp.History([1], [0.5], [0.25], seconds=[0.125]).to_dict()
+        {'epoch': [1], 'loss': [0.5], 'accuracy': [0.25], 'seconds': [0.125]}
+        """
+        columns = {one.name: list(getattr(self, one.name)) for one in fields(self) if one.name != "stopped"}
+        return {name: column for name, column in columns.items() if column or not name.startswith("validation")}
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the columns of `to_dict` as CSV, their names first; every digit that a float has.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file to write, or to write over.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+
+        Examples
+        --------
+        >>> import os, fastmlp
+        >>> fastmlp.History([1], [0.5], [0.25], seconds=[0.125]).to_csv(os.devnull)
+        """
+        columns = self.to_dict()
+        with open(path, "w", newline="", encoding="ascii") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+    def _text(self) -> list[tuple[str, ...]]:
+        """Return names and rows as text; of many rows, the first and the last."""
+        columns = self.to_dict()
+        form = {"epoch": "d", "seconds": ".4f"}
+        rows = [
+            tuple(format(column[i], form.get(name, ".6f")) for name, column in columns.items())
+            for i in _first_and_last(len(self))
+        ]
+        if len(rows) < len(self):
+            rows.insert(_SHOWN // 2, ("...",) * len(columns))
+        return [tuple(columns), *rows]
+
+    def _tagged(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [("th" if i == 0 else "td", row) for i, row in enumerate(self._text())]
+
+
+def _first_and_last(count: int) -> list[int]:
+    half = _SHOWN // 2
+    return list(range(count)) if count <= _SHOWN else [*range(half), *range(count - half, count)]
