@@ -1,10 +1,16 @@
 """What is measured: data, and the steps of the plain formulas and of fastmlp on it."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 
 import fastmlp
 from fastmlp import formulas
 from fastmlp.datasets import mnist
+
+# How far a result may lie from the plain formulas', relative to their largest entry; else it is not timed.
+TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
 
 
 def mnist_codes():
@@ -22,15 +28,81 @@ def half_codes():
     return images.reshape(len(images), -1).T, y
 
 
+def synthetic_codes(m):
+    """Return data like MNIST where there is none: as many features, zeros and classes, (784, m) uint8, and labels.
+
+    An image is the template of its class and noise, both blurred and faded towards the border; its brightest 19.1 % are
+    its strokes.
+    """
+    rng = np.random.default_rng(0)
+    labels = rng.integers(10, size=m)
+    templates = rng.standard_normal((10, 28, 28), np.float32)
+    images = templates[labels] + rng.standard_normal((m, 28, 28), np.float32)
+    for axis in (1, 2, 1, 2):
+        images = sum(np.roll(images, shift, axis) for shift in (-2, -1, 0, 1, 2))
+    from_middle = (np.arange(28, dtype=np.float32) - 13.5) ** 2
+    images -= (from_middle[:, None] + from_middle) / 70 * images.std()
+    rows = images.reshape(m, -1)
+    dark = round(0.809 * 784)
+    rows -= np.partition(rows, dark, axis=1)[:, dark - 1 : dark]
+    np.maximum(rows, 0, out=rows)
+    rows *= 175 * (784 - dark) / rows.sum(axis=1, keepdims=True)
+    return np.minimum(np.ceil(rows), 255).astype(np.uint8).T, labels
+
+
+def image_codes(m):
+    """Return the first m images of MNIST where FASTMLP_DATA names its folder, else synthetic ones; labels; the name."""
+    if os.environ.get("FASTMLP_DATA"):
+        codes, labels = mnist_codes()
+        return codes[:, :m], labels[:m], "MNIST"
+    return *synthetic_codes(m), "synthetic images"
+
+
 def normal(n, m, dtype=np.float64, classes=10):
     """Return standard normal X (n, m), without zeros, Fortran-ordered, and labels."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((m, n)).astype(dtype).T, rng.integers(classes, size=m)
 
 
-def plain_step(parameters, x, y, alpha=0.1):
-    """Return a function: one step of the notebook's formulas, of any depth; parameters [W1, b1, W2, b2, ...]."""
-    weights, biases = parameters[::2], parameters[1::2]
+def parameters(sizes, dtype):
+    """Return [W1, b1, W2, b2, ...] as the notebook draws them, in ``dtype``."""
+    model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name, seed=0)
+    return [p.copy() for both in zip(model.weights, model.biases, strict=True) for p in both]
+
+
+def difference(actual, expected):
+    """Return the largest max|actual - expected| / max|expected| of two arrays or of the arrays in two tuples."""
+    if not isinstance(expected, (tuple, list)):
+        actual, expected = [actual], [expected]
+    return max(
+        float(np.max(np.abs(np.subtract(a, e, dtype=np.float64)))) / (float(np.max(np.abs(e))) or 1.0)
+        for a, e in zip(actual, expected, strict=True)
+    )
+
+
+def check(actual, expected, dtype, what="the result"):
+    """Raise, with the difference, where a result is not what the plain formulas give; NaN is no result."""
+    found = difference(actual, expected)
+    if not found <= TOLERANCE[np.dtype(dtype).name]:
+        raise AssertionError(f"{what} differs from the plain formulas by {found:.1e}: not timed")
+
+
+def available_bytes():
+    """Return the memory that this process may still take, or None where the system does not say."""
+    free = []
+    try:
+        facts = Path("/proc/meminfo").read_text().split()
+        free.append(int(facts[facts.index("MemAvailable:") + 1]) * 1024)
+        used, limit = (Path("/sys/fs/cgroup", name).read_text() for name in ("memory.current", "memory.max"))
+        free.append(int(limit) - int(used))
+    except (OSError, ValueError):  # another system, or a group without a limit
+        pass
+    return min(free, default=None)
+
+
+def plain_step(layers, x, y, alpha=0.1):
+    """Return a function: one step of the notebook's formulas, of any depth; layers [W1, b1, W2, b2, ...]."""
+    weights, biases = layers[::2], layers[1::2]
 
     def step():
         m = x.shape[1]
@@ -66,24 +138,31 @@ def pair(sizes, x, labels, packed, dtype=np.float64):
     """Return the plain and the packed step of one net on the same data, after checking that they agree."""
     model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name, seed=0)
     y = formulas.one_hot(labels, sizes[-1]).astype(dtype)
-    parameters = [p.copy() for both in zip(model.weights, model.biases, strict=True) for p in both]
-    plain, ours = plain_step(parameters, x, y), packed_step(model, packed, labels)
+    plain, ours = plain_step(parameters(sizes, dtype), x, y), packed_step(model, packed, labels)
     expected, actual = np.concatenate([p.ravel() for p in plain()]), ours()
-    difference = np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
-    if not difference <= (1e-10 if dtype == np.float64 else 1e-3):
-        raise AssertionError(f"the steps of {sizes} differ by {difference:.1e}: not timed")
+    check(actual, expected, dtype, f"the step of {sizes}")
     return plain, ours
+
+
+def notebook_turn(functions, layers, x, y, alpha=0.1):
+    """Take one turn of the notebook's loop with the given module of functions; return the cost and the new layers."""
+    w1, b1, w2, b2 = layers
+    a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
+    cost = functions.compute_cost(a2, y)
+    gradients = functions.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
+    return float(cost), functions.update_params(w1, b1, w2, b2, *gradients, alpha)
+
+
+def notebook_training(functions, layers, x, y, epochs):
+    """Return the costs of so many turns of the notebook's loop."""
+    costs = []
+    for _ in range(epochs):
+        cost, layers = notebook_turn(functions, layers, x, y)
+        costs.append(cost)
+    return costs
 
 
 def notebook_loop(functions, x, y, sizes=(784, 128, 10)):
     """Return a function: one turn of the notebook's loop with the given module of functions."""
-    model = fastmlp.MLP(sizes, seed=0)
-    (w1, w2), (b1, b2) = model.weights, model.biases
-
-    def turn():
-        a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
-        functions.compute_cost(a2, y)
-        gradients = functions.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
-        return functions.update_params(w1, b1, w2, b2, *gradients)
-
-    return turn
+    layers = parameters(sizes, np.float64)
+    return lambda: notebook_turn(functions, layers, x, y)[1]

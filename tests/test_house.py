@@ -14,7 +14,9 @@ ROOT = PACKAGE.parent
 FREE = {"fastmlp", "fastmlp.training"}  # __init__ binds names; History and Callback name types
 
 ARROWS = {
-    "cli": {"datasets", "plots", "model", "training", "backend", "formulas"},
+    "cli": {"bench", "datasets", "plots", "model", "training", "backend", "formulas"},
+    # It measures what users call, the notebook's functions and the model, against the formulas.
+    "bench": {"backend", "checks", "formulas", "model", "notebook", "packing"},
     "model": {"training", "packing", "storage", "backend", "checks"},
     "training": {"history", "storage", "backend", "checks"},
     "history": set(),

@@ -1,0 +1,50 @@
+"""The two limits of a step: how fast this machine multiplies and adds, and how long the necessary arithmetic takes so.
+
+The peak is measured with the register tile of our own kernels over one cache line: with strides of zero, every operand
+of every multiply-add is in the first-level cache or in a register.
+"""
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from fastmlp.kernels import vector
+
+_ENTRIES = 2000  # of a tile: the indices too stay in the first-level cache
+_TILES = 2000
+
+
+@njit
+def _tiles(out, a, index, b, columns):
+    for _ in range(_TILES):
+        vector.tile(vector.DENSE_GROUP, vector.PANEL, out, 0, columns, a, 0, 0, 1, index, 0, b, 0, 0, _ENTRIES)
+
+
+@njit(parallel=True)
+def _every_core(outs, a, index, b, columns):
+    for worker in prange(len(outs)):
+        _tiles(outs[worker], a, index, b, columns)
+
+
+def multiply_adds(dtype):
+    """Return a function that does nothing but multiply and add on every core, and how many operations it does."""
+    columns = vector.PANEL * vector.VECTOR_BYTES // np.dtype(dtype).itemsize
+    cells = vector.DENSE_GROUP * columns
+    cores = numba.get_num_threads()
+    outs, a, b = np.zeros((cores, cells), dtype), np.ones(vector.DENSE_GROUP, dtype), np.ones(columns, dtype)
+    index = np.zeros(_ENTRIES, np.int32)
+
+    def run():
+        outs.fill(0)
+        _every_core(outs, a, index, b, columns)
+
+    return run, 2 * cells * _ENTRIES * _TILES * cores
+
+
+def necessary_operations(nonzero, m, sizes):
+    """Return the operations of a step of one hidden layer on m samples: zeros of the input need no arithmetic.
+
+    Two products with the input, three in the second layer, two operations for each pair of numbers.
+    """
+    _, h, c = sizes
+    return 4 * h * nonzero + 6 * h * c * m

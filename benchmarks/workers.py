@@ -1,0 +1,101 @@
+"""One process per net, which holds its data and waits; they are asked for one timing each, in turn.
+
+So no runtime's threads, allocator or settings meet another's, and whatever the machine does meanwhile meets all alike.
+"""
+
+import multiprocessing
+import time
+
+import numpy as np
+
+from benchmarks import nets
+from benchmarks.timing import repeats_for, seconds, settle
+
+
+class WorkerError(Exception):
+    """A net that cannot be measured; the message says why, in one line."""
+
+
+class Worker:
+    """A net in a process of its own. ``ask`` sends a question and waits for the answer."""
+
+    def __init__(self, name, folder, dtype):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, str(folder), dtype), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.version, self.operations = self._answer()
+
+    def ask(self, question, *words):
+        """Return the answer to one of the questions in `_serve`."""
+        return self._answer((question, *words))
+
+    def stop(self):
+        """End the process."""
+        self._connection.close()  # which the process notices, unless it is busy for ever
+        self._process.join(10)
+        self._process.kill()
+
+    def _answer(self, *questions):
+        try:
+            for question in questions:
+                self._connection.send(question)
+            problem, answer = self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            raise WorkerError(f"failed: its process ended with status {self._process.exitcode}") from None
+        if problem is not None:
+            raise WorkerError(problem)
+        return answer
+
+
+def _serve(connection, name, folder, dtype):
+    try:
+        problem = nets.Problem(np.load(f"{folder}/codes.npy"), np.load(f"{folder}/labels.npy"), dtype)
+        net = nets.BUILDERS[name](problem)
+        connection.send((None, (net.version, net.operations)))
+        questions = _questions(net)
+        while True:
+            question, *words = connection.recv()
+            connection.send((None, questions[question](*words)))
+    except (EOFError, ConnectionError):  # nobody asks any more
+        pass
+    except ModuleNotFoundError as error:
+        connection.send((f"absent: {error}", None))
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0]
+        connection.send((f"failed: {type(error).__name__}: {first_line}", None))
+
+
+def _questions(net):
+    state = {"step": net.start(), "repeats": None}
+
+    def costs(count):
+        step = net.start()
+        return [step() for _ in range(count)]
+
+    def step_seconds(at_least):
+        step = state["step"]
+        if state["repeats"] is None:
+            state["repeats"] = repeats_for(step, at_least)
+        # While the others had their turns, caches filled with theirs and a virtual machine gave free pages back to its
+        # host: the first steps pay for that.
+        end = time.perf_counter() + at_least
+        while time.perf_counter() < end:
+            step()
+        return _settled(lambda: seconds(step, state["repeats"]))
+
+    def training_seconds(epochs):
+        train = net.train or costs
+        train(1)
+        return _settled(lambda: seconds(lambda: train(epochs)))
+
+    return {"costs": net.costs or costs, "step": step_seconds, "training": training_seconds}
+
+
+def _settled(measure):
+    """Return a time only when this process' threads rest: the next process has its turn then."""
+    taken = measure()
+    settle()
+    return taken

@@ -1,0 +1,318 @@
+"""What ``fastmlp bench`` prints: the notebook's formulas against fastmlp, here and on the user's own data."""
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastmlp import backend, checks, formulas, notebook
+from fastmlp.model import MLP
+from fastmlp.packing import pack, scaled
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Step: TypeAlias = Callable[[], tuple[Any, ...]]  # takes a step; returns cost and gradients
+
+_ALPHA = 0.1
+# Largest difference, relative to the largest entry, with which a step counts as the same and is timed.
+_TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
+_ROUNDS = 3, 25  # at least, at most
+_AT_LEAST = 0.02  # seconds of one timing: as many steps in a row
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to take a training step: cost, all gradients and the update.
+
+    Attributes
+    ----------
+    name : str
+        Which way.
+    difference : float
+        Largest difference of cost and gradients from the formulas', relative to the largest entry of each.
+    megabytes : float
+        Memory of the input and, at its peak, of one step, in 10^6 bytes.
+    milliseconds : float or None
+        Median time of a step; None where it was not timed because it differs.
+    speedup, low, high : float or None
+        Median and quartiles of the formulas' time over this one's, taken in turn.
+    """
+
+    name: str
+    difference: float
+    megabytes: float
+    milliseconds: float | None = None
+    speedup: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        start = f"{self.name:35}{self.megabytes:9.1f} MB{self.difference:12.1e}  "
+        if self.milliseconds is None:
+            return f"{start}differs: not timed"
+        return f"{start}{self.milliseconds:9.3f} ms {self.speedup:7.2f} x ({self.low:.2f}-{self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `str` of it is a table.
+
+    Attributes
+    ----------
+    net, dtype : str
+        The network and what it computed in.
+    samples : int
+        Number of samples m.
+    density : float
+        Share of X that is not zero.
+    backend, blas : str
+        fastmlp's backend, and the BLAS libraries of the process, which compute the formulas' products.
+    threads, rounds : int
+        Threads of all, and how often each was timed.
+    rows : tuple of Row
+        The formulas, then fastmlp.
+    """
+
+    net: str
+    dtype: str
+    samples: int
+    density: float
+    backend: str
+    blas: str
+    threads: int
+    rounds: int
+    rows: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"{self.net}, {self.dtype}, {self.samples} samples, {self.density:.1%} of X not zero",
+                f"{self.backend} backend, threads: {self.threads}; BLAS: {self.blas}",
+                f"{'one step':35}{'memory':>12}{'difference':>12}{'time':>14}{'speed-up (quartiles)':>23}",
+                *map(str, self.rows),
+                f"medians of {self.rounds} rounds, in turn",
+            )
+        )
+
+    def to_json(self) -> str:
+        """Return everything as a JSON object; a difference that is not finite becomes null.
+
+        Returns
+        -------
+        str
+            The attributes as keys; ``rows`` is a list of objects.
+
+        Examples
+        --------
+        >>> from fastmlp.bench import Comparison
+        >>> Comparison("1-1-2", "float64", 1, 1.0, "numpy", "openblas", 1, 3, ()).to_json()[:33]
+        '{"net": "1-1-2", "dtype": "float6'
+        """
+        everything = dataclasses.asdict(self)
+        for row in everything["rows"]:
+            row["difference"] = row["difference"] if math.isfinite(row["difference"]) else None
+        return json.dumps(everything)
+
+
+def compare(
+    X: ArrayLike,
+    Y: ArrayLike,
+    scale: float | None = None,
+    hidden: int = 128,
+    dtype: str = "float64",
+    seconds: float = 20.0,
+) -> Comparison:
+    """Compare the notebook's formulas in NumPy with fastmlp, on one training step of a net with one hidden layer.
+
+    Checks first that cost and gradients agree, which also compiles; then times both in turn, so that what else the
+    machine does meets both alike.
+
+    Parameters
+    ----------
+    X : array_like, shape (n_features, m)
+        uint8 or other real numbers; samples as columns.
+    Y : array_like of int, shape (m,)
+        Labels from 0 on.
+    scale : float, optional
+        Positive factor on every value, as in `fastmlp.pack`.
+    hidden : int
+        Width of the hidden layer.
+    dtype : {"float64", "float32"}
+        What is computed in.
+    seconds : float
+        About how long to measure, beside compiling; three rounds are taken in any case.
+
+    Returns
+    -------
+    Comparison
+        Its rows are the formulas, the notebook's functions of fastmlp on the same arrays, and `fastmlp.MLP` on packed
+        input.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an array is empty, a label is negative, the scale, width, dtype or duration is out of
+        range, or the formulas do not stay finite on this data.
+    TypeError
+        If an array does not hold real numbers or the width is not an integer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp.bench import compare
+    >>> found = compare(np.eye(4), [0, 1, 0, 1], hidden=3, seconds=0.1)
+    >>> found.net, [row.difference < 1e-10 for row in found.rows]
+    ('4-3-2', [True, True, True])
+    """
+    budget = checks.positive("seconds", seconds)
+    x = checks.packable("X", X)
+    labels = checks.labels("Y", Y, 2**31, x.shape[1])
+    kind = checks.float_dtype("dtype", dtype)
+    model = MLP((len(x), hidden, int(labels.max()) + 1), dtype=kind.name)
+    steps, held, density = _steps(model, x, labels, scale)
+    expected = _result(steps[0])
+    if not all(np.isfinite(part).all() for part in expected):
+        got = f"values up to {np.max(np.abs(x)):.3g}"
+        expectation = "data on which the plain formulas stay finite"
+        raise ValueError(checks.message("X", got, expectation, "scale it, as uint8 images with scale=1/255"))
+    rows, rounds = _rows(steps, held, expected, budget)
+    return Comparison(
+        net="-".join(map(str, model.layer_sizes)),
+        dtype=kind.name,
+        samples=x.shape[1],
+        density=density,
+        backend=backend.get_backend(),
+        blas=_blas(),
+        threads=backend.get_num_threads(),
+        rounds=rounds,
+        rows=rows,
+    )
+
+
+_NAMES = "the notebook's formulas, NumPy", "fastmlp's functions, same arrays", "fastmlp.MLP, packed input"
+
+
+def _rows(
+    steps: list[Step], held: list[int], expected: tuple[Array, Array], budget: float
+) -> tuple[tuple[Row, ...], int]:
+    """Return the rows, and how many rounds they are the medians of; what differs is not timed."""
+    differences = [_difference(_result(step), expected) for step in steps]
+    memory = [(size + _peak(step)) / 1e6 for size, step in zip(held, steps, strict=True)]
+    same = [difference <= _TOLERANCE[expected[1].dtype.name] for difference in differences]
+    times = _times([step for step, fits in zip(steps, same, strict=True) if fits], budget)
+    timings = iter([_summary(times[0], one) for one in times])
+    rows = tuple(
+        Row(name, difference, size, *(next(timings) if fits else ()))
+        for name, difference, size, fits in zip(_NAMES, differences, memory, same, strict=True)
+    )
+    return rows, len(times[0])
+
+
+def _steps(model: MLP, x: Array, labels: Array, scale: float | None) -> tuple[list[Step], list[int], float]:
+    """Return the three steps, the bytes of their inputs, and the density."""
+    packed = pack(x, scale=scale, dtype=None if x.dtype == np.uint8 else model.dtype.name)
+    plain = scaled(np.asarray(x, model.dtype), 1.0 if scale is None else scale)
+    y = formulas.one_hot(labels, model.layer_sizes[-1]).astype(model.dtype, copy=False)
+    held = plain.nbytes + y.nbytes
+    steps = [_turn(formulas, model, plain, y), _turn(notebook, model, plain, y), _packed_step(model, packed, labels)]
+    return steps, [held, held, packed.nbytes + labels.nbytes], packed.density
+
+
+def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
+    (w1, w2), (b1, b2) = model.weights, model.biases
+
+    def step() -> tuple[Any, ...]:
+        # A session around the formulas too: their BLAS gets fastmlp's number of threads.
+        with backend.Session():
+            a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
+            cost = functions.compute_cost(a2, y)
+            gradients = functions.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
+            functions.update_params(w1, b1, w2, b2, *gradients, _ALPHA)
+        return cost, *gradients
+
+    return step
+
+
+def _packed_step(model: MLP, packed: Any, labels: Array) -> Step:
+    def step() -> tuple[Any, ...]:
+        cost, gradient = model.loss_and_grad(packed, labels)
+        with backend.Session() as kernels:
+            kernels.update(np.empty_like(gradient), model.parameters, gradient, model.dtype.type(_ALPHA))
+        return cost, gradient
+
+    return step
+
+
+def _result(step: Step) -> tuple[Array, Array]:
+    """Return the cost and the flat gradient."""
+    cost, *gradients = step()
+    return np.asarray(cost, np.float64), np.concatenate([part.ravel() for part in gradients])
+
+
+def _difference(actual: tuple[Array, Array], expected: tuple[Array, Array]) -> float:
+    return max(
+        float(np.max(np.abs(a - e))) / (float(np.max(np.abs(e))) or 1.0) for a, e in zip(actual, expected, strict=True)
+    )
+
+
+def _peak(step: Step) -> int:
+    """Return the most bytes that one step holds at once; NumPy tells Python of every array that it makes."""
+    traced = tracemalloc.is_tracing()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        step()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not traced:
+            tracemalloc.stop()
+
+
+def _times(steps: list[Step], budget: float) -> list[list[float]]:
+    """Return the seconds of each step, of as many rounds as the budget allows."""
+    repeats = [max(1, round(_AT_LEAST / max(_seconds(step, 1), 1e-7))) for step in steps]
+    times: list[list[float]] = [[] for _ in steps]
+    end = time.perf_counter() + budget
+    while len(times[0]) < _ROUNDS[0] or (time.perf_counter() < end and len(times[0]) < _ROUNDS[1]):
+        for step, count, taken in zip(steps, repeats, times, strict=True):
+            taken.append(_seconds(step, count))
+    return times
+
+
+def _seconds(step: Step, repeats: int) -> float:
+    _settle()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - start) / repeats
+
+
+def _settle(most: float = 1.0) -> None:
+    """Wait until no thread of this process runs: idle threads of BLAS spin on for 0.1 s, beside who comes next."""
+    end = time.perf_counter() + most
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(0.01)
+        if time.process_time() - before < 0.002:
+            return
+
+
+def _summary(baseline: list[float], taken: list[float]) -> tuple[float, float, float, float]:
+    """Return the median in milliseconds, and of the baseline's times over these the median and the quartiles."""
+    low, median, high = statistics.quantiles([b / t for b, t in zip(baseline, taken, strict=True)], n=4)
+    return 1e3 * statistics.median(taken), median, low, high
+
+
+def _blas() -> str:
+    config = backend.show_config(mode="dicts") or {}
+    forced = os.environ.get("OPENBLAS_CORETYPE")
+    return config["BLAS"] + (f"; held to {forced} by OPENBLAS_CORETYPE: unset it for its best" if forced else "")

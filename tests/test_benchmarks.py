@@ -1,0 +1,198 @@
+"""The benchmarks' own logic, and `fastmlp.bench`: gates, sizes, tables. No time is asserted."""
+
+import json
+import re
+import tomllib
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import bench, formulas, notebook
+
+pytest.importorskip("benchmarks", reason="not a checkout")
+
+from benchmarks import limits, nets, peers, problems, suite
+from benchmarks.notebook import Functions
+from benchmarks.workers import Worker, WorkerError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def images():
+    return problems.synthetic_codes(500)
+
+
+@pytest.fixture
+def small_cache(monkeypatch, tmp_path):
+    """Be where asv would run the benchmarks, after setup_cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(suite, "LARGEST", 200)
+    suite.Suite().setup_cache()
+
+
+def test_synthetic_images_are_as_dense_as_mnist(images):
+    codes, labels = images
+    assert codes.shape == (784, 500)
+    assert codes.dtype == np.uint8
+    assert codes.flags.f_contiguous
+    assert abs(np.count_nonzero(codes) / codes.size - 0.1912) < 0.001
+    assert set(labels) == set(range(10))
+    np.testing.assert_array_equal(problems.synthetic_codes(500)[0], codes)
+
+
+def test_the_sizes_are_parsed_strictly(monkeypatch):
+    monkeypatch.setenv("FASTMLP_BENCH_SIZES", "small")
+    assert suite.sample_counts(10, 60_000) == [1000]
+    monkeypatch.setenv("FASTMLP_BENCH_SIZES", "full")
+    assert suite.sample_counts(10, 60_000) == [10, 60_000]
+    monkeypatch.setenv("FASTMLP_BENCH_SIZES", "tiny")
+    with pytest.raises(ValueError, match="got 'tiny', expected 'full' or 'small'"):
+        suite.sample_counts(10)
+
+
+@pytest.mark.parametrize("wrong", [1.002, np.nan])
+def test_a_gate_reports_the_difference(wrong):
+    expected = (np.ones(3), np.full(2, 100.0))
+    problems.check(expected, expected, "float64")
+    with pytest.raises(AssertionError, match=r"it differs from the plain formulas by (2\.0e-03|nan): not timed"):
+        problems.check((np.array([1, 1, wrong]), expected[1]), expected, "float32", "it")
+
+
+@pytest.mark.usefixtures("small_cache")
+def test_a_benchmark_of_a_wrong_function_is_not_timed(monkeypatch):
+    monkeypatch.setattr("fastmlp.backend._process_backend", None)  # a benchmark sets it for its process
+    cell = ("numpy", "Softmax", "float64", 200)
+    Functions().setup(*cell)
+    monkeypatch.setattr(fastmlp, "Softmax", lambda x: formulas.Softmax(x) * 1.01)
+    with pytest.raises(AssertionError, match=r"Softmax differs from the plain formulas by 1\.0e-02: not timed"):
+        Functions().setup(*cell)
+
+
+@pytest.mark.usefixtures("small_cache")
+def test_a_benchmark_prepares_once_for_a_cell():
+    prepared = Functions()
+    prepared.setup("plain", "ReLU", "float64", 200)
+    first = prepared.call
+    prepared.setup("plain", "ReLU", "float64", 200)
+    assert prepared.call is first
+    prepared.setup("plain", "ReLU", "float32", 200)
+    assert prepared.call is not first
+
+
+def test_too_little_memory_means_a_smaller_size(monkeypatch, capsys):
+    with pytest.raises(NotImplementedError, match=r"GB are free: only the smaller sizes are measured"):
+        suite.need_memory(10**12, "float64")
+    suite.need_memory(10, "float64")
+    monkeypatch.setattr(problems, "available_bytes", lambda: int(3e9))
+    assert peers.affordable((60_000, 10_000, 1000), 5) == 10_000
+    assert "3.0 GB are too little for 60000 samples: 10000 instead" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="choose some with --only"):
+        peers.affordable((60_000, 10_000, 1000), 50)
+
+
+def test_asv_installs_what_the_package_needs():
+    text = re.sub(r"^\s*//.*$", "", (ROOT / "asv.conf.json").read_text(), flags=re.MULTILINE)
+    conf = json.loads(text)
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert set(conf["matrix"]["req"]) == {re.match(r"[\w-]+", one)[0] for one in needed}
+    assert all("--no-deps" in conf[f"{what}_command"][0] for what in ("build", "install"))
+
+
+@pytest.mark.numba
+def test_operations_of_a_step():
+    """24.55 GFLOP dense, as a count of all multiply-adds of the five products."""
+    m, n, h, c = 60_000, 784, 128, 10
+    products = [(h, n, m), (c, h, m), (h, c, m), (c, m, h), (h, m, n)]
+    assert limits.necessary_operations(n * m, m, (n, h, c)) == sum(2 * i * j * k for i, j, k in products)
+
+
+@pytest.fixture
+def folder(tmp_path, images):
+    for name, array in zip(("codes", "labels"), images, strict=True):
+        np.save(tmp_path / f"{name}.npy", array)
+    return tmp_path
+
+
+def test_a_killed_worker_is_a_line(folder):
+    worker = Worker(nets.BASELINE, folder, "float64")
+    assert worker.ask("costs", 2)[1] < worker.ask("costs", 2)[0]
+    worker._process.kill()
+    with pytest.raises(WorkerError, match="its process ended with status -9"):
+        worker.ask("step", 0.01)
+    worker.stop()
+
+
+def test_an_absent_or_failing_peer_is_a_line(folder, monkeypatch):
+    (folder / "jax.py").write_text("raise ModuleNotFoundError('No module named jax')")
+    (folder / "torch.py").write_text("raise OSError('libtorch is damaged\\nand more')")
+    monkeypatch.syspath_prepend(folder)
+    with pytest.raises(WorkerError, match="^absent: No module named jax$"):
+        Worker("JAX, jit", folder, "float64")
+    with pytest.raises(WorkerError, match="^failed: OSError: libtorch is damaged$"):
+        Worker("PyTorch, eager", folder, "float64")
+
+
+def test_the_table_goes_between_its_markers(tmp_path, monkeypatch, capsys):
+    """From the command to the README, with the losing side and the limits in it."""
+    monkeypatch.setattr(peers, "DTYPES", ["float64"])
+    readme, figures = tmp_path / "README.md", tmp_path / "figures.json"
+    readme.write_text(f"before\n{peers.BEGIN}\nold\n{peers.END}\nafter\n")
+    words = ["--small", "--only", "numpy, packed", "--json", str(figures), "--readme", str(readme)]
+    assert peers.main(words) == 0
+    table = capsys.readouterr().out.strip()
+    assert readme.read_text() == f"before\n{peers.BEGIN}\n{table}\n{peers.END}\nafter\n"
+    assert re.search(r"^\| fastmlp, numpy, packed \| [\d.]+ \([\d.]+-[\d.]+\) \| ", table, re.MULTILINE)
+    result = json.loads(figures.read_text())
+    assert result["problem"]["samples"] == 1000
+    assert set(result["figures"]["float64"]["fastmlp, numpy, packed"]) == {"version", "step", "training"}
+    readme.write_text("no markers\n")
+    with pytest.raises(SystemExit, match="add them where the table goes"):
+        peers.rewrite(readme, table)
+
+
+def test_compare_prints_a_table_and_converts(images, backend, dtype):
+    codes, labels = images
+    found = bench.compare(codes, labels, scale=1 / 255, hidden=16, dtype=dtype.name, seconds=0.2)
+    assert found.net == "784-16-10"
+    assert found.backend == backend
+    assert abs(found.density - 0.1912) < 0.001
+    assert found.rows[0].difference == 0
+    assert found.rows[0].speedup == 1
+    assert all(row.difference < 100 * np.finfo(dtype).eps for row in found.rows)
+    assert all(row.low <= row.speedup <= row.high for row in found.rows)
+    assert all(f"{row.name} " in str(found) for row in found.rows)
+    assert json.loads(found.to_json())["rows"][2]["milliseconds"] == found.rows[2].milliseconds
+    # X, one-hot Y, Z1 and A1; the packed form and the gradient.
+    assert found.rows[0].megabytes * 1e6 > 500 * (784 + 10 + 2 * 16) * dtype.itemsize
+    packed = fastmlp.pack(codes, scale=1 / 255)
+    assert found.rows[2].megabytes * 1e6 > packed.nbytes + 784 * 16 * dtype.itemsize
+    assert not tracemalloc.is_tracing()
+
+
+def test_compare_times_nothing_that_differs(images, monkeypatch):
+    codes, labels = images
+    monkeypatch.setattr(notebook, "compute_cost", lambda a2, y: np.nan)
+    found = bench.compare(codes, labels, scale=1 / 255, hidden=4, seconds=0.1)
+    formulas_row, functions_row, model_row = found.rows
+    assert functions_row.milliseconds is None
+    assert "differs: not timed" in str(found)
+    assert json.loads(found.to_json())["rows"][1]["difference"] is None
+    assert formulas_row.milliseconds > 0
+    assert model_row.speedup > 0
+
+
+def test_compare_wants_data_on_which_the_formulas_stay_finite(images):
+    codes, labels = images
+    with pytest.raises(ValueError, match=r"X: got values up to 255, .*scale=1/255"):
+        bench.compare(codes, labels)
+
+
+@pytest.mark.parametrize("wrong", [{"Y": [0, 1]}, {"Y": [-1, 0, 1]}, {"seconds": 0}, {"dtype": "f2"}], ids=str)
+def test_compare_names_a_wrong_argument(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^{name}: got"):
+        bench.compare(**{"X": np.eye(3), "Y": [0, 1, 2], "hidden": 2, **wrong})
