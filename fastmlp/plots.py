@@ -82,15 +82,15 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Arra
     pair = _grid(axes, 2, columns=2, size=(4.5, 3.5))
     columns = (history.loss, history.validation_loss), (history.accuracy, history.validation_accuracy)
     for ax, (training, validation), name in zip(pair, columns, ("Loss (mean cross-entropy)", "Accuracy"), strict=True):
-        _curve(ax, history.epoch, training, "training", _BLUE, "o-")
+        _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
         if validation:
-            _curve(ax, history.epoch, validation, "validation", _VERMILLION, "s--")
+            _curve(ax, history.epoch, validation, "validation", _VERMILLION, "s--", 0.5)
         ax.set(xlabel="Epoch", ylabel=name)
         ax.grid(alpha=0.3)
         ax.legend()
+        _whole_numbers(ax.xaxis)
     if min(history.loss + history.validation_loss) > 0:
-        pair[0].set_yscale("log")
-    _whole_numbers_below(pair)
+        _logarithmic(pair[0])
     _in_percent(pair[1].yaxis)
     return pair
 
@@ -220,7 +220,8 @@ def worst_mistakes(
 def first_layer(
     weights: ArrayLike,
     shape: tuple[int, int] | None = None,
-    count: int = 64,
+    count: int = 60,
+    label: str = "Weight",
     axes: Sequence[Axes] | Array | None = None,
 ) -> Array:
     """Draw the weights that lead to each unit of the first layer, as images of the input's shape.
@@ -233,6 +234,8 @@ def first_layer(
         Rows and columns of the input; a square if not given.
     count : int
         How many units to draw at most, from the first on.
+    label : str
+        What the values are, for the colour bar.
     axes : sequence or array of ``count`` matplotlib Axes, optional
         Where to draw; a new figure if not given.
 
@@ -266,7 +269,7 @@ def first_layer(
     grid = _grid(axes, len(shown), columns=across, size=(0.95, 1.05))
     for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
         _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
-    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label="Weight", shrink=0.6)
+    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label, shrink=0.6)
     return grid
 
 
@@ -289,16 +292,28 @@ def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, siz
     return cells[:count]
 
 
-def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str) -> None:
+def _curve(
+    ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float
+) -> None:
     every = max(1, len(epochs) // _MARKERS)
-    ax.plot(epochs, values, style, color=color, label=label, markevery=every, markersize=4, linewidth=1.5)
+    markers = int(offset * every), every  # so that those of two lines do not cover each other
+    ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
 
 
-def _whole_numbers_below(axes: Array) -> None:
+def _whole_numbers(axis: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Make the scale of the values logarithmic, with plain numbers at its ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _in_percent(axis: Any) -> None:
