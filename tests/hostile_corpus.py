@@ -232,7 +232,10 @@ NPZ = {
     "zip64 sizes": (npz(entry(npy(), method=0, size=2**32 - 1, packed=2**32 - 1, extra=ZIP64)), "x_train"),
     "zip64 cut": (npz(entry(npy(), size=2**32 - 1, extra=ZIP64[:8])), "damaged content"),
     "zip in zip": (npz(entry(WHOLE)), "magic string is not correct"),
-    "directory before the file": (b"".join(archive(("x_train", entry(npy())), offset=10**6)), "damaged content"),
+    "directory elsewhere": (
+        b"".join(archive(("x_train", entry(npy())), ("y_train", entry(npy())), offset=10**6)),
+        "damaged content",
+    ),
     "30000 names": (lambda: b"".join(archive(*[(f"{i:09}", entry(b"")) for i in range(30000)])), "of directory"),
     "honest bomb": (
         lambda: npz(
@@ -302,7 +305,7 @@ CSV = {
     "cut in the last line": (b"0,1,2\n1,2,", "line 2 could not convert"),
     "NUL": (b"0,1\n\x00,\x00\n", "line 2 could not convert"),
     "zeros": (lambda: bytes(2**23), "a line of more than 4194304 bytes"),
-    "UTF-16": ("0,1\n1,2\n".encode("utf-16"), "utf-8"),
+    "UTF-16": ("0,1\n1,2\n".encode("utf-16"), "line 1 utf-8"),
     "Latin-1": (b"0,1\n1,\xe9\n", "line 2 utf-8"),
     "a page": (b"<html><body>404</body></html>", "a page of HTML"),
     "NaN label": (b"0,1\nnan,1\n", "label nan"),

@@ -1,17 +1,13 @@
-"""Data sets: bundled digits, MNIST from IDX files, and files that are not what they say."""
+"""Data sets: bundled digits, real MNIST, and files of each kind that `load` takes."""
 
 import gzip
 
 import numpy as np
 import pytest
+from hostile_corpus import idx
 
-from fastmlp.datasets import digits, mnist
-from fastmlp.datasets.files import read_idx
-
-
-def idx(array):
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return header + array.astype(np.uint8).tobytes()
+from fastmlp.datasets import bounded, digits, load
+from fastmlp.datasets.files import held_out, read_idx
 
 
 def test_digits_are_split_once_for_all_and_stratified():
@@ -55,25 +51,11 @@ def test_mnist(mnist_data):
     assert list(y_train[:5]) == [5, 0, 4, 1, 9]
 
 
-def test_mnist_without_a_folder_says_what_to_set(monkeypatch):
-    monkeypatch.delenv("FASTMLP_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match=r"^FASTMLP_DATA: got no folder, expected .*train-images-idx3-ubyte"):
-        mnist.load_data()
-
-
-def test_mnist_with_a_missing_file_says_which(monkeypatch, tmp_path):
-    monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte or .*\.gz"):
-        mnist.load_data()
-
-
-def test_mnist_of_other_content_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
-    folder = tmp_path / "mnist"
-    folder.mkdir()
-    (folder / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((1, 28, 28))))
-    with pytest.raises(ValueError, match="sha256"):
-        mnist.load_data()
+def test_arrays_can_be_written_to_as_those_of_keras(mnist_data):
+    for part in mnist_data:
+        for array in part:
+            assert array.flags.writeable
+            assert array.flags.carray
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -85,31 +67,141 @@ def test_idx_files(tmp_path, rng, compressed):
         np.testing.assert_array_equal(read_idx(path), array)
 
 
+def test_a_gzip_file_is_known_by_its_content(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(idx(np.arange(4))))
+    np.testing.assert_array_equal(read_idx(str(path)), [0, 1, 2, 3])
+
+
+@pytest.fixture
+def parts(rng):
+    """A data set of 3 classes in the form of its four arrays."""
+    return {
+        "x_train": rng.integers(256, size=(30, 4, 5)).astype(np.uint8),
+        "y_train": (np.arange(30) % 3).astype(np.uint8),
+        "x_test": rng.integers(256, size=(6, 4, 5)).astype(np.uint8),
+        "y_test": (np.arange(6) % 3).astype(np.uint8),
+    }
+
+
+def assert_holds(data, parts):
+    for name, expected in parts.items():
+        np.testing.assert_array_equal(getattr(data, name), expected)
+    assert data.y_train.dtype == data.y_test.dtype == np.int64
+    assert not data.held_out
+
+
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "train", ["train-images-idx3-ubyte", "emnist-digits-train-images-idx3-ubyte", "train-images.idx3-ubyte"]
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_folder_of_idx_files(tmp_path, parts, train, suffix):
+    test = train.replace("train", "test" if "emnist" in train else "t10k")
+    labels = [name.replace("images", "labels").replace("idx3", "idx1") for name in (train, test)]
+    for name, array in zip((train, labels[0], test, labels[1]), parts.values(), strict=True):
+        (tmp_path / (name + suffix)).write_bytes(gzip.compress(idx(array)) if suffix else idx(array))
+    (tmp_path / "README.txt").write_text("not a part of it")
+    data = load(tmp_path)
+    assert_holds(data, parts)
+    assert data.max_value == 255
+    assert data.classes == 3
+    assert data.x_train.dtype == np.uint8
+
+
+def test_a_plain_idx_file_goes_before_its_archive(tmp_path, parts):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(parts["x_train"]))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"not looked at")
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(parts["y_train"]))
+    data = load(tmp_path)
+    assert data.held_out
+    assert len(data.x_train) + len(data.x_test) == 30
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_as_keras_has_it(tmp_path, parts, save):
+    save(tmp_path / "x.npz", other=np.array([object()]), **parts)
+    data = load(tmp_path / "x.npz")
+    assert_holds(data, parts)
+    assert data.max_value == 255
+
+
+@pytest.mark.parametrize(
+    ("dtype", "order", "kept", "max_value"),
     [
-        (b"", "begins"),
-        (b"\x00\x00", "begins"),
-        (b"PK\x03\x04" + bytes(40), "begins"),
-        (b"\x00\x00\x0d\x01" + bytes(40), "begins 00000d01"),
-        (b"\x00\x00\x08\x03" + bytes(4), "begins"),
-        (b"\x00\x00\x08\x00", "begins"),
-        (idx(np.zeros((4, 4)))[:-1], "got 15 bytes, expected 16"),
-        (idx(np.zeros((4, 4))) + b"\x00", "got 17 bytes, expected 16"),
-        (b"\x00\x00\x08\x02" + b"\xff" * 8, "got 0 bytes"),
+        ("<f8", "C", np.float64, 4.5),
+        (">f4", "F", np.float32, 4.5),
+        ("<f2", "F", np.float16, 4.5),
+        (">i8", "F", np.int64, 4),
+        ("|b1", "C", np.uint8, 1),
     ],
 )
-def test_damaged_idx_files(tmp_path, content, reason):
-    path = tmp_path / "x"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=reason):
-        read_idx(path)
+def test_arrays_of_other_dtypes_and_orders(tmp_path, parts, dtype, order, kept, max_value):
+    x = np.linspace(-4.5, 3.5, 600).reshape(30, 4, 5).astype(dtype, order=order)
+    parts |= {"x_train": x, "y_train": parts["y_train"].reshape(30, 1).astype(">f4")}
+    np.savez(tmp_path / "x.npz", **parts)
+    data = load(tmp_path / "x.npz")
+    np.testing.assert_array_equal(data.x_train, x.astype(kept))
+    np.testing.assert_array_equal(data.y_train, parts["y_train"].ravel())
+    assert data.x_train.dtype == np.dtype(kept)
+    assert data.x_train.dtype.isnative
+    assert data.max_value == max_value
 
 
-def test_damaged_gzip(tmp_path):
-    path = tmp_path / "x.gz"
-    whole = gzip.compress(idx(np.arange(256)))
-    for content in (whole[:-5], whole[: len(whole) // 2], b"<html>", whole[:20] + b"\x00\x00\x00" + whole[23:]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"x\.gz: got damaged gzip"):
-            read_idx(path)
+def test_the_largest_value(tmp_path, parts):
+    for largest, expected in [(255, 255), (128, 255), (127, 127), (16, 16), (0, 1)]:
+        parts["x_train"] = np.full((30, 2, 10), largest)
+        np.savez(tmp_path / "x.npz", **(parts | {"x_test": parts["x_train"][:6]}))
+        data = load(tmp_path / "x.npz")
+        assert data.max_value == expected
+        assert data.x_train.dtype == np.uint8
+
+
+@pytest.mark.parametrize("header", ["", "label,a,b\n", "\ufefflabel,a,b\n", "\ufeff"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", ["x.csv", "x.CSV.gz"])
+def test_a_table(tmp_path, header, newline, name):
+    content = (header + "0,1,255\n1,2,0\n0,3,4\n1,5,6\n").replace("\n", newline).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    data = load(tmp_path / name)
+    assert data.held_out
+    assert data.x_train.dtype == np.uint8
+    np.testing.assert_array_equal(data.x_test, [[1, 255], [2, 0]])
+    np.testing.assert_array_equal(data.y_test, [0, 1])
+    np.testing.assert_array_equal(data.x_train, [[3, 4], [5, 6]])
+    np.testing.assert_array_equal(data.y_train, [0, 1])
+    assert data.max_value == 6
+
+
+def test_a_table_of_many_blocks(tmp_path, rng):
+    x = rng.integers(256, size=(40_000, 20)).astype(np.float64)
+    y = rng.integers(10, size=len(x))
+    x[-1, 3] = 0.1 + 0.2  # the last block alone is none of bytes
+    lines = [f"{label},{','.join(map(repr, row))}" for label, row in zip(y.tolist(), x.tolist(), strict=True)]
+    (tmp_path / "x.csv").write_text("\n".join(lines))  # no newline at its end
+    assert (tmp_path / "x.csv").stat().st_size > 3 * 2**20
+    data = load(tmp_path / "x.csv")
+    test = held_out(y)
+    np.testing.assert_array_equal(data.x_train, x[~test])
+    np.testing.assert_array_equal(data.x_test, x[test])
+    np.testing.assert_array_equal(data.y_train, y[~test])
+
+
+def test_held_out_is_every_fifth_of_each_class(rng):
+    y = np.concatenate([rng.integers(7, size=500), [8, 9, 9]])
+    expected = np.zeros(y.size, bool)
+    for label in range(9):
+        expected[np.flatnonzero(y == label)[::5]] = True
+    expected[500:] = [False, True, False]
+    np.testing.assert_array_equal(held_out(y), expected)
+
+
+def test_a_file_of_one_byte_less_than_allowed_is_read(tmp_path):
+    """What a small file may expand to, to the byte: labels in order take next to nothing."""
+    for length, fits in [(bounded.FREE, True), (bounded.FREE + 1, False)]:
+        header = bytes([0, 0, 8, 1]) + length.to_bytes(4, "big")
+        (tmp_path / "x.gz").write_bytes(gzip.compress(header + bytes(length), 1, mtime=0))
+        if fits:
+            assert read_idx(tmp_path / "x.gz").shape == (length,)
+        else:
+            with pytest.raises(ValueError, match=f"announce {length}, expected at most {bounded.FREE}"):
+                read_idx(tmp_path / "x.gz")

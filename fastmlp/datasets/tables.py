@@ -53,7 +53,7 @@ def _parsed(content: bounded.Source) -> Iterator[tuple[Array, Array]]:
     before, columns = 0, 0
     for block in _blocks(content):
         lines = block.splitlines() if block.strip() else []
-        if before == 0 and lines and not _holds_numbers(lines[0]):
+        if before == 0 and lines and _is_header(lines[0]):
             lines[0] = b""
         if any(lines):
             columns = columns or 1 + next(filter(None, lines)).count(b",")
@@ -107,8 +107,13 @@ def _numbers(lines: list[bytes], columns: int) -> Array:
     return values
 
 
-def _holds_numbers(line: bytes) -> bool:
-    return not _fault([line], 1 + line.count(b","))
+def _is_header(line: bytes) -> bool:
+    """Whether a first line is text and not numbers; what is no text at all is left to be named as a fault."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return bool(_fault([line], 1 + line.count(b",")))
 
 
 def _columns(table: Array) -> tuple[Array, Array]:
