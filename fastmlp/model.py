@@ -14,6 +14,7 @@ from fastmlp.packing import PackedMatrix, pack
 from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Samples: TypeAlias = tuple[PackedMatrix, Array, Array]  # X, targets, weights (m,)
 
 # Rows of X that are read back at once for its digest: bounds the memory that takes.
 _DIGESTED_ROWS = 64
@@ -244,11 +245,11 @@ class MLP:
         x, y, w = self._samples(X, Y, sample_weight)
         if class_weight is not None:
             w = self._times_class_weight(w, y, class_weight)
-        validate, data = None, {"data": (x, y, w)}
+        validate = held_out = None
         if validation is not None:
             names = "validation X", "validation Y"
-            data["validation"] = self._samples(*checks.pair("validation", validation), names=names)
-            validate = functools.partial(self._evaluate, *data["validation"])
+            held_out = self._samples(*checks.pair("validation", validation), names=names)
+            validate = functools.partial(self._evaluate, *held_out)
         return training.descend(
             self._parameters,
             lambda grad: self._step(grad, x, y, w),
@@ -257,7 +258,7 @@ class MLP:
             validate=validate,
             callback=callback,
             stopping=stopping,
-            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, data),
+            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, (x, y, w), held_out),
             resume=resume,
             progress=progress,
         )
@@ -425,7 +426,7 @@ class MLP:
         Y: ArrayLike,
         weight: ArrayLike | None = None,
         names: tuple[str, str] = ("X", "Y"),
-    ) -> tuple[PackedMatrix, Array, Array]:
+    ) -> Samples:
         """Check, and return X packed, labels (m,) or targets (C, m), and weights (m,)."""
         x = self._input(names[0], X)
         m = x.shape[1]
@@ -457,7 +458,8 @@ class MLP:
         path: storage.PathName | None,
         every: float,
         resume: bool,
-        data: dict[str, tuple[PackedMatrix, Array, Array]],
+        data: Samples,
+        held_out: Samples | None,
     ) -> Checkpoint | None:
         every = checks.nonnegative("checkpoint_every", every)
         if path is None:
@@ -465,7 +467,8 @@ class MLP:
                 remedy = "name the file to go on from, and to write to"
                 raise ValueError(checks.message("resume", "True without checkpoint", "checkpoint=PATH with it", remedy))
             return None
-        return Checkpoint(path, every, self._record({name: self._digest(*parts) for name, parts in data.items()}))
+        validation = "none" if held_out is None else self._digest(*held_out)
+        return Checkpoint(path, every, self._record({"data": self._digest(*data), "validation": validation}))
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
         return storage.Record(self._layer_sizes, self._parameters, self._seed, facts or {})
@@ -478,8 +481,8 @@ class MLP:
     def _blocks_of_rows(self, x: PackedMatrix) -> Iterator[Array]:
         """Yield the rows of X, some at a time.
 
-        They are read through the kernels, with rows of the identity as weights. Sums of 1 x and of zeros are exact,
-        -0 becomes 0, and neither time nor memory goes into a dense copy of X.
+        They are read through the kernels, with rows of the identity as weights and zeros as biases. Sums of 1 x and
+        of zeros are exact, -0 becomes 0, and neither time nor memory goes into a dense copy of X.
         """
         n, m = x.shape
         for first in range(0, n, _DIGESTED_ROWS):
@@ -489,7 +492,6 @@ class MLP:
             with backend.Session() as kernels:
                 vector = np.concatenate([identity.ravel(), np.zeros(rows, self.dtype)])
                 kernels.network_logits(block, vector, (n, rows), *x.operands(self.dtype))
-            block += 0
             yield block
 
     def _step(self, grad: Array, x: PackedMatrix, y: Array, w: Array) -> tuple[float, float]:

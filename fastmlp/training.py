@@ -92,15 +92,14 @@ class Checkpoint:
             found = storage.load(self._path)
         except FileNotFoundError:
             return History(), 0.0
-        self._check_fit(found)
         try:
             state = _State(found)
         except (KeyError, ValueError) as error:
             raise storage.refusal(self._path, f"a file without the state of a training ({error})") from None
-        if stopping is not None and state.best_epoch > 0:
-            stopping.epoch, stopping.loss = state.best_epoch, state.best_loss
-            np.copyto(stopping.best, found.parameters)
+        self._check_fit(found)
         np.copyto(self._record.parameters, state.parameters)
+        if stopping is not None:
+            state.restore(stopping)
         return state.history, state.alpha
 
     def write(self, history: History, alpha: float, stopping: EarlyStopping | None) -> None:
@@ -109,9 +108,10 @@ class Checkpoint:
         arrays = {name: np.asarray(column, np.float64) for name, column in history.to_dict().items()}
         facts = {"epoch": str(len(history)), "alpha": repr(alpha)}
         best = parameters
-        if stopping is not None and stopping.epoch > 0:
-            best, arrays["parameters"] = stopping.best, parameters
+        if stopping is not None:
             facts |= {"best_epoch": str(stopping.epoch), "best_loss": repr(stopping.loss)}
+            if stopping.epoch > 0:
+                best, arrays["parameters"] = stopping.best, parameters
         self._failed = True
         storage.save(
             self._path, replace(self._record, parameters=best, arrays=arrays, facts=self._record.facts | facts)
@@ -124,9 +124,10 @@ class Checkpoint:
         if not self._failed:
             self.write(history, alpha, stopping)
 
-    def due(self) -> bool:
-        """Return whether it is time to write."""
-        return time.monotonic() - self._written >= self._every
+    def write_if_due(self, history: History, alpha: float, stopping: EarlyStopping | None) -> None:
+        """Write the file if the last write was long enough ago."""
+        if time.monotonic() - self._written >= self._every:
+            self.write(history, alpha, stopping)
 
     def _check_fit(self, found: storage.Record) -> None:
         mine = self._record
@@ -159,7 +160,17 @@ class _State:
         if (self.parameters.shape, self.parameters.dtype) != (found.parameters.shape, found.parameters.dtype):
             raise ValueError(f"parameters of shape {self.parameters.shape}")
         self.alpha = float(found.facts["alpha"])
-        self.best_epoch, self.best_loss = int(found.facts.get("best_epoch", 0)), float(found.facts.get("best_loss", 0))
+        self._best = found.parameters
+        self._best_epoch = int(found.facts["best_epoch"]) if "best_epoch" in found.facts else None
+        self._best_loss = float(found.facts.get("best_loss", math.inf))
+
+    def restore(self, stopping: EarlyStopping) -> None:
+        """Set early stopping to where it stood; without it in the file, patience begins here."""
+        if self._best_epoch is not None:
+            stopping.epoch, stopping.loss = self._best_epoch, self._best_loss
+            np.copyto(stopping.best, self._best)
+        elif self.history.validation_loss:
+            stopping.see(len(self.history), self.history.validation_loss[-1])
 
 
 class _Interrupts:
@@ -246,6 +257,12 @@ def progress_bar(wanted: bool | None, total: int, done: int) -> Any | None:
     return tqdm(total=total, initial=done, unit="epoch", file=sys.stdout)
 
 
+def _show(bar: Any | None, history: History) -> None:
+    if bar is not None:
+        bar.set_postfix_str(f"loss {history.loss[-1]:.4f}, accuracy {history.accuracy[-1]:.4f}", refresh=False)
+        bar.update()
+
+
 def _is_watched() -> bool:
     """Return whether standard output is a terminal or a notebook."""
     return sys.stdout is not None and (sys.stdout.isatty() or type(sys.stdout).__module__.startswith("ipykernel."))
@@ -317,13 +334,13 @@ def descend(
                 interrupts.hold()
                 _run_epoch(history, epoch, step, asked, validate, stopping)
                 rate = asked
-                if bar is not None:
-                    bar.set_postfix_str(f"loss {history.loss[-1]:.4f}, accuracy {history.accuracy[-1]:.4f}", False)
-                    bar.update()
-                if checkpoint is not None and checkpoint.due():
-                    checkpoint.write(history, rate, stopping)
+                _show(bar, history)
+                if checkpoint is not None:
+                    checkpoint.write_if_due(history, rate, stopping)
                 interrupts.release()
-                if callback is not None and callback(epoch, history):
+                enough = callback is not None and callback(epoch, history)
+                interrupts.hold()
+                if enough:
                     history.stopped = "callback"
                     break
         except KeyboardInterrupt:

@@ -10,6 +10,8 @@ TOLERANCE = {
     ("product", F4): 2e-5,
     ("trajectory", F8): 1e-10,
     ("central difference", F8): 1e-6,
+    ("other framework", F8): 1e-6,
+    ("other framework", F4): 1e-6,
 }
 
 

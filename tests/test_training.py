@@ -1,9 +1,14 @@
 """The training loop."""
 
+import csv
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -97,6 +102,23 @@ def test_divergence_is_loud_and_leaves_the_last_finite_parameters(backend, data)
         ({"alpha": np.nan}, ValueError),
         ({"alpha": np.inf}, ValueError),
         ({"alpha": "0.1"}, TypeError),
+        ({"validation": 3}, TypeError),
+        ({"validation": ([[1.0]],)}, TypeError),
+        ({"class_weight": [1.0, 2.0]}, ValueError),
+        ({"class_weight": {4: 1.0}}, ValueError),
+        ({"class_weight": {0: -1.0}}, ValueError),
+        ({"class_weight": {0: np.nan}}, ValueError),
+        ({"class_weight": [0.0] * 4}, ValueError),
+        ({"class_weight": {"zero": 1.0}}, TypeError),
+        ({"patience": 5}, ValueError),
+        ({"patience": 0, "validation": ([[1.0]] * 12, [0])}, ValueError),
+        ({"patience": 1.5, "validation": ([[1.0]] * 12, [0])}, TypeError),
+        ({"min_delta": -1}, ValueError),
+        ({"min_delta": np.nan}, ValueError),
+        ({"min_delta": "0"}, TypeError),
+        ({"checkpoint_every": -1}, ValueError),
+        ({"checkpoint_every": None}, TypeError),
+        ({"resume": True}, ValueError),
     ],
 )
 def test_bad_arguments(backend, data, arguments, error):
@@ -136,3 +158,174 @@ def test_ctrl_c_ends_training_within_an_epoch_and_leaves_a_usable_model(backend,
     assert len(history) > 0
     assert np.isfinite(model.evaluate(*data)["loss"])
     model.fit(*data, epochs=1)
+
+
+def early_stopping_by_hand(losses, patience, min_delta):
+    """Return the epoch after which patience has ended, and the best epoch."""
+    best_epoch, best = 0, np.inf
+    for epoch, loss in enumerate(losses, 1):
+        if loss < best - min_delta:
+            best_epoch, best = epoch, loss
+        if epoch - best_epoch == patience:
+            return epoch, best_epoch
+    return len(losses), best_epoch
+
+
+@pytest.mark.parametrize(("patience", "min_delta"), [(1, 0.0), (5, 0.0), (3, 1e-3), (2, 0.05), (10**6, 0.0)])
+def test_early_stopping_ends_with_the_best_parameters(backend, data, patience, min_delta):
+    held_out = data[0][:, ::5], (data[1][::5] + 1) % 4
+    kept = []
+    undisturbed = fastmlp.MLP((12, 9, 4), seed=3)
+    losses = undisturbed.fit(
+        *data, epochs=60, alpha=0.5, validation=held_out, callback=lambda *_: kept.append(undisturbed.parameters.copy())
+    ).validation_loss
+    model = fastmlp.MLP((12, 9, 4), seed=3)
+    history = model.fit(*data, epochs=60, alpha=0.5, validation=held_out, patience=patience, min_delta=min_delta)
+    end, best = early_stopping_by_hand(losses, patience, min_delta)
+    assert (len(history), history.stopped) == (end, "patience" if end < 60 else "epochs")
+    assert history.validation_loss == losses[:end]
+    assert_same_bits(model.parameters, kept[best - 1])
+
+
+def test_the_best_parameters_stand_also_after_a_callback_s_stop(data):
+    held_out = data[0], (data[1] + 1) % 4
+    model, first = fastmlp.MLP((12, 4)), fastmlp.MLP((12, 4))
+    options = {"alpha": 2.0, "validation": held_out, "patience": 9}
+    losses = model.fit(*data, epochs=8, callback=lambda epoch, _: epoch == 4, **options).validation_loss
+    first.fit(*data, epochs=1 + int(np.argmin(losses)), alpha=2.0)
+    assert_same_bits(model.parameters, first.parameters)
+
+
+def test_alpha_may_follow_a_schedule(backend, data):
+    model, pieces, seen = fastmlp.MLP((12, 9, 4)), fastmlp.MLP((12, 9, 4)), []
+
+    def alpha(epoch):
+        seen.append(epoch)
+        return np.float32(1 / epoch)
+
+    model.fit(*data, epochs=5, alpha=alpha)
+    for epoch in range(1, 6):
+        pieces.fit(*data, epochs=1, alpha=float(np.float32(1 / epoch)))
+    assert_same_bits(model.parameters, pieces.parameters)
+    assert seen == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"), [(np.nan, ValueError), (-0.1, ValueError), (np.inf, ValueError), ("1", TypeError)]
+)
+def test_a_schedule_is_checked_at_each_epoch(data, bad, error):
+    model, other = fastmlp.MLP((12, 4)), fastmlp.MLP((12, 4))
+    with pytest.raises(error, match=r"^alpha\(3\): got .*expected .*;"):
+        model.fit(*data, epochs=5, alpha=lambda epoch: bad if epoch == 3 else 0.1)
+    other.fit(*data, epochs=2)
+    assert_same_bits(model.parameters, other.parameters)
+
+
+def test_class_weights_multiply_sample_weights(backend, data):
+    x, labels = data
+    weight = np.linspace(0.5, 2, 300)
+    by_class = np.array([1.0, 4.0, 0.0, 1.0])
+    soft = np.full((4, 300), 0.25)
+    cases = [
+        (labels, {1: 4, 2: 0}, weight * by_class[labels]),
+        (labels, by_class, weight * by_class[labels]),
+        (labels, by_class.tolist(), weight * by_class[labels]),
+        (formulas.one_hot(labels, 4), {1: 4, 2: 0}, weight * by_class[labels]),
+        (soft, by_class, weight * by_class.mean()),
+        (labels, {}, weight),
+    ]
+    for y, class_weight, product in cases:
+        weighted, expected = fastmlp.MLP((12, 9, 4)), fastmlp.MLP((12, 9, 4))
+        weighted.fit(x, y, epochs=4, sample_weight=weight, class_weight=class_weight)
+        expected.fit(x, y, epochs=4, sample_weight=product)
+        assert_same_bits(weighted.parameters, expected.parameters)
+
+
+@pytest.fixture
+def history():
+    return fastmlp.History([1, 2], [0.5, 1 / 3], [0.25, 0.5], seconds=[0.125, 2.0], stopped="callback")
+
+
+def test_a_history_prints_as_a_table(history):
+    assert str(history).splitlines() == [
+        "epoch      loss  accuracy  seconds",
+        "    1  0.500000  0.250000   0.1250",
+        "    2  0.333333  0.500000   2.0000",
+        "stopped: callback",
+    ]
+    assert repr(history) == str(history)
+    assert str(fastmlp.History()).splitlines() == ["epoch  loss  accuracy  seconds", "stopped: epochs"]
+
+
+def test_a_long_history_is_abbreviated_in_the_middle(data):
+    history = fastmlp.MLP((12, 4)).fit(*data, epochs=100, validation=data)
+    lines = str(history).splitlines()
+    assert lines[0].split() == list(history.to_dict())
+    assert [line.split()[0] for line in lines[1:-1]] == [*map(str, range(1, 11)), "...", *map(str, range(91, 101))]
+    assert len(set(map(len, lines[:-1]))) == 1
+
+
+def test_a_history_shows_as_a_table_in_a_notebook(history):
+    page = ElementTree.fromstring(f"<div>{history._repr_html_()}</div>")
+    assert [cell.text for cell in page.iter("th")] == ["epoch", "loss", "accuracy", "seconds"]
+    assert [[cell.text for cell in row] for row in page.find("table/tbody")] == [
+        ["1", "0.500000", "0.250000", "0.1250"],
+        ["2", "0.333333", "0.500000", "2.0000"],
+    ]
+    assert page.find("p").text == "stopped: callback"
+
+
+def test_a_history_writes_every_digit_as_csv(history, tmp_path):
+    history.to_csv(tmp_path / "history.csv")
+    with open(tmp_path / "history.csv", newline="") as file:
+        names, *rows = csv.reader(file)
+    assert names == ["epoch", "loss", "accuracy", "seconds"]
+    columns = [list(map(float, column)) for column in zip(*rows, strict=True)]
+    assert dict(zip(names, columns, strict=True)) == history.to_dict()
+    history.to_dict()["loss"].clear()
+    assert len(history.loss) == 2
+
+
+FIT = """
+import fastmlp
+fastmlp.MLP((2, 2)).fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=30{more})
+"""
+BLOCK_TQDM = "import sys\nsys.modules['tqdm'] = sys.modules['tqdm.auto'] = None\n"
+
+
+def test_no_progress_where_output_is_no_terminal(run_python):
+    result = run_python(FIT.format(more=""), env={"FASTMLP_BACKEND": "numpy"})
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_progress_without_tqdm(run_python):
+    run_python(BLOCK_TQDM + FIT.format(more=", progress=None"), env={"FASTMLP_BACKEND": "numpy"})
+    result = run_python(BLOCK_TQDM + FIT.format(more=", progress=True"), env={"FASTMLP_BACKEND": "numpy"}, check=False)
+    assert result.stderr.splitlines()[-1].startswith("ImportError: progress comes with tqdm")
+    assert "fastmlp[cli]" in result.stderr
+
+
+def test_progress_asked_for(run_python):
+    pytest.importorskip("tqdm")
+    result = run_python(FIT.format(more=", progress=True"), env={"FASTMLP_BACKEND": "numpy"})
+    assert "30/30" in result.stdout
+    assert "loss 0." in result.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudoterminal")
+@pytest.mark.parametrize("more", ["", ", progress=False"])
+def test_progress_on_a_terminal(more):
+    pytest.importorskip("tqdm")
+    import pty
+    import termios
+
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 120))
+    environment = {**os.environ, "FASTMLP_BACKEND": "numpy", "PYTHONPATH": str(Path(fastmlp.__file__).parents[1])}
+    code = FIT.format(more=more)
+    subprocess.run([sys.executable, "-c", code + "print('end')"], stdout=terminal, env=environment, check=True)
+    os.close(terminal)
+    shown = os.read(controller, 100_000).decode()
+    os.close(controller)
+    assert ("30/30" in shown) == (not more)
+    assert "end" in shown
