@@ -43,7 +43,9 @@ def require() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        text = f'pictures are drawn by matplotlib, which does not import ({error}); python -m pip install "fastmlp[cli]"'
+        text = (
+            f'pictures are drawn by matplotlib, which does not import ({error}); python -m pip install "fastmlp[cli]"'
+        )
         raise ImportError(text) from error
 
 
@@ -292,9 +294,7 @@ def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, siz
     return cells[:count]
 
 
-def _curve(
-    ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float
-) -> None:
+def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:
     every = max(1, len(epochs) // _MARKERS)
     markers = int(offset * every), every  # so that those of two lines do not cover each other
     ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
