@@ -1,4 +1,4 @@
-"""The command line: ``fastmlp train``, ``evaluate``, ``predict``, ``bench``, ``info``; what they do is in `commands`."""
+"""The command line: ``fastmlp train``, ``evaluate``, ``predict``, ``bench``, ``info``."""
 
 import argparse
 import functools
@@ -184,9 +184,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=float, default=10.0, metavar="SECONDS", help="default: 10")
     add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     add("--save", metavar="FILE", help="the trained model, also after Ctrl-C")
-    add(
-        "--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes, first layer as PNG files"
-    )
+    add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer, as PNG")
     add("--dtype", choices=("float32", "float64"), default="float64", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="S", help="of initial weights and the validation's choice; default: 0")
     add("--quiet", action="store_true", help="no lines while it learns")
@@ -198,9 +196,7 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--part", choices=("test", "train", "all"), default="test", help="of the data; default: %(default)s"
     )
-    command.add_argument(
-        "--plot", metavar="DIR", help="draw confusion matrix, worst mistakes, first layer as PNG files"
-    )
+    command.add_argument("--plot", metavar="DIR", help="draw confusion matrix, worst mistakes and first layer, as PNG")
 
 
 def _add_predict(command: argparse.ArgumentParser) -> None:
