@@ -162,7 +162,7 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
         model = MLP.load(options.model)
         net = "-".join(map(str, model.layer_sizes))
         facts["model"] = f"{options.model}: {net}, {model.dtype}, seed {model.seed}"
-        facts |= {f"model {name}": note for name, note in model.notes.items()}
+        facts |= {f"model {name}": note for name, note in sorted(model.notes.items())}
     for key, value in facts.items():
         say(f"{key + ':':17}{value}")
     return 0, facts

@@ -164,7 +164,7 @@ def worst_mistakes(
     count: int = 20,
     axes: Sequence[Axes] | Array | None = None,
 ) -> Array:
-    """Draw the wrongly classified images with the highest loss, worst first.
+    r"""Draw the wrongly classified images with the highest loss, worst first.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def worst_mistakes(
     >>> from fastmlp import plots
     >>> drawn = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], [[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
     >>> [ax.get_title() for ax in drawn]
-    ['true 1\\nseen as 0 (90 %)', 'true 0\\nseen as 1 (60 %)']
+    ['true 1\nseen as 0 (90 %)', 'true 0\nseen as 1 (60 %)']
     """
     pixels = checks.array("images", images, shape=(None, None, None), axes="(m, rows, columns)")
     p = checks.array("probabilities", probabilities, shape=(None, len(pixels)), axes="(n_classes, m)")
@@ -213,7 +213,7 @@ def worst_mistakes(
     grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.0))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
-        _picture(ax, pixels[i], f"true {title[y[i]]}\nseen as {title[guess]} ({p[guess, i]:.0%})".replace("%", " %"))
+        _picture(ax, pixels[i], f"true {title[y[i]]}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
     return grid
