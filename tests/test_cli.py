@@ -116,7 +116,7 @@ def test_every_option(run, tmp_path):
 
 def test_quiet(run):
     _, printed, error = run("train --epochs 3 --quiet")
-    assert "epoch 1" not in printed
+    assert "accuracy" not in printed.partition("test accuracy")[0]
     assert "test accuracy" in printed
     assert error == ""
 
@@ -355,7 +355,8 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
     lying.notes = {"inputs": "[-8, -8]", "max_value": "16.0", "classes": json.dumps(list("0123456789"))}
     lying.save(tmp_path / "lying")
     status, printed, error = run(words.format(tmp=tmp_path, model=model))
-    assert (status, printed) == (2, "")
+    assert status == 2
+    assert "epoch" not in printed
     assert error.startswith("fastmlp: ")
     assert error.count("\n") == 1
     status, printed, _ = run(words.format(tmp=tmp_path, model=model) + " --json")
@@ -474,7 +475,7 @@ def test_a_checkpoint_predicts_as_a_model_does(run, tmp_path, model):
 
 
 @posix
-@pytest.mark.parametrize("words", [["train", "--epochs", 10**7, "--save", "{tmp}/saved"], ["info"]])
+@pytest.mark.parametrize("words", [["train", "--hidden", 4, "--epochs", 20000, "--save", "{tmp}/saved"], ["info"]])
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path, words):
     with start(*[str(word).format(tmp=tmp_path) for word in words]) as process:
         if "train" in words:
@@ -484,4 +485,4 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path, words):
         assert process.stderr.read() == ""
     assert process.returncode == 141
     if "train" in words:
-        assert fastmlp.MLP.load(tmp_path / "saved").layer_sizes == (64, 128, 10)
+        assert fastmlp.MLP.load(tmp_path / "saved").layer_sizes == (64, 4, 10)
