@@ -242,6 +242,20 @@ def seed(name: str, value: object) -> int | None:
     return number
 
 
+def notes(name: str, value: object) -> dict[str, str]:
+    """Return ``value`` as a dict of str to str, of at most a million characters."""
+    remedy = "pass a dict, with json.dumps for what is no text"
+    if not isinstance(value, Mapping):
+        raise TypeError(message(name, type(value).__name__, "a mapping of str to str", remedy))
+    texts = [text for pair in value.items() for text in pair]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(message(name, "keys or values that are no str", "a mapping of str to str", remedy))
+    # A file's header is bounded as well: what could not be read again is not to be written.
+    if sum(map(len, texts)) > 1_000_000:
+        raise ValueError(message(name, "more", "at most 1000000 characters", "keep it in a file of its own"))
+    return dict(value)
+
+
 def choice(name: str, value: object, legal: Sequence[str]) -> str:
     """Return ``value`` if it is one of the ``legal`` names."""
     if not isinstance(value, str) or value not in legal:
