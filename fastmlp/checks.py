@@ -14,6 +14,9 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 DType: TypeAlias = np.dtype[Any]
 
+# Weights from 2^-16 to 2^16 stay as they are.
+_ORDINARY_EXPONENT = 16
+
 _INT64: DType = np.dtype(np.int64)
 _DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
@@ -132,12 +135,18 @@ def targets(name: str, value: object, classes: int, m: int) -> Array:
 
 
 def sample_weight(name: str, value: object, m: int) -> Array:
-    """Return ``value`` as finite weights (m,) >= 0 whose sum is positive."""
+    """Return ``value`` as finite weights (m,) >= 0 whose sum is positive, in any dtype.
+
+    Only their ratios count, so very large or small ones come back times a power of two: as float32 they would be
+    infinite or zero, and so would their sum.
+    """
     w = array(name, value, shape=(m,), axes="(m,)")
     if not (np.isfinite(w).all() and (w >= 0).all() and w.any()):
         expected = "finite weights >= 0, one of them positive"
         raise ValueError(message(name, "other", expected, "drop samples by weight 0, not by NaN or a sign"))
-    return w
+    exponent = int(np.frexp(w.max())[1])
+    scaled: Array = w if abs(exponent) <= _ORDINARY_EXPONENT else np.ldexp(w, -exponent)
+    return scaled
 
 
 def class_weight(name: str, value: Any, classes: int) -> Array:

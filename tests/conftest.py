@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 BLOCK_NUMBA = """
 import sys
@@ -33,7 +34,16 @@ BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="kill 1000 processes where 50 are killed otherwise")
+    parser.addoption("--full", action="store_true", help="more of everything: 1000 kills for 50, 2000 examples for 100")
+
+
+def pytest_configure(config):
+    """Let hypothesis draw the same few examples every time, or, with --full, fresh ones and many."""
+    full = config.getoption("--full")
+    # A backend serves all examples of a test, and no example is timed: the first one may compile.
+    always = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+    settings.register_profile("fastmlp", max_examples=2000 if full else 100, derandomize=not full, **always)
+    settings.load_profile("fastmlp")
 
 
 def pytest_collection_modifyitems(items):

@@ -39,33 +39,6 @@ def test_loss_and_grad(backend, rng, dtype, sizes):
             assert_close(grad, wanted_grad, "product", dtype)
 
 
-@pytest.mark.parametrize("hidden", [(), (6,), (6, 5, 4)])
-def test_gradient_by_central_differences(backend, rng, hidden):
-    model, x, labels = problem(rng, (5, *hidden, 3))
-    weight = rng.random(23)
-    _, grad = model.loss_and_grad(x, labels, sample_weight=weight)
-    start, step = model.parameters.copy(), 1e-5
-    numeric = np.empty_like(grad)
-    for k in range(start.size):
-        sides = []
-        for sign in (1, -1):
-            model.parameters = start
-            model.parameters[k] += sign * step
-            sides.append(model.loss_and_grad(x, labels, sample_weight=weight)[0])
-        numeric[k] = (sides[0] - sides[1]) / (2 * step)
-    assert_close(grad, numeric, "central difference")
-
-
-def test_weights_count_samples(backend, rng):
-    model, x, labels = problem(rng, (7, 5, 3))
-    weight = rng.integers(0, 3, size=23)
-    times = np.repeat(np.arange(23), weight)
-    loss, grad = model.loss_and_grad(x, labels, sample_weight=weight)
-    repeated_loss, repeated_grad = model.loss_and_grad(x[:, times], labels[times])
-    assert loss == pytest.approx(repeated_loss, rel=1e-13)
-    assert_close(grad, repeated_grad, "product")
-
-
 def test_out(backend, rng):
     model, x, labels = problem(rng, (7, 5, 3))
     _, expected = model.loss_and_grad(x, labels)
