@@ -13,6 +13,7 @@ import pytest
 from conftest import BLOCK_NUMBA
 
 import fastmlp
+from fastmlp.backend import Session, _blas
 
 SMALL_NET = """
 import numpy as np, fastmlp
@@ -80,8 +81,6 @@ def test_threads_are_restored(backend):
 
 
 def test_threads_of_numba_and_blas_are_set_for_the_call_and_restored_also_after_an_exception(backend):
-    from fastmlp.backend import Session, _blas
-
     def counts():
         kernels = importlib.import_module("fastmlp.kernels.compiled") if backend == "numba" else None
         blas = {library["num_threads"] for library in _blas().info()}
@@ -94,6 +93,35 @@ def test_threads_of_numba_and_blas_are_set_for_the_call_and_restored_also_after_
         assert numba_threads in (None, 1)
         raise KeyError
     assert counts() == before
+
+
+def test_calls_of_several_python_threads_restore_the_threads_of_blas(run_python, backend):
+    """Whoever called first, threadpoolctl heeds the others too; of two that overlap, the last to end restores."""
+    if {library["internal_api"] for library in _blas().info()} != {"openblas"}:
+        pytest.skip("needs OpenBLAS")
+    code = f"""
+import fastmlp
+from concurrent.futures import ThreadPoolExecutor
+from fastmlp.backend import Session, _blas
+def counts(step=None, *arguments):
+    if step is not None:
+        with fastmlp.use_threads(1):
+            step(*arguments)
+    return {{library["num_threads"] for library in _blas().info()}}
+fastmlp.set_backend({backend!r})
+no_error = (None, None, None)
+before, first, second, third = counts(), Session(), Session(), Session()
+assert before == {{2}}, before
+with ThreadPoolExecutor(1) as pool:
+    assert counts(first.__enter__) == {{1}}
+    assert pool.submit(counts, second.__enter__).result() == {{1}}
+    assert counts(first.__exit__, *no_error) == {{1}}
+    assert pool.submit(counts, second.__exit__, *no_error).result() == {{2}}
+    assert counts(third.__enter__) == {{1}}
+    assert counts(third.__exit__, *no_error) == {{2}}
+    assert pool.submit(_blas().limit, limits=1).result() and counts() == {{1}}  # the user's own, elsewhere
+"""
+    run_python(code, env={"OPENBLAS_NUM_THREADS": "2"})
 
 
 @pytest.mark.parametrize(
