@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import platform
+import threading
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -266,7 +267,7 @@ class Session:
     floating-point warnings are off: NaN and infinity come out where they belong, on both backends alike.
     """
 
-    __slots__ = ("_blas_limits", "_errstate", "_kernels", "_previous")
+    __slots__ = ("_blas", "_errstate", "_kernels", "_previous")
 
     def __enter__(self) -> ModuleType:
         requested = _requested_threads()
@@ -274,7 +275,8 @@ class Session:
         self._previous = None
         if requested is not None:
             requested = _launchable("FASTMLP_NUM_THREADS", requested)
-            self._blas_limits = _blas().limit(limits=requested)
+            self._blas = _blas_threads()
+            self._blas.limit(requested)
             self._previous = self._kernels.set_threads(requested)
         self._errstate = np.errstate(all="ignore")
         self._errstate.__enter__()
@@ -286,7 +288,33 @@ class Session:
         self._errstate.__exit__(kind, error, trace)
         if self._previous is not None:
             self._kernels.set_threads(self._previous)
-            self._blas_limits.restore_original_limits()
+            self._blas.restore()
+
+
+class _BlasThreads:
+    """The thread count of BLAS. It is the process', so of sessions that overlap, the last to end restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._found: Any = None
+
+    def limit(self, n: int) -> None:
+        """Set the count, and remember the one that was found unless it is of another session."""
+        with self._lock:
+            found = _blas().limit(limits=n)
+            self._found = self._found if self._open else found
+            self._open += 1
+
+    def restore(self) -> None:
+        """Set the count that was found, once no session is open."""
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                self._found.restore_original_limits()
+            # From the first count that a thread sets until its ``with`` ends, threadpoolctl ignores all other threads.
+            with _blas().limit(limits=None):
+                pass
 
 
 def _requested_backend() -> tuple[str, str]:
@@ -375,6 +403,14 @@ def _blas() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
+
+
+@functools.cache
+def _blas_threads() -> _BlasThreads:
+    # A forked child begins anew: the sessions of other threads, and a lock that one of them held, are not its own.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_blas_threads.cache_clear)
+    return _BlasThreads()
 
 
 def _describe_blas(library: dict[str, Any]) -> str:

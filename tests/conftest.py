@@ -99,6 +99,7 @@ def run_python():
 
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FASTMLP_") or k == "FASTMLP_DATA"}
         environment["PYTHONPATH"] = str(Path(fastmlp.__file__).parents[1])
+        environment["PYTHONSAFEPATH"] = "1"  # or a checkout as current folder would come before the path
         environment.update(env or {})
         environment = {key: value for key, value in environment.items() if value is not None}
         result = subprocess.run(

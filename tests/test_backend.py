@@ -1,9 +1,7 @@
-"""Backends, threads, configuration and the compile cache."""
+"""Backends, threads and configuration."""
 
 import importlib
 import os
-import shutil
-import stat
 import sys
 from contextvars import copy_context
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from conftest import BLOCK_NUMBA
 
 import fastmlp
+from fastmlp.backend import Session, _blas
 
 SMALL_NET = """
 import numpy as np, fastmlp
@@ -80,8 +79,6 @@ def test_threads_are_restored(backend):
 
 
 def test_threads_of_numba_and_blas_are_set_for_the_call_and_restored_also_after_an_exception(backend):
-    from fastmlp.backend import Session, _blas
-
     def counts():
         kernels = importlib.import_module("fastmlp.kernels.compiled") if backend == "numba" else None
         blas = {library["num_threads"] for library in _blas().info()}
@@ -94,6 +91,35 @@ def test_threads_of_numba_and_blas_are_set_for_the_call_and_restored_also_after_
         assert numba_threads in (None, 1)
         raise KeyError
     assert counts() == before
+
+
+def test_calls_of_several_python_threads_restore_the_threads_of_blas(run_python, backend):
+    """Whoever called first, threadpoolctl heeds the others too; of two that overlap, the last to end restores."""
+    if {library["internal_api"] for library in _blas().info()} != {"openblas"}:
+        pytest.skip("needs OpenBLAS")
+    code = f"""
+import fastmlp
+from concurrent.futures import ThreadPoolExecutor
+from fastmlp.backend import Session, _blas
+def counts(step=None, *arguments):
+    if step is not None:
+        with fastmlp.use_threads(1):
+            step(*arguments)
+    return {{library["num_threads"] for library in _blas().info()}}
+fastmlp.set_backend({backend!r})
+no_error = (None, None, None)
+before, first, second, third = counts(), Session(), Session(), Session()
+assert before == {{2}}, before
+with ThreadPoolExecutor(1) as pool:
+    assert counts(first.__enter__) == {{1}}
+    assert pool.submit(counts, second.__enter__).result() == {{1}}
+    assert counts(first.__exit__, *no_error) == {{1}}
+    assert pool.submit(counts, second.__exit__, *no_error).result() == {{2}}
+    assert counts(third.__enter__) == {{1}}
+    assert counts(third.__exit__, *no_error) == {{2}}
+    assert pool.submit(_blas().limit, limits=1).result() and counts() == {{1}}  # the user's own, elsewhere
+"""
+    run_python(code, env={"OPENBLAS_NUM_THREADS": "2"})
 
 
 @pytest.mark.parametrize(
@@ -208,117 +234,6 @@ most = {{"_order": 3, "_fill": 3}}
 assert all(n <= most.get(name, 2) for name, pair in before.items() for n in pair), before
 """
     run_python(code)
-
-
-CACHE_REPORT = """
-import fastmlp
-fastmlp.warmup("float32")
-from fastmlp.kernels import compiled
-totals = compiled.cache_statistics().values()
-print(sum(hits for hits, _ in totals), sum(misses for _, misses in totals))
-"""
-
-
-@pytest.fixture
-def copied_package(tmp_path):
-    """A copy of the package with an empty compile cache."""
-    return copy_package(tmp_path, "__pycache__")
-
-
-def copy_package(to, *ignored):
-    folder = to / "site" / "fastmlp"
-    shutil.copytree(Path(fastmlp.__file__).parent, folder, ignore=shutil.ignore_patterns(*ignored))
-    return folder
-
-
-def cache_files(folder):
-    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*.nb?")}
-
-
-@pytest.mark.numba
-def test_the_compile_cache(run_python, tmp_path):
-    """A second process hits for every signature and adds no file; a changed byte misses; damage is a miss."""
-    copied_package = copy_package(tmp_path)  # with what is compiled already: the stamp knows no path and no time
-    env = {"PYTHONPATH": str(copied_package.parent)}
-
-    def hits_and_misses(code=CACHE_REPORT):
-        return tuple(map(int, run_python(code, env=env, cwd=copied_package.parent).stdout.split()))
-
-    signatures = sum(hits_and_misses())
-    assert signatures >= 40
-    files = cache_files(copied_package)
-    assert hits_and_misses() == (signatures, 0)
-    assert cache_files(copied_package) == files
-
-    # Damage index and data files each way: cut short, emptied, garbage.
-    for damage in (lambda data: data[:100], lambda data: b"", lambda data: b"\x80garbage" * 20):
-        # All of a kernel, because the copy may hold files of older sources too.
-        for path in (
-            p for p in map(Path, files) if ".relu-" in p.name or (".update-" in p.name and p.suffix == ".nbc")
-        ):
-            path.write_bytes(damage(path.read_bytes()))
-        _, misses = hits_and_misses()
-        assert 0 < misses < signatures / 2
-        assert hits_and_misses() == (signatures, 0)
-
-    # Each kernel source counts, not only the one that holds the kernel.
-    small = CACHE_REPORT.replace('warmup("float32")', "ReLU([1.0])")
-    hits_and_misses(small)  # compiles it, unless the copy came with it
-    for name in ("compiled", "reference", "vector"):
-        assert hits_and_misses(small) == (1, 0)
-        source = copied_package / "kernels" / f"{name}.py"
-        source.write_bytes(source.read_bytes().replace(b"Shapes", b"shapes", 1).replace(b"machine", b"Machine", 1))
-        assert hits_and_misses(small) == (0, 1), name
-
-
-@pytest.mark.numba
-def test_a_read_only_install_without_home_runs(run_python, copied_package, tmp_path):
-    """The cache has nowhere to go: everything runs uncached."""
-    empty = tmp_path / "nothing"
-    for path in [*copied_package.rglob("*"), copied_package]:
-        path.chmod(stat.S_IREAD | (stat.S_IEXEC if path.is_dir() else 0))
-    env = {
-        "PYTHONPATH": str(copied_package.parent),
-        "HOME": None,
-        "XDG_CACHE_HOME": str(empty / "cache"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    # Root may write anywhere, so the folders are made unusable: no process can make a folder below a file.
-    empty.write_text("a file, not a folder")
-    code = f"""
-import numba.core.caching as caching
-make = caching.InTreeCacheLocator.ensure_cache_path if hasattr(caching, "InTreeCacheLocator") else None
-def refuse(self):
-    raise PermissionError("read-only")
-for name in ("InTreeCacheLocator", "_InTreeCacheLocator"):
-    if hasattr(caching, name):
-        getattr(caching, name).ensure_cache_path = refuse
-{SMALL_NET}
-from fastmlp.kernels import compiled
-assert compiled.describe()["compile cache"].startswith("none"), compiled.describe()
-assert not np.isnan(history.loss).any()
-"""
-    try:
-        run_python(code, env=env)
-    finally:
-        for path in [*copied_package.rglob("*"), copied_package]:
-            path.chmod(path.stat().st_mode | stat.S_IWRITE | (stat.S_IEXEC if path.is_dir() else 0))
-
-
-@pytest.mark.numba
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(run_python, copied_package):
-    """A full disk: the limit on file sizes makes every write fail."""
-    resource = pytest.importorskip("resource")
-    assert resource
-    code = f"""
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import numba, fastmlp
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-{SMALL_NET}
-"""
-    run_python(code, env={"PYTHONPATH": str(copied_package.parent), "PYTHONDONTWRITEBYTECODE": "1"})
-    assert not [p for p in cache_files(copied_package) if p.endswith(".nbc")]
 
 
 @pytest.mark.numba

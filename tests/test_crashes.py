@@ -1,65 +1,10 @@
-"""The four ways in which Numba kernels can end a process or lie, each guarded, each tried in its own process."""
-
-import os
+"""Ways in which Numba kernels can end a process or lie, each guarded; those of threads are in test_processes.py."""
 
 import pytest
 
 import fastmlp
 
 pytestmark = pytest.mark.numba
-
-BIG_NET = """
-import numpy as np, fastmlp
-rng = np.random.default_rng(0)
-X, Y = rng.standard_normal((16, 40_000)), rng.integers(3, size=40_000)
-def train():
-    model = fastmlp.MLP((16, 32, 3))
-    model.fit(X, Y, epochs=4, alpha=0.1)
-    return model.parameters.tobytes()
-"""
-
-
-@pytest.mark.parametrize("layer", ["workqueue", "omp"])
-def test_two_python_threads_at_once(run_python, layer):
-    """Workqueue aborts the process when two threads enter it: the second runs the serial shells, with the same bits."""
-    code = f"""
-{BIG_NET}
-from concurrent.futures import ThreadPoolExecutor
-alone = train()
-with ThreadPoolExecutor(4) as pool:
-    assert set(pool.map(lambda _: train(), range(12))) == {{alone}}
-"""
-    env = {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
-    run_python(code, env=env)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("layer", ["workqueue", "omp"])
-@pytest.mark.parametrize("first", ["train()", "user()"])
-def test_a_child_forked_after_a_parallel_kernel(run_python, layer, first):
-    """The omp layer ends such a child at its next launch, whoever launched first."""
-    code = f"""
-{BIG_NET}
-import os, numba
-@numba.njit(parallel=True)
-def user():
-    total = 0.0
-    for i in numba.prange(1000):
-        total += i
-    return total
-expected = None
-fastmlp.warmup()
-{first}
-child = os.fork()
-if child == 0:
-    train()
-    os._exit(0)
-_, status = os.waitpid(child, 0)
-assert os.waitstatus_to_exitcode(status) == 0, status
-train()
-"""
-    env = {"NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2", "PYTHONWARNINGS": "ignore"}
-    run_python(code, env=env, timeout=120)
 
 
 def test_bad_labels_and_shapes_reach_no_kernel(run_python):

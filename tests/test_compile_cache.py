@@ -1,0 +1,222 @@
+"""The compile cache: what hits, what misses, and what stands in its way."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastmlp
+
+pytestmark = pytest.mark.numba
+
+CACHE_REPORT = """
+import fastmlp
+fastmlp.warmup("float32")
+from fastmlp.kernels import compiled
+totals = compiled.cache_statistics().values()
+print(sum(hits for hits, _ in totals), sum(misses for _, misses in totals))
+"""
+
+
+@pytest.fixture
+def copied_package(tmp_path):
+    """A copy of the package with an empty compile cache."""
+    return copy_package(tmp_path, "__pycache__")
+
+
+def copy_package(to, *ignored):
+    folder = to / "site" / "fastmlp"
+    shutil.copytree(Path(fastmlp.__file__).parent, folder, ignore=shutil.ignore_patterns(*ignored))
+    return folder
+
+
+def clear_cache(folder):
+    for path in cache_files(folder):
+        Path(path).unlink()
+
+
+def cache_files(folder):
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*.nb?")}
+
+
+def test_the_compile_cache(run_python, tmp_path):
+    """A second process hits for every signature and adds no file; a changed byte misses; damage is a miss."""
+    copied_package = copy_package(tmp_path)  # with what is compiled already: the stamp knows no path and no time
+    env = {"PYTHONPATH": str(copied_package.parent)}
+
+    def hits_and_misses(code=CACHE_REPORT):
+        return tuple(map(int, run_python(code, env=env, cwd=copied_package.parent).stdout.split()))
+
+    signatures = sum(hits_and_misses())
+    assert signatures >= 40
+    files = cache_files(copied_package)
+    assert hits_and_misses() == (signatures, 0)
+    assert cache_files(copied_package) == files
+
+    # Damage index and data files each way: cut short, emptied, garbage.
+    for damage in (lambda data: data[:100], lambda data: b"", lambda data: b"\x80garbage" * 20):
+        # All of a kernel, because the copy may hold files of older sources too.
+        for path in (
+            p for p in map(Path, files) if ".relu-" in p.name or (".update-" in p.name and p.suffix == ".nbc")
+        ):
+            path.write_bytes(damage(path.read_bytes()))
+        _, misses = hits_and_misses()
+        assert 0 < misses < signatures / 2
+        assert hits_and_misses() == (signatures, 0)
+
+    # Each kernel source counts, not only the one that holds the kernel.
+    small = CACHE_REPORT.replace('warmup("float32")', "ReLU([1.0])")
+    hits_and_misses(small)  # compiles it, unless the copy came with it
+    for name in ("compiled", "reference", "vector"):
+        assert hits_and_misses(small) == (1, 0)
+        source = copied_package / "kernels" / f"{name}.py"
+        source.write_bytes(source.read_bytes().replace(b"Shapes", b"shapes", 1).replace(b"machine", b"Machine", 1))
+        assert hits_and_misses(small) == (0, 1), name
+
+
+def test_a_changed_kernel_is_never_served_from_the_cache(run_python, copied_package):
+    """Not even a change of a few bytes that leaves size and time of the file, which is all that Numba looks at."""
+    source = copied_package / "kernels" / "compiled.py"
+    text, times = source.read_bytes(), source.stat()
+    env = {"PYTHONPATH": str(copied_package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    calls = "import fastmlp; print(fastmlp.ReLU([-1.0, 2.0])); from fastmlp.kernels import compiled as c;"
+    for constant, shown, misses in ((b"0", "[0. 2.]", [1]), (b"7", "[7. 2.]", [1, 0])):
+        assert text.count(b"else type(x)(0)") == 1
+        source.write_bytes(text.replace(b"else type(x)(0)", b"else type(x)(%s)" % constant))
+        os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for missed in misses:
+            result = run_python(f"{calls} print(c.cache_statistics()['relu'])", env=env)
+            assert result.stdout == f"{shown}\n({1 - missed}, {missed})\n"
+
+
+# Each process compiles the kernels for its own dtype, so that the two write different code to the same names.
+FILL = """
+import os, sys, time
+import numpy as np, fastmlp
+from fastmlp.kernels import compiled
+folder, dtypes = {folder!r}, {dtypes!r}
+open(os.path.join(folder, "-".join(dtypes)), "w").close()
+while len(os.listdir(folder)) < {count}:
+    time.sleep(0.0005)
+for dtype in dtypes:
+    x = np.linspace(-2, 2, 12).astype(dtype).reshape(3, 4)
+    results = [fastmlp.ReLU(x), fastmlp.Softmax(x), *fastmlp.update_params(*[x] * 8)]
+    expected = [np.maximum(0, x), np.exp(x) / np.exp(x).sum(axis=0), *[x - x.dtype.type(0.1) * x] * 4]
+    assert all(r.dtype == x.dtype and np.abs(r - e).max() < 1e-6 for r, e in zip(results, expected))
+print(sum(misses for _, misses in compiled.cache_statistics().values()))
+"""
+
+
+def filling(package, folder, *processes):
+    """Start processes that fill the cache of a package at the same moment, each with kernels of some dtypes."""
+    folder.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONSAFEPATH": "1"}
+    codes = [FILL.format(folder=str(folder), dtypes=dtypes, count=len(processes)) for dtypes in processes]
+    return [
+        subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) for code in codes
+    ]
+
+
+def misses_of(processes):
+    printed = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes)
+    return [int(line) for line in printed]
+
+
+def test_two_processes_fill_the_cache_at_once(copied_package, tmp_path):
+    """What one writes over, the next process compiles again; after it nothing misses, and nothing is ever wrong."""
+    assert misses_of(filling(copied_package, tmp_path / "at once", ["float32"], ["float64"])) == [3, 3]
+    (lost,) = misses_of(filling(copied_package, tmp_path / "next", ["float32", "float64"]))
+    assert lost <= 3
+    assert misses_of(filling(copied_package, tmp_path / "last", ["float32", "float64"])) == [0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_process_killed_while_it_fills_the_cache_leaves_one_that_serves(copied_package, tmp_path, request):
+    rng, kills, trials = np.random.default_rng(0), 0, 100 if request.config.getoption("--full") else 3
+    for trial in range(trials):
+        (process,) = filling(copied_package, tmp_path / f"{trial}", ["float32"])
+        while not any((tmp_path / f"{trial}").iterdir()):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.8))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        if trial % 10 == 9:
+            clear_cache(copied_package)
+    assert kills > trials / 2
+    assert misses_of(filling(copied_package, tmp_path / "after", ["float32"]))[0] <= 3
+    assert misses_of(filling(copied_package, tmp_path / "last", ["float32"])) == [0]
+    print(f"{kills} kills survived")  # noqa: T201
+
+
+TRAIN = """
+import numpy as np, fastmlp
+rng = np.random.default_rng(0)
+history = fastmlp.MLP((6, 5, 3)).fit(rng.standard_normal((6, 50)), rng.integers(3, size=50), epochs=5)
+assert np.isfinite(history.loss).all()
+from fastmlp.kernels import compiled
+assert fastmlp.__file__.startswith({site!r})
+assert compiled.describe()["compile cache"].startswith("none"), compiled.describe()
+"""
+
+# Root may write anywhere until it gives up that right, which lasts from the next program that it starts.
+POWERLESS = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+if os.geteuid() == 0 and ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0) != 0:
+    print("root keeps its rights")
+    sys.exit()
+os.execv(sys.executable, [sys.executable, "-c", {code!r}])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="permissions and capabilities of Linux")
+def test_import_and_training_in_a_read_only_install_without_home(run_python, copied_package, tmp_path):
+    """The cache has nowhere to go: everything runs uncached."""
+    everything = [*copied_package.rglob("*"), copied_package]
+    for path in everything:
+        path.chmod(stat.S_IREAD | (stat.S_IEXEC if path.is_dir() else 0))
+    home = tmp_path / "a file, not a folder"
+    home.touch()
+    site = str(copied_package.parent)
+    code = f"""
+try:
+    open({site!r} + "/fastmlp/new", "w")
+except PermissionError:
+    pass
+else:
+    raise AssertionError("this process may write there")
+{TRAIN.format(site=site)}
+"""
+    env = {"PYTHONPATH": site, "HOME": None, "XDG_CACHE_HOME": str(home / "cache"), "NUMBA_CACHE_DIR": None}
+    try:
+        if run_python(POWERLESS.format(code=code), env=env).stdout:
+            pytest.skip("root cannot give up its rights here")
+        assert not cache_files(copied_package)
+    finally:
+        for path in reversed(everything):
+            path.chmod(stat.S_IRWXU)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(run_python, copied_package):
+    """A full disk: the limit on file sizes makes every write fail."""
+    pytest.importorskip("resource")
+    code = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import numba, fastmlp
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+fastmlp.Softmax(fastmlp.ReLU([1.0]))
+from fastmlp.kernels import compiled
+assert compiled.cache_statistics()["relu"] == (0, 1)
+"""
+    run_python(code, env={"PYTHONPATH": str(copied_package.parent), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert not [p for p in cache_files(copied_package) if p.endswith(".nbc")]
