@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import inputs
+from fastmlp import inputs, storage
 from fastmlp.datasets import Dataset, images
 
 GOOD = {"inputs": "[8, 8]", "max_value": "16.0", "classes": '["a", "b"]', "frame": "[8, 8, false, 4.0]"}
@@ -28,6 +28,7 @@ def test_notes_come_back_from_a_file(tmp_path, shape, names):
     loaded = fastmlp.MLP.load(tmp_path / "model")
     assert inputs.noted(loaded) == expected
     assert loaded.notes["data"] == "some data"
+    assert storage.load(tmp_path / "model").facts == {}
     assert expected.names == (names or ("0", "1", "2"))
 
 
