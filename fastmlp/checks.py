@@ -65,12 +65,12 @@ def result_dtype(*values: Any) -> DType:
 def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
     """Return the arrays in the one form that kernels take: ``dtype``, native, aligned, C-contiguous."""
     # Asked first, because np.require takes microseconds also where there is nothing to do.
-    return [x if x.dtype == dtype and x.flags.carray else np.require(x, dtype, ["C", "A"]) for x in arrays]
+    return [x if x.dtype == dtype and x.flags.carray else _require(x, dtype, ["C", "A"]) for x in arrays]
 
 
 def native(dtype: DType, x: Array) -> Array:
     """Return 2-D ``x`` in ``dtype``, native and aligned, in whatever order it has; a copy only where one is needed."""
-    return x if x.dtype == dtype and x.flags.behaved else np.require(x, dtype, ["A"])
+    return x if x.dtype == dtype and x.flags.behaved else _require(x, dtype, ["A"])
 
 
 def packable(name: str, value: object) -> Array:
@@ -286,6 +286,12 @@ def _as_array(name: str, value: object) -> Array:
     except (ValueError, TypeError, OverflowError) as error:
         expected = "an array of real numbers"
         raise type(error)(message(name, f"what NumPy cannot read ({error})", expected, "pass an array")) from None
+
+
+def _require(x: Array, dtype: DType, flags: Any) -> Array:
+    # What is too large for the dtype becomes infinite without a warning, as it does inside of a kernel.
+    with np.errstate(all="ignore"):
+        return np.require(x, dtype, flags)
 
 
 def _integer(name: str, value: Any, smallest: int, expected: str) -> int:

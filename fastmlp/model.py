@@ -85,7 +85,7 @@ class MLP:
     @parameters.setter
     def parameters(self, value: ArrayLike) -> None:
         given = checks.array("parameters", value, shape=self._parameters.shape, axes="(n_parameters,)")
-        self._parameters[...] = given
+        (self._parameters[...],) = checks.contiguous(self.dtype, given)
 
     @property
     def seed(self) -> int | None:
@@ -456,7 +456,8 @@ class MLP:
 
     def _times_class_weight(self, w: Array, y: Array, class_weight: Mapping[int, float] | ArrayLike) -> Array:
         by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
-        product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
         (w,) = checks.contiguous(self.dtype, checks.sample_weight("class_weight", product, w.size))
         return w
 

@@ -34,7 +34,7 @@ BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="more of everything: 1000 kills for 50, 2000 examples for 100")
+    parser.addoption("--full", action="store_true", help="more of everything: 1000 kills for 50, 2000 examples for 60")
 
 
 def pytest_configure(config):
@@ -42,7 +42,7 @@ def pytest_configure(config):
     full = config.getoption("--full")
     # A backend serves all examples of a test, and no example is timed: the first one may compile.
     always = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
-    settings.register_profile("fastmlp", max_examples=2000 if full else 100, derandomize=not full, **always)
+    settings.register_profile("fastmlp", max_examples=2000 if full else 60, derandomize=not full, **always)
     settings.load_profile("fastmlp")
 
 

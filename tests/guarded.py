@@ -135,7 +135,9 @@ def tile(rng, dtype, overrun=0):
         product = naive.product(a.T, as_rows(b, rows, width, b_row)[index])
         for a_k, a_g, factors in ((group, 1, a), (1, count, a.T)):
             at = SKIPPED[side]
-            given = Buffers(side, **{k: behind(at, v) for k, v in dict(out=out, a=factors, index=index, b=b).items()})
+            given = Buffers(
+                side, **{k: behind(at, v) for k, v in {"out": out, "a": factors, "index": index, "b": b}.items()}
+            )
             run_tile(group, vectors, given.out, o_row, given.a, a_k, a_g, given.index, given.b, b_row,
                      count + overrun, at)  # fmt: skip
             given.check("out")
@@ -155,7 +157,7 @@ def coded_tile(rng, dtype):
         b = spaced(rng, rows, width, b_row, dtype)
         out = spaced(rng, vector.GROUP, width, o_row, dtype)
         at = SKIPPED[side]
-        arrays = {k: behind(at, v) for k, v in dict(out=out, codes=codes, index=index, b=b).items()}
+        arrays = {k: behind(at, v) for k, v in {"out": out, "codes": codes, "index": index, "b": b}.items()}
         given = Buffers(side, table=table, **arrays)
         run_coded_tile(vectors, given.out, o_row, given.codes, given.table, given.index, given.b, b_row, count, at)
         given.check("out")
@@ -174,7 +176,7 @@ def dot_tile(rng, dtype):
         a, b = spaced(rng, rows, count, a_row, dtype), spaced(rng, columns, count, b_row, dtype)
         out = spaced(rng, rows, columns, o_row, dtype)
         at = SKIPPED[side]
-        given = Buffers(side, **{k: behind(at, v) for k, v in dict(out=out, a=a, b=b).items()})
+        given = Buffers(side, **{k: behind(at, v) for k, v in {"out": out, "a": a, "b": b}.items()})
         run_dot_tile(rows, columns, given.out, o_row, given.a, a_row, given.b, b_row, count, at)
         given.check("out")
         assert np.isnan(given.out[:at]).all()

@@ -9,9 +9,12 @@ import importlib
 import itertools
 import tempfile
 
+import naive
 import numpy as np
 from conftest import HAS_NUMBA
 from hypothesis import strategies as st
+
+import fastmlp
 
 FLOATS = ("f2", "f4", "f8")
 REAL = (*FLOATS, "i1", "u1", "i4", "i8", "u8", "?")
@@ -95,6 +98,7 @@ densities = st.sampled_from([0.0, 0.1, 0.5, 1.0])
 ORDINARY = (0.0, -0.0, 1.0, -1.0, 5e-324, -1e-310, 1e-45, 1e-40, 1e-30)
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 HUGE = (1e308, -1e308, 3e38, -1e39, 1e200)
+ANY = (*ORDINARY, *NOT_FINITE, *HUGE)
 
 
 def spikes(*values):
@@ -137,3 +141,66 @@ def seen(value, dtype):
     """Return what a function computes with: a plain copy in ``dtype``."""
     with np.errstate(all="ignore"):
         return np.array(np.asarray(value), dtype, order="C", subok=False)
+
+
+def normal(seed, *shape, density=1.0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(shape) * (rng.random(shape) < density)
+
+
+class Net:
+    """A drawn model with drawn samples, targets and weights, each in some form; ``plain`` ones for the oracle."""
+
+    def __init__(self, data, *special):
+        hidden = data.draw(st.lists(widths, max_size=3))
+        self.sizes = data.draw(widths), *hidden, data.draw(widths)
+        self.m, self.seed = data.draw(counts), data.draw(seeds)
+        self.model = fastmlp.MLP(self.sizes, dtype=data.draw(st.sampled_from(["float32", "float64"])), seed=3)
+        self.dtype = self.model.dtype
+        count, classes = self.model.parameters.size, self.sizes[-1]
+        parameters = normal(self.seed, count) / np.sqrt(max(self.sizes))
+        x = normal(self.seed + 1, self.sizes[0], self.m, density=data.draw(densities))
+        self.spikes = data.draw(spikes(*special))
+        plant([parameters, x], self.spikes)
+        with np.errstate(over="ignore"):
+            self.model.parameters = parameters.astype(self.dtype)
+        rng = np.random.default_rng(self.seed)
+        labels = rng.integers(classes, size=self.m)
+        kinds = data.draw(st.sampled_from(["labels", "one-hot", "soft"]))
+        target = {"labels": labels, "one-hot": naive.one_hot(labels, classes), "soft": rng.random((classes, self.m))}
+        weight = rng.integers(1, 4, size=self.m) * data.draw(st.sampled_from([1, 0.25, 1e-3, 1e3]))
+        dressed = data.draw(dresses(3, REAL))
+        self.x = dress(x, *dressed[0])
+        y_kind = dressed[1][0] if kinds != "soft" else "f8"
+        self.y = dress(target[kinds].astype(float), y_kind, dressed[1][1])
+        self.weight = dress(weight, "f4", dressed[2][1]) if data.draw(st.booleans()) else None
+        self.plain_x = seen(self.x, self.dtype)
+        y = np.asarray(self.y)
+        self.plain_y = naive.one_hot(y.astype(int), classes) if y.ndim == 1 else seen(y, self.dtype)
+        self.plain_weight = None if self.weight is None else seen(self.weight, self.dtype)
+        self.given_x = fastmlp.pack(self.x, dtype=self.model.dtype.name) if data.draw(st.booleans()) else self.x
+
+    def arguments(self):
+        return self.x, self.y, *(() if self.weight is None else (self.weight,)), self.model.parameters
+
+
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 2**70),
+    st.floats(),
+    st.text(max_size=2),
+    st.complex_numbers(),
+    st.lists(st.one_of(st.floats(), st.lists(st.integers(-2, 3), max_size=2)), max_size=3),
+    st.builds(
+        lambda shape, kind, layout: dress(np.ones(shape), kind, layout),
+        st.tuples(st.integers(0, 3), st.integers(0, 3)),
+        st.sampled_from(REAL),
+        layouts,
+    ),
+    st.sampled_from([
+        *(np.zeros((1, 1), "M8[s]"), np.array([[b"1"]]), np.array([["1"]]), np.array([[None]], object)),
+        *(np.zeros((1, 1), [("a", "f8")]), np.ma.masked_all((1, 1)), np.float64(1), np.zeros((1, 1, 1))),
+        *({}, set(), object(), b"12", range(2), memoryview(b"12")),
+    ]),
+)  # fmt: skip

@@ -170,6 +170,33 @@ def test_inputs_of_any_layout_are_left_alone(backend, rng):
     )
 
 
+def test_what_float32_cannot_hold_is_infinite_without_a_warning(backend):
+    x, labels = np.array([[1e308, 1.0]]), [0, 1]
+    model = fastmlp.MLP((1, 2), dtype="float32")
+    loss, grad = model.loss_and_grad(x, labels)
+    assert np.isnan(loss)
+    assert np.isnan(grad).all()
+    assert np.isnan(model.predict_proba(x)[:, 0]).all()
+    model.parameters = [1e308, 0, 0, 0]
+    assert model.parameters[0] == np.inf
+    stepped = fastmlp.update_params(*[np.ones(2, np.float32)] * 8, 1e300)
+    assert (stepped[0] == -np.inf).all()
+    assert fastmlp.ReLU(np.array([np.finfo(np.longdouble).max]))[0] >= np.finfo(float).max
+
+
+def test_only_the_ratios_of_weights_count(backend, rng, dtype):
+    """Also where float32 can hold neither the weights nor their sum."""
+    model, x, labels = problem(rng, (7, 5, 3), dtype=dtype)
+    weight = rng.integers(1, 4, size=23).astype(float)
+    loss, grad = model.loss_and_grad(x, labels, weight)
+    for factor in (5e-324, 2.0**-1000, 2.0**-150, 2.0**127, 2.0**1021):
+        again = model.loss_and_grad(x, labels, weight * factor)
+        assert again[0] == loss
+        assert_same_bits(again[1], grad)
+    by_class = fastmlp.MLP((7, 3)).fit(x, labels, epochs=1, class_weight=[2.0**1000, 2.0**1001, 2.0**1000]).loss
+    assert by_class == fastmlp.MLP((7, 3)).fit(x, labels, epochs=1, class_weight=[1, 2, 1]).loss
+
+
 def test_the_loss_is_exact_where_probabilities_underflow(backend, dtype):
     model = fastmlp.MLP((1, 2), dtype=dtype.name)
     model.parameters = [1000.0, 0.0, 0.0, 0.0]

@@ -2,6 +2,7 @@
 
 import decimal
 from decimal import Decimal
+from itertools import pairwise
 
 import naive
 import numpy as np
@@ -195,7 +196,7 @@ def test_torch_agrees(backend, rng, sizes, m):
     model, x, y, weight = problem(rng, sizes, m)
     vector = torch.tensor(model.parameters, requires_grad=True)
     a, at = torch.tensor(x.T), 0
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in pairwise(sizes):
         if at:
             a = torch.relu(a)
         w = vector[at : at + n_in * n_out].reshape(n_out, n_in)

@@ -5,6 +5,9 @@ magnitudes, entry by entry, in whatever order it is made. Where that sum could o
 crash. NaN and infinity that were given come out where NumPy puts them. No input ever changes, nor what lies beside it.
 """
 
+import contextlib
+import re
+
 import naive
 import numpy as np
 import pytest
@@ -12,16 +15,35 @@ from compare import assert_same_bits, assert_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inputs import (
-    FLOATS, HUGE, NOT_FINITE, ORDINARY, REAL, Subclass, counts, densities, digest, dress, dresses, layouts, plant,
-    result_dtype, seeds, seen, spikes, widths,
-)  # fmt: skip
+    ANY,
+    FLOATS,
+    NOT_FINITE,
+    ORDINARY,
+    REAL,
+    Net,
+    counts,
+    densities,
+    digest,
+    dress,
+    dresses,
+    junk,
+    normal,
+    plant,
+    result_dtype,
+    seeds,
+    seen,
+    spikes,
+    widths,
+)
 
 import fastmlp
 from fastmlp import Forwardprop, ReLU, Softmax, backward_prop, compute_cost, formulas, one_hot, update_params
 from fastmlp.packing import pack
 
-ANY = (*ORDINARY, *NOT_FINITE, *HUGE)
-alphas = st.one_of(st.floats(-2, 2), st.sampled_from([0, 1, np.float32(0.3), np.float64(0.3), np.float16(0.5), 1e30]))
+alphas = st.one_of(
+    st.floats(-2, 2),
+    st.sampled_from([0, 1, 1e30, 1e300, np.float16(0.3), np.float32(0.3), np.float64(0.3)]),
+)
 
 
 class Untouched:
@@ -79,11 +101,6 @@ def assert_columns_of_softmax(actual, z):
         assert_softmax(actual[:, shown], z[:, shown], naive.softmax(z[:, shown]))
         wanted = formulas.Softmax(z[:, ~shown])
     np.testing.assert_allclose(actual[:, ~shown], wanted, rtol=len(z) * 1e-6)
-
-
-def normal(seed, *shape, density=1.0):
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal(shape) * (rng.random(shape) < density)
 
 
 def packed_or_not(data, arguments, x):
@@ -228,42 +245,6 @@ def test_pack(backend, data):
     np.testing.assert_array_equal(packed.to_dense(), plain.astype(wanted))
 
 
-class Net:
-    """A drawn model with drawn samples, targets and weights, each in some form; ``plain`` ones for the oracle."""
-
-    def __init__(self, data, *special):
-        hidden = data.draw(st.lists(widths, max_size=3))
-        self.sizes = data.draw(widths), *hidden, data.draw(widths)
-        self.m, self.seed = data.draw(counts), data.draw(seeds)
-        self.model = fastmlp.MLP(self.sizes, dtype=data.draw(st.sampled_from(["float32", "float64"])), seed=3)
-        self.dtype = self.model.dtype
-        count, classes = self.model.parameters.size, self.sizes[-1]
-        parameters = normal(self.seed, count) / np.sqrt(max(self.sizes))
-        x = normal(self.seed + 1, self.sizes[0], self.m, density=data.draw(densities))
-        self.spikes = data.draw(spikes(*special))
-        plant([parameters, x], self.spikes)
-        with np.errstate(over="ignore"):
-            self.model.parameters = parameters.astype(self.dtype)
-        rng = np.random.default_rng(self.seed)
-        labels = rng.integers(classes, size=self.m)
-        kinds = data.draw(st.sampled_from(["labels", "one-hot", "soft"]))
-        target = {"labels": labels, "one-hot": naive.one_hot(labels, classes), "soft": rng.random((classes, self.m))}
-        weight = rng.integers(1, 4, size=self.m) * data.draw(st.sampled_from([1, 0.25, 1e-3, 1e3]))
-        dressed = data.draw(dresses(3, REAL))
-        self.x = dress(x, *dressed[0])
-        y_kind = dressed[1][0] if kinds != "soft" else "f8"
-        self.y = dress(target[kinds].astype(float), y_kind, dressed[1][1])
-        self.weight = dress(weight, "f4", dressed[2][1]) if data.draw(st.booleans()) else None
-        self.plain_x = seen(self.x, self.dtype)
-        y = np.asarray(self.y)
-        self.plain_y = naive.one_hot(y.astype(int), classes) if y.ndim == 1 else seen(y, self.dtype)
-        self.plain_weight = None if self.weight is None else seen(self.weight, self.dtype)
-        self.given_x = pack(self.x, dtype=self.model.dtype.name) if data.draw(st.booleans()) else self.x
-
-    def arguments(self):
-        return self.x, self.y, *(() if self.weight is None else (self.weight,)), self.model.parameters
-
-
 def tolerance(net):
     """Return the relative bound of a loss or gradient over whole nets: each layer adds its rounding."""
     terms = sum(net.sizes) + net.m
@@ -344,13 +325,13 @@ def test_fit_is_the_loop_of_its_parts(backend, data):
     net = Net(data, *ORDINARY)
     alpha = data.draw(st.sampled_from([0.0, 0.1, 0.5]))
     twin = fastmlp.MLP(net.sizes, dtype=net.dtype.name)
-    twin.parameters = net.model.parameters
+    twin.parameters, none = net.model.parameters, np.zeros(1, net.dtype)
     with Untouched(*net.arguments()[:-1]):
         history = net.model.fit(net.given_x, net.y, epochs=3, alpha=alpha, sample_weight=net.weight, progress=False)
     for loss in history.loss:
         mine, grad = twin.loss_and_grad(net.given_x, net.y, net.weight)
         assert mine == loss
-        twin.parameters = update_params(twin.parameters, [0], [0], [0], grad, [0], [0], [0], alpha)[0]
+        twin.parameters = update_params(twin.parameters, none, none, none, grad, none, none, none, alpha)[0]
     assert_same_bits(net.model.parameters, twin.parameters)
 
 
@@ -358,11 +339,9 @@ def test_fit_is_the_loop_of_its_parts(backend, data):
 def test_fit_ends_with_finite_parameters_whatever_comes(backend, data):
     net = Net(data, *ANY)
     finite = np.isfinite(net.model.parameters).all()
-    try:
-        with Untouched(*net.arguments()[:-1]):
-            net.model.fit(net.given_x, net.y, epochs=2, alpha=data.draw(st.sampled_from([0.1, 1e300])), progress=False)
-    except FloatingPointError as error:
-        assert "alpha" in str(error)
+    alpha = data.draw(st.sampled_from([0.1, 1e300]))
+    with Untouched(*net.arguments()[:-1]), contextlib.suppress(FloatingPointError):
+        net.model.fit(net.given_x, net.y, epochs=2, alpha=alpha, progress=False)
     if finite:
         assert np.isfinite(net.model.parameters).all()
 
@@ -379,18 +358,6 @@ def test_weights_of_any_scale_weigh_alike(backend, data):
         assert np.max(np.abs(grad - wanted)) <= tolerance(net) * max(1, np.max(np.abs(wanted)))
 
 
-junk = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 2**70), st.floats(), st.text(max_size=2), st.complex_numbers(),
-    st.lists(st.one_of(st.floats(), st.lists(st.integers(-2, 3), max_size=2)), max_size=3),
-    st.builds(
-        lambda shape, kind, layout: dress(np.ones(shape), kind, layout),
-        st.lists(st.integers(0, 3), min_size=2, max_size=2), st.sampled_from(REAL), layouts,
-    ).filter(lambda x: not isinstance(x, Subclass)),
-    st.sampled_from([np.zeros((1, 1), "M8[s]"), np.array([[b"1"]]), np.array([["1"]]), np.array([[None]], object),
-                     np.zeros((1, 1), [("a", "f8")]), np.ma.masked_all((1, 1)), np.float64(1), np.zeros((1, 1, 1)), {}, set(), object(), b"12", range(2), memoryview(b"12")]),
-)  # fmt: skip
-
-
 @given(st.data())
 def test_anything_else_is_refused_by_name(backend, data):
     """Whatever is passed, an answer comes, or an error in the one form that all have."""
@@ -400,15 +367,14 @@ def test_anything_else_is_refused_by_name(backend, data):
     counts_of = [2, 1, 1, 2, 5, 8, 9, 2, 3, 2, 1, 1, 2]
     which = data.draw(st.integers(0, len(functions) - 1))
     arguments = [data.draw(junk) for _ in range(counts_of[which])]
+    text = "x: got this, expected that; do so"
     try:
         functions[which](*arguments)
     except (ValueError, TypeError) as error:
         text = str(error)
-        assert ": got " in text, text
-        assert ", expected " in text, text
-        assert "; " in text, text
-    except FloatingPointError as error:
-        assert "alpha" in str(error)
+    except FloatingPointError:
+        assert functions[which] == model.fit
+    assert re.search(r"(?s)^.+: got .+, expected .+; .+", text), text
 
 
 def test_examples_differ_in_dtype_and_layout():
