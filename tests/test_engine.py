@@ -1,6 +1,5 @@
-"""The engine: micro-kernels, the fused step, and the bits that it promises."""
+"""The engine: micro-kernels, the fused step, and what it skips."""
 
-import os
 
 import naive
 import numpy as np
@@ -62,47 +61,6 @@ def test_a_leaf_depends_on_the_number_of_samples_alone(compiled):
         tile = min(leaf, compiled.TILE)
         assert leaf % tile == 0
         assert tile % compiled.vector.GROUP == 0
-
-
-DIGESTS = """
-import hashlib, numpy as np, fastmlp, sys
-rng = np.random.default_rng(3)
-m, hidden, density = map(float, sys.argv[2:])
-shape = 90, int(m)
-codes = (rng.integers(1, 256, size=shape) * (rng.random(shape) < density)).astype(np.uint8)
-labels = rng.integers(7, size=shape[1])
-np.save(sys.argv[1], codes)
-inputs = {
-    "uint8": codes, "fortran": np.asfortranarray(codes), "mapped": np.load(sys.argv[1], mmap_mode="r"),
-}
-packed = [fastmlp.pack(x, scale=1 / 255) for x in inputs.values()]
-packed += [fastmlp.pack(codes / 255.0), fastmlp.pack(np.asfortranarray(codes / 255.0)), codes / 255.0]
-digests = set()
-def train(x):
-    model = fastmlp.MLP((90, int(hidden), 7), seed=0)
-    history = model.fit(x, labels, epochs=20, alpha=0.2)
-    digests.add(hashlib.sha256(model.parameters.tobytes() + np.array(history.loss).tobytes()).hexdigest())
-for threads in (1, 2, 3, 8, 8):
-    with fastmlp.use_threads(threads):
-        train(packed[0])
-for x in packed:
-    train(x)
-print(len(digests))
-"""
-
-
-@pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="parallel shells swallow an IndexError")
-@pytest.mark.parametrize(
-    ("m", "hidden", "density"),
-    [(5000, 33, 0.3), (100, 601, 0.3), (20, 2401, 0.3), (1500, 65, 1.0)],
-    ids=["leaves", "few", "fewer than workers can share", "few and dense"],
-)
-def test_the_same_bits_for_any_threads_runs_and_layouts(run_python, tmp_path, m, hidden, density):
-    """uint8 always goes through lists, so without zeros it is compared with itself alone."""
-    code = DIGESTS.replace("sys.argv[1]", repr(str(tmp_path / "codes.npy")))
-    code = code.replace("sys.argv[2:]", repr([m, hidden, density]))
-    different = 2 if density == 1 else 1
-    assert run_python(code, env={"NUMBA_NUM_THREADS": "8"}).stdout == f"{different}\n"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -1,0 +1,141 @@
+"""One digest: for any run, thread count, threading layer and layout; the notebook's functions, and the engine."""
+
+import ast
+import os
+
+import pytest
+from test_processes import LAYERS, problem_of
+
+pytestmark = [
+    pytest.mark.numba,
+    pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="parallel shells swallow an IndexError"),
+]
+
+EIGHT = {"NUMBA_NUM_THREADS": "8"}  # launched on however few cores there are
+
+PROBLEM = """
+import collections, hashlib, tempfile
+import numpy as np, fastmlp
+m, hidden, density = {problem!r}
+rng = np.random.default_rng(3)
+codes = (rng.integers(1, 256, size=(90, m)) * (rng.random((90, m)) < density)).astype(np.uint8)
+plain = codes / 255.0
+labels = rng.integers(7, size=m)
+parameters = [rng.standard_normal(shape) for shape in ((hidden, 90), (hidden, 1), (7, hidden), (7, 1))]
+# Without zeros, tiles of floats are dense, but uint8 always goes through lists.
+coded = "uint8" if density == 1 else "packed"
+digests = collections.defaultdict(collections.Counter)
+
+def fortran(x):
+    return np.asfortranarray(x)
+
+def sliced(x):
+    wide = np.full((2 * x.shape[0], 3 * x.shape[1]), 77, x.dtype)
+    wide[::2, ::3] = x
+    return wide[::2, ::3]
+
+def backwards(x):
+    return x[::-1, ::-1].copy()[::-1, ::-1]
+
+def unaligned(x):
+    return np.frombuffer(b"-" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape)
+
+def mapped(x):
+    file = np.memmap(tempfile.TemporaryFile(), x.dtype, shape=x.shape)
+    file[...] = x
+    return file
+
+def big_endian(x):
+    return x.astype(x.dtype.newbyteorder(">"))
+
+layouts = np.copy, fortran, sliced, backwards, unaligned, mapped, big_endian
+
+def images(layout=np.copy):
+    return fastmlp.pack(layout(codes), scale=1 / 255)
+
+def count(group, *arrays):
+    digests[group][hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in arrays)).hexdigest()] += 1
+
+def engine(group, x, dtype="float64"):
+    model = fastmlp.MLP((90, hidden, 7), dtype=dtype, seed=0)
+    history = model.fit(x, labels, epochs=5, alpha=0.2)
+    count(group, model.parameters, history.loss, history.accuracy, model.predict_proba(x))
+
+def functions(group, x, lay=np.copy):
+    y = fastmlp.one_hot(labels, 7)
+    W1, b1, W2, b2 = map(lay, parameters)
+    A1, Z1, A2, Z2 = fastmlp.Forwardprop(x, W1, W2, b1, b2)
+    others = fastmlp.compute_cost(lay(A2), lay(y)), fastmlp.ReLU(lay(Z1)), fastmlp.Softmax(lay(Z2))
+    grads = fastmlp.backward_prop(lay(Z1), lay(A1), lay(Z2), lay(A2), W1, W2, x, lay(y))
+    count(group, A1, Z1, A2, Z2, *others, *grads, *fastmlp.update_params(W1, b1, W2, b2, *map(lay, grads), 0.3))
+"""
+
+ENGINE = """
+images_once = images()
+for threads in range(1, 9):
+    with fastmlp.use_threads(threads):
+        engine(coded, images())
+        engine("float32", images_once, "float32")
+for run in range(20):
+    engine(coded, images_once)
+for layout in layouts:
+    engine(coded, images(layout))
+    engine("packed", fastmlp.pack(layout(plain)))
+    engine("packed", layout(plain))  # fit packs it
+"""
+
+FUNCTIONS = """
+packed = fastmlp.pack(plain)
+for threads in range(1, 9):
+    with fastmlp.use_threads(threads):
+        functions("plain", plain)
+        functions("packed", packed)
+for run in range(20):
+    functions("plain", plain)
+for layout in layouts:
+    functions("plain", layout(plain), layout)
+    functions("packed", fastmlp.pack(layout(plain)))
+    functions(coded, images(layout))
+"""
+
+LAYER = """
+for threads in (1, 3, 8):
+    with fastmlp.use_threads(threads):
+        engine("engine", images())
+        functions("functions", plain)
+"""
+
+PROBLEMS = pytest.mark.parametrize(
+    "problem",
+    [(5000, 33, 0.3), (100, 601, 0.3), (20, 2401, 0.3), (1500, 65, 1.0)],
+    ids=["leaves", "few", "fewer than workers can share", "few and dense"],
+)
+
+
+def one_digest_each(run_python, problem, code, **env):
+    """Run the code; return what it computed, once each group is found to have one digest."""
+    report = "print({group: dict(found) for group, found in digests.items()})"
+    printed = run_python(PROBLEM.format(problem=problem) + code + report, env={**EIGHT, **env}).stdout
+    digests = ast.literal_eval(printed)
+    assert {group: len(found) for group, found in digests.items()} == dict.fromkeys(digests, 1)
+    return digests
+
+
+@pytest.mark.kernels
+@PROBLEMS
+def test_trainings_have_one_digest(run_python, problem):
+    found = one_digest_each(run_python, problem, ENGINE)
+    assert sum(sum(group.values()) for group in found.values()) == 57
+
+
+@PROBLEMS
+def test_the_notebook_s_functions_have_one_digest(run_python, problem):
+    """One for plain arrays and one for packed ones, which hold the samples in another order."""
+    found = one_digest_each(run_python, problem, FUNCTIONS)
+    assert sum(sum(group.values()) for group in found.values()) == 57
+
+
+def test_each_threading_layer_gives_the_same_digest(run_python):
+    present = [layer for layer in LAYERS if not problem_of(layer)]
+    found = [one_digest_each(run_python, (5000, 33, 0.3), LAYER, NUMBA_THREADING_LAYER=layer) for layer in present]
+    assert found == found[:1] * len(present)

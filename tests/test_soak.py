@@ -1,0 +1,106 @@
+"""Thousands of trainings in one process: memory, open files and threads stay flat.
+
+500 of them; with ``--full``, an hour of them, or what FASTMLP_SOAK says: a number of trainings, or seconds ("600 s").
+"""
+
+import ast
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+# A leaked vector of parameters, of 19 KB, would be ten times this in each training; what is allowed beside the
+# slope is what the allocator takes late, of which nothing is left over many trainings.
+BYTES_PER_FIT = 2000
+LATE_BYTES = 1_000_000
+
+SOAK = """
+import os, sys, tempfile, time
+sys.path.insert(0, {tests!r})
+import numpy as np, fastmlp
+from small import X, Y, held_out
+
+def refuse(epoch, history):
+    raise KeyError("the caller's")
+
+def plain(m):
+    fit(X[:, :m], Y[:m], validation=held_out, patience=2)
+
+def packed(m):
+    fit(fastmlp.pack((X[:, :m] * 255).astype(np.uint8), scale=1 / 255), Y[:m], dtype="float32")
+
+def with_threads(m):
+    with fastmlp.use_threads(1 + m % 2):
+        fit(np.asfortranarray(X[:, :m]), fastmlp.one_hot(Y[:m], 4), class_weight={{1: 2.5}})
+
+def on_numpy(m):
+    with fastmlp.use_backend("numpy"):
+        fit(X[:, :m], Y[:m])
+
+def saved(m):
+    for _ in range(2):
+        model = fit(X[:, :m], Y[:m], checkpoint=path, resume=m % 2 == 0 and os.path.exists(path))
+        os.unlink(path)
+    model.save(path)
+    fastmlp.MLP.load(path).predict(X)
+    os.unlink(path)
+
+def failing(m):
+    for error, options in ((KeyError, dict(callback=refuse)), (FloatingPointError, dict(alpha=1e308))):
+        try:
+            fit(X[:, :m], Y[:m], **options)
+        except error:
+            continue
+        raise AssertionError(error)
+
+def wide(m):
+    fit(np.ones((12, 22_000 + m)), np.arange(22_000 + m) % 4)
+
+def fit(x, y, dtype="float64", **options):
+    model = fastmlp.MLP((12, 140, 4), dtype=dtype)
+    model.fit(x, y, **{{"epochs": 3, **options}})
+    return model
+
+def state():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+kinds, fits, states = [plain, packed, with_threads, on_numpy, saved, failing], 0, []
+path = os.path.join(tempfile.mkdtemp(), "file")
+wide(0)  # launches the threads
+end = time.monotonic() + {seconds}
+while fits < {fits} and time.monotonic() < end:
+    kinds[fits % len(kinds)](20 + fits % 233)
+    if fits % 100 == 99:
+        wide(fits % 7)
+    fits += 1
+    if fits % 5 == 0:
+        states.append((fits, *state()))
+print(states)
+"""
+
+
+@pytest.fixture
+def extent(request):
+    """Return how many trainings, and for how many seconds at most."""
+    if not request.config.getoption("--full"):
+        return 500, 600
+    wanted = os.environ.get("FASTMLP_SOAK", "3600 s")
+    return (10**9, float(wanted.removesuffix("s"))) if wanted.endswith("s") else (int(wanted), 10**6)
+
+
+def test_memory_files_and_threads_stay_flat(run_python, extent):
+    fits, seconds = extent
+    code = SOAK.format(tests=str(Path(__file__).parent), fits=fits, seconds=seconds)
+    printed = run_python(code, env={"NUMBA_NUM_THREADS": "2"}, timeout=seconds + 600).stdout
+    states = np.array(ast.literal_eval(printed))
+    done, memory, files, threads = states[len(states) // 3 :].T  # the rest is the warm-up
+    slope = np.polyfit(done, memory, 1)[0]
+    print(f"{states[-1][0]} trainings: {slope:+.1f} bytes each, files {set(files)}, threads {set(threads)}")  # noqa: T201
+    assert slope < BYTES_PER_FIT
+    assert len(set(files)) == 1
+    assert len(set(threads)) == 1
