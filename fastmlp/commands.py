@@ -39,26 +39,12 @@ def train(options: argparse.Namespace, say: Say) -> Outcome:
     _check_train(options)
     _set_backend(options)
     data = _load(options.data)
-    epochs = _EPOCHS.get(options.data, 100) if options.epochs is None else options.epochs
     inputs = model_inputs.of(data.parts, data.names)
     x, y, validation = _split(options, data.parts)
     model = MLP((math.prod(x.shape[1:]), *options.hidden, data.parts.classes), options.dtype, options.seed)
     model.notes = model_inputs.notes(data.name, inputs)
     _say_start(options, say, data, model, len(y))
-    history = model.fit(
-        packed(x, inputs.max_value, model),
-        y,
-        epochs=epochs,
-        alpha=options.alpha,
-        validation=None if validation is None else (packed(validation[0], inputs.max_value, model), validation[1]),
-        patience=options.patience,
-        min_delta=options.min_delta,
-        callback=None if options.quiet else _progress(say, epochs),
-        checkpoint=options.checkpoint,
-        checkpoint_every=options.checkpoint_every,
-        resume=options.resume,
-        progress=False,
-    )
+    history = _fit(options, say, model, inputs, (x, y), validation)
     if not len(history):
         say("stopped before the first epoch was done")
         return 130, {"stopped": "interrupt", "epochs": 0}
@@ -66,30 +52,16 @@ def train(options: argparse.Namespace, say: Say) -> Outcome:
         model.save(options.save)
     X_test, labels = packed(data.parts.x_test, inputs.max_value, model), data.parts.y_test
     drawn = _draw(options.plot, model, inputs, data.parts.x_test, labels, model.predict_proba(X_test), history)
-    scores = model.evaluate(X_test, labels)
-    seconds = statistics.median(history.seconds)
-    say(
-        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs; "
-        f"time per epoch {1e3 * seconds:.1f} ms (median), {time.perf_counter() - start:.1f} s in all"
-    )
-    _say_stopped(options, say, history, drawn)
-    return 130 if history.stopped == "interrupt" else 0, {
+    found = {
         "data": data.name,
         "samples": len(y),
-        "network": list(model.layer_sizes),
-        "dtype": options.dtype,
-        "alpha": options.alpha,
-        "backend": backend.get_backend(),
-        "threads": backend.get_num_threads(),
-        "epochs": len(history),
-        "stopped": history.stopped,
-        "test": {"samples": len(labels), **scores},
-        "seconds_per_epoch": seconds,
-        "seconds": time.perf_counter() - start,
-        "saved": options.save,
+        **_told(options, model, history),
+        "test": {"samples": len(labels), **model.evaluate(X_test, labels)},
         "pictures": drawn,
-        "history": history.to_dict(),
+        "seconds": time.perf_counter() - start,
     }
+    _say_end(options, say, found)
+    return 130 if history.stopped == "interrupt" else 0, found
 
 
 def evaluate(options: argparse.Namespace, say: Say) -> Outcome:
@@ -253,6 +225,47 @@ def _say_start(options: argparse.Namespace, say: Say, data: _Data, model: MLP, m
         say(f"goes on from {options.checkpoint}" if found else f"no {options.checkpoint} yet: begins anew")
 
 
+def _fit(
+    options: argparse.Namespace,
+    say: Say,
+    model: MLP,
+    inputs: Inputs,
+    samples: tuple[Array, Array],
+    validation: tuple[Array, Array] | None,
+) -> History:
+    epochs = _EPOCHS.get(options.data, 100) if options.epochs is None else options.epochs
+    return model.fit(
+        packed(samples[0], inputs.max_value, model),
+        samples[1],
+        epochs=epochs,
+        alpha=options.alpha,
+        validation=None if validation is None else (packed(validation[0], inputs.max_value, model), validation[1]),
+        patience=options.patience,
+        min_delta=options.min_delta,
+        callback=None if options.quiet else _progress(say, epochs),
+        checkpoint=options.checkpoint,
+        checkpoint_every=options.checkpoint_every,
+        resume=options.resume,
+        progress=False,
+    )
+
+
+def _told(options: argparse.Namespace, model: MLP, history: History) -> dict[str, Any]:
+    """Return what a machine is told of a training."""
+    return {
+        "network": list(model.layer_sizes),
+        "dtype": options.dtype,
+        "alpha": options.alpha,
+        "backend": backend.get_backend(),
+        "threads": backend.get_num_threads(),
+        "epochs": len(history),
+        "stopped": history.stopped,
+        "seconds_per_epoch": statistics.median(history.seconds),
+        "saved": options.save,
+        "history": history.to_dict(),
+    }
+
+
 def _set_aside(parts: datasets.Dataset) -> str:
     return " (set aside: every fifth of each class)" if parts.held_out else ""
 
@@ -275,14 +288,19 @@ def _progress(say: Say, epochs: int) -> Callback:
     return show
 
 
-def _say_stopped(options: argparse.Namespace, say: Say, history: History, drawn: list[str]) -> None:
-    if history.stopped == "patience":
+def _say_end(options: argparse.Namespace, say: Say, found: dict[str, Any]) -> None:
+    scores = found["test"]
+    say(
+        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {found['epochs']} epochs; "
+        f"time per epoch {1e3 * found['seconds_per_epoch']:.1f} ms (median), {found['seconds']:.1f} s in all"
+    )
+    if found["stopped"] == "patience":
         say(f"stopped early: {options.patience} epochs without a better validation loss; the best parameters are kept")
-    if history.stopped == "interrupt":
+    if found["stopped"] == "interrupt":
         say("stopped by Ctrl-C" + (f"; --resume goes on from {options.checkpoint}" if options.checkpoint else ""))
     if options.save is not None:
         say(f"saved: {options.save}")
-    for path in drawn:
+    for path in found["pictures"]:
         say(f"drawn: {path}")
 
 

@@ -456,13 +456,13 @@ def test_ctrl_c_before_the_training_is_status_130_as_well():
 def test_a_training_resumed_after_a_kill_ends_with_the_same_bits(tmp_path, run, backend):
     if backend == "numba":
         pytest.importorskip("numba")
-    words = f"train --backend {backend} --hidden 16 --validation 0.2 --patience 50 --epochs 200"
+    words = f"train --backend {backend} --hidden 16 --validation 0.2 --patience 50 --epochs 100"
     assert run(f"{words} --save", tmp_path / "whole")[0] == 0
     checkpoint = ["--resume", "--checkpoint", tmp_path / "run.ckpt", "--checkpoint-every"]
     with start(*words.split(), *checkpoint, 0) as process:
         wait_for_an_epoch(process.stdout)
         process.kill()
-    assert 0 < int(storage.load(tmp_path / "run.ckpt").facts["epoch"]) < 200
+    assert 0 < int(storage.load(tmp_path / "run.ckpt").facts["epoch"]) < 100
     status, printed, _ = run(f"{words} --save", tmp_path / "resumed", *checkpoint, 10)
     assert status == 0
     assert f"goes on from {tmp_path / 'run.ckpt'}" in printed
