@@ -31,6 +31,8 @@ def has_numba():
 
 HAS_NUMBA = has_numba()
 BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
+# Needs Numba, and a process of its own.
+collect_ignore = ["guarded.py"]
 
 
 def pytest_addoption(parser):

@@ -115,10 +115,17 @@ def packed_or_not(data, arguments, x):
 def test_one_hot(backend, data):
     m, classes = data.draw(counts), data.draw(st.integers(1, 130))
     labels = np.random.default_rng(data.draw(seeds)).integers(min(classes, 120), size=m)
-    (kind, layout) = data.draw(dresses(1, REAL))[0]
+    ((kind, layout),) = data.draw(dresses(1, REAL))
     y = dress(labels.astype(float), kind, layout)
+    if data.draw(st.booleans()):
+        classes = max(1, int(np.max(y)))  # at most the largest label, which is then out of range
+    whole = np.asarray(y).astype(int)
     with Untouched(y):
-        assert_same_bits(one_hot(y, classes), naive.one_hot(np.asarray(y).astype(int), classes))
+        if whole.max() < classes:
+            assert_same_bits(one_hot(y, classes), naive.one_hot(whole, classes))
+        else:
+            with pytest.raises(ValueError, match="^Y: got label"):
+                one_hot(y, classes)
 
 
 @given(st.data())
