@@ -94,15 +94,12 @@ def extent(request):
 def test_memory_files_and_threads_stay_flat(run_python, extent):
     fits, seconds = extent
     code = SOAK.format(tests=str(Path(__file__).parent), fits=fits, seconds=seconds)
-    printed = run_python(
-        code, env={"NUMBA_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}, timeout=seconds + 600
-    ).stdout
-    states = np.array(ast.literal_eval(printed))
+    env = {"NUMBA_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+    states = np.array(ast.literal_eval(run_python(code, env=env, timeout=seconds + 600).stdout))
     done, memory, files, threads = states[len(states) // 2 :].T  # before them comes the warm-up
     slope = np.polyfit(done, memory, 1)[0]
-    print(
-        f"{states[-1][0]} trainings: {slope:+.1f} bytes each, files {set(files.tolist())}, threads {set(threads.tolist())}"
-    )  # noqa: T201
+    flat = f"files {set(files.tolist())}, threads {set(threads.tolist())}"
+    print(f"{done[-1]} trainings: {slope:+.1f} bytes each, {flat}")  # noqa: T201
     assert slope < (MOST_OF_MANY if done[-1] >= MANY else MOST)
     assert len(set(files)) == 1
     assert len(set(threads)) == 1
