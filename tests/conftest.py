@@ -33,7 +33,7 @@ BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="an hour of trainings, 1000 killed processes: more of everything")
+    parser.addoption("--full", action="store_true", help="hundreds of kills, an hour of trainings")
 
 
 def pytest_collection_modifyitems(items):
