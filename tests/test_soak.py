@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 # Bytes that a training may add. Few trainings cannot tell a small leak from an allocator that still grows, but show
 # that of a vector of parameters, 19 KB; many show that of a history.
-MOST, MOST_OF_MANY, MANY = 5000, 100, 5000
+MOST, MOST_OF_MANY, MANY = 5000, 50, 10_000
 
 SOAK = """
-import os, sys, tempfile, time
+import array, os, sys, tempfile, time
 sys.path.insert(0, {tests!r})
 import numpy as np, fastmlp
 from small import X, Y, held_out
@@ -67,7 +67,8 @@ def state():
     pages = int(open("/proc/self/statm").read().split()[1])
     return pages * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
-kinds, fits, states = [plain, packed, with_threads, on_numpy, failing] * 6 + [saved], 0, []
+kinds, fits = [plain, packed, with_threads, on_numpy, failing] * 6 + [saved], 0
+states = array.array("q")  # a list of tuples would grow by 38 bytes a training
 path = os.path.join(tempfile.mkdtemp(), "file")
 wide(0)  # launches the threads
 end = time.monotonic() + {seconds}
@@ -77,8 +78,8 @@ while fits < {fits} and time.monotonic() < end:
         wide(fits % 7)
     fits += 1
     if fits % 5 == 0:
-        states.append((fits, *state()))
-print(states)
+        states.extend((fits, *state()))
+print(states.tolist())
 """
 
 
@@ -95,7 +96,7 @@ def test_memory_files_and_threads_stay_flat(run_python, extent):
     fits, seconds = extent
     code = SOAK.format(tests=str(Path(__file__).parent), fits=fits, seconds=seconds)
     env = {"NUMBA_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
-    states = np.array(ast.literal_eval(run_python(code, env=env, timeout=seconds + 600).stdout))
+    states = np.array(ast.literal_eval(run_python(code, env=env, timeout=seconds + 600).stdout)).reshape(-1, 4)
     done, memory, files, threads = states[len(states) // 2 :].T  # before them comes the warm-up
     slope = np.polyfit(done, memory, 1)[0]
     flat = f"files {set(files.tolist())}, threads {set(threads.tolist())}"
