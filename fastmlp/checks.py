@@ -157,7 +157,7 @@ def class_weight(name: str, value: Any, classes: int) -> Array:
             at = labels(name, list(value), classes)
             weights[at] = array(name, list(value.values()), shape=(at.size,), axes="(labels,)")
         value = weights
-    return sample_weight(name, np.asarray(value), classes).astype(np.float64)
+    return sample_weight(name, value, classes).astype(np.float64)
 
 
 def gradient_buffer(name: str, value: object, like: Array) -> Array:
@@ -176,8 +176,8 @@ def gradient_buffer(name: str, value: object, like: Array) -> Array:
 
 def learning_rate(name: str, value: Any, *, negative: bool = True) -> Any:
     """Return ``value``, a finite real scalar, as Python float, or unchanged if it is a NumPy scalar."""
-    kind = np.asarray(value).dtype.kind
-    if np.ndim(value) != 0 or kind not in "biuf":
+    scalar = _as_array(name, value)
+    if scalar.ndim != 0 or scalar.dtype.kind not in "biuf":
         got = f"{type(value).__name__} {value!r}"
         raise TypeError(message(name, got, "a real number", "pass a float such as 0.1"))
     if not math.isfinite(value):
@@ -190,7 +190,8 @@ def learning_rate(name: str, value: Any, *, negative: bool = True) -> Any:
 def nonnegative(name: str, value: Any) -> float:
     """Return ``value`` as a finite float >= 0."""
     expected = "a finite number >= 0"
-    if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biuf":
+    scalar = _as_array(name, value)
+    if scalar.ndim != 0 or scalar.dtype.kind not in "biuf":
         raise TypeError(message(name, f"{type(value).__name__} {value!r}", expected, "pass a number"))
     if not 0 <= value < math.inf:
         raise ValueError(message(name, value, expected, "pass such a number"))

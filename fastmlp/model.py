@@ -533,7 +533,7 @@ class MLP:
                 targets = np.empty_like(logits)
                 kernels.one_hot(targets, y)
             kernels.softmax_cross_entropy_grad(np.empty_like(logits), loss, hit, logits, targets, w)
-        sums = [float(np.sum(one, dtype=np.float64)) for one in (loss, hit, w)]
+            sums = [float(np.sum(one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 
 

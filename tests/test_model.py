@@ -179,6 +179,9 @@ def test_what_float32_cannot_hold_is_infinite_without_a_warning(backend):
     assert np.isnan(model.predict_proba(x)[:, 0]).all()
     model.parameters = [1e308, 0, 0, 0]
     assert model.parameters[0] == np.inf
+    double = fastmlp.MLP((1, 2))
+    double.parameters = [1e308, 0, 0, 0]
+    assert double.evaluate([[1.0, 1.0]], [1, 1])["loss"] == np.inf
     stepped = fastmlp.update_params(*[np.ones(2, np.float32)] * 8, 1e300)
     assert (stepped[0] == -np.inf).all()
     assert fastmlp.ReLU(np.array([np.finfo(np.longdouble).max]))[0] >= np.finfo(float).max

@@ -249,7 +249,14 @@ def test_a_mask_is_not_dropped_silently(backend):
 
 @pytest.mark.parametrize(
     ("alpha", "error"),
-    [(np.nan, ValueError), (np.inf, ValueError), ("0.1", TypeError), (1j, TypeError), ([0.1], TypeError)],
+    [
+        (np.nan, ValueError),
+        (np.inf, ValueError),
+        ("0.1", TypeError),
+        (1j, TypeError),
+        ([0.1], TypeError),
+        ([0.1, []], ValueError),
+    ],
 )
 def test_bad_alpha(backend, rng, alpha, error):
     given = arguments(rng, "update_params")
