@@ -14,6 +14,9 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 DType: TypeAlias = np.dtype[Any]
 
+# Weights from 2^-16 to 2^16 stay as they are.
+_ORDINARY_EXPONENT = 16
+
 _INT64: DType = np.dtype(np.int64)
 _DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
@@ -62,12 +65,12 @@ def result_dtype(*values: Any) -> DType:
 def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
     """Return the arrays in the one form that kernels take: ``dtype``, native, aligned, C-contiguous."""
     # Asked first, because np.require takes microseconds also where there is nothing to do.
-    return [x if x.dtype == dtype and x.flags.carray else np.require(x, dtype, ["C", "A"]) for x in arrays]
+    return [x if x.dtype == dtype and x.flags.carray else _require(x, dtype, ["C", "A"]) for x in arrays]
 
 
 def native(dtype: DType, x: Array) -> Array:
     """Return 2-D ``x`` in ``dtype``, native and aligned, in whatever order it has; a copy only where one is needed."""
-    return x if x.dtype == dtype and x.flags.behaved else np.require(x, dtype, ["A"])
+    return x if x.dtype == dtype and x.flags.behaved else _require(x, dtype, ["A"])
 
 
 def packable(name: str, value: object) -> Array:
@@ -132,12 +135,18 @@ def targets(name: str, value: object, classes: int, m: int) -> Array:
 
 
 def sample_weight(name: str, value: object, m: int) -> Array:
-    """Return ``value`` as finite weights (m,) >= 0 whose sum is positive."""
+    """Return ``value`` as finite weights (m,) >= 0 whose sum is positive, in any dtype.
+
+    Only their ratios count, so very large or small ones come back times a power of two: as float32 they would be
+    infinite or zero, and so would their sum.
+    """
     w = array(name, value, shape=(m,), axes="(m,)")
     if not (np.isfinite(w).all() and (w >= 0).all() and w.any()):
         expected = "finite weights >= 0, one of them positive"
         raise ValueError(message(name, "other", expected, "drop samples by weight 0, not by NaN or a sign"))
-    return w
+    exponent = int(np.frexp(w.max())[1])
+    scaled: Array = w if abs(exponent) <= _ORDINARY_EXPONENT else np.ldexp(w, -exponent)
+    return scaled
 
 
 def class_weight(name: str, value: Any, classes: int) -> Array:
@@ -242,6 +251,20 @@ def seed(name: str, value: object) -> int | None:
     return number
 
 
+def notes(name: str, value: object) -> dict[str, str]:
+    """Return ``value`` as a dict of str to str, of at most a million characters."""
+    remedy = "pass a dict, with json.dumps for what is no text"
+    if not isinstance(value, Mapping):
+        raise TypeError(message(name, type(value).__name__, "a mapping of str to str", remedy))
+    texts = [text for pair in value.items() for text in pair]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(message(name, "keys or values that are no str", "a mapping of str to str", remedy))
+    # A file's header is bounded as well: what could not be read again is not to be written.
+    if sum(map(len, texts)) > 1_000_000:
+        raise ValueError(message(name, "more", "at most 1000000 characters", "keep it in a file of its own"))
+    return dict(value)
+
+
 def choice(name: str, value: object, legal: Sequence[str]) -> str:
     """Return ``value`` if it is one of the ``legal`` names."""
     if not isinstance(value, str) or value not in legal:
@@ -263,6 +286,12 @@ def _as_array(name: str, value: object) -> Array:
     except (ValueError, TypeError, OverflowError) as error:
         expected = "an array of real numbers"
         raise type(error)(message(name, f"what NumPy cannot read ({error})", expected, "pass an array")) from None
+
+
+def _require(x: Array, dtype: DType, flags: Any) -> Array:
+    # What is too large for the dtype becomes infinite without a warning, as it does inside of a kernel.
+    with np.errstate(all="ignore"):
+        return np.require(x, dtype, flags)
 
 
 def _integer(name: str, value: Any, smallest: int, expected: str) -> int:

@@ -58,6 +58,7 @@ class MLP:
         size = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._layer_sizes))
         self._parameters = np.zeros(size, checks.float_dtype("dtype", dtype))
         self._seed = checks.seed("seed", seed)
+        self._notes: dict[str, str] = {}
         # The legacy generator: its stream is frozen for ever, and it is the one that the notebook draws from.
         generator = np.random.RandomState(self._seed)
         for weight in self.weights:
@@ -84,7 +85,21 @@ class MLP:
     @parameters.setter
     def parameters(self, value: ArrayLike) -> None:
         given = checks.array("parameters", value, shape=self._parameters.shape, axes="(n_parameters,)")
-        self._parameters[...] = given
+        (self._parameters[...],) = checks.contiguous(self.dtype, given)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the initial weights."""
+        return self._seed
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What goes with the model into its files, such as how to scale inputs; assign a mapping of str to str."""
+        return dict(self._notes)
+
+    @notes.setter
+    def notes(self, value: Mapping[str, str]) -> None:
+        self._notes = checks.notes("notes", value)
 
     # Views are made when asked for and never stored: so they follow the vector of a copy, an unpickled model or a
     # model in another process.
@@ -264,7 +279,7 @@ class MLP:
         )
 
     def save(self, path: storage.PathName) -> None:
-        """Write layer sizes, dtype, seed and parameters to a safetensors file, atomically and durably.
+        """Write layer sizes, dtype, seed, notes and parameters to a safetensors file, atomically and durably.
 
         The tensors are named and shaped as in torch: ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,).
 
@@ -302,7 +317,7 @@ class MLP:
         Returns
         -------
         MLP
-            With the layer sizes, dtype, seed and parameters of the model that was saved, bit for bit.
+            With the layer sizes, dtype, seed, notes and parameters of the model that was saved, bit for bit.
 
         Raises
         ------
@@ -318,6 +333,7 @@ class MLP:
         record = storage.load(path)
         model = cls.__new__(cls)
         model._layer_sizes, model._parameters, model._seed = record.layer_sizes, record.parameters, record.seed
+        model._notes = record.notes
         return model
 
     def predict(self, X: ArrayLike | PackedMatrix) -> Array:
@@ -440,7 +456,8 @@ class MLP:
 
     def _times_class_weight(self, w: Array, y: Array, class_weight: Mapping[int, float] | ArrayLike) -> Array:
         by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
-        product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
         (w,) = checks.contiguous(self.dtype, checks.sample_weight("class_weight", product, w.size))
         return w
 
@@ -471,7 +488,7 @@ class MLP:
         return Checkpoint(path, every, self._record({"data": self._digest(*data), "validation": validation}))
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
-        return storage.Record(self._layer_sizes, self._parameters, self._seed, facts or {})
+        return storage.Record(self._layer_sizes, self._parameters, self._seed, facts or {}, notes=self._notes)
 
     def _digest(self, x: PackedMatrix, y: Array, w: Array) -> str:
         """Digest samples, targets and weights: the same for X plain or packed, on any backend."""

@@ -333,9 +333,9 @@ def update_params(
         for name, w, dw in zip(names, parameters, (dW1, db1, dW2, db2), strict=True)
     ]
     dtype = checks.result_dtype(*parameters, *gradients, step)
-    rate = dtype.type(step)
     stepped = []
     with backend.Session() as kernels:
+        rate = dtype.type(step)  # here, because it may overflow
         for w, dw in zip(*(checks.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
             out = np.empty_like(w)
             kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)

@@ -148,7 +148,10 @@ def scaled(values: Array, scale: float) -> Array:
     """Return ``values`` times ``scale``, in their dtype; as a quotient where 1/scale rounds to an integer."""
     if scale == 1:
         return values
-    divisor = round(1 / scale)
-    exact = divisor > 0 and math.isclose(1 / scale, divisor, rel_tol=1e-12)
-    result: Array = values / values.dtype.type(divisor) if exact else values * values.dtype.type(scale)
+    # From 2^53 on every float is an integer, which says nothing; and 1 / scale may overflow.
+    inverse = min(1 / scale, 2.0**53)
+    divisor = round(inverse)
+    exact = 0 < divisor < 2**53 and math.isclose(inverse, divisor, rel_tol=1e-12)
+    with np.errstate(all="ignore"):  # as inside of a kernel
+        result: Array = values / values.dtype.type(divisor) if exact else values * values.dtype.type(scale)
     return result

@@ -35,6 +35,7 @@ PathName: TypeAlias = str | os.PathLike[str]
 
 _FORMAT = {"format": "fastmlp", "format_version": "1"}
 _TRAINING = "training."
+_NOTE = "note."
 _DTYPES = {"F32": "float32", "F64": "float64"}
 _ARCHITECTURE = re.compile("[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})+")
 # A layer takes about 150 bytes of it. Bounds the memory that parsing a hostile one can take.
@@ -57,6 +58,8 @@ class Record:
         What else is known; of a checkpoint where its training stands and on what data.
     arrays : dict of str to ndarray
         What a training needs to go on, by names without their prefix ``training.``; empty in a model file.
+    notes : dict of str to str
+        What the user has to say; in the file their names begin with ``note.``.
     """
 
     layer_sizes: tuple[int, ...]
@@ -64,6 +67,7 @@ class Record:
     seed: int | None
     facts: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def layers(vector: Array, sizes: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
@@ -111,6 +115,7 @@ def save(path: PathName, record: Record) -> None:
         "dtype": record.parameters.dtype.name,
         "seed": str(record.seed),
         **record.facts,
+        **{_NOTE + name: note for name, note in record.notes.items()},
     }
     metadata["checksum"] = _checksum(tensors, metadata)
     replace(path, serialize(tensors, metadata))
@@ -148,8 +153,9 @@ def load(path: PathName) -> Record:
         tuple(map(int, sizes.split("-"))),
         np.concatenate(flat, dtype=dtype),
         None if seed == "None" else checks.seed("seed", int(seed)),
-        {key: value for key, value in metadata.items() if key not in own},
+        {key: value for key, value in metadata.items() if key not in own and not key.startswith(_NOTE)},
         {key.removeprefix(_TRAINING): value for key, value in tensors.items() if key.startswith(_TRAINING)},
+        {key.removeprefix(_NOTE): value for key, value in metadata.items() if key.startswith(_NOTE)},
     )
 
 

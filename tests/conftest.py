@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 BLOCK_NUMBA = """
 import sys
@@ -30,10 +31,21 @@ def has_numba():
 
 HAS_NUMBA = has_numba()
 BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
+# Needs Numba, and a process of its own.
+collect_ignore = ["guarded.py"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="hundreds of kills, an hour of trainings")
+    parser.addoption("--full", action="store_true", help="more of everything: kills, examples, an hour of trainings")
+
+
+def pytest_configure(config):
+    """Let hypothesis draw the same few examples every time, or, with --full, fresh ones and many."""
+    full = config.getoption("--full")
+    # A backend serves all examples of a test, and no example is timed: the first one may compile.
+    always = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+    settings.register_profile("fastmlp", max_examples=2000 if full else 60, derandomize=not full, **always)
+    settings.load_profile("fastmlp")
 
 
 def pytest_collection_modifyitems(items):

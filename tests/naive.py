@@ -31,8 +31,14 @@ def relu(x):
 
 def softmax(z):
     z = np.asarray(z, WIDE)
-    e = np.exp(z - z.max(axis=0))
+    e = np.exp(z - shift(z))
     return e / e.sum(axis=0)
+
+
+def shift(z):
+    """Return the largest logit of each column; 0 where it is not finite, so that the plain formula is left."""
+    largest = z.max(axis=0)
+    return np.where(np.isfinite(largest), largest, 0)
 
 
 def forward(x, w1, w2, b1, b2):
@@ -78,9 +84,9 @@ def loss_and_grad(vector, sizes, x, y, weight=None):
     for w, b in layers[:-1]:
         activations.append(relu(product(w, activations[-1]) + b))
     z = product(layers[-1][0], activations[-1]) + layers[-1][1]
-    peak = z.max(axis=0)
+    peak = shift(z)
     lse = peak + np.log(np.exp(z - peak).sum(axis=0))
-    loss = (weight * (y * (lse - z)).sum(axis=0)).sum() / weight.sum()
+    loss = (weight * np.where(y != 0, y * (lse - z), 0).sum(axis=0)).sum() / weight.sum()
     delta = (softmax(z) * y.sum(axis=0) - y) * weight / weight.sum()
     parts = []
     for (w, _), a in zip(reversed(layers), reversed(activations), strict=True):

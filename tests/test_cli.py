@@ -1,14 +1,28 @@
 """The command line, as a user calls it."""
 
+import contextlib
+import io
+import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from compare import assert_same_bits
 
-from fastmlp import cli
+import fastmlp
+from fastmlp import cli, storage
+from fastmlp.datasets import digits
 
 pytest.importorskip("sklearn")
+
+RUN = [sys.executable, "-c", "from fastmlp import cli; raise SystemExit(cli.main())"]
+posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+PICTURES = {"confusion-matrix.png", "worst-mistakes.png", "first-layer.png", "first-layer-change.png"}
 
 
 @pytest.fixture(autouse=True)
@@ -19,13 +33,63 @@ def _restore_defaults():
     fastmlp.backend._process_backend = fastmlp.backend._process_threads = None
 
 
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs words, and returns status, standard output and standard error."""
+
+    def call(words, *paths):
+        capsys.readouterr()
+        status = cli.main([*words.split(), *map(str, paths)])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """Return the file of a model of the digits."""
+    path = tmp_path_factory.mktemp("digits") / "model.safetensors"
+    assert silently("train --hidden 32 --epochs 60 --quiet --save", path)[0] == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def mnist_training(tmp_path_factory, mnist_data):
+    """Return folder and printed object of the notebook's training: its net, alpha and epochs."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("mnist")
+    words = "train mnist --hidden 128 --alpha 0.5 --epochs 100 --json --save"
+    status, printed = silently(words, folder / "model", "--plot", folder / "pictures")
+    assert status == 0
+    return folder, json.loads(printed)
+
+
+def silently(words, *paths):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
+        status = cli.main([*words.split(), *map(str, paths)])
+    return status, out.getvalue()
+
+
 def accuracy(printed):
     return float(re.search(r"test accuracy ([\d.]+)%", printed)[1])
 
 
-def test_train_learns_the_digits(capsys):
-    assert cli.main(["train"]) == 0
-    printed = capsys.readouterr().out
+def start(*words, **options):
+    return subprocess.Popen(
+        [*RUN, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def wait_for_an_epoch(stream):
+    for line in stream:
+        if line.startswith("epoch"):
+            return
+    raise AssertionError("no epoch")
+
+
+def test_train_learns_the_digits(run):
+    status, printed, _ = run("train")
+    assert status == 0
     assert "1433 training and 364 test samples" in printed
     assert "network 64-128-10, float64" in printed
     assert len(re.findall(r"^epoch +\d+  cost \d+\.\d+  accuracy [\d.]+%$", printed, re.MULTILINE)) >= 20
@@ -33,23 +97,206 @@ def test_train_learns_the_digits(capsys):
     assert accuracy(printed) >= 95
 
 
-def test_every_option(capsys):
-    words = "train digits --hidden 20 10 --epochs 3 --alpha 0.1 --threads 1 --dtype float32 --seed 7 --backend numpy"
-    assert cli.main(words.split()) == 0
-    printed = capsys.readouterr().out
+def test_every_option(run, tmp_path):
+    words = (
+        "train digits --hidden 20 10 --epochs 3 --alpha 0.1 --threads 1 --dtype float32 --seed 7 --backend numpy "
+        "--validation 0.25 --patience 2 --min-delta 0.001 --checkpoint-every 0 --checkpoint"
+    )
+    status, printed, _ = run(words, tmp_path / "run.ckpt", "--save", tmp_path / "model")
+    assert status == 0
+    assert "1075 training, 358 validation and 364 test samples" in printed
     assert "network 64-20-10-10, float32, alpha 0.1, numpy backend, threads: 1" in printed
+    assert len(re.findall(r"validation \d+\.\d+  [\d.]+%$", printed, re.MULTILINE)) == 3
     assert "after 3 epochs" in printed
+    assert f"saved: {tmp_path / 'model'}" in printed
+    saved, checkpoint = storage.load(tmp_path / "model"), storage.load(tmp_path / "run.ckpt")
+    assert saved.seed == 7
+    assert checkpoint.facts["epoch"] == "3"
+    assert saved.notes == checkpoint.notes
 
 
-def test_a_net_without_hidden_layers(capsys):
-    assert cli.main(["train", "--hidden", "--epochs", "2"]) == 0
-    assert "network 64-10," in capsys.readouterr().out
+def test_quiet(run):
+    _, printed, error = run("train --epochs 3 --quiet")
+    assert "accuracy" not in printed.partition("test accuracy")[0]
+    assert "test accuracy" in printed
+    assert error == ""
 
 
-def test_train_learns_mnist(capsys, mnist_data):
+def test_a_net_without_hidden_layers(run):
+    status, printed, _ = run("train --hidden --epochs 2")
+    assert status == 0
+    assert "network 64-10," in printed
+
+
+def test_patience_ends_a_training_and_keeps_the_best(run, tmp_path):
+    words = "train --epochs 3000 --validation 0.2 --patience 1 --min-delta 0.05 --json --save"
+    _, printed, _ = run(words, tmp_path / "model")
+    found = json.loads(printed)
+    assert (found["stopped"], found["epochs"] < 3000) == ("patience", True)
+    losses = found["history"]["validation_loss"]
+    share = np.zeros(1433, bool)
+    share[np.random.default_rng(0).permutation(1433)[: round(0.2 * 1433)]] = True
+    (x, y), _ = digits.load_data()
+    kept = fastmlp.MLP.load(tmp_path / "model").evaluate(x[share].reshape(-1, 64).T / 16, y[share])["loss"]
+    assert kept == losses[-2]
+
+
+def test_train_learns_mnist(mnist_training):
     """The notebook's net, alpha and epochs: 89 % or more on the test images."""
-    assert cli.main("train mnist --hidden 128 --alpha 0.5 --epochs 100".split()) == 0
-    assert accuracy(capsys.readouterr().out) >= 89
+    _, found = mnist_training
+    assert found["test"]["accuracy"] >= 0.89
+    assert (found["samples"], found["test"]["samples"], found["network"]) == (60000, 10000, [784, 128, 10])
+    assert len(found["history"]["loss"]) == found["epochs"] == 100
+
+
+def test_the_pictures_are_written(mnist_training, run, tmp_path, model):
+    folder, found = mnist_training
+    for path in map(Path, found["pictures"]):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert {Path(path).name for path in found["pictures"]} == PICTURES | {"learning-curves.png"}
+    assert set(os.listdir(folder / "pictures")) == PICTURES | {"learning-curves.png"}
+    assert run("evaluate", model, "digits", "--plot", tmp_path / "new" / "folder")[0] == 0
+    assert set(os.listdir(tmp_path / "new" / "folder")) == PICTURES
+
+
+def test_pictures_of_what_is_none(run, tmp_path):
+    """A table of 3 columns is drawn as far as that goes."""
+    pytest.importorskip("matplotlib")
+    table(tmp_path / "a.csv", 3)
+    assert run("train --epochs 2 --plot", tmp_path / "pictures", tmp_path / "a.csv")[0] == 0
+    assert set(os.listdir(tmp_path / "pictures")) == {"confusion-matrix.png", "learning-curves.png"}
+
+
+def table(path, columns, rows=40):
+    values = np.random.default_rng(0).integers(0, 50, (rows, columns)) / 4
+    lines = [f"{int(row.sum() > 6 * columns)},{','.join(map(str, row))}" for row in values]
+    path.write_text("\n".join(lines))
+
+
+def test_evaluate_says_what_train_said(mnist_training, run):
+    folder, found = mnist_training
+    status, printed, _ = run("evaluate --json", folder / "model", "mnist")
+    evaluated = json.loads(printed)
+    assert status == evaluated["status"] == 0
+    assert (evaluated["loss"], evaluated["accuracy"]) == (found["test"]["loss"], found["test"]["accuracy"])
+    assert sum(one["samples"] for one in evaluated["classes"]) == evaluated["samples"] == 10000
+    assert sum(one["right"] for one in evaluated["classes"]) == round(10000 * evaluated["accuracy"])
+    for one in evaluated["classes"]:
+        assert one["samples"] == one["right"] + sum(one["taken_for"].values())
+
+
+def test_parts_of_the_data(run, model):
+    right = {}
+    for part, samples in (("train", 1433), ("test", 364), ("all", 1797)):
+        status, printed, _ = run(f"evaluate {model} digits --part {part}")
+        assert status == 0
+        assert f"{samples} samples" in printed
+        right[part] = samples * float(re.search(r"^accuracy ([\d.]+)%", printed, re.MULTILINE)[1]) / 100
+    assert right["train"] + right["test"] == pytest.approx(right["all"], abs=0.5)
+
+
+def test_a_table_is_evaluated_on_the_scale_of_its_training(run, tmp_path):
+    """Other data have another largest value, and must not be divided by that."""
+    table(tmp_path / "a.csv", 4)
+    assert run("train --epochs 2 --quiet --save", tmp_path / "model", tmp_path / "a.csv")[0] == 0
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    (tmp_path / "b.csv").write_text("\n".join([*lines, "0,99,99,99,99", "1,99,99,99,99"]))
+    a, b = (
+        json.loads(run("evaluate --json --part all", tmp_path / "model", tmp_path / name)[1])
+        for name in ("a.csv", "b.csv")
+    )
+    added = [one["right"] - other["right"] for one, other in zip(b["classes"], a["classes"], strict=True)]
+    assert sorted(added) == [0, 1]
+
+
+def test_predict_reads_pictures_of_mnist_digits(mnist_training, mnist_data, run, tmp_path):
+    """Dark on white, large, anywhere on the page, as PNG and JPEG, turned with EXIF, and on nothing."""
+    pillow = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    x, y = mnist_data[1][0][:100], mnist_data[1][1][:100]
+    for i, digit in enumerate(x):
+        page = pillow.new("L", (800, 700), 255)
+        ink = pillow.fromarray(255 - digit).resize((392, 392), pillow.Resampling.BICUBIC)
+        page.paste(ink, tuple(map(int, rng.integers(0, 300, 2))))
+        if i % 4 == 0:
+            page.save(tmp_path / f"{i:03}.jpg")
+        elif i % 4 == 1:
+            exif = pillow.Exif()
+            exif[0x0112] = 6
+            page.transpose(pillow.Transpose.ROTATE_90).save(tmp_path / f"{i:03}.jpg", exif=exif)
+        elif i % 4 == 2:
+            black = pillow.new("L", page.size, 0)
+            pillow.merge("RGBA", [black, black, black, page.point(lambda v: 255 - v)]).save(tmp_path / f"{i:03}.png")
+        else:
+            page.save(tmp_path / f"{i:03}.png")
+    status, printed, _ = run("predict --json", mnist_training[0] / "model", tmp_path)
+    predictions = json.loads(printed)["predictions"]
+    assert status == 0
+    assert [Path(one["source"]).stem for one in predictions] == [f"{i:03}" for i in range(100)]
+    assert np.mean([one["class"] for one in predictions] == y) >= 0.85
+    for one in predictions:
+        assert one["probability"] == max(one["probabilities"])
+        assert sum(one["probabilities"]) == pytest.approx(1)
+        assert "cropped to" in one["done"]
+    assert "turned as its EXIF data says" in predictions[1]["done"]
+
+
+def test_predict_reads_idx_files(mnist_training, mnist_data, run):
+    path = Path(os.environ["FASTMLP_DATA"], "mnist", "t10k-images-idx3-ubyte.gz")
+    status, printed, _ = run("predict", mnist_training[0] / "model", path)
+    lines = printed.splitlines()
+    assert (status, len(lines)) == (0, 10000)
+    model = fastmlp.MLP.load(mnist_training[0] / "model")
+    p = model.predict_proba(fastmlp.pack(mnist_data[1][0][:5].reshape(5, -1).T, scale=1 / 255))
+    assert lines[:5] == [f"{path}[{i}]: {p[:, i].argmax()}, {p[:, i].max():.1%}" for i in range(5)]
+
+
+def test_predict_says_what_it_did(run, tmp_path, model):
+    pillow = pytest.importorskip("PIL.Image")
+    page = np.full((60, 80), 255, np.uint8)
+    page[10:50, 30:40] = 0
+    pillow.fromarray(page).save(tmp_path / "one.png")
+    small = np.minimum(255, digits.load_data()[1][0][0] * 16).astype(np.uint8)
+    pillow.fromarray(small).save(tmp_path / "exact.png")
+    _, printed, _ = run("predict", model, tmp_path / "one.png", tmp_path / "exact.png")
+    assert re.search(
+        r"one.png: \d, [\d.]+%  \(80x60, dark on light: inverted, cropped to 10x40, resized to 2x8, "
+        r"centred by its outline in 8x8\)\n.*exact.png: \d, [\d.]+%  \(8x8, taken as it is\)",
+        printed,
+    )
+
+
+def test_a_model_without_notes_is_taken_for_one_of_mnist(run, tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    fastmlp.MLP((784, 10)).save(tmp_path / "model")
+    pillow.fromarray(np.eye(28, dtype=np.uint8) * 255).save(tmp_path / "a.png")
+    status, printed, _ = run("predict", tmp_path / "model", tmp_path / "a.png")
+    assert status == 0
+    assert "does not say what it was trained on" in printed
+    assert "a.png: " in printed
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["train --epochs 2", "evaluate {model} digits", "bench --hidden 4 --seconds 0.01", "info", "info {model}"],
+)
+def test_json_is_one_object_and_alone(run, words, model):
+    status, printed, _ = run(words.format(model=model) + " --json")
+    found = json.loads(printed, parse_constant=pytest.fail)
+    assert status == found["status"] == 0
+    assert printed.count("\n") == 1
+    assert run(words.format(model=model))[1].count("\n") > 1
+
+
+def test_bench_compares(run):
+    status, printed, _ = run("bench --hidden 4 --seconds 0.01 --dtype float32")
+    assert status == 0
+    assert "64-4-10, float32, 1433 samples" in printed
+
+
+def test_info(run, model):
+    assert "backend:" in run("info")[1]
+    assert "64-32-10, float64, seed 0" in run("info", model)[1]
 
 
 @pytest.mark.parametrize(
@@ -60,55 +307,184 @@ def test_train_learns_mnist(capsys, mnist_data):
         "train --alpha nan",
         "train --threads 0",
         "train --hidden 0",
+        "train --hidden 99999999999",
         "train --seed -1",
+        "train --min-delta -1 --validation 0.1 --patience 3",
+        "train --patience 3",
+        "train --patience 0 --validation 0.1",
+        "train --validation 0",
+        "train --validation 1",
+        "train --validation nan",
+        "train --resume",
+        "train --checkpoint {tmp}/nowhere/run.ckpt",
+        "train --checkpoint {model}",
+        "train --checkpoint {model} --resume",
+        "train --checkpoint-every -1 --checkpoint {tmp}/run.ckpt",
+        "train --save {tmp}/nowhere/model",
+        "train --save {tmp}",
+        "train --plot {model}",
+        "train cifar",
+        "train {tmp}",
+        "train {tmp}/text.csv",
+        "train {model}",
+        "evaluate nowhere digits",
+        "evaluate {tmp}/text.csv digits",
+        "evaluate {tmp}/damaged digits",
+        "evaluate {tmp} digits",
+        "evaluate {model} nowhere",
+        "evaluate {model} {tmp}/table.csv",
+        "evaluate {tmp}/lying digits",
+        "predict {model} nowhere.png",
+        "predict {model} {tmp}",
+        "predict {model} {tmp}/text.csv",
+        "predict {model} {tmp}/labels-idx1-ubyte",
+        "predict {tmp}/lying {tmp}/a.png",
+        "bench --seconds 0",
+        "bench nowhere",
+        "info nowhere",
+        "info {tmp}/damaged",
     ],
 )
-def test_a_wrong_value_is_one_line_and_status_2(capsys, words):
-    assert cli.main(words.split()) == 2
-    error = capsys.readouterr().err
+def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
+    (tmp_path / "text.csv").write_text("once upon a time")
+    table(tmp_path / "table.csv", 3)
+    content = bytearray(model.read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "damaged").write_bytes(content)
+    (tmp_path / "labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 5]))
+    lying = fastmlp.MLP((64, 10))
+    lying.notes = {"inputs": "[-8, -8]", "max_value": "16.0", "classes": json.dumps(list("0123456789"))}
+    lying.save(tmp_path / "lying")
+    status, printed, error = run(words.format(tmp=tmp_path, model=model))
+    assert status == 2
+    assert "epoch" not in printed
     assert error.startswith("fastmlp: ")
     assert error.count("\n") == 1
+    status, printed, _ = run(words.format(tmp=tmp_path, model=model) + " --json")
+    assert json.loads(printed) == {"status": status, "error": error.removeprefix("fastmlp: ").rstrip("\n")}
 
 
-@pytest.mark.parametrize("words", ["", "trian", "train cifar", "train --dtype float16", "train --epochs many"])
+@pytest.mark.parametrize(
+    "words", ["", "trian", "train --dtype float16", "train --epochs many", "predict", "evaluate m"]
+)
 def test_wrong_words_are_status_2(capsys, words):
     with pytest.raises(SystemExit) as stopped:
         cli.main(words.split())
     assert stopped.value.code == 2
 
 
-def test_missing_data_is_status_2(capsys, monkeypatch):
-    monkeypatch.delenv("FASTMLP_DATA", raising=False)
-    assert cli.main(["train", "mnist"]) == 2
-    assert "FASTMLP_DATA" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("module", "words"), [("PIL", "predict {model} {tmp}/a.png"), ("matplotlib", "train --plot {tmp}/pictures")]
+)
+def test_a_missing_library_names_the_extra(run_python, tmp_path, model, module, words):
+    """And does so at once: before an hour of training, not after it."""
+    (tmp_path / "a.png").write_bytes(b"")
+    code = f"""
+import sys
+sys.modules[{module!r}] = None
+from fastmlp import cli
+raise SystemExit(cli.main({words.format(tmp=tmp_path, model=model).split()!r}))
+"""
+    result = run_python(code, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "fastmlp[cli]" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_divergence_is_status_1(capsys):
-    assert cli.main(["train", "--alpha", "1e308"]) == 1
-    assert "smaller alpha" in capsys.readouterr().err
+def test_missing_data_is_status_2(run, monkeypatch, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setenv("FASTMLP_DATA", str(tmp_path))
+    status, _, error = run("train mnist")
+    assert status == 2
+    assert "train-images-idx3-ubyte" in error
 
 
-def test_info(capsys):
-    assert cli.main(["info"]) == 0
-    assert "backend:" in capsys.readouterr().out
+def test_divergence_is_status_1(run):
+    status, printed, error = run("train --alpha 1e308 --json")
+    assert status == json.loads(printed)["status"] == 1
+    assert "smaller alpha" in error
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
-def test_ctrl_c_evaluates_what_was_learned_and_is_status_130():
-    words = [
-        sys.executable,
-        "-c",
-        "from fastmlp import cli; raise SystemExit(cli.main())",
-        "train",
-        "--epochs",
-        "10000000",
-    ]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("epoch"):
-                break
-        process.send_signal(2)
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "bench", "info"])
+def test_help_teaches_by_examples_that_parse(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*command.split(), "--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    for status in ("0    done", "1    the training diverged", "2    wrong use", "130  stopped", "141  "):
+        assert status in text
+    examples = re.findall(r"^  fastmlp (.*)$", text, re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = re.split(r"\s{2,}| [|>] ", example)[0].split()
+        if "--help" not in words:
+            assert cli._parser().parse_args(words).run
+
+
+@posix
+def test_ctrl_c_saves_and_evaluates_what_was_learned(tmp_path):
+    words = ["train", "--epochs", 10**7, "--json", "--save", tmp_path / "model", "--checkpoint", tmp_path / "run.ckpt"]
+    with start(*words) as process:
+        wait_for_an_epoch(process.stderr)
+        process.send_signal(signal.SIGINT)
         printed, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert "test accuracy" in printed
+    found = json.loads(printed)
+    assert process.returncode == found["status"] == 130, error
+    assert found["stopped"] == "interrupt"
+    assert "test accuracy" in error
     assert "Traceback" not in error
+    model = fastmlp.MLP.load(tmp_path / "model")
+    assert storage.load(tmp_path / "run.ckpt").facts["epoch"] == str(found["epochs"])
+    (_, _), (x, y) = digits.load_data()
+    assert model.evaluate(fastmlp.pack(x.reshape(len(x), -1).T, scale=1 / 16), y)["loss"] == found["test"]["loss"]
+
+
+@posix
+def test_ctrl_c_before_the_training_is_status_130_as_well():
+    code = (
+        "import os, signal, threading\nfrom fastmlp import cli\n"
+        "import fastmlp.datasets.digits as source\nload = source.load_data\n"
+        "def struck():\n    os.kill(os.getpid(), signal.SIGINT)\n    return load()\n"
+        "source.load_data = struck\nraise SystemExit(cli.main(['train']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "fastmlp: stopped\n")
+
+
+@posix
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_a_training_resumed_after_a_kill_ends_with_the_same_bits(tmp_path, run, backend):
+    if backend == "numba":
+        pytest.importorskip("numba")
+    words = f"train --backend {backend} --hidden 16 --validation 0.2 --patience 50 --epochs 100"
+    assert run(f"{words} --save", tmp_path / "whole")[0] == 0
+    checkpoint = ["--resume", "--checkpoint", tmp_path / "run.ckpt", "--checkpoint-every"]
+    with start(*words.split(), *checkpoint, 0) as process:
+        wait_for_an_epoch(process.stdout)
+        process.kill()
+    assert 0 < int(storage.load(tmp_path / "run.ckpt").facts["epoch"]) < 100
+    status, printed, _ = run(f"{words} --save", tmp_path / "resumed", *checkpoint, 10)
+    assert status == 0
+    assert f"goes on from {tmp_path / 'run.ckpt'}" in printed
+    resumed, whole = storage.load(tmp_path / "resumed"), storage.load(tmp_path / "whole")
+    assert_same_bits(resumed.parameters, whole.parameters)
+    assert (resumed.seed, resumed.notes) == (whole.seed, whole.notes)
+
+
+def test_a_checkpoint_predicts_as_a_model_does(run, tmp_path, model):
+    assert run("train --epochs 2 --quiet --checkpoint", tmp_path / "run.ckpt")[0] == 0
+    assert run("evaluate", tmp_path / "run.ckpt", "digits")[0] == 0
+
+
+@posix
+@pytest.mark.parametrize("words", ["train --backend numpy --hidden 4 --epochs 2000 --save {tmp}/saved", "info"])
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path, words):
+    with start(*words.format(tmp=tmp_path).split()) as process:
+        if "train" in words:
+            wait_for_an_epoch(process.stdout)
+        process.stdout.close()
+        process.wait(timeout=60)
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+    if "train" in words:
+        assert fastmlp.MLP.load(tmp_path / "saved").layer_sizes == (64, 4, 10)

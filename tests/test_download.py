@@ -171,10 +171,11 @@ def test_a_folder_that_cannot_be_made_is_named(serve, tmp_path):
 
 
 FETCH = """
-import os, sys
+import os, sys, termios
 from pathlib import Path
 from fastmlp.datasets import download
 ours, theirs = os.openpty()
+termios.tcsetwinsize(theirs, (24, 80))
 if os.environ["TERMINAL"]:
     os.dup2(theirs, 2)
 download.fetch({"file": os.environ["DIGEST"]}, Path(os.environ["FOLDER"]), [os.environ["ADDRESS"]], "")

@@ -1,7 +1,5 @@
 """The engine: micro-kernels, the fused step, and what it skips."""
 
-import itertools
-
 import naive
 import numpy as np
 import pytest
@@ -134,89 +132,3 @@ def test_log_is_within_one_ulp_over_the_whole_range(vector, rng, dtype):
     unit = np.spacing(np.maximum(np.abs(exact).astype(dtype), info.tiny))
     assert np.max(np.abs(out - exact) / unit) <= 1
     np.testing.assert_array_equal(special_out, [-np.inf, -np.inf, np.nan, np.inf, np.nan, np.nan])
-
-
-def test_the_tile_of_inner_products_writes_its_cells_and_no_others(vector, rng, dtype):
-    numba = pytest.importorskip("numba")
-
-    @numba.njit
-    def run(rows, columns, out, o_row, a, a_row, b, b_row, count):
-        vector.dot_tile(rows, columns, out, o_row, o_row, a, 1, a_row, b, 3, b_row, count)
-
-    for rows, columns, count in itertools.product({1, vector.DOT_ROWS}, {1, vector.DOT_COLUMNS}, (0, 1, 7, 16, 133)):
-        a, b = (
-            rng.standard_normal((rows, count + 2)).astype(dtype),
-            rng.standard_normal((columns, count + 5)).astype(dtype),
-        )
-        out = rng.standard_normal((rows + 2, columns + 3)).astype(dtype)
-        expected = out.astype(naive.WIDE)
-        expected[1 : rows + 1, :columns] += naive.product(a[:, :count], b[:, :count].T)
-        run(rows, columns, out.ravel(), columns + 3, np.concatenate([[np.nan], a.ravel()]).astype(dtype), count + 2,
-            np.concatenate([[np.nan] * 3, b.ravel()]).astype(dtype), count + 5, count)  # fmt: skip
-        assert_close(out, expected, "product", dtype)
-
-
-def test_the_register_tile_writes_its_cells_and_no_others(compiled, vector, rng, dtype):
-    numba = pytest.importorskip("numba")
-    lanes = vector.VECTOR_BYTES // dtype.itemsize
-    table = rng.standard_normal(256).astype(dtype)
-
-    @numba.njit
-    def run_coded(vectors, out, o_row, codes, index, b, b_row, count):
-        vector.coded_tile(vectors, out, o_row, o_row, codes, 1, table, index, 2, b, 3, b_row, count)
-
-    @numba.njit
-    def run(group, vectors, out, o_row, a, a_k, a_g, index, b, b_row, count):
-        vector.tile(group, vectors, out, o_row, o_row, a, 1, a_k, a_g, index, 2, b, 3, b_row, count)
-
-    groups, widths = {vector.GROUP, vector.DENSE_GROUP}, range(1, vector.PANEL + 1)
-    for group, vectors, count in itertools.product(groups, widths, (0, 1, 2, 7, 40)):
-        width = vectors * lanes
-        a, b = rng.standard_normal((40, group)).astype(dtype), rng.standard_normal((90, width)).astype(dtype)
-        index = rng.permutation(90)[:count].astype(np.int32)
-        product = naive.product(a[:count].T, b[index])
-        for a_k, a_g, flat in ((group, 1, a.ravel()), (1, 40, a.T.copy().ravel())):
-            out = rng.standard_normal((group + 2, width + 3)).astype(dtype)
-            expected = out.astype(naive.WIDE)
-            expected[1 : group + 1, :width] += product
-            run(group, vectors, out.ravel(), width + 3, np.concatenate([[np.nan], flat]).astype(dtype), a_k, a_g,
-                np.concatenate([[9**9, 9**9], index]).astype(np.int32),
-                np.concatenate([[np.nan] * 3, b.ravel()]).astype(dtype), width, count)  # fmt: skip
-            assert_close(out, expected, "product", dtype)
-        if group != vector.GROUP:
-            continue
-        codes = rng.integers(256, size=(40, group)).astype(np.uint8)
-        out = rng.standard_normal((group + 2, width + 3)).astype(dtype)
-        expected = out.astype(naive.WIDE)
-        expected[1 : group + 1, :width] += naive.product(table[codes[:count]].T, b[index])
-        run_coded(vectors, out.ravel(), width + 3, np.concatenate([[99], codes.ravel()]).astype(np.uint8),
-                  np.concatenate([[9**9, 9**9], index]).astype(np.int32),
-                  np.concatenate([[np.nan] * 3, b.ravel()]).astype(dtype), width, count)  # fmt: skip
-        assert_close(out, expected, "product", dtype)
-
-
-@pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
-def test_list_nonzero_keeps_what_is_not_zero(compiled, vector, rng, kind):
-    numba = pytest.importorskip("numba")
-    group, n = vector.GROUP, 23
-
-    @numba.njit
-    def run(index, value, a, a_k, a_g):
-        return vector.list_nonzero(index, value, 2, a, 1, a_k, a_g, 100, 23)
-
-    a = (rng.integers(1, 200, size=(n, group)) * (rng.random((n, group)) < 0.2)).astype(kind)
-    if kind != "uint8":
-        a[3], a[4], a[5] = (
-            -0.0,
-            [np.nan, *[0.0] * (group - 1)],
-            [*[0.0] * (group - 1), np.finfo(kind).smallest_subnormal],
-        )
-    kept = np.flatnonzero((a != 0).any(axis=1))
-    for a_k, a_g, flat in ((group, 1, a.ravel()), (1, n, a.T.copy().ravel())):
-        index, value = np.full(2 + n + 1, -7, np.int32), np.full((2 + n + 1, group), 77).astype(kind)
-        end = run(index, value.reshape(-1), np.concatenate([[9], flat]).astype(kind), a_k, a_g)
-        assert end == 2 + len(kept)
-        np.testing.assert_array_equal(index[2:end], 100 + kept)
-        np.testing.assert_array_equal(value[2:end], a[kept])
-        assert (index[:2] == -7).all()
-        assert (index[end + 1 :] == -7).all()

@@ -14,7 +14,10 @@ ROOT = PACKAGE.parent
 FREE = {"fastmlp", "fastmlp.training"}  # __init__ binds names; History and Callback name types
 
 ARROWS = {
-    "cli": {"bench", "datasets", "plots", "model", "training", "backend", "formulas"},
+    "cli": {"commands"},
+    "commands": {"bench", "checks", "datasets", "inputs", "plots", "model", "storage", "training", "backend"},
+    "inputs": {"checks", "datasets", "model", "packing", "storage"},
+    "plots": {"checks"},
     # It measures what users call, the notebook's functions and the model, against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing"},
     "model": {"training", "packing", "storage", "backend", "checks"},

@@ -39,33 +39,6 @@ def test_loss_and_grad(backend, rng, dtype, sizes):
             assert_close(grad, wanted_grad, "product", dtype)
 
 
-@pytest.mark.parametrize("hidden", [(), (6,), (6, 5, 4)])
-def test_gradient_by_central_differences(backend, rng, hidden):
-    model, x, labels = problem(rng, (5, *hidden, 3))
-    weight = rng.random(23)
-    _, grad = model.loss_and_grad(x, labels, sample_weight=weight)
-    start, step = model.parameters.copy(), 1e-5
-    numeric = np.empty_like(grad)
-    for k in range(start.size):
-        sides = []
-        for sign in (1, -1):
-            model.parameters = start
-            model.parameters[k] += sign * step
-            sides.append(model.loss_and_grad(x, labels, sample_weight=weight)[0])
-        numeric[k] = (sides[0] - sides[1]) / (2 * step)
-    assert_close(grad, numeric, "central difference")
-
-
-def test_weights_count_samples(backend, rng):
-    model, x, labels = problem(rng, (7, 5, 3))
-    weight = rng.integers(0, 3, size=23)
-    times = np.repeat(np.arange(23), weight)
-    loss, grad = model.loss_and_grad(x, labels, sample_weight=weight)
-    repeated_loss, repeated_grad = model.loss_and_grad(x[:, times], labels[times])
-    assert loss == pytest.approx(repeated_loss, rel=1e-13)
-    assert_close(grad, repeated_grad, "product")
-
-
 def test_out(backend, rng):
     model, x, labels = problem(rng, (7, 5, 3))
     _, expected = model.loss_and_grad(x, labels)
@@ -195,6 +168,33 @@ def test_inputs_of_any_layout_are_left_alone(backend, rng):
     assert_close(
         model.loss_and_grad(integers, labels)[1], model.loss_and_grad(integers.astype(float), labels)[1], "product"
     )
+
+
+def test_what_float32_cannot_hold_is_infinite_without_a_warning(backend):
+    x, labels = np.array([[1e308, 1.0]]), [0, 1]
+    model = fastmlp.MLP((1, 2), dtype="float32")
+    loss, grad = model.loss_and_grad(x, labels)
+    assert np.isnan(loss)
+    assert np.isnan(grad).all()
+    assert np.isnan(model.predict_proba(x)[:, 0]).all()
+    model.parameters = [1e308, 0, 0, 0]
+    assert model.parameters[0] == np.inf
+    stepped = fastmlp.update_params(*[np.ones(2, np.float32)] * 8, 1e300)
+    assert (stepped[0] == -np.inf).all()
+    assert fastmlp.ReLU(np.array([np.finfo(np.longdouble).max]))[0] >= np.finfo(float).max
+
+
+def test_only_the_ratios_of_weights_count(backend, rng, dtype):
+    """Also where float32 can hold neither the weights nor their sum."""
+    model, x, labels = problem(rng, (7, 5, 3), dtype=dtype)
+    weight = rng.integers(1, 4, size=23).astype(float)
+    loss, grad = model.loss_and_grad(x, labels, weight)
+    for factor in (5e-324, 2.0**-1000, 2.0**-150, 2.0**127, 2.0**1021):
+        again = model.loss_and_grad(x, labels, weight * factor)
+        assert again[0] == loss
+        assert_same_bits(again[1], grad)
+    by_class = fastmlp.MLP((7, 3)).fit(x, labels, epochs=1, class_weight=[2.0**1000, 2.0**1001, 2.0**1000]).loss
+    assert by_class == fastmlp.MLP((7, 3)).fit(x, labels, epochs=1, class_weight=[1, 2, 1]).loss
 
 
 def test_the_loss_is_exact_where_probabilities_underflow(backend, dtype):

@@ -72,6 +72,19 @@ def test_scale(backend, rng):
     assert pack(codes / 1.0, dtype="float32").dtype == np.float32
 
 
+@pytest.mark.parametrize("scale", [5e-324, 1e-310, 1e-300, 2.0**-60, 1e-30, 1e30, 1e300])
+def test_scales_of_any_size(backend, scale):
+    """Tiny ones have no inverse, or one that says nothing; huge ones overflow as in NumPy, and warn of nothing."""
+    codes = np.array([[3, 0]], np.uint8)
+    with np.errstate(all="ignore"):
+        expected = codes * scale
+        singles = codes * np.float32(scale)
+    for x in (codes, codes.astype(float)):
+        assert_same_bits(pack(x, scale=scale).to_dense(), expected)
+    np.testing.assert_array_equal(pack(codes.astype("f4"), scale=scale).to_dense(), singles)
+    np.testing.assert_array_equal(pack(codes, scale=scale).to_dense("float32"), singles)
+
+
 def test_it_is_a_copy(backend):
     x = np.ones((2, 3))
     packed = pack(x)

@@ -148,6 +148,24 @@ def read_idx(path: str | Path, sha256: str | None = None) -> Array:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
+def is_idx(path: str | Path) -> bool:
+    """Return whether a file begins, decompressed where it is compressed, as IDX of unsigned bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be decompressed.
+    OSError
+        If there is no such file, or it cannot be read.
+    """
+    return bounded.head(bounded.source(Path(path)), len(_UNSIGNED_BYTES)) == _UNSIGNED_BYTES
+
+
 def held_out(labels: Array) -> Array:
     """Choose test samples: every fifth of each class in the order given, from the first on.
 

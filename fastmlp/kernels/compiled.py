@@ -50,8 +50,8 @@ _ALIGNMENT = 64
 # Columns whose exponentials are taken together: ten such rows, in and out, lie in the first-level cache.
 _COLUMN_BLOCK = 128
 
-# The same for costs, of which nothing but sums is kept.
-_COST_BLOCK = 512
+# The same for costs, of which nothing but sums is kept: ten columns of targets, read class by class, stay there too.
+_COST_BLOCK = 256
 
 # Samples whose losses are computed together, class by class.
 _LOSS_BLOCK = 64
@@ -1582,12 +1582,29 @@ _FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
 
 
 @_body
+def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, begin, rows, columns, count):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + c b_c + k b_k], begin <= r < rows: no vectors."""
+    vector.outline()
+    for r in range(begin, rows):
+        for c in range(columns):
+            total = out.dtype.type(0)
+            for k in range(count):
+                total += a[at + r * a_row + k * a_k] * b[p + c * b_c + k * b_k]
+            out[o + r * o_row + c] += total
+
+
+@_body
 def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, count):
     """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], r < rows, c < columns, k < count."""
     vector.outline()
     # A part of each row at a time, so that those of a tile stay in the first-level cache beside the next ones of b; and
     # as many rows of b as a larger cache holds for all rows of a.
     lanes = vector.VECTOR_BYTES // out.itemsize
+    if count < lanes:
+        _add_products(
+            out, o, o_row, a, at, a_row, np.int64(1), b, p, b_row, np.int64(1), np.int64(0), rows, columns, count
+        )
+        return
     parts = -(-count * out.itemsize // _DOT_PART)
     length = -(-count // (parts * lanes)) * lanes
     block = vector.DOT_COLUMNS * max(1, vector.CACHE_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
@@ -1657,13 +1674,21 @@ def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns,
 def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, columns, count):
     """Do as `_multiply` for the rows from ``begin`` on that leave a register tile short."""
     vector.outline()
+    if columns < vector.VECTOR_BYTES // out.itemsize:
+        _add_products(out, o, o_row, a, at, a_row, a_k, b, p, np.int64(1), b_row, begin, rows, columns, count)
+        return
+    # Sums of one's own: at the end of its columns a worker would write to the next one's cache line, count times.
+    total = np.empty(columns, out.dtype)
     for r in range(begin, rows):
-        to = out[o + r * o_row : o + r * o_row + columns]
+        _zero(total, np.int64(0), columns)
         for k in range(count):
             factor = a[at + r * a_row + k * a_k]
             row = b[p + k * b_row : p + k * b_row + columns]
             for c in range(columns):
-                to[c] += factor * row[c]
+                total[c] += factor * row[c]
+        to = out[o + r * o_row : o + r * o_row + columns]
+        for c in range(columns):
+            to[c] += total[c]
 
 
 @_body
@@ -1745,9 +1770,7 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, ide
         _multiply(gradient, at_g, n_in, deltas, d, np.int64(1), ld, a, at, n_in,
                   n_out, n_in, m, identity, worker, workers)  # fmt: skip
         if worker == workers - 1:
-            for s in range(m):
-                for c in range(n_out):
-                    rest_gradient[flat + c] += deltas[d + s * ld + c]
+            _add_rows(rest_gradient[flat : flat + n_out], deltas, d, ld, m)
         flat += n_out
         a, at = outputs, o
         o += m * n_out

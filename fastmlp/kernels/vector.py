@@ -5,6 +5,10 @@ explicit vectors do. There is one register tile, which adds a product to a few r
 forms: `tile` takes its factors as they are, `coded_tile` through a table. `list_nonzero` makes the lists that it runs
 over. Where both factors lie along the sum, `dot_tile` takes inner products.
 
+A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
+alone writes one entry more. Rows are what the caller must round up: a register tile has a whole group of them, so
+buffers hold rows up to a multiple of PADDING.
+
 Everything that depends on the machine is decided here, once, from the features of Numba's target, which need not be
 those of the host. A vector that the target does not have is legal IR all the same: LLVM splits it.
 """

@@ -1,0 +1,367 @@
+"""Pictures of a training and of a net: drawn on the caller's matplotlib Axes, or on a new figure of their own.
+
+A new figure belongs to no window and to no global state of matplotlib: ``axes.figure.savefig(path)`` writes it.
+Colours are those of Okabe and Ito, which colour-blind eyes tell apart, and maps whose lightness follows the value;
+lines differ in style and marker as well.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastmlp import checks
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Axes: TypeAlias = Any  # matplotlib.axes.Axes, which is imported only when a picture is drawn
+
+_BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
+_MARKERS = 10  # along a line
+_WRITTEN_CLASSES = 20  # with more of them, numbers in the cells of a confusion matrix could not be read
+
+
+class Curves(Protocol):
+    """What `learning_curves` draws: the columns of a `fastmlp.History`."""
+
+    epoch: list[int]
+    loss: list[float]
+    accuracy: list[float]
+    validation_loss: list[float]
+    validation_accuracy: list[float]
+
+
+def require() -> None:
+    """Raise ImportError where matplotlib, which draws every picture, is not installed.
+
+    Examples
+    --------
+    >>> from fastmlp import plots
+    >>> plots.require()
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        text = (
+            f'pictures are drawn by matplotlib, which does not import ({error}); python -m pip install "fastmlp[cli]"'
+        )
+        raise ImportError(text) from error
+
+
+def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Array:
+    """Draw loss and accuracy by epoch, of the training and, where there was one, of the validation.
+
+    Parameters
+    ----------
+    history : History
+        What ``fit`` returned.
+    axes : sequence of 2 matplotlib Axes, optional
+        Where to draw loss and accuracy; a new figure if not given.
+
+    Returns
+    -------
+    ndarray of Axes, shape (2,)
+        Loss, on a logarithmic scale where all values are positive, and accuracy.
+
+    Raises
+    ------
+    ValueError
+        If the history has no epoch, or there are not two axes.
+    ImportError
+        If matplotlib is not installed; it comes with the extra ``cli``.
+
+    Examples
+    --------
+    >>> from fastmlp import History, plots
+    >>> history = History([1, 2], [0.9, 0.5], [0.6, 0.8], seconds=[0.1, 0.1])
+    >>> loss, accuracy = plots.learning_curves(history)
+    >>> loss.get_xlabel(), loss.get_ylabel(), accuracy.get_ylabel()
+    ('Epoch', 'Loss (mean cross-entropy)', 'Accuracy')
+    """
+    if not history.epoch:
+        raise ValueError(checks.message("history", "no epoch", "one epoch at least", "pass what fit returned"))
+    pair = _grid(axes, 2, columns=2, size=(4.5, 3.5))
+    columns = (history.loss, history.validation_loss), (history.accuracy, history.validation_accuracy)
+    for ax, (training, validation), name in zip(pair, columns, ("Loss (mean cross-entropy)", "Accuracy"), strict=True):
+        _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
+        if validation:
+            _curve(ax, history.epoch, validation, "validation", _VERMILLION, "s--", 0.5)
+        ax.set(xlabel="Epoch", ylabel=name)
+        ax.grid(alpha=0.3)
+        ax.legend()
+        _whole_numbers(ax.xaxis)
+    if min(history.loss + history.validation_loss) > 0:
+        _logarithmic(pair[0])
+    _in_percent(pair[1].yaxis)
+    return pair
+
+
+def confusion_matrix(
+    labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw how often each class was taken for each: true classes as rows, predicted ones as columns.
+
+    Parameters
+    ----------
+    labels : array_like of int, shape (m,)
+        True classes, from 0.
+    predictions : array_like of int, shape (m,)
+        Predicted classes.
+    names : sequence of str, optional
+        What the classes are called; their numbers if not given.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure if not given.
+
+    Returns
+    -------
+    Axes
+        Colours are shares of the true class, on a scale of square roots, so that few mistakes show; up to 20 classes,
+        each cell has its count.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or a class is negative or has no name.
+    TypeError
+        If an array does not hold real numbers.
+    ImportError
+        If matplotlib is not installed; it comes with the extra ``cli``.
+
+    Examples
+    --------
+    >>> from fastmlp import plots
+    >>> ax = plots.confusion_matrix([0, 1, 1, 1], [0, 1, 1, 0], names=["cat", "dog"])
+    >>> [text.get_text() for text in ax.texts]
+    ['1', '', '1', '2']
+    """
+    require()
+    from matplotlib.colors import PowerNorm
+
+    counts = _counts(labels, predictions, names)
+    classes = len(counts)
+    title = [str(i) for i in range(classes)] if names is None else list(names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    (ax,) = _grid(None if ax is None else [ax], 1, columns=1, size=(6.4, 5.4))
+    image = ax.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1))
+    bar = ax.figure.colorbar(image, ax=ax, label="Share of the true class", ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
+    _in_percent(bar.ax.yaxis)
+    long = max(map(len, title)) > 2
+    if classes <= _WRITTEN_CLASSES:
+        ax.set_xticks(range(classes), title, rotation=45 if long else 0, ha="right" if long else "center")
+        ax.set_yticks(range(classes), title)
+        _write_counts(ax, counts, shares)
+    right = np.trace(counts)
+    ax.set(xlabel="Predicted class", ylabel="True class", title=f"{right} of {counts.sum()} right")
+    return ax
+
+
+def worst_mistakes(
+    images: ArrayLike,
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    names: Sequence[str] | None = None,
+    count: int = 20,
+    axes: Sequence[Axes] | Array | None = None,
+) -> Array:
+    r"""Draw the wrongly classified images with the highest loss, worst first.
+
+    Parameters
+    ----------
+    images : array_like, shape (m, rows, columns)
+        Grey images; large values are drawn dark, as ink.
+    labels : array_like of int, shape (m,)
+        True classes.
+    probabilities : array_like of float, shape (n_classes, m)
+        As ``MLP.predict_proba`` returns them.
+    names : sequence of str, optional
+        What the classes are called; their numbers if not given.
+    count : int
+        How many images to draw at most.
+    axes : sequence or array of ``count`` matplotlib Axes, optional
+        Where to draw; a new figure if not given. Those that no mistake is left for are switched off.
+
+    Returns
+    -------
+    ndarray of Axes, shape (n,)
+        One for each mistake drawn, titled with the true class and, below, what it was taken for and how surely. Where
+        there is no mistake, one that says so.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other, a label is out of range or there are too few names or axes.
+    TypeError
+        If an array does not hold real numbers or the count is not an integer.
+    ImportError
+        If matplotlib is not installed; it comes with the extra ``cli``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import plots
+    >>> drawn = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], [[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
+    >>> [ax.get_title() for ax in drawn]
+    ['true 1\nseen as 0 (90 %)', 'true 0\nseen as 1 (60 %)']
+    """
+    pixels = checks.array("images", images, shape=(None, None, None), axes="(m, rows, columns)")
+    p = checks.array("probabilities", probabilities, shape=(None, len(pixels)), axes="(n_classes, m)")
+    y = checks.labels("labels", labels, len(p), len(pixels))
+    title = _names(names, len(p))
+    worst = _worst(p, y, checks.epochs("count", count))
+    wanted = max(1, len(worst))
+    grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.0))
+    for i, ax in zip(worst, grid, strict=False):
+        guess = int(p[:, i].argmax())
+        _picture(ax, pixels[i], f"true {title[y[i]]}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
+    if not len(worst):
+        grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
+    return grid
+
+
+def first_layer(
+    weights: ArrayLike,
+    shape: tuple[int, int] | None = None,
+    count: int = 60,
+    label: str = "Weight",
+    axes: Sequence[Axes] | Array | None = None,
+) -> Array:
+    """Draw the weights that lead to each unit of the first layer, as images of the input's shape.
+
+    Parameters
+    ----------
+    weights : array_like, shape (n_out, n_in)
+        ``model.weights[0]``; or what the training changed about it, which shows more where initial weights are large.
+    shape : tuple of int, optional
+        Rows and columns of the input; a square if not given.
+    count : int
+        How many units to draw at most, from the first on.
+    label : str
+        What the values are, for the colour bar.
+    axes : sequence or array of ``count`` matplotlib Axes, optional
+        Where to draw; a new figure if not given.
+
+    Returns
+    -------
+    ndarray of Axes, shape (n,)
+        One for each unit, titled with its number. All share one scale, from blue through grey for zero to red.
+
+    Raises
+    ------
+    ValueError
+        If the input has another number of values than the shape, or there are too few axes.
+    TypeError
+        If the weights are not real numbers or the count is not an integer.
+    ImportError
+        If matplotlib is not installed; it comes with the extra ``cli``.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> from fastmlp import plots
+    >>> drawn = plots.first_layer(fastmlp.MLP((64, 12, 10)).weights[0])
+    >>> len(drawn), drawn[0].images[0].get_array().shape
+    (12, (8, 8))
+    """
+    matrix = checks.array("weights", weights, shape=(None, None), axes="(n_out, n_in)")
+    rows, columns = _shape(shape, matrix.shape[1])
+    shown = matrix[: checks.epochs("count", count)]
+    limit = float(np.max(np.abs(shown))) or 1.0
+    across = min(len(shown), max(4, math.ceil(math.sqrt(1.6 * len(shown)))))
+    grid = _grid(axes, len(shown), columns=across, size=(0.95, 1.05))
+    for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
+        _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
+    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label, shrink=0.6)
+    return grid
+
+
+def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, size: tuple[float, float]) -> Array:
+    """Return ``count`` axes, those given or of a new figure whose cells have this size in inches."""
+    require()
+    from matplotlib.figure import Figure
+
+    if given is None:
+        rows = math.ceil(count / columns)
+        # At least so wide and high that titles and a colour bar have their place.
+        size = max(columns * size[0], 3.5), max(rows * size[1], 2.5)
+        cells = Figure(size, layout="constrained").subplots(rows, columns, squeeze=False).ravel()
+    else:
+        cells = np.asarray(given, dtype=object).ravel()
+    if len(cells) < count:
+        raise ValueError(checks.message("axes", f"{len(cells)} axes", f"{count} or more", "make more subplots"))
+    for ax in cells[count:]:
+        ax.axis("off")
+    return cells[:count]
+
+
+def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:
+    every = max(1, len(epochs) // _MARKERS)
+    markers = int(offset * every), every  # so that those of two lines do not cover each other
+    ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
+
+
+def _whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Make the scale of the values logarithmic, with plain numbers at its ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _in_percent(axis: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+
+
+def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None) -> Array:
+    """Return how often each true class (row) was predicted as each (column), shape (n_classes, n_classes)."""
+    most = 2**16 if names is None else len(names)
+    true = checks.labels("labels", labels, most)
+    predicted = checks.labels("predictions", predictions, most, len(true))
+    classes = 1 + int(max(true.max(), predicted.max())) if names is None else most
+    return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def _write_counts(ax: Axes, counts: Array, shares: Array) -> None:
+    for (i, j), count in np.ndenumerate(counts):
+        # The map's lightness passes the middle near its middle, which is at 0.5**2 for square roots.
+        color = "black" if shares[i, j] > 0.25 else "white"
+        ax.text(j, i, str(count) if count else "", ha="center", va="center", color=color, fontsize=8)
+
+
+def _names(names: Sequence[str] | None, classes: int) -> list[str]:
+    if names is None:
+        return [str(i) for i in range(classes)]
+    if len(names) != classes:
+        raise ValueError(checks.message("names", f"{len(names)} names", f"{classes}", "name each class once"))
+    return list(names)
+
+
+def _worst(p: Array, y: Array, count: int) -> Array:
+    """Return the indices of at most ``count`` mistakes, from the least probable true class on."""
+    mistakes = np.flatnonzero(p.argmax(axis=0) != y)
+    return mistakes[np.argsort(p[y[mistakes], mistakes], kind="stable")[:count]]
+
+
+def _picture(ax: Axes, pixels: Array, title: str, **colors: Any) -> None:
+    ax.imshow(pixels, **(colors or {"cmap": "gray_r"}))
+    ax.set_title(title, fontsize=8)
+    ax.set(xticks=[], yticks=[])
+
+
+def _shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
+    side = math.isqrt(width)
+    rows, columns = (side, side) if shape is None else shape
+    if rows * columns != width:
+        got = f"{rows} x {columns} for inputs of {width} values"
+        raise ValueError(checks.message("shape", got, "rows x columns that make as many", "pass shape=(rows, columns)"))
+    return rows, columns

@@ -1,0 +1,339 @@
+"""Arrays between canaries that end, or begin, exactly at a protected page, and the micro-kernels run on them.
+
+Run in a process of its own: to touch a protected page is SIGSEGV. ``check("tile", "float32")`` runs one check.
+"""
+
+import ctypes
+import faulthandler
+import itertools
+import math
+import mmap
+
+import naive
+import numba
+import numpy as np
+from compare import assert_close, assert_same_bits, relative_difference
+
+import fastmlp
+from fastmlp.kernels import compiled, vector
+
+_PAGE = mmap.PAGESIZE
+_CANARY = 0xA5
+_LIBC = ctypes.CDLL(None, use_errno=True)
+SIDES = ("end", "start")
+# Elements before what a kernel is given, none where a protected page stands there.
+SKIPPED = {"end": 3, "start": 0}
+
+
+class Guarded:
+    """Memory for ``count`` elements with a protected page behind it, or before it; canaries fill the other side."""
+
+    def __init__(self, count, dtype, side="end"):
+        size = int(count) * np.dtype(dtype).itemsize
+        pages = -(-size // _PAGE) + 2
+        region = mmap.mmap(-1, pages * _PAGE)
+        whole = np.frombuffer(region, np.uint8)
+        address = whole.ctypes.data
+        whole[:] = _CANARY
+        start = (pages - 1) * _PAGE - size if side == "end" else _PAGE
+        self.array = whole[start : start + size].view(dtype)
+        self._around = whole[_PAGE:start], whole[start + size : -_PAGE]
+        for page in (address, address + (pages - 1) * _PAGE):
+            assert _LIBC.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(_PAGE), 0) == 0
+
+    def intact(self):
+        return all((part == _CANARY).all() for part in self._around)
+
+
+class Buffers:
+    """Copies of arrays in guarded memory; nothing but ``written`` may differ when the block is left."""
+
+    def __init__(self, side, **arrays):
+        self._given = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
+        self._guarded = {name: Guarded(x.size, x.dtype, side) for name, x in self._given.items()}
+        for name, x in self._given.items():
+            self._guarded[name].array[:] = x.ravel()
+
+    def __getattr__(self, name):
+        return self._guarded[name].array.reshape(self._given[name].shape)
+
+    def check(self, *written):
+        for name, guarded in self._guarded.items():
+            assert guarded.intact(), name
+            if name not in written:
+                assert_same_bits(guarded.array, self._given[name].ravel())
+
+
+@numba.njit
+def run_tile(group, vectors, out, o_row, a, a_k, a_g, index, b, b_row, count, at):
+    vector.tile(group, vectors, out, at, o_row, a, at, a_k, a_g, index, at, b, at, b_row, count)
+
+
+@numba.njit
+def run_coded_tile(vectors, out, o_row, codes, table, index, b, b_row, count, at):
+    vector.coded_tile(vectors, out, at, o_row, codes, at, table, index, at, b, at, b_row, count)
+
+
+@numba.njit
+def run_dot_tile(rows, columns, out, o_row, a, a_row, b, b_row, count, at):
+    vector.dot_tile(rows, columns, out, at, o_row, a, at, a_row, b, at, b_row, count)
+
+
+@numba.njit
+def run_list_nonzero(index, value, entry, a, a_k, a_g, first, count, at):
+    return vector.list_nonzero(index, value, entry, a, at, a_k, a_g, first, count)
+
+
+@numba.njit
+def run_exp_columns(out, shift, total, z, first, width):
+    vector.exp_columns(out, shift, total, z, first, width)
+
+
+@numba.njit
+def run_exp_and_log(exp, log, x):
+    for k in range(len(x)):
+        exp[k], log[k] = vector.exp(x[k]), vector.log(x[k])
+
+
+def spaced(rng, rows, columns, apart, dtype):
+    """Return random rows, ``apart`` elements from one to the next, that end with the last element of the last."""
+    return rng.standard_normal((rows - 1) * apart + columns).astype(dtype)
+
+
+def behind(skipped, x):
+    """Return the elements of ``x`` behind some that no kernel may use: as a float NaN, as a number out of range."""
+    garbage = np.nan if x.dtype.kind == "f" else np.iinfo(x.dtype).max
+    return np.concatenate([np.full(skipped, garbage, x.dtype), x.ravel()])
+
+
+def as_rows(x, rows, columns, apart):
+    return np.lib.stride_tricks.as_strided(x, (rows, columns), (apart * x.itemsize, x.itemsize))
+
+
+def assert_added(out, before, product, o_row):
+    """The product was added to the rows of ``out``, and what lies between them is as before."""
+    expected = before.astype(naive.WIDE)
+    as_rows(expected, *product.shape, o_row)[...] += product
+    assert_close(out, expected, "product", out.dtype)
+    between = np.ones(out.shape, bool)
+    as_rows(between, *product.shape, o_row)[...] = False
+    assert_same_bits(out[between], before[between])
+
+
+def tile(rng, dtype, overrun=0):
+    """Every shape, each remainder of its loop, factors along either direction, rows of b in any order, twice too."""
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    shapes = itertools.product(sorted({vector.GROUP, vector.DENSE_GROUP}), range(1, vector.PANEL + 1))
+    for (group, vectors), count, side in itertools.product(shapes, (*range(1, 18), 0), SIDES):
+        width = vectors * lanes
+        o_row, b_row, rows = width + 3, width + 5, max(count, 1)
+        index = rng.integers(rows, size=count).astype(np.int32)
+        index[:1] = rows - 1  # the last row, which ends at the page
+        a = rng.standard_normal((count, group)).astype(dtype)
+        b = spaced(rng, rows, width, b_row, dtype)
+        out = spaced(rng, group, width, o_row, dtype)
+        product = naive.product(a.T, as_rows(b, rows, width, b_row)[index])
+        for a_k, a_g, factors in ((group, 1, a), (1, count, a.T)):
+            at = SKIPPED[side]
+            given = Buffers(
+                side, **{k: behind(at, v) for k, v in {"out": out, "a": factors, "index": index, "b": b}.items()}
+            )
+            run_tile(group, vectors, given.out, o_row, given.a, a_k, a_g, given.index, given.b, b_row,
+                     count + overrun, at)  # fmt: skip
+            given.check("out")
+            assert np.isnan(given.out[:at]).all()
+            assert_added(given.out[at:], out, product, o_row)
+
+
+def coded_tile(rng, dtype):
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    table = rng.standard_normal(256).astype(dtype)
+    for vectors, count, side in itertools.product(range(1, vector.PANEL + 1), range(18), SIDES):
+        width = vectors * lanes
+        o_row, b_row, rows = width + 1, width + 2, max(count, 1)
+        index = rng.permutation(rows)[:count].astype(np.int32)
+        codes = rng.integers(256, size=(count, vector.GROUP)).astype(np.uint8)
+        codes.flat[:2] = 255, 0
+        b = spaced(rng, rows, width, b_row, dtype)
+        out = spaced(rng, vector.GROUP, width, o_row, dtype)
+        at = SKIPPED[side]
+        arrays = {k: behind(at, v) for k, v in {"out": out, "codes": codes, "index": index, "b": b}.items()}
+        given = Buffers(side, table=table, **arrays)
+        run_coded_tile(vectors, given.out, o_row, given.codes, given.table, given.index, given.b, b_row, count, at)
+        given.check("out")
+        assert np.isnan(given.out[:at]).all()
+        product = naive.product(table[codes].T, as_rows(b, rows, width, b_row)[index])
+        assert_added(given.out[at:], out, product, o_row)
+
+
+def dot_tile(rng, dtype):
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    turn = vector._CHAINS * lanes  # the most that a turn of the loop takes
+    counts = {*range(2 * lanes + 2), *range(turn - 1, turn + lanes + 1), 2 * turn - 1, 2 * turn, 2 * turn + 1}
+    shapes = itertools.product({1, vector.DOT_ROWS}, {1, vector.DOT_COLUMNS})
+    for (rows, columns), count, side in itertools.product(shapes, sorted(counts), SIDES):
+        a_row, b_row, o_row = count + 1, count + 2, columns + 1
+        a, b = spaced(rng, rows, count, a_row, dtype), spaced(rng, columns, count, b_row, dtype)
+        out = spaced(rng, rows, columns, o_row, dtype)
+        at = SKIPPED[side]
+        given = Buffers(side, **{k: behind(at, v) for k, v in {"out": out, "a": a, "b": b}.items()})
+        run_dot_tile(rows, columns, given.out, o_row, given.a, a_row, given.b, b_row, count, at)
+        given.check("out")
+        assert np.isnan(given.out[:at]).all()
+        product = as_rows(a, rows, count, a_row).astype(naive.WIDE) @ as_rows(b, columns, count, b_row).T
+        assert_added(given.out[at:], out, product, o_row)
+
+
+def list_nonzero(rng, kind):
+    """The list ends where it must have room for one entry more, and goes on behind an entry that is there already."""
+    group = vector.GROUP
+    for count, density, side in itertools.product(range(10), (0, 0.2, 1), SIDES):
+        a = (rng.integers(1, 200, size=(count, group)) * (rng.random((count, group)) < density)).astype(kind)
+        if kind != np.uint8 and count > 5:
+            a[3], a[4:6] = -0.0, 0
+            a[4, 0], a[5, -1] = np.nan, np.finfo(kind).smallest_subnormal
+        kept = np.flatnonzero((a != 0).any(axis=1))
+        end = 1 + len(kept)
+        for a_k, a_g, source in ((group, 1, a), (1, count, a.T)):
+            at, index, value = SKIPPED[side], np.full(end + 1, -7, np.int32), np.full((end + 1, group), 77, kind)
+            given = Buffers(side, a=behind(at, source), index=index, value=value)
+            assert end == run_list_nonzero(given.index, given.value.ravel(), 1, given.a, a_k, a_g, 100, count, at)
+            given.check("index", "value")
+            np.testing.assert_array_equal(given.index[:end], [-7, *(100 + kept)])
+            np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, group), 77), a[kept]]))
+
+
+def exp_columns(rng, dtype):
+    """Every remainder of a vector of columns, on both sides of the number of rows from which sums are compensated."""
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    for rows, width, side in itertools.product((1, 2, 10, 11, 40), range(2 * lanes + 2), SIDES):
+        for first in (0, 3):
+            z = rng.standard_normal((rows, first + width)).astype(dtype)
+            z[0, first : first + 1] = 500  # spiked: all other terms vanish
+            out, small = np.full_like(z, 7), np.zeros(width, dtype)
+            given = Buffers(side, out=out, shift=small, total=small, z=z)
+            run_exp_columns(given.out, given.shift, given.total, given.z, first, width)
+            given.check("out", "shift", "total")
+            assert_same_bits(given.out[:, :first], out[:, :first])
+            some = z[:, first:]
+            assert_same_bits(given.shift, some.max(axis=0))
+            exact = np.exp((some - given.shift).astype(naive.WIDE))
+            error = np.abs(given.out[:, first:] - exact)
+            assert (error <= 4 * np.finfo(dtype).eps * exact + np.finfo(dtype).tiny).all()
+            if width:
+                assert relative_difference(given.total, exact.sum(axis=0)) <= 8 * np.finfo(dtype).eps
+
+
+def exp_and_log(rng, dtype):
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    for count, side in itertools.product(range(8 * lanes + 2), SIDES):
+        x = rng.random(count).astype(dtype) + dtype.type(0.5)
+        given = Buffers(side, exp=x, log=x, x=x)
+        run_exp_and_log(given.exp, given.log, given.x)
+        given.check("exp", "log")
+        np.testing.assert_allclose(given.exp, np.exp(x.astype(naive.WIDE)), rtol=4 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(given.log, np.log(x.astype(naive.WIDE)), rtol=4 * np.finfo(dtype).eps)
+
+
+def every_call(inputs, scale):
+    """Return what the model and the notebook's functions give for (x, y, parameters, sizes)."""
+    x, labels, parameters, sizes = inputs
+    model = fastmlp.MLP(sizes, dtype=parameters.dtype.name)
+    model.parameters = parameters
+    packed = fastmlp.pack(x, scale=scale)
+    results = [*model.loss_and_grad(packed, labels), model.predict_proba(packed), packed.to_dense()]
+    (w1, w2), (b1, b2) = model.weights, model.biases
+    x = packed if x.dtype == np.uint8 else x
+    a1, z1, a2, z2 = forward = fastmlp.Forwardprop(x, w1, w2, b1, b2)
+    y = fastmlp.one_hot(labels, sizes[-1]).astype(parameters.dtype)
+    gradient = fastmlp.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
+    results += [*forward, *gradient, fastmlp.compute_cost(a2, y), fastmlp.compute_cost(np.asfortranarray(a2), y)]
+    results += [fastmlp.ReLU(z1), fastmlp.Softmax(z1), *fastmlp.update_params(w1, b1, w2, b2, *gradient)]
+    return [np.array(one) for one in results]
+
+
+class GuardedAllocations:
+    """While it lasts, what fastmlp allocates by `np.empty`, `np.empty_like` or `_aligned` lies beside a protected page.
+
+    Numba knows `np.empty` by its identity, so everything must be compiled before.
+    """
+
+    def __init__(self, side):
+        self._side, self._made, self._saved = side, [], []
+
+    def empty(self, shape, dtype=np.float64):
+        guarded = Guarded(math.prod(np.atleast_1d(shape)), dtype, self._side)
+        self._made.append(guarded)
+        return guarded.array.reshape(shape)
+
+    def copy(self, x):
+        out = self.empty(x.shape, x.dtype)
+        out[...] = x
+        return out
+
+    def __enter__(self):
+        replacements = {
+            (np, "empty"): self.empty,
+            (np, "empty_like"): lambda like: self.empty(like.shape, like.dtype),
+            (compiled, "_aligned"): self.empty,
+            (compiled, "_identity"): lambda count: self.copy(np.arange(count, dtype=np.int32)),
+        }
+        for (module, name), replacement in replacements.items():
+            self._saved.append((module, name, getattr(module, name)))
+            setattr(module, name, replacement)
+        compiled._no_lists.cache_clear()
+        compiled._few_plan.cache_clear()
+        return self
+
+    def __exit__(self, *_):
+        for module, name, function in self._saved:
+            setattr(module, name, function)
+        assert len(self._made) > 20
+        assert all(one.intact() for one in self._made)
+        compiled._no_lists.cache_clear()
+        compiled._few_plan.cache_clear()
+
+
+def engine(rng, dtype):
+    """Whole passes, whose buffers end at the page: samples, features, units and classes of every remainder."""
+    few, tile_size = compiled._FEW, compiled.TILE
+    cases = [(m, n, 5, 3) for m, n in zip((*range(1, 14), few - 1, few), itertools.cycle(range(1, 14)), strict=False)]
+    cases += [(few + 1 + k, 1 + k, 1 + k, 2 + k) for k in range(13)]
+    cases += [(tile_size + k, 13 - k, 18 - k, 2 + k) for k in range(-1, 12)]
+    cases += [(130, compiled._LARGEST_PART + 1, 3, 2), (8 * tile_size + 61, 7, 9, 4)]
+    for k, (m, n, h, classes) in enumerate(cases):  # mostly on one thread: launches would take most of the time
+        x = rng.integers(1, 256, size=(n, m)) * (rng.random((n, m)) < (0.3, 0.3, 1)[k % 3])
+        parameters = rng.standard_normal(h * (n + 1) + classes * (h + 1)).astype(dtype)
+        labels = rng.integers(classes, size=m)
+        for kind, bad in ((dtype, None), ((np.uint8, None), (dtype, "x"), (dtype, "w"))[k // 3 % 3]):
+            inputs = [x.astype(kind), labels, parameters.copy()]
+            if bad == "x":
+                inputs[0][-1, -1] = np.nan
+            if bad == "w":
+                inputs[2][n - 1] = np.inf
+            with fastmlp.use_threads(1):
+                expected = every_call((*inputs, (n, h, classes)), 1 / 255)
+            threads = min(1 + (k % 4 == 0), fastmlp.get_num_threads())
+            with fastmlp.use_threads(threads), GuardedAllocations(SIDES[k % 2]) as guarded:
+                actual = every_call((*map(guarded.copy, inputs), (n, h, classes)), 1 / 255)
+            for one, other in zip(actual, expected, strict=True):
+                assert_same_bits(one, other)
+
+
+def one_entry_too_many(rng, dtype):
+    """Do what `tile` checks, wrongly: the sums read one entry, and so one row of b, too far."""
+    tile(rng, dtype, overrun=1)
+
+
+def one_vector_before(rng, dtype):
+    """Write a vector in front of an array that ends at the page: no page is touched, but the canary is."""
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    given = Buffers("end", out=rng.standard_normal(lanes).astype(dtype))
+    out = np.lib.stride_tricks.as_strided(given.out[:1], (lanes,), (-dtype.itemsize,))
+    out[1] = 1
+    given.check("out")
+
+
+def check(name, dtype):
+    faulthandler.enable()
+    globals()[name](np.random.default_rng(20260101), np.dtype(dtype))

@@ -1,0 +1,52 @@
+"""The micro-kernels on buffers between canaries that end, or begin, exactly at a protected page.
+
+What a kernel's docstring names it reads and writes, and nothing else; `list_nonzero` alone writes one entry more.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.numba,
+    pytest.mark.skipif(os.name != "posix", reason="pages are protected by mprotect"),
+]
+
+
+@pytest.fixture
+def check(run_python):
+    def run(*names, dtype, check=True):
+        lines = [f"guarded.check({name!r}, {dtype!r})" for name in names]
+        return run_python("\n".join(["import guarded", *lines]), cwd=Path(__file__).parent, check=check)
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_micro_kernels_touch_what_they_name_and_nothing_else(check, dtype):
+    check("tile", "coded_tile", "dot_tile", "list_nonzero", "exp_columns", "exp_and_log", dtype=dtype)
+
+
+def test_list_nonzero_of_bytes(check):
+    check("list_nonzero", dtype="uint8")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_engine_stays_within_its_buffers(check, dtype):
+    """Register tiles take whole groups of rows where the last has fewer: the engine's buffers have room for them."""
+    check("engine", dtype=dtype)
+
+
+def test_an_entry_too_many_meets_the_protected_page(check):
+    result = check("one_entry_too_many", dtype="float64", check=False)
+    assert result.returncode == -signal.SIGSEGV, result.stderr
+    assert "in tile" in result.stderr
+
+
+def test_an_element_in_front_meets_the_canary(check):
+    result = check("one_vector_before", dtype="float32", check=False)
+    assert result.returncode == 1
+    assert "AssertionError: out" in result.stderr

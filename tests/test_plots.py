@@ -1,0 +1,195 @@
+"""Pictures: what is drawn is what was given, where it was asked for, and nothing global is touched."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import plots
+
+pytest.importorskip("matplotlib")
+from matplotlib.figure import Figure
+
+
+@pytest.fixture
+def history():
+    return fastmlp.History([1, 2, 3], [3.0, 2.0, 0.5], [0.1, 0.4, 0.9], [3.5, 1.5, 1.0], [0.2, 0.3, 0.7], [0.1] * 3)
+
+
+@pytest.fixture
+def answers(rng):
+    """Return images (12, 5, 4), labels (12,), probabilities (3, 12) with mistakes at 2, 5 and 7."""
+    labels = np.arange(12) % 3
+    p = np.full((3, 12), 0.1)
+    p[labels, np.arange(12)] = 0.8
+    for i, right in ((2, 0.05), (5, 0.2), (7, 0.01)):
+        p[:, i] = (0.9 - right) / 2
+        p[labels[i], i], p[(labels[i] + 1) % 3, i] = right, (1 - right) - (0.9 - right) / 2
+    return rng.random((12, 5, 4)), labels, p
+
+
+def axes(count):
+    return Figure().subplots(1, count, squeeze=False).ravel()
+
+
+def test_learning_curves_are_the_columns(history):
+    loss, accuracy = plots.learning_curves(history)
+    for ax, columns in (
+        (loss, (history.loss, history.validation_loss)),
+        (accuracy, (history.accuracy, history.validation_accuracy)),
+    ):
+        assert ax.get_xlabel() == "Epoch"
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "validation"]
+        for line, column in zip(ax.lines, columns, strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), history.epoch)
+            np.testing.assert_array_equal(line.get_ydata(), column)
+        first, second = ax.lines
+        assert first.get_linestyle() != second.get_linestyle()
+        assert first.get_marker() != second.get_marker()
+        assert first.get_color() != second.get_color()
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("Loss (mean cross-entropy)", "Accuracy")
+    assert loss.get_yscale() == "log"
+    assert "%" in accuracy.yaxis.get_major_formatter()(0.5)
+
+
+def test_learning_curves_without_validation_and_with_a_loss_of_zero():
+    loss, accuracy = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.0], [0.5, 1.0], seconds=[0.1, 0.1]))
+    assert (len(loss.lines), len(accuracy.lines)) == (1, 1)
+    assert loss.get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
+def test_a_confusion_matrix_counts(rng, names):
+    labels, predictions = rng.integers(0, 3, (2, 50))
+    labels[:3] = 0, 1, 2
+    ax = plots.confusion_matrix(labels, predictions, names)
+    counts = np.array([[np.sum((labels == i) & (predictions == k)) for k in range(3)] for i in range(3)])
+    written = [text.get_text() or "0" for text in ax.texts]
+    np.testing.assert_array_equal(np.array(written, int).reshape(3, 3), counts)
+    np.testing.assert_allclose(ax.images[0].get_array(), counts / counts.sum(axis=1, keepdims=True))
+    assert [t.get_text() for t in ax.get_xticklabels()] == (names or ["0", "1", "2"])
+    assert [t.get_text() for t in ax.get_yticklabels()] == (names or ["0", "1", "2"])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Predicted class", "True class")
+    assert ax.get_title() == f"{np.sum(labels == predictions)} of 50 right"
+
+
+def test_a_confusion_matrix_of_many_classes_or_of_one_that_never_occurs():
+    assert plots.confusion_matrix(np.arange(30), np.arange(30)).texts[:] == []
+    ax = plots.confusion_matrix([0, 2], [0, 1])
+    assert not np.isnan(np.asarray(ax.images[0].get_array(), float)).any()
+
+
+def test_numbers_in_a_confusion_matrix_stand_out():
+    """By the contrast of WCAG 2: 4.5 is what text needs."""
+    shares = np.linspace(0, 1, 12)
+    counts = np.round(1000 * shares).astype(int)
+    labels = np.repeat(np.arange(12), 1000)
+    predictions = np.concatenate([np.repeat([i, (i + 1) % 12], [c, 1000 - c]) for i, c in enumerate(counts)])
+    ax = plots.confusion_matrix(labels, predictions)
+    image = ax.images[0]
+    for text, share in zip(ax.texts, np.ravel(image.get_array()), strict=True):
+        light = [np.dot(linear(color), (0.2126, 0.7152, 0.0722)) for color in (image.to_rgba(share), text.get_color())]
+        assert (max(light) + 0.05) / (min(light) + 0.05) >= 4.0, share
+
+
+def linear(color):
+    from matplotlib.colors import to_rgb
+
+    c = np.array(to_rgb(color))
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def test_worst_mistakes_come_in_the_order_of_their_loss(answers):
+    images, labels, p = answers
+    drawn = plots.worst_mistakes(images, labels, p, names=["x", "y", "z"])
+    assert len(drawn) == 3
+    for ax, i in zip(drawn, (7, 2, 5), strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), images[i])
+        guess = p[:, i].argmax()
+        true, seen = ax.get_title().split("\n")
+        assert true == f"true {'xyz'[labels[i]]}"
+        assert seen == f"seen as {'xyz'[guess]} ({100 * p[guess, i]:.0f} %)"
+
+
+def test_as_many_mistakes_as_asked_for_and_the_other_axes_are_off(answers):
+    assert len(plots.worst_mistakes(*answers, count=2)) == 2
+    given = axes(5)
+    drawn = plots.worst_mistakes(*answers, axes=given)
+    assert list(drawn) == list(given[:3])
+    assert [ax.axison for ax in given] == [True] * 3 + [False] * 2
+
+
+def test_no_mistake_is_said():
+    (ax,) = plots.worst_mistakes(np.zeros((2, 3, 3)), [0, 1], np.eye(2))
+    assert [text.get_text() for text in ax.texts] == ["no mistake"]
+
+
+def test_the_first_layer_s_rows_are_images_on_one_scale(rng):
+    weights = rng.standard_normal((7, 6))
+    drawn = plots.first_layer(weights, (2, 3), label="Something")
+    for i, (ax, row) in enumerate(zip(drawn, weights, strict=True)):
+        np.testing.assert_array_equal(ax.images[0].get_array(), row.reshape(2, 3))
+        assert ax.images[0].get_clim() == (-np.abs(weights).max(), np.abs(weights).max())
+        assert ax.get_title() == str(i)
+    assert "Something" in [ax.get_ylabel() for ax in drawn[0].figure.axes]
+    assert len(plots.first_layer(weights, (3, 2), count=4)) == 4
+
+
+def test_axes_of_the_caller_are_drawn_on_and_returned(history, answers):
+    pair, (ax,), grid = axes(2), axes(1), axes(4)
+    assert list(plots.learning_curves(history, pair)) == list(pair)
+    assert plots.confusion_matrix([0, 1], [0, 0], ax=ax) is ax
+    assert list(plots.first_layer(np.ones((4, 9)), axes=grid)) == list(grid)
+
+
+def test_pyplot_and_its_settings_stay_untouched(run_python):
+    run_python("""
+import sys, matplotlib
+before = matplotlib.rcParams.copy()  # dict() of it would choose a backend
+import numpy as np, fastmlp
+from fastmlp import plots
+assert plots.require() is None
+plots.learning_curves(fastmlp.History([1], [0.5], [0.5], seconds=[0.1]))[0].figure.savefig("/dev/null", format="png")
+plots.confusion_matrix([0, 1], [0, 0])
+plots.worst_mistakes(np.zeros((2, 3, 3)), [0, 1], np.full((2, 2), 0.5))
+plots.first_layer(np.ones((4, 9)))
+assert "matplotlib.pyplot" not in sys.modules
+assert matplotlib.rcParams.copy() == before
+""")
+
+
+def test_importing_plots_does_not_import_matplotlib(run_python):
+    run_python("import sys, fastmlp.plots; assert 'matplotlib' not in sys.modules")
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch, history):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    for draw in (plots.require, lambda: plots.learning_curves(history), lambda: plots.confusion_matrix([0], [0])):
+        with pytest.raises(ImportError, match=r"fastmlp\[cli\]"):
+            draw()
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda a: plots.learning_curves(fastmlp.History()), "history: got no epoch"),
+        (lambda a: plots.learning_curves(fastmlp.History([1], [1.0], [1.0]), axes(1)), "axes: got 1 axes, expected 2"),
+        (lambda a: plots.confusion_matrix([0, 1], [0]), "predictions: got shape"),
+        (lambda a: plots.confusion_matrix([0, 2], [0, 0], ["a", "b"]), "labels: got label 2"),
+        (lambda a: plots.confusion_matrix([0, -1], [0, 0]), "labels: got label -1"),
+        (lambda a: plots.worst_mistakes(a[0][:, 0], a[1], a[2]), "images: got shape"),
+        (lambda a: plots.worst_mistakes(a[0], a[1][1:], a[2]), "labels: got shape"),
+        (lambda a: plots.worst_mistakes(a[0], a[1], a[2].T), "probabilities: got shape"),
+        (lambda a: plots.worst_mistakes(*a, names=["a"]), "names: got 1 names, expected 3"),
+        (lambda a: plots.worst_mistakes(*a, count=0), "count: got 0"),
+        (lambda a: plots.worst_mistakes(*a, axes=axes(2)), "axes: got 2 axes, expected 3"),
+        (lambda a: plots.first_layer(np.ones((2, 7))), "shape: got 2 x 2 for inputs of 7"),
+        (lambda a: plots.first_layer(np.ones((2, 6)), (2, 2)), "shape: got 2 x 2 for inputs of 6"),
+        (lambda a: plots.first_layer(np.ones(4)), "weights: got shape"),
+    ],
+)
+def test_what_does_not_fit_is_refused(answers, draw, words):
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        draw(answers)
