@@ -13,6 +13,7 @@ import fastmlp
 from fastmlp import bench, formulas, notebook
 
 pytest.importorskip("benchmarks", reason="not a checkout")
+pytest.importorskip("numba", reason="the kernels' limits are measured with Numba", exc_type=ImportError)
 
 from benchmarks import limits, nets, peers, problems, suite
 from benchmarks.notebook import Functions

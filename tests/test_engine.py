@@ -1,6 +1,5 @@
 """The engine: micro-kernels, the fused step, and what it skips."""
 
-
 import naive
 import numpy as np
 import pytest
