@@ -36,7 +36,9 @@ collect_ignore = ["guarded.py"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="1000 kills for 50, 2000 examples for 60, an hour of trainings")
+    parser.addoption(
+        "--full", action="store_true", help="1000 kills for 50, 2000 examples for 60, an hour of trainings"
+    )
 
 
 def pytest_configure(config):
