@@ -289,7 +289,8 @@ def settle(thread):
         settle(thread)
 with fastmlp.use_backend({backend!r}):
     keep = model()
-    fit(keep, epochs=600, callback=lambda *_: undisturbed.append(keep.parameters.copy()))
+    # With a checkpoint, so that no trial waits for the compiler of what only checkpoints need: it would end there.
+    fit(keep, epochs=600, checkpoint=path, callback=lambda *_: undisturbed.append(keep.parameters.copy()))
     seen = set()
     for trial in range(25):
         def strike(first=rng.uniform(0.01, 0.1), again=rng.uniform(0, 0.003)):
