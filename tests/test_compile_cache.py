@@ -81,6 +81,27 @@ def test_the_compile_cache(run_python, tmp_path):
         assert hits_and_misses(small) == (0, 1), name
 
 
+def test_an_entry_that_names_another_types_file_is_a_miss(run_python, copied_package):
+    """Two processes that fill a cache at once can leave one: float64 must not run what was compiled for float32."""
+    env = {"PYTHONPATH": str(copied_package.parent)}
+    code = """
+import numpy as np, fastmlp
+for dtype in {}:
+    x = np.array([-1.0, 2.0], dtype)
+    assert fastmlp.ReLU(x).tobytes() == np.maximum(0, x).tobytes()
+from fastmlp.kernels import compiled
+print(*compiled.cache_statistics()["relu"])
+"""
+    run_python(code.format(["float32"]), env=env)
+    (single,) = (p for p in map(Path, cache_files(copied_package)) if ".relu-" in p.name and p.suffix == ".nbc")
+    run_python(code.format(["float64"]), env=env)
+    both = {p for p in map(Path, cache_files(copied_package)) if ".relu-" in p.name and p.suffix == ".nbc"}
+    (double,) = both - {single}
+    double.write_bytes(single.read_bytes())
+    assert run_python(code.format(["float64", "float32"]), env=env).stdout == "1 1\n"
+    assert run_python(code.format(["float64", "float32"]), env=env).stdout == "2 0\n"
+
+
 def test_a_changed_kernel_is_never_served_from_the_cache(run_python, copied_package):
     """Not even a change of a few bytes that leaves size and time of the file, which is all that Numba looks at."""
     source = copied_package / "kernels" / "compiled.py"

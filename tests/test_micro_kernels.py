@@ -20,7 +20,8 @@ pytestmark = [
 def check(run_python):
     def run(*names, dtype, check=True):
         lines = [f"guarded.check({name!r}, {dtype!r})" for name in names]
-        return run_python("\n".join(["import guarded", *lines]), cwd=Path(__file__).parent, check=check)
+        start = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import guarded"
+        return run_python("\n".join([start, *lines]), check=check)
 
     return run
 
