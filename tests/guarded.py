@@ -85,8 +85,13 @@ def run_list_nonzero(index, value, entry, a, a_k, a_g, first, count, at):
 
 
 @numba.njit
-def run_exp_columns(out, shift, total, z, first, width):
-    vector.exp_columns(out, shift, total, z, first, width)
+def run_nonzero_bits(x, at):
+    return vector.nonzero_bits(x, at)
+
+
+@numba.njit
+def run_exp_columns(out, z, shift, total, first, width):
+    vector.exp_columns(out, z, shift, total, first, width)
 
 
 @numba.njit
@@ -203,16 +208,26 @@ def list_nonzero(rng, kind):
             np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, group), 77), a[kept]]))
 
 
+def nonzero_bits(rng, dtype):
+    for density, side in itertools.product((0, 0.1, 0.5, 1), SIDES):
+        x = (rng.standard_normal(64) * (rng.random(64) < density)).astype(dtype)
+        x[3], x[7], x[63] = -0.0, np.nan, np.finfo(dtype).smallest_subnormal
+        at = SKIPPED[side]
+        given = Buffers(side, x=behind(at, x))
+        assert int(run_nonzero_bits(given.x, at)) == sum(1 << k for k in np.flatnonzero(x).tolist())
+        given.check()
+
+
 def exp_columns(rng, dtype):
     """Every remainder of a vector of columns, on both sides of the number of rows from which sums are compensated."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    for rows, width, side in itertools.product((1, 2, 10, 11, 40), range(2 * lanes + 2), SIDES):
+    for rows, width, side in itertools.product((1, 2, 10, 11, 40), range(4 * lanes + 2), SIDES):
         for first in (0, 3):
             z = rng.standard_normal((rows, first + width)).astype(dtype)
             z[0, first : first + 1] = 500  # spiked: all other terms vanish
             out, small = np.full_like(z, 7), np.zeros(width, dtype)
             given = Buffers(side, out=out, shift=small, total=small, z=z)
-            run_exp_columns(given.out, given.shift, given.total, given.z, first, width)
+            run_exp_columns(given.out, given.z, given.shift, given.total, first, width)
             given.check("out", "shift", "total")
             assert_same_bits(given.out[:, :first], out[:, :first])
             some = z[:, first:]

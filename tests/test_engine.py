@@ -84,8 +84,8 @@ def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value):
         np.testing.assert_array_equal(np.isnan(grad), np.isnan(wanted), err_msg=f"{what} {where}")
 
 
-def test_exp_is_within_one_ulp_over_the_whole_range(vector, dtype):
-    """Two where the target has no multiply-add, and the last product of the polynomial is rounded."""
+def test_exp_is_within_the_stated_error_over_the_whole_range(vector, dtype):
+    """1.25 ULP; two where the target has no multiply-add, and the last product of the polynomial is rounded."""
     numba = pytest.importorskip("numba")
     info = np.finfo(dtype)
     highest, lowest = np.log(info.max), np.log(info.smallest_subnormal) - 2
@@ -104,7 +104,7 @@ def test_exp_is_within_one_ulp_over_the_whole_range(vector, dtype):
         exact = np.exp(x.astype(np.longdouble))
     compared = (exact <= info.max) & np.isfinite(x)
     unit = np.maximum(np.spacing(exact[compared].astype(dtype)), info.smallest_subnormal)
-    assert np.max(np.abs(out[compared] - exact[compared]) / unit) <= (1 if vector.HAS_FMA else 2)
+    assert np.max(np.abs(out[compared] - exact[compared]) / unit) <= (1.25 if vector.HAS_FMA else 2)
     assert np.isnan(out[np.isnan(x)]).all()
     assert (out[x == np.inf] == np.inf).all()
     assert (out[x == -np.inf] == 0).all()

@@ -1,6 +1,7 @@
 """The seven functions against the oracle, on both backends."""
 
 import inspect
+import itertools
 
 import naive
 import numpy as np
@@ -113,6 +114,20 @@ def test_compute_cost(backend, rng, dtype, shape):
         assert_close(compute_cost(a2, target), naive.cost(a2, target), "product", dtype)
 
 
+@pytest.mark.parametrize("m", [1, 63, 64, 65, 255, 256, 257, 600])
+@pytest.mark.parametrize("classes", [1, 3, 10, 70])
+def test_compute_cost_of_no_one_and_many_targets(backend, rng, dtype, m, classes):
+    """In any order of memory; samples 200 to 399 have many targets, so that blocks of either kind meet."""
+    a2 = naive.softmax(rng.standard_normal((classes, m))).astype(dtype)
+    y = naive.one_hot(rng.integers(classes, size=m), classes).astype(dtype) * rng.random(m).astype(dtype)
+    y[:, 5::7] = 0
+    y[-1, 3::11] = 0.5
+    y[:, 200:400] = rng.random(y[:, 200:400].shape)
+    expected = naive.cost(a2, y)
+    for a2_order, y_order in itertools.product("CF", repeat=2):
+        assert_close(compute_cost(np.array(a2, order=a2_order), np.array(y, order=y_order)), expected, "product", dtype)
+
+
 def test_compute_cost_of_certain_answers(backend, dtype):
     tiny = np.finfo(dtype).tiny
     assert compute_cost(np.eye(3, dtype=dtype), np.eye(3, dtype=dtype)) == 0
@@ -192,6 +207,17 @@ def test_nan_and_infinity_come_out_where_numpy_puts_them(backend, rng, name, val
             expected = formula(**planted)
         for actual, wanted in zip(function(**planted), expected, strict=True):
             np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-14, err_msg=argument)
+
+
+@pytest.mark.parametrize("m", [7, 600])
+def test_compute_cost_keeps_nan_and_infinity_anywhere(backend, rng, m):
+    a2, y = naive.softmax(rng.standard_normal((3, m))).astype(float), naive.one_hot(rng.integers(3, size=m), 3)
+    for where, value in itertools.product(((0, 0), (2, m - 1), (1, m // 2)), (np.nan, np.inf)):
+        damaged = a2.copy()
+        damaged[where] = value
+        for order in "CF":
+            cost = compute_cost(np.array(damaged, order=order), np.array(y, order="F"))
+            assert np.isnan(cost) or (y[where] and cost == -np.inf)
 
 
 def test_compute_cost_keeps_nan_and_infinity(backend):

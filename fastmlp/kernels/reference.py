@@ -73,10 +73,10 @@ def bias_sum(out: Array, dz: Array) -> None:
     np.sum(dz, axis=1, keepdims=True, out=out)
 
 
-def cross_entropy(loss: Array, a: Array, y: Array) -> None:
-    """Set ``loss`` (m,) to -sum_k y_k log(max(a_k, tiny)) of each column; a, y (C, m)."""
+def cross_entropy(a: Array, y: Array) -> float:
+    """Return the mean of -sum_k y_k log(max(a_k, tiny)) over the columns of a, y (C, m)."""
     floor = np.finfo(a.dtype).tiny
-    np.negative(_sum_rows(y * np.log(np.maximum(a, floor))), out=loss)
+    return -float(np.mean(_sum_rows(y * np.log(np.maximum(a, floor))), dtype=np.float64))
 
 
 def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
