@@ -615,9 +615,11 @@ TILE = 240  # samples; a multiple of every GROUP: two or three such activations 
 _FEW = 120  # samples up to which a step packs nothing,
 _FEW_DENSE = 2000  # and as many where there are no zeros to be skipped
 # Below this many multiply-adds of a forward pass one worker does everything: a launch beside the threads of BLAS, which
-# spin on after a product, may take milliseconds.
-_PARALLEL_WORK = 1 << 22
-_LEAF_STEP = 60  # leaves below a tile, so that a few hundred samples still make work for some cores
+# spin on after a product, may take milliseconds. From here on two workers take two thirds of the time of one.
+_PARALLEL_WORK = 1 << 20
+# Leaves below a tile, so that a few hundred samples still make work for some cores; with 60 the gradients to be added
+# take a tenth longer on two.
+_LEAF_STEP = 120
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
 _BLOCK = 8  # groups whose lists are used by one panel after the other, while they are in the cache
@@ -1729,7 +1731,16 @@ def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, c
     total = np.empty(columns, out.dtype)
     for r in range(begin, rows):
         _zero(total, np.int64(0), columns)
-        for k in range(count):
+        fours = count // 4 * 4
+        for k in range(0, fours, 4):
+            # Four rows at once: the sums are loaded and stored a fourth as often.
+            f, q = at + r * a_row + k * a_k, p + k * b_row
+            f0, f1, f2, f3 = a[f], a[f + a_k], a[f + 2 * a_k], a[f + 3 * a_k]
+            r0, r1 = b[q : q + columns], b[q + b_row : q + b_row + columns]
+            r2, r3 = b[q + 2 * b_row : q + 2 * b_row + columns], b[q + 3 * b_row : q + 3 * b_row + columns]
+            for c in range(columns):
+                total[c] += (f0 * r0[c] + f1 * r1[c]) + (f2 * r2[c] + f3 * r3[c])
+        for k in range(fours, count):
             factor = a[at + r * a_row + k * a_k]
             row = b[p + k * b_row : p + k * b_row + columns]
             for c in range(columns):
