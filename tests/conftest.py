@@ -1,6 +1,7 @@
 import importlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Let hypothesis draw the same few examples every time, or, with --full, fresh ones and many."""
+    # A job in the background starts with SIGINT ignored, which its children inherit: tests of Ctrl-C would wait.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     full = config.getoption("--full")
     # A backend serves all examples of a test, and no example is timed: the first one may compile.
     always = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": True}

@@ -729,9 +729,10 @@ def _leaf_size(m: int) -> int:
 
 def _aligned(count: int, dtype: Any) -> Any:
     """Return a flat array that begins on a cache line: NumPy's may straddle one with every vector."""
-    raw = np.empty(count * np.dtype(dtype).itemsize + 64, np.uint8)
-    start = -raw.__array_interface__["data"][0] % 64
-    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
+    spare = 64 // np.dtype(dtype).itemsize
+    raw = np.empty(count + spare, dtype)
+    start = -raw.ctypes.data % 64 // raw.itemsize
+    return raw[start : start + count]
 
 
 def _round_up(count: int, multiple: int) -> int:

@@ -3,7 +3,7 @@
 Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes its factors as they are, `coded_tile` through a table. `list_nonzero` makes the lists that it runs
-over. Where both factors lie along the sum, `dot_tile` takes inner products.
+over. Where both factors lie along the sum, `dot_tile` takes inner products. `nonzero_bits` finds the targets of costs.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Rows are what the caller must round up: a register tile has a whole group of them, so
@@ -531,7 +531,10 @@ def _scale(builder, p, k):
 
 @intrinsic
 def exp(typingctx, x):
-    """Return exp(x), within 1.25 ULP: by the code, and with the bits, of the vectors of `exp_columns`."""
+    """Return exp(x), within 1.25 ULP; within 2 where the target has no multiply-add.
+
+    By the code, and with the bits, of the vectors of `exp_columns`.
+    """
     constants = _EXP[x]
     return x(x), lambda context, builder, sig, args: _exp(builder, args[0], constants)
 
@@ -702,6 +705,9 @@ def _log(builder, x, constants):
 
 @intrinsic
 def log(typingctx, x):
-    """Return log(x), within 1 ULP; scalar IR, as `exp`."""
+    """Return log(x), within 1 ULP.
+
+    Scalar IR without branches or calls: in a loop LLVM makes vectors of it, where one of ``math.log`` makes calls.
+    """
     constants = _LOG[x]
     return x(x), lambda context, builder, sig, args: _log(builder, args[0], constants)
