@@ -336,19 +336,21 @@ def softmax_columns(out, z, workers):
 
 @_body
 def _loss_buffers(z, width):
-    """Return six arrays for `_loss_columns`: not rows of one, of which LLVM does not see that they are apart."""
+    """Return six arrays for `_exponentials`: not rows of one, of which LLVM does not see that they are apart."""
     kind = z.dtype
     return (np.empty(width, kind), np.empty(width, kind), np.empty(width, kind), np.empty(width, kind),
             np.empty(width, kind), np.empty(width, np.int64))  # fmt: skip
 
 
 @_body
-def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
-    """Do `softmax_cross_entropy_grad` for ``width`` columns, row by row, so that the loops become vectors."""
+def _exponentials(dz, buffers, z, weight, first, width):
+    """Set ``width`` columns of dz to exp(z - shift), row by row, so that the loops become vectors.
+
+    Leave in the buffers, per column, the shift, the sum, its logarithm, weight over sum, the largest logit and its row.
+    """
     vector.outline()
     shift, total, log_total, scale, largest, best = buffers
-    zero = z.dtype.type(0)
-    w, cost, right = weight[first : first + width], loss[first : first + width], hit[first : first + width]
+    w = weight[first : first + width]
     vector.exp_columns(dz, z, shift, total, first, width)
     row = z[0, first : first + width]
     for j in range(width):
@@ -363,6 +365,16 @@ def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
             taken = (row[j] > largest[j]) | ((row[j] != row[j]) & (largest[j] == largest[j]))
             largest[j] = row[j] if taken else largest[j]
             best[j] = i if taken else best[j]
+
+
+@_body
+def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
+    """Do `softmax_cross_entropy_grad` for ``width`` columns."""
+    vector.outline()
+    shift, total, log_total, scale, largest, best = buffers
+    zero = z.dtype.type(0)
+    w, cost, right = weight[first : first + width], loss[first : first + width], hit[first : first + width]
+    _exponentials(dz, buffers, z, weight, first, width)
     mass, target = total, y[0, first : first + width]
     for j in range(width):
         mass[j], cost[j], largest[j] = zero, zero, target[j]
@@ -627,6 +639,7 @@ _BLOCK = 8  # groups whose lists are used by one panel after the other, while th
 # Features are taken in parts, so that the rows of a panel that a part meets stay in the cache while a block of groups
 # passes.
 _LARGEST_PART = vector.CACHE_BYTES // (vector.PANEL * vector.VECTOR_BYTES)
+_DENSE_PART = 1024  # of a dense product, which reads the rows one after the other
 
 # A tile whose lists would hold more than this share of all features is stored dense: a list entry costs an index.
 _DENSE_SHARE = 0.9
@@ -886,7 +899,7 @@ def _decode_all(factors, at, code, value, coded, table, index, start, stop, leng
 
 
 @_body
-def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, part, identity):
+def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, identity):
     """Compute z (length, n_out) = a (length, n_in) W^T + bias, rows of ld and a_ld elements."""
     vector.outline()
     group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // z.itemsize
@@ -896,10 +909,10 @@ def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, part, ident
     while first < columns:
         width = _width(columns, first, lanes)
         at_w = layer[_AT_W] + first * rows
-        for k in range(0, n_in, part):
+        for k in range(0, n_in, _DENSE_PART):
             for s in range(0, length, group):
                 vector.tile(group, width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld + k, 1, a_ld,
-                      identity, k, packed, at_w, width, min(part, n_in - k))  # fmt: skip
+                      identity, k, packed, at_w, width, min(_DENSE_PART, n_in - k))  # fmt: skip
         first += width
 
 
@@ -922,7 +935,7 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
     layer, packed, part = p.layers[0], p.packed, x.part
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     if x.dense_row[tile] >= 0:
-        _forward_rows(z, at_z, ld, length, x.dense, x.dense_row[tile] * n, n, packed, layer, part, p.identity)
+        _forward_rows(z, at_z, ld, length, x.dense, x.dense_row[tile] * n, n, packed, layer, p.identity)
         return
     _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
     parts = -(-n // part)
@@ -941,13 +954,13 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
                       p.identity, 0, packed, layer[_AT_W] + c * rows, width, n)  # fmt: skip
                 c += width
         return
-    for block in range(0, groups, _BLOCK):
+    for block in range(0, groups, vector.BLOCK):
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
             at_w = layer[_AT_W] + c * rows
             for r in range(parts):
-                for q in range(block, min(block + _BLOCK, groups)):
+                for q in range(block, min(block + vector.BLOCK, groups)):
                     o = at_z + q * group * ld + c
                     at = (q0 + q) * parts + r
                     start, stop = x.forward_start[at], x.forward_start[at + 1]
@@ -966,15 +979,17 @@ def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
     vector.outline()
     group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // d.itemsize
     columns, rows = layer[_COLUMNS], layer[_ROWS]
-    for block in range(0, layer[_N_IN], _BLOCK * group):
-        c = 0
-        while c < columns:
-            width = _width(columns, c, lanes)
-            for f in range(block, min(block + _BLOCK * group, layer[_N_IN]), group):
-                o = layer[_AT_W] + c * rows + f * width
-                vector.tile(group, width // lanes, grad, o, width, a, at_a + f, a_ld, 1,
-                      identity, 0, d, at_d + c, ld, length)  # fmt: skip
-            c += width
+    for s in range(0, length, vector.DENSE_SAMPLES):
+        count = min(vector.DENSE_SAMPLES, length - s)
+        for block in range(0, layer[_N_IN], _BLOCK * group):
+            c = 0
+            while c < columns:
+                width = _width(columns, c, lanes)
+                for f in range(block, min(block + _BLOCK * group, layer[_N_IN]), group):
+                    o = layer[_AT_W] + c * rows + f * width
+                    vector.tile(group, width // lanes, grad, o, width, a, at_a + s * a_ld + f, a_ld, 1,
+                          identity, 0, d, at_d + s * ld + c, ld, count)  # fmt: skip
+                c += width
 
 
 @_body
@@ -1001,11 +1016,11 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
                       factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length)  # fmt: skip
                 c += width
         return
-    for block in range(0, groups, _BLOCK):
+    for block in range(0, groups, vector.BLOCK):
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
-            for f in range(block, min(block + _BLOCK, groups)):
+            for f in range(block, min(block + vector.BLOCK, groups)):
                 o = layer[_AT_W] + c * rows + f * group * width
                 start, stop = x.backward_start[t0 + f], x.backward_stop[t0 + f]
                 if x.coded:
@@ -1198,7 +1213,7 @@ def _forward_hidden(scratch, length, p):
             for c in range(n_in):
                 row[c] = _relu(row[c])
         _forward_rows(scratch, layers[layer, _AT_Z], layers[layer, _LD], length, scratch, at_a, a_ld,
-                      p.packed, layers[layer], np.int64(_LARGEST_PART), p.identity)  # fmt: skip
+                      p.packed, layers[layer], p.identity)  # fmt: skip
 
 
 @_body
@@ -1210,19 +1225,31 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
     vector.outline()
     block = min(_LOSS_BLOCK, length)
     buffers = _loss_buffers(z, block)
+    shift, _, log_total, scale, _, best = buffers
     logits, gradient = np.empty((classes, block), z.dtype), np.empty((classes, block), z.dtype)
-    y, w = np.empty((classes, block), z.dtype), np.empty(block, z.dtype)
+    y, w = np.empty((targets.shape[1], block), z.dtype), np.empty(block, z.dtype)
     for begin in range(0, length, block):
         width = min(block, length - begin)
         for s in range(width):
             j = order[first + begin + s]
             w[s] = weight[j]
-            for c in range(classes):
-                y[c, s] = labels[j] == c if len(labels) > 0 else targets[j, c]
+            for c in range(len(y)):
+                y[c, s] = targets[j, c]
             row = z[at_z + (begin + s) * ld : at_z + (begin + s) * ld + classes]
             for c in range(classes):
                 logits[c, s] = row[c]
-        _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
+        if len(labels) == 0:
+            _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
+        else:
+            # What `_loss_columns` does where one target is 1 and all others are 0, with the same bits.
+            _exponentials(gradient, buffers, logits, w, np.int64(0), width)
+            for s in range(width):
+                label = labels[order[first + begin + s]]
+                loss[begin + s] = w[s] * (log_total[s] - (logits[label, s] - shift[s]))
+                hit[begin + s] = w[s] if best[s] == label else z.dtype.type(0)
+                for c in range(classes):
+                    gradient[c, s] *= scale[s]
+                gradient[label, s] -= w[s]
         for s in range(width):
             row = d[at_d + (begin + s) * ld : at_d + (begin + s) * ld + columns]
             for c in range(classes):

@@ -32,20 +32,23 @@ _IS_ARM = cpu_target.target_context.codegen()._llvm_module.triple.startswith(("a
 # Without the instruction, llvm.fma is a library call per element: 1.7 GFLOP/s against 12.8 for multiply and add.
 HAS_FMA = "fma" in _FEATURES or _IS_ARM
 
-# GROUP rows of PANEL vectors are summed in registers, beside one row of b and a factor. CACHE_BYTES is what the rows of
-# b that are used over and over may take: 32 KiB of first-level cache hold them where a register tile needs a new vector
-# every two cycles (45 GFLOP/s a core; 34 from the second level), and the second level is enough where it needs one
-# every four (the longer lists then repay 3 %).
-# A dense product takes as many rows as there are registers for: no zero is computed because a neighbour needs it.
-GROUP = 4
+# GROUP rows of PANEL vectors are summed in registers, beside GROUP factors and one vector of a row of b. CACHE_BYTES is
+# what the rows of b that are used over and over may take: the second level of cache is enough for them. A dense product
+# takes as many rows as there are registers for: no zero is computed because a neighbour needs it.
+# With 16 registers, 3 rows of 4 vectors take as many as 4 of 3, and the lists are a tenth shorter: a step on MNIST took
+# TODO.
+# BLOCK is how many groups use a panel before the next one: a second level of 1 MiB (AVX-512) holds all panels, a
+# smaller one the lists of all groups of a tile. DENSE_SAMPLES are the samples of a dense product that are summed at a time, so that a
+# first-level cache holds their rows of both factors.
 if "avx512f" in _FEATURES:
-    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 64, 4, 6, 262_144
+    VECTOR_BYTES, PANEL, GROUP, DENSE_GROUP, CACHE_BYTES = 64, 4, 4, 6, 262_144
 elif "avx" in _FEATURES:
-    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 32, 3, 4, 25_600
+    VECTOR_BYTES, PANEL, GROUP, DENSE_GROUP, CACHE_BYTES = 32, 4, 3, 3, 51_200
 elif _IS_ARM:
-    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 16, 4, 4, 25_600
+    VECTOR_BYTES, PANEL, GROUP, DENSE_GROUP, CACHE_BYTES = 16, 4, 4, 4, 25_600
 else:
-    VECTOR_BYTES, PANEL, DENSE_GROUP, CACHE_BYTES = 16, 2, 4, 25_600
+    VECTOR_BYTES, PANEL, GROUP, DENSE_GROUP, CACHE_BYTES = 16, 2, 4, 4, 25_600
+BLOCK, DENSE_SAMPLES = (8, 240) if VECTOR_BYTES == 64 else (80, 120)
 
 # Rows and columns of the tile of inner products, whose sums too must fit the registers.
 DOT_ROWS, DOT_COLUMNS = (4, 4) if VECTOR_BYTES == 64 or _IS_ARM else (2, 4)
@@ -155,9 +158,13 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
     def grow(k, sums):
         row = builder.sext(builder.load(builder.gep(index, [k])), i64)
         at_b = builder.gep(b, [builder.mul(row, b_row)])
-        bs = [_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in range(vectors)]
         factors = [_splat(builder, scalar, vector) for scalar in load_factors(builder, group, k, *rest)]
-        return [_multiply_add(builder, factors[g], bs[v], total) for (g, v), total in zip(cells, sums, strict=True)]
+        grown = {}
+        for v in range(vectors):
+            some = _load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element)
+            for g in range(group):
+                grown[g, v] = _multiply_add(builder, factors[g], some, sums[cells.index((g, v))])
+        return [grown[cell] for cell in cells]
 
     # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
     zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
