@@ -90,8 +90,8 @@ def run_nonzero_bits(x, at):
 
 
 @numba.njit
-def run_exp_columns(out, z, shift, total, first, width):
-    vector.exp_columns(out, z, shift, total, first, width)
+def run_exp_columns(out, z, shift, total, best, first, width):
+    vector.exp_columns(out, z, shift, total, best, first, width)
 
 
 @numba.njit
@@ -225,13 +225,15 @@ def exp_columns(rng, dtype):
         for first in (0, 3):
             z = rng.standard_normal((rows, first + width)).astype(dtype)
             z[0, first : first + 1] = 500  # spiked: all other terms vanish
+            z[-1] = z[0]  # of two largest the first is chosen
             out, small = np.full_like(z, 7), np.zeros(width, dtype)
-            given = Buffers(side, out=out, shift=small, total=small, z=z)
-            run_exp_columns(given.out, given.z, given.shift, given.total, first, width)
-            given.check("out", "shift", "total")
+            given = Buffers(side, out=out, shift=small, total=small, best=small, z=z)
+            run_exp_columns(given.out, given.z, given.shift, given.total, given.best, first, width)
+            given.check("out", "shift", "total", "best")
             assert_same_bits(given.out[:, :first], out[:, :first])
             some = z[:, first:]
             assert_same_bits(given.shift, some.max(axis=0))
+            np.testing.assert_array_equal(given.best, some.argmax(axis=0))
             exact = np.exp((some - given.shift).astype(naive.WIDE))
             error = np.abs(given.out[:, first:] - exact)
             assert (error <= 4 * np.finfo(dtype).eps * exact + np.finfo(dtype).tiny).all()

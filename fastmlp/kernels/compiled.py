@@ -290,7 +290,7 @@ def one_hot(out, labels, workers):
 @_body
 def _relu(x):
     # Not max(): a comparison keeps NaN and -0.0 as np.maximum(0, x) does.
-    return x if not (x < 0) else type(x)(0)
+    return vector.choose(x < 0, type(x)(0), x)
 
 
 @_body
@@ -336,48 +336,45 @@ def softmax_columns(out, z, workers):
 
 @_body
 def _loss_buffers(z, width):
-    """Return six arrays for `_exponentials`: not rows of one, of which LLVM does not see that they are apart."""
+    """Return five arrays for `_exponentials`: not rows of one, of which LLVM does not see that they are apart."""
     kind = z.dtype
     return (np.empty(width, kind), np.empty(width, kind), np.empty(width, kind), np.empty(width, kind),
-            np.empty(width, kind), np.empty(width, np.int64))  # fmt: skip
+            np.empty(width, kind))  # fmt: skip
 
 
 @_body
 def _exponentials(dz, buffers, z, weight, first, width):
     """Set ``width`` columns of dz to exp(z - shift), row by row, so that the loops become vectors.
 
-    Leave in the buffers, per column, the shift, the sum, its logarithm, weight over sum, the largest logit and its row.
+    Leave in the buffers, per column, the shift, the sum, its logarithm, weight over sum, and the largest logit's row.
     """
     vector.outline()
-    shift, total, log_total, scale, largest, best = buffers
+    shift, total, log_total, scale, best = buffers
     w = weight[first : first + width]
-    vector.exp_columns(dz, z, shift, total, first, width)
-    row = z[0, first : first + width]
+    vector.exp_columns(dz, z, shift, total, best, first, width)
     for j in range(width):
         log_total[j] = vector.log(total[j])
         scale[j] = w[j] / total[j]
     for j in range(width):
-        largest[j], best[j] = row[j], 0
-    for i in range(1, z.shape[0]):
-        row = z[i, first : first + width]
-        for j in range(width):
-            # The first of several largest, or the first NaN: as np.argmax.
-            taken = (row[j] > largest[j]) | ((row[j] != row[j]) & (largest[j] == largest[j]))
-            largest[j] = row[j] if taken else largest[j]
-            best[j] = i if taken else best[j]
+        if total[j] != total[j]:
+            # The first NaN counts as the largest: as np.argmax.
+            for i in range(z.shape[0] - 1, -1, -1):
+                if z[i, first + j] != z[i, first + j]:
+                    best[j] = i
 
 
 @_body
 def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
     """Do `softmax_cross_entropy_grad` for ``width`` columns."""
     vector.outline()
-    shift, total, log_total, scale, largest, best = buffers
+    shift, total, log_total, scale, best = buffers
     zero = z.dtype.type(0)
     w, cost, right = weight[first : first + width], loss[first : first + width], hit[first : first + width]
     _exponentials(dz, buffers, z, weight, first, width)
-    mass, target = total, y[0, first : first + width]
+    mass, chosen = total, best
     for j in range(width):
-        mass[j], cost[j], largest[j] = zero, zero, target[j]
+        chosen[j] = y[np.int64(best[j]), first + j]
+        mass[j], cost[j], right[j] = zero, zero, w[j]
     for i in range(z.shape[0]):
         row, target = z[i, first : first + width], y[i, first : first + width]
         for j in range(width):
@@ -385,10 +382,9 @@ def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
             cost[j] += term if target[j] != 0 else zero
         for j in range(width):
             mass[j] += target[j]
-            largest[j] = target[j] if (target[j] > largest[j]) | (target[j] != target[j]) else largest[j]
+            right[j] = vector.choose(target[j] <= chosen[j], right[j], zero)  # false where either is NaN
     for j in range(width):
         cost[j] *= w[j]
-        right[j] = w[j] if y[best[j], first + j] == largest[j] else zero
         scale[j] *= mass[j]
     for i in range(z.shape[0]):
         to, target = dz[i, first : first + width], y[i, first : first + width]
@@ -1201,17 +1197,23 @@ def _forward(scratch, first, length, lists, worker, x, p):
 
 
 @_body
+def _relu_rows(x, at, ld, length, count):
+    # A function of its own: between the calls of `_forward_hidden` the loop does not become vectors.
+    vector.outline()
+    for s in range(length):
+        row = x[at + s * ld : at + s * ld + count]
+        for c in range(len(row)):
+            row[c] = _relu(row[c])
+
+
+@_body
 def _forward_hidden(scratch, length, p):
     """Leave in ``scratch`` the activations of the hidden layers and the logits."""
     vector.outline()
     layers = p.layers
     for layer in range(1, len(layers)):
         at_a, a_ld = layers[layer - 1, _AT_Z], layers[layer - 1, _LD]
-        n_in = layers[layer, _N_IN]
-        for s in range(length):
-            row = scratch[at_a + s * a_ld : at_a + s * a_ld + n_in]
-            for c in range(n_in):
-                row[c] = _relu(row[c])
+        _relu_rows(scratch, at_a, a_ld, length, layers[layer, _N_IN])
         _forward_rows(scratch, layers[layer, _AT_Z], layers[layer, _LD], length, scratch, at_a, a_ld,
                       p.packed, layers[layer], p.identity)  # fmt: skip
 
@@ -1225,9 +1227,10 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
     vector.outline()
     block = min(_LOSS_BLOCK, length)
     buffers = _loss_buffers(z, block)
-    shift, _, log_total, scale, _, best = buffers
+    shift, _, log_total, scale, best = buffers
     logits, gradient = np.empty((classes, block), z.dtype), np.empty((classes, block), z.dtype)
-    y, w = np.empty((targets.shape[1], block), z.dtype), np.empty(block, z.dtype)
+    labelled = len(labels) > 0
+    y, w = np.empty((0 if labelled else classes, block), z.dtype), np.empty(block, z.dtype)
     for begin in range(0, length, block):
         width = min(block, length - begin)
         for s in range(width):
@@ -1238,7 +1241,7 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
             row = z[at_z + (begin + s) * ld : at_z + (begin + s) * ld + classes]
             for c in range(classes):
                 logits[c, s] = row[c]
-        if len(labels) == 0:
+        if not labelled:
             _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
         else:
             # What `_loss_columns` does where one target is 1 and all others are 0, with the same bits.

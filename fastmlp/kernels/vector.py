@@ -421,6 +421,24 @@ def outline(typingctx):
 
 
 @intrinsic
+def choose(typingctx, condition, a, b):
+    """Return a where the condition holds, else b, for floats.
+
+    Where one of them is what lies at the place of the result, LLVM would make a masked store of the choice, and that
+    takes twenty cycles on Zen 3 (the ReLU of a step on MNIST 3.7 ms, so 1.7). ``canonicalize``, a product with 1,
+    stands between.
+    """
+
+    def codegen(context, builder, sig, args):
+        kind = args[1].type
+        name = f"llvm.canonicalize.{'f64' if kind == ir.DoubleType() else 'f32'}"
+        same = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
+        return builder.call(same, [builder.select(*args)])
+
+    return a(types.boolean, a, a), codegen
+
+
+@intrinsic
 def population_count(typingctx, number):
     """Return how many bits of a uint64 are set."""
     return types.uint64(types.uint64), lambda context, builder, sig, args: builder.ctpop(args[0])
@@ -547,7 +565,7 @@ def exp(typingctx, x):
 
 
 def _column(builder, kind, rows, at_z, z_row, at_out, out_row, element):
-    """Emit `exp_columns` for one column, or a vector of them; return what is subtracted, and the sum."""
+    """Emit `exp_columns` for one column, or a vector of them; return what is subtracted, the sum, and the row."""
     i64 = ir.IntType(64)
     zero = kind(0.0)
 
@@ -555,10 +573,16 @@ def _column(builder, kind, rows, at_z, z_row, at_out, out_row, element):
         return builder.gep(base, [builder.mul(i, stride)])
 
     largest = cgutils.alloca_once_value(builder, _load(builder, at_z, kind, element))
+    best = cgutils.alloca_once_value(builder, zero)
     with cgutils.for_range(builder, rows) as loop:
         x, most = _load(builder, row(at_z, loop.index, z_row), kind, element), builder.load(largest)
+        number = builder.sitofp(loop.index, getattr(kind, "element", kind))
+        if isinstance(kind, ir.VectorType):
+            number = _splat(builder, number, kind)
         # NaN is never larger: the sum will be NaN whatever is subtracted.
-        builder.store(builder.select(builder.fcmp_ordered(">", x, most), x, most), largest)
+        larger = builder.fcmp_ordered(">", x, most)
+        builder.store(builder.select(larger, x, most), largest)
+        builder.store(builder.select(larger, number, builder.load(best)), best)
     shift = builder.load(largest)
     # No largest logit to shift by: unshifted, infinity and NaN come out where the formula puts them.
     shift = builder.select(builder.fcmp_ordered("==", builder.fsub(shift, shift), zero), shift, zero)
@@ -588,7 +612,7 @@ def _column(builder, kind, rows, at_z, z_row, at_out, out_row, element):
             sum_rows(add)
         with many:
             sum_rows(add_with_compensation)
-    return shift, builder.load(total)
+    return shift, builder.load(total), builder.load(best)
 
 
 def _each_column(context, builder, sig, args, emit):
@@ -614,16 +638,17 @@ def _each_column(context, builder, sig, args, emit):
 
 
 @intrinsic
-def exp_columns(typingctx, out, z, shift, total, first, width):
+def exp_columns(typingctx, out, z, shift, total, best, first, width):
     """Set columns ``first`` to below ``first + width`` of out to exp(z - shift), shift the largest entry of a column.
 
-    out and z (C, m) are C-contiguous; shift and total, the sums of the columns, (width,). All is done on the way of a
-    vector of columns through its rows: the shifts and sums stay in registers.
+    out and z (C, m) are C-contiguous; shift, total, the sums of the columns, and best, the first row with the largest
+    entry where none is NaN, (width,). All is done on the way of a vector of columns through its rows: what is found of
+    a column stays in registers.
     """
     element = out.dtype
 
     def codegen(context, builder, sig, args):
-        to = [_pointer(context, builder, sig.args[k], args[k]) for k in (2, 3)]
+        to = [_pointer(context, builder, sig.args[k], args[k]) for k in (2, 3, 4)]
 
         def emit(j, kind, rows, at_z, z_row, at_out, out_row):
             results = _column(builder, kind, rows, at_z, z_row, at_out, out_row, element)
@@ -632,7 +657,7 @@ def exp_columns(typingctx, out, z, shift, total, first, width):
 
         return _each_column(context, builder, sig, args, emit)
 
-    return types.void(out, z, shift, total, types.int64, types.int64), codegen
+    return types.void(out, z, shift, total, best, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -642,7 +667,7 @@ def softmax_columns(typingctx, out, z, first, width):
 
     def codegen(context, builder, sig, args):
         def emit(j, kind, rows, at_z, z_row, at_out, out_row):
-            _, total = _column(builder, kind, rows, at_z, z_row, at_out, out_row, element)
+            _, total, _ = _column(builder, kind, rows, at_z, z_row, at_out, out_row, element)
             inverse = builder.fdiv(kind(1.0), total)
             with cgutils.for_range(builder, rows) as loop:
                 pointer = builder.gep(at_out, [builder.mul(loop.index, out_row)])
