@@ -1340,13 +1340,13 @@ def _add(grad, to, what, size):
         left[k] += right[k]
 
 
-def _units_of(grads, sums, stacks, scratches, lists, x, p, worker, workers):
-    """Fold the leaves of each of a worker's subtrees, with as many buffers as they have levels, into ``grads``."""
+def _units_of(grads, sums, stacks, scratches, next_unit, lists, x, p, worker, workers):
+    """Fold the leaves of one subtree after the other, with as many buffers as they have levels, into ``grads``."""
     size = len(p.packed)
-    units = p.stop_unit - p.first_unit
-    begin, end = units * worker // workers, units * (worker + 1) // workers
     stack, scratch = stacks[worker], scratches[worker]
-    for unit in range(p.first_unit + begin, p.first_unit + end):
+    # The next one that is left, so that none waits for a worker whose core is slow or busy with something else.
+    unit = vector.take(next_unit)
+    while unit < p.stop_unit:
         lo = unit * p.unit_leaves
         hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
         # A unit of one leaf needs no buffer: the sums are made in their place.
@@ -1365,12 +1365,13 @@ def _units_of(grads, sums, stacks, scratches, lists, x, p, worker, workers):
             for level in range(top - 1, 0, -1):
                 _add(stack, (level - 1) * size, level * size, size)
             _copy(grads[unit * size : (unit + 1) * size], stack)
+        unit = vector.take(next_unit)
 
 
-@_kernel(outputs=4, body=_units_of)
-def _units(address, grads, sums, stacks, scratches, lists, x, p, workers):
+@_kernel(outputs=5, body=_units_of)
+def _units(address, grads, sums, stacks, scratches, next_unit, lists, x, p, workers):
     for worker in prange(workers):
-        vector.call(address, (grads, sums, stacks, scratches, lists, x, p, np.int64(worker), workers))
+        vector.call(address, (grads, sums, stacks, scratches, next_unit, lists, x, p, np.int64(worker), workers))
 
 
 @_kernel(outputs=1)
@@ -2019,7 +2020,7 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
     workers = min(_usable_threads(), leaves)
     # Subtrees of the one tree: how many there are changes who adds, not what is added to what.
     unit_leaves = 1
-    while leaves > 4 * workers * unit_leaves:
+    while leaves > 8 * workers * unit_leaves:
         unit_leaves *= 2
     units = -(-leaves // unit_leaves)
     grads = _aligned(units * size, dtype)
@@ -2028,7 +2029,7 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
     scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
     problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units)
     if rows is None:
-        _units.launch(workers, grads, sums, stacks, scratches, _no_lists(workers, dtype), x, problem)
+        _units.launch(workers, grads, sums, stacks, scratches, np.zeros(1, np.int64), _no_lists(workers, dtype), x, problem)
     else:
         lists = _lists(workers, rows.shape[1], problem.tile, dtype, 1)
         unit = problem.leaf * unit_leaves
@@ -2036,7 +2037,8 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
             here = problem._replace(
                 rows=some, base=first, first_unit=first // unit, stop_unit=-(-(first + len(some)) // unit)
             )
-            _units.launch(workers, grads, sums, stacks, scratches, lists, x, here)
+            next_unit = np.full(1, here.first_unit)
+            _units.launch(workers, grads, sums, stacks, scratches, next_unit, lists, x, here)
     _fold.launch(workers, grads, size)
     return grads
 

@@ -439,6 +439,17 @@ def choose(typingctx, condition, a, b):
 
 
 @intrinsic
+def take(typingctx, counter):
+    """Return counter[0], an int64, and add one to it: of several threads each gets another number."""
+
+    def codegen(context, builder, sig, args):
+        pointer = _pointer(context, builder, sig.args[0], args[0])
+        return builder.atomic_rmw("add", pointer, ir.IntType(64)(1), "monotonic")
+
+    return types.int64(counter), codegen
+
+
+@intrinsic
 def population_count(typingctx, number):
     """Return how many bits of a uint64 are set."""
     return types.uint64(types.uint64), lambda context, builder, sig, args: builder.ctpop(args[0])
