@@ -646,8 +646,11 @@ _WINDOW = 512
 # Bytes of each row whose inner products are taken at a time: 8 such rows take half of a first-level cache.
 _DOT_PART = 3200
 
-# Products of a register tile that repay loading and storing its sums.
-_FEWEST_FACTORS = 64
+# Products of a register tile: they repay loading and storing its sums, and a first-level cache holds the panel.
+_FACTORS = 60
+
+# Rows of a product that repay copying a panel of the other factor.
+_REPAY_COPY = 24
 
 # Samples of a plain matrix that are copied at a time where they do not lie in rows.
 _BATCH = 8192
@@ -1689,7 +1692,7 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
         return
     parts = -(-count * out.itemsize // _DOT_PART)
     length = -(-count // (parts * lanes)) * lanes
-    block = vector.DOT_COLUMNS * max(1, vector.CACHE_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
+    block = vector.DOT_COLUMNS * max(1, vector.FACTOR_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
     for k in range(0, count, length):
         for first in range(0, columns, block):
             r = np.int64(0)
@@ -1711,45 +1714,70 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
     Workers share the columns, in whole panels: every sum is made in the same way for any number of them.
     """
     vector.outline()
-    # As much of a at a time as stays in the second-level cache from one panel to the next: of 1000 samples and 1024
-    # units all of it would come from the third level 25 times (24 ms on two cores, so 18).
-    step = max(_FEWEST_FACTORS, vector.CACHE_BYTES // (rows * out.itemsize))
+    # A block of a at a time, which stays in the second-level cache from one panel of b to the next, and of a panel as
+    # many rows as the first level holds.
+    lanes = vector.VECTOR_BYTES // out.itemsize
+    step = min(_FACTORS, count)
+    height = _round_down(vector.FACTOR_BYTES // (max(step, 1) * out.itemsize))
+    panel = np.empty(step * vector.PANEL * lanes if rows >= _REPAY_COPY else 0, out.dtype)
     for k in range(0, count, step):
-        _multiply_some(out, o, o_row, a, at + k * a_k, a_row, a_k, b, p + k * b_row, b_row,
-                       rows, columns, min(step, count - k), identity, worker, workers)  # fmt: skip
+        for r in range(0, rows, height):
+            _multiply_some(out, o + r * o_row, o_row, a, at + r * a_row + k * a_k, a_row, a_k, b, p + k * b_row, b_row,
+                           min(height, rows - r), columns, min(step, count - k), identity, panel, worker, workers)  # fmt: skip
 
 
 @_body
-def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, worker, workers):
-    """Do as `_multiply`, panel by panel of b."""
+def _round_down(rows):
+    return max(vector.PADDING, rows // vector.PADDING * vector.PADDING)
+
+
+@_body
+def _multiply_some(
+    out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, panel, worker, workers
+):
+    """Do as `_multiply`, panel by panel of b; ``panel`` has room for a copy of one, or none."""
     vector.outline()
     lanes = vector.VECTOR_BYTES // out.itemsize
     tiled_columns = columns // lanes * lanes
     panels = max(1, -(-tiled_columns // (vector.PANEL * lanes)))
-    first = panel = begin = stop = np.int64(0)
+    first = number = begin = stop = np.int64(0)
     r = np.int64(0)
     while first < tiled_columns:
         width = _width(tiled_columns, first, lanes)
-        owner = panel * workers // panels
+        owner = number * workers // panels
         if owner < worker:
             begin = first + width
         if owner == worker:
             stop = first + width
+            source, at_b, row = b, p + first, b_row
+            if len(panel) > 0 and rows >= _REPAY_COPY:
+                _copy_panel(panel, b, p + first, b_row, count, width)
+                source, at_b, row = panel, np.int64(0), width
             r = np.int64(0)
             while rows - r >= vector.GROUP:
                 # As many rows as may be in tiles of either height: all of an even number.
                 group = vector.GROUP if (rows - r) % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
                 vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
-                      identity, 0, b, p + first, b_row, count)  # fmt: skip
+                      identity, 0, source, at_b, row, count)  # fmt: skip
                 r += group
         first += width
-        panel += 1
+        number += 1
     if stop > begin:
         _add_multiples(out, o + begin, o_row, a, at, a_row, a_k, b, p + begin, b_row,
                        r, rows, stop - begin, count)  # fmt: skip
     if worker == workers - 1 and tiled_columns < columns:
         _add_multiples(out, o + first, o_row, a, at, a_row, a_k, b, p + first, b_row,
                        np.int64(0), rows, columns - first, count)  # fmt: skip
+
+
+@_body
+def _copy_panel(panel, b, p, b_row, count, width):
+    # Rows that are a power of two apart would take each other's place in the first-level cache.
+    vector.outline()
+    for k in range(count):
+        to, what = panel[k * width : (k + 1) * width], b[p + k * b_row : p + k * b_row + width]
+        for c in range(width):
+            to[c] = what[c]
 
 
 @_body

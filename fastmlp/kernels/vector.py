@@ -48,10 +48,10 @@ elif _IS_ARM:
     VECTOR_BYTES, PANEL, GROUP, DENSE_GROUP, CACHE_BYTES = 16, 4, 4, 4, 25_600
 else:
     VECTOR_BYTES, PANEL, GROUP, DENSE_GROUP, CACHE_BYTES = 16, 2, 4, 4, 25_600
-BLOCK, DENSE_SAMPLES = (8, 240) if VECTOR_BYTES == 64 else (80, 120)
+BLOCK, DENSE_SAMPLES, FACTOR_BYTES = (8, 240, 262_144) if VECTOR_BYTES == 64 else (80, 120, 200_000)
 
 # Rows and columns of the tile of inner products, whose sums too must fit the registers.
-DOT_ROWS, DOT_COLUMNS = (4, 4) if VECTOR_BYTES == 64 or _IS_ARM else (2, 4)
+DOT_ROWS, DOT_COLUMNS = (4, 4) if VECTOR_BYTES == 64 or _IS_ARM else (3, 4) if VECTOR_BYTES == 32 else (2, 4)
 
 # Rows are padded to a multiple of this, so that a register tile may take whole groups of either kind.
 PADDING = math.lcm(GROUP, DENSE_GROUP)
@@ -282,21 +282,22 @@ def _dot_body(builder, arguments, rows, columns, element):
 
     def grow_vectors(k, sums):
         offset = builder.mul(k, i64(lanes))
-        of_a, of_b = (
-            [_load(builder, builder.gep(at, [offset]), vector, element) for at in some] for some in (at_a, at_b)
-        )
-        return [_multiply_add(builder, of_a[r], of_b[c], total) for (r, c), total in zip(cells, sums, strict=True)]
+        of_a = [_load(builder, builder.gep(at, [offset]), vector, element) for at in at_a]
+        grown = {}
+        for c, at in enumerate(at_b):  # one vector of b at a time, for which there is a register
+            of_b = _load(builder, builder.gep(at, [offset]), vector, element)
+            for r in range(rows):
+                grown[r, c] = _multiply_add(builder, of_a[r], of_b, sums[cells.index((r, c))])
+        return [grown[cell] for cell in cells]
 
     def grow(k, sums):
         of_a, of_b = ([builder.load(builder.gep(at, [k])) for at in some] for some in (at_a, at_b))
         products = [builder.fmul(of_a[r], of_b[c]) for r, c in cells]
         return [builder.fadd(product, total) for product, total in zip(products, sums, strict=True)]
 
-    def sum_lanes(total):
-        for half in (lanes >> n for n in range(1, lanes.bit_length())):
-            other = _shuffle(builder, total, total, [(one + half) % lanes for one in range(lanes)])
-            total = builder.fadd(total, other)
-        return builder.extract_element(total, i32(0))
+    def add_to_row(r, sums):
+        pointer = builder.gep(out, [builder.mul(o_row, i64(r))])
+        _store(builder, builder.fadd(_load(builder, pointer, sums.type, element), sums), pointer, element)
 
     zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
     at_once = -(-_CHAINS // len(cells))
@@ -304,12 +305,35 @@ def _dot_body(builder, arguments, rows, columns, element):
     k, sums = _sum_entries(builder, i64(0), whole, [zeros] * at_once, at_once, grow_vectors)
     if at_once > 1:
         _, sums[:1] = _sum_entries(builder, k, whole, sums[:1], 1, grow_vectors)
-    totals = [sum_lanes(functools.reduce(builder.fadd, parts)) for parts in zip(*sums, strict=True)]
-    _, [totals] = _sum_entries(builder, builder.mul(whole, i64(lanes)), count, [totals], 1, grow)
-    for (r, c), total in zip(cells, totals, strict=True):
-        pointer = builder.gep(out, [builder.add(builder.mul(o_row, i64(r)), i64(c))])
-        builder.store(builder.fadd(builder.load(pointer), total), pointer)
+    totals = [functools.reduce(builder.fadd, parts) for parts in zip(*sums, strict=True)]
+    for r in range(rows):
+        add_to_row(r, _sums_of_lanes(builder, totals[r * columns : (r + 1) * columns]))
+    first = builder.mul(whole, i64(lanes))
+    with builder.if_then(builder.icmp_signed("<", first, count)):
+        zero = ir.Constant(vector.element, 0.0)
+        _, [totals] = _sum_entries(builder, first, count, [[zero] * len(cells)], 1, grow)
+        several = ir.VectorType(vector.element, columns)
+        for r in range(rows):
+            sums = ir.Constant(several, ir.Undefined)
+            for c, total in enumerate(totals[r * columns : (r + 1) * columns]):
+                sums = builder.insert_element(sums, total, i32(c))
+            add_to_row(r, sums)
     builder.ret_void()
+
+
+def _sums_of_lanes(builder, vectors):
+    """Return a vector of the sums over the lanes of each of 1, 2, 4, ... vectors."""
+    count, lanes = len(vectors), vectors[0].type.count
+    length = lanes  # how many lanes of a vector are still to be added for each sum
+    while length > 1:
+        lower = [first + lane for first in range(0, 2 * lanes, length) for lane in range(length // 2)]
+        upper = [lane + length // 2 for lane in lower]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True) if len(vectors) > 1 else [(vectors[0], vectors[0])]
+        vectors = [builder.fadd(_shuffle(builder, a, b, lower), _shuffle(builder, a, b, upper)) for a, b in pairs]
+        length //= 2
+    while len(vectors) > 1:
+        vectors = [_shuffle(builder, a, b, range(2 * a.type.count)) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    return _shuffle(builder, vectors[0], vectors[0], range(count))
 
 
 @intrinsic
