@@ -65,8 +65,8 @@ class Buffers:
 
 
 @numba.njit
-def run_tile(group, vectors, out, o_row, a, a_k, a_g, index, b, b_row, count, at):
-    vector.tile(group, vectors, out, at, o_row, a, at, a_k, a_g, index, at, b, at, b_row, count)
+def run_tile(group, vectors, out, o_row, a, a_k, a_g, index, b, b_row, count, at, fresh):
+    vector.tile(group, vectors, out, at, o_row, a, at, a_k, a_g, index, at, b, at, b_row, count, fresh)
 
 
 @numba.njit
@@ -136,18 +136,22 @@ def tile(rng, dtype, overrun=0):
         index[:1] = rows - 1  # the last row, which ends at the page
         a = rng.standard_normal((count, group)).astype(dtype)
         b = spaced(rng, rows, width, b_row, dtype)
-        out = spaced(rng, group, width, o_row, dtype)
         product = naive.product(a.T, as_rows(b, rows, width, b_row)[index])
-        for a_k, a_g, factors in ((group, 1, a), (1, count, a.T)):
+        between = spaced(rng, group, width, o_row, dtype)
+        as_rows(between, group, width, o_row)[...] = 0
+        garbage = between.copy()
+        as_rows(garbage, group, width, o_row)[...] = np.nan
+        for a_k, a_g, factors, fresh in ((group, 1, a, 0), (1, count, a.T, 1)):
+            before, out = (between, garbage) if fresh else (spaced(rng, group, width, o_row, dtype),) * 2
             at = SKIPPED[side]
             given = Buffers(
                 side, **{k: behind(at, v) for k, v in {"out": out, "a": factors, "index": index, "b": b}.items()}
             )
             run_tile(group, vectors, given.out, o_row, given.a, a_k, a_g, given.index, given.b, b_row,
-                     count + overrun, at)  # fmt: skip
+                     count + overrun, at, fresh)  # fmt: skip
             given.check("out")
             assert np.isnan(given.out[:at]).all()
-            assert_added(given.out[at:], out, product, o_row)
+            assert_added(given.out[at:], before, product, o_row)
 
 
 def coded_tile(rng, dtype):

@@ -911,7 +911,7 @@ def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, identity):
         for k in range(0, n_in, _DENSE_PART):
             for s in range(0, length, group):
                 vector.tile(group, width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld + k, 1, a_ld,
-                      identity, k, packed, at_w, width, min(_DENSE_PART, n_in - k))  # fmt: skip
+                      identity, k, packed, at_w, width, min(_DENSE_PART, n_in - k), 0)  # fmt: skip
         first += width
 
 
@@ -950,7 +950,7 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
             while c < columns:
                 width = _width(columns, c, lanes)
                 vector.tile(group, width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
-                      p.identity, 0, packed, layer[_AT_W] + c * rows, width, n)  # fmt: skip
+                      p.identity, 0, packed, layer[_AT_W] + c * rows, width, n, 0)  # fmt: skip
                 c += width
         return
     for block in range(0, groups, vector.BLOCK):
@@ -968,7 +968,7 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
                               x.forward_index, start, packed, at_w, width, stop - start)  # fmt: skip
                     else:
                         vector.tile(group, width // lanes, z, o, ld, x.forward_value, start * group, group, 1,
-                              x.forward_index, start, packed, at_w, width, stop - start)  # fmt: skip
+                              x.forward_index, start, packed, at_w, width, stop - start, 0)  # fmt: skip
             c += width
 
 
@@ -987,7 +987,7 @@ def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
                 for f in range(block, min(block + _BLOCK * group, layer[_N_IN]), group):
                     o = layer[_AT_W] + c * rows + f * width
                     vector.tile(group, width // lanes, grad, o, width, a, at_a + s * a_ld + f, a_ld, 1,
-                          identity, 0, d, at_d + s * ld + c, ld, count)  # fmt: skip
+                          identity, 0, d, at_d + s * ld + c, ld, count, 0)  # fmt: skip
                 c += width
 
 
@@ -1012,7 +1012,7 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
             while c < columns:
                 width = _width(columns, c, lanes)
                 vector.tile(group, width // lanes, grad, layer[_AT_W] + c * rows + f * group * width, width,
-                      factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length)  # fmt: skip
+                      factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length, 0)  # fmt: skip
                 c += width
         return
     for block in range(0, groups, vector.BLOCK):
@@ -1027,7 +1027,7 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
                           x.backward_index, start, d, at_d + c, ld, stop - start)  # fmt: skip
                 else:
                     vector.tile(group, width // lanes, grad, o, width, x.backward_value, start * group, group, 1,
-                          x.backward_index, start, d, at_d + c, ld, stop - start)  # fmt: skip
+                          x.backward_index, start, d, at_d + c, ld, stop - start, 0)  # fmt: skip
             c += width
 
 
@@ -1038,14 +1038,12 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, laye
     at_a, a_ld = previous[_AT_Z], previous[_LD]
     _backward_rows(grad, d, at_d, ld, length, scratch, at_a, a_ld, layer, identity)
     back_columns = layer[_BACK_COLUMNS]
-    for s in range(-(-length // group) * group):
-        _zero(e, at_e + s * a_ld, back_columns)
     c = 0
     while c < back_columns:
         width = _width(back_columns, c, lanes)
         for s in range(0, length, group):
             vector.tile(group, width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
-                  identity, 0, back, layer[_AT_BACK] + c * layer[_N_OUT], width, layer[_N_OUT])  # fmt: skip
+                  identity, 0, back, layer[_AT_BACK] + c * layer[_N_OUT], width, layer[_N_OUT], 1)  # fmt: skip
         c += width
 
 
@@ -1667,15 +1665,18 @@ _FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
 
 
 @_body
-def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, begin, rows, columns, count):
-    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + c b_c + k b_k], begin <= r < rows: no vectors."""
+def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, begin, rows, columns, count, fresh):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + c b_c + k b_k], begin <= r < rows: no vectors.
+
+    Set, where it is ``fresh``.
+    """
     vector.outline()
     for r in range(begin, rows):
         for c in range(columns):
             total = out.dtype.type(0)
             for k in range(count):
                 total += a[at + r * a_row + k * a_k] * b[p + c * b_c + k * b_k]
-            out[o + r * o_row + c] += total
+            out[o + r * o_row + c] = total if fresh else out[o + r * o_row + c] + total
 
 
 @_body
@@ -1687,7 +1688,7 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
     lanes = vector.VECTOR_BYTES // out.itemsize
     if count < lanes:
         _add_products(
-            out, o, o_row, a, at, a_row, np.int64(1), b, p, b_row, np.int64(1), np.int64(0), rows, columns, count
+            out, o, o_row, a, at, a_row, np.int64(1), b, p, b_row, np.int64(1), np.int64(0), rows, columns, count, False
         )
         return
     parts = -(-count * out.itemsize // _DOT_PART)
@@ -1709,7 +1710,7 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
 
 @_body
 def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, worker, workers):
-    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + k b_row + c], r < rows, c < columns, k < count.
+    """out[o + r o_row + c] = sum_k a[at + r a_row + k a_k] b[p + k b_row + c], r < rows, c < columns, k < count.
 
     Workers share the columns, in whole panels: every sum is made in the same way for any number of them.
     """
@@ -1723,7 +1724,7 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
     for k in range(0, count, step):
         for r in range(0, rows, height):
             _multiply_some(out, o + r * o_row, o_row, a, at + r * a_row + k * a_k, a_row, a_k, b, p + k * b_row, b_row,
-                           min(height, rows - r), columns, min(step, count - k), identity, panel, worker, workers)  # fmt: skip
+                           min(height, rows - r), columns, min(step, count - k), identity, panel, k == 0, worker, workers)  # fmt: skip
 
 
 @_body
@@ -1733,9 +1734,9 @@ def _round_down(rows):
 
 @_body
 def _multiply_some(
-    out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, panel, worker, workers
+    out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, panel, fresh, worker, workers
 ):
-    """Do as `_multiply`, panel by panel of b; ``panel`` has room for a copy of one, or none."""
+    """Do as `_multiply`, panel by panel of b; add unless ``fresh``. ``panel`` has room for a copy of one, or none."""
     vector.outline()
     lanes = vector.VECTOR_BYTES // out.itemsize
     tiled_columns = columns // lanes * lanes
@@ -1758,16 +1759,16 @@ def _multiply_some(
                 # As many rows as may be in tiles of either height: all of an even number.
                 group = vector.GROUP if (rows - r) % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
                 vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
-                      identity, 0, source, at_b, row, count)  # fmt: skip
+                      identity, 0, source, at_b, row, count, fresh)  # fmt: skip
                 r += group
         first += width
         number += 1
     if stop > begin:
         _add_multiples(out, o + begin, o_row, a, at, a_row, a_k, b, p + begin, b_row,
-                       r, rows, stop - begin, count)  # fmt: skip
+                       r, rows, stop - begin, count, fresh)  # fmt: skip
     if worker == workers - 1 and tiled_columns < columns:
         _add_multiples(out, o + first, o_row, a, at, a_row, a_k, b, p + first, b_row,
-                       np.int64(0), rows, columns - first, count)  # fmt: skip
+                       np.int64(0), rows, columns - first, count, fresh)  # fmt: skip
 
 
 @_body
@@ -1781,11 +1782,11 @@ def _copy_panel(panel, b, p, b_row, count, width):
 
 
 @_body
-def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, columns, count):
+def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, columns, count, fresh):
     """Do as `_multiply` for the rows from ``begin`` on that leave a register tile short."""
     vector.outline()
     if columns < vector.VECTOR_BYTES // out.itemsize:
-        _add_products(out, o, o_row, a, at, a_row, a_k, b, p, np.int64(1), b_row, begin, rows, columns, count)
+        _add_products(out, o, o_row, a, at, a_row, a_k, b, p, np.int64(1), b_row, begin, rows, columns, count, fresh)
         return
     # Sums of one's own: at the end of its columns a worker would write to the next one's cache line, count times.
     total = np.empty(columns, out.dtype)
@@ -1806,8 +1807,11 @@ def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, c
             for c in range(columns):
                 total[c] += factor * row[c]
         to = out[o + r * o_row : o + r * o_row + columns]
-        for c in range(columns):
-            to[c] += total[c]
+        if fresh:
+            _copy(to, total)
+        else:
+            for c in range(columns):
+                to[c] += total[c]
 
 
 @_body
@@ -1865,8 +1869,6 @@ def _few_backward(deltas, gates, rest, layers, m, identity, lo, hi):
         e = d - m * below
         o -= m * n_in
         flat -= n_out * (n_in + 1)
-        for s in range(lo, hi):
-            _zero(deltas, e + s * below, n_in)
         _multiply(deltas, e + lo * below, below, deltas, d + lo * ld, ld, np.int64(1), rest, flat, n_in,
                   hi - lo, n_in, n_out, identity, np.int64(0), np.int64(1))  # fmt: skip
         _gate(deltas, e + lo * below, below, hi - lo, n_in, gates, o + lo * n_in, n_in)
@@ -1889,17 +1891,12 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, ide
         _multiply(gradient, at_g, n_in, deltas, d, np.int64(1), ld, a, at, n_in,
                   n_out, n_in, m, identity, worker, workers)  # fmt: skip
         if worker == workers - 1:
+            _zero(rest_gradient, flat, n_out)
             _add_rows(rest_gradient[flat : flat + n_out], deltas, d, ld, m)
         flat += n_out
         a, at = outputs, o
         o += m * n_out
         d += m * ld
-
-
-@_body
-def _zero_share(x, worker, workers):
-    lo, hi = _span(len(x), worker, workers)
-    _zero(x, lo, hi - lo)
 
 
 def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
@@ -1932,8 +1929,6 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
                 deltas[k] *= scale
         if len(deltas) > 0:
             _few_backward(deltas, z if given else outputs, rest, layers, m, identity, lo, hi)
-            _zero_share(first_gradient, worker, workers)
-            _zero_share(rest_gradient, worker, workers)
     if phase & _PARAMETERS and len(deltas) > 0:
         _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, identity, worker, workers)
         if worker == 0:
@@ -2057,7 +2052,9 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
     scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
     problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units)
     if rows is None:
-        _units.launch(workers, grads, sums, stacks, scratches, np.zeros(1, np.int64), _no_lists(workers, dtype), x, problem)
+        _units.launch(
+            workers, grads, sums, stacks, scratches, np.zeros(1, np.int64), _no_lists(workers, dtype), x, problem
+        )
     else:
         lists = _lists(workers, rows.shape[1], problem.tile, dtype, 1)
         unit = problem.leaf * unit_leaves

@@ -151,7 +151,7 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
     ``load_factors(builder, group, k, *rest)`` emits the loads of the factors of entry k.
     """
     vector, lanes = _vector_type(element)
-    out, o_row, index, b, b_row, count, *rest = arguments
+    out, o_row, index, b, b_row, count, fresh, *rest = arguments
     i64 = ir.IntType(64)
     cells = [(g, v) for g in range(group) for v in range(vectors)]
 
@@ -172,10 +172,11 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
     k, sums = _sum_entries(builder, i64(0), count, [zeros] * at_once, at_once, grow)
     if at_once > 1:
         _, sums[:1] = _sum_entries(builder, k, count, sums[:1], 1, grow)
+    is_fresh = builder.icmp_signed("!=", fresh, i64(0))
     for (g, v), *parts in zip(cells, *sums, strict=True):
         pointer = builder.gep(out, [builder.add(builder.mul(o_row, i64(g)), i64(v * lanes))])
-        result = functools.reduce(builder.fadd, parts)
-        _store(builder, builder.fadd(_load(builder, pointer, vector, element), result), pointer, element)
+        before = builder.select(is_fresh, zeros[0], _load(builder, pointer, vector, element))
+        _store(builder, builder.fadd(before, functools.reduce(builder.fadd, parts)), pointer, element)
     builder.ret_void()
 
 
@@ -216,22 +217,23 @@ def _branching_function(module, name, arguments, shapes, emit, *options):
 
 
 @intrinsic
-def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count):
+def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count, fresh):
     """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < group.
 
     group is GROUP or DENSE_GROUP; c runs over ``vectors`` <= PANEL vectors. out, a and b are flat arrays of one float
     type, index of int32; the rest are offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a
-    dense product.
+    dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
     """
     long = types.int64
-    signature = types.void(long, long, out, long, long, a, long, long, long, index, long, b, long, long, long)
+    signature = types.void(long, long, out, long, long, a, long, long, long, index, long, b, long, long, long, long)
     element = out.dtype
 
     def codegen(context, builder, sig, args):
         outs, factors, indices, rows = (_pointer(context, builder, sig.args[k], args[k]) for k in (2, 5, 9, 11))
-        group, vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count = args
+        group, vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count, fresh = args
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
-        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, builder.gep(factors, [at]), a_k, a_g]
+        plain = [builder.gep(factors, [at]), a_k, a_g]
+        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, fresh, *plain]
         shapes = itertools.product({GROUP, DENSE_GROUP}, range(1, PANEL + 1))
         name = f"fastmlp_tile_{element}"
         builder.call(
@@ -255,9 +257,9 @@ def coded_tile(typingctx, vectors, out, o, o_row, codes, at, table, index, i, b,
         )
         vectors, _, o, o_row, _, at, _, _, i, _, p, b_row, count = args
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
-        group = ir.IntType(64)(GROUP)
+        group, adding = ir.IntType(64)(GROUP), ir.IntType(64)(0)
         coded = [builder.gep(numbers, [at]), decoded]
-        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, *coded]
+        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, adding, *coded]
         shapes = [(GROUP, count) for count in range(1, PANEL + 1)]
         name = f"fastmlp_coded_tile_{element}"
         builder.call(
@@ -332,7 +334,9 @@ def _sums_of_lanes(builder, vectors):
         vectors = [builder.fadd(_shuffle(builder, a, b, lower), _shuffle(builder, a, b, upper)) for a, b in pairs]
         length //= 2
     while len(vectors) > 1:
-        vectors = [_shuffle(builder, a, b, range(2 * a.type.count)) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+        vectors = [
+            _shuffle(builder, a, b, range(2 * a.type.count)) for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
     return _shuffle(builder, vectors[0], vectors[0], range(count))
 
 
