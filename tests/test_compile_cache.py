@@ -109,8 +109,8 @@ def test_a_changed_kernel_is_never_served_from_the_cache(run_python, copied_pack
     env = {"PYTHONPATH": str(copied_package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     calls = "import fastmlp; print(fastmlp.ReLU([-1.0, 2.0])); from fastmlp.kernels import compiled as c;"
     for constant, shown, misses in ((b"0", "[0. 2.]", [1]), (b"7", "[7. 2.]", [1, 0])):
-        assert text.count(b"else type(x)(0)") == 1
-        source.write_bytes(text.replace(b"else type(x)(0)", b"else type(x)(%s)" % constant))
+        assert text.count(b"choose(x < 0, type(x)(0)") == 1
+        source.write_bytes(text.replace(b"choose(x < 0, type(x)(0)", b"choose(x < 0, type(x)(%s)" % constant))
         os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
         for missed in misses:
             result = run_python(f"{calls} print(c.cache_statistics()['relu'])", env=env)
