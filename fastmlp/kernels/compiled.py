@@ -696,9 +696,9 @@ _N_IN, _N_OUT, _COLUMNS, _ROWS, _AT_W, _AT_B, _AT_BACK, _BACK_COLUMNS, _AT_Z, _L
 class Problem(NamedTuple):
     """What a pass computes with, besides a packed X: packed parameters, their layout, the tree over m samples, targets.
 
-    ``first_unit`` to below ``stop_unit`` are the subtrees to be done. ``labels`` (m,) int64 or ``targets`` (m, C); the
-    other is empty. ``weight`` (m,). ``room`` is the size of each of the two buffers at the end of the
-    scratch, which hold the gradients by activations; ``identity`` is 0, 1, 2, ..., the index of a dense product.
+    Subtrees below ``stop_unit`` are to be done. ``labels`` (m,) int64 or ``targets`` (m, C); the other is empty.
+    ``weight`` (m,). ``room`` is the size of each of the two buffers at the end of the scratch, which hold the gradients
+    by activations; ``identity`` is 0, 1, 2, ..., the index of a dense product.
 
     If ``rows`` is not empty, the input is plain: samples from ``base`` on. If ``a`` is not empty, the forward pass is
     given: ``z`` and ``a`` are those of the one hidden layer, flat, ``targets`` the gradient by the logits.
@@ -712,7 +712,6 @@ class Problem(NamedTuple):
     tile: int
     leaf: int
     unit_leaves: int
-    first_unit: int
     stop_unit: int
     room: int
     identity: Any
@@ -1276,9 +1275,7 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
             row = z[at_z + (begin + s) * ld : at_z + (begin + s) * ld + classes]
             for c in range(classes):
                 logits[c, s] = row[c]
-        if not labelled:
-            _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
-        else:
+        if labelled:
             # What `_loss_columns` does where one target is 1 and all others are 0, with the same bits.
             _exponentials(gradient, buffers, logits, w, np.int64(0), width)
             for s in range(width):
@@ -1288,6 +1285,8 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
                 for c in range(classes):
                     gradient[c, s] *= scale[s]
                 gradient[label, s] -= w[s]
+        else:
+            _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
         for s in range(width):
             row = d[at_d + (begin + s) * ld : at_d + (begin + s) * ld + columns]
             for c in range(classes):
@@ -1781,7 +1780,7 @@ def _multiply_some(
         if owner == worker:
             stop = first + width
             source, at_b, row = b, p + first, b_row
-            if len(panel) > 0 and rows >= _REPAY_COPY:
+            if rows >= _REPAY_COPY:
                 _copy_panel(panel, b, p + first, b_row, count, width)
                 source, at_b, row = panel, np.int64(0), width
             r = np.int64(0)
@@ -2051,7 +2050,7 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, first_layer: int =
     none = np.empty(0, dtype)
     matrix = none.reshape(0, 1)
     return Problem(
-        packed, back, layers, finite, m, tile, leaf, 1, 0, 0, room, identity, np.empty(0, np.int64),
+        packed, back, layers, finite, m, tile, leaf, 1, 0, room, identity, np.empty(0, np.int64),
         matrix, none, matrix, 0, none, none,
     ), scratch_size  # fmt: skip
 
@@ -2089,10 +2088,8 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
         lists = _lists(workers, rows.shape[1], problem.tile, dtype, 1)
         unit = problem.leaf * unit_leaves
         for first, some in _batches(rows, dtype, unit):
-            here = problem._replace(
-                rows=some, base=first, first_unit=first // unit, stop_unit=-(-(first + len(some)) // unit)
-            )
-            next_unit = np.full(1, here.first_unit)
+            here = problem._replace(rows=some, base=first, stop_unit=-(-(first + len(some)) // unit))
+            next_unit = np.full(1, first // unit)
             _units.launch(workers, grads, sums, stacks, scratches, next_unit, lists, x, here)
     _fold.launch(workers, grads, size)
     return grads

@@ -146,6 +146,19 @@ def _sum_entries(builder, k, stop, sums, at_once, grow):
     return done, results
 
 
+def _add_outer_product(builder, left, right, sums):
+    """Return the sums, row by row, each with left[r] right[c] added.
+
+    ``right`` is an iterator that emits the load of one value at a time: with 16 registers there is room for no more.
+    """
+    grown, columns = list(sums), len(sums) // len(left)
+    for c, value in enumerate(right):
+        for r, factor in enumerate(left):
+            cell = r * columns + c
+            grown[cell] = _multiply_add(builder, factor, value, sums[cell])
+    return grown
+
+
 def _tile_body(builder, arguments, group, vectors, element, load_factors):
     """Emit the register tile of ``group`` rows of ``vectors`` vectors, and return from the function.
 
@@ -160,12 +173,8 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
         row = builder.sext(builder.load(builder.gep(index, [k])), i64)
         at_b = builder.gep(b, [builder.mul(row, b_row)])
         factors = [_splat(builder, scalar, vector) for scalar in load_factors(builder, group, k, *rest)]
-        grown = {}
-        for v in range(vectors):
-            some = _load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element)
-            for g in range(group):
-                grown[g, v] = _multiply_add(builder, factors[g], some, sums[cells.index((g, v))])
-        return [grown[cell] for cell in cells]
+        of_b = (_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in range(vectors))
+        return _add_outer_product(builder, factors, of_b, sums)
 
     # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
     zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
@@ -286,12 +295,8 @@ def _dot_body(builder, arguments, rows, columns, element):
     def grow_vectors(k, sums):
         offset = builder.mul(k, i64(lanes))
         of_a = [_load(builder, builder.gep(at, [offset]), vector, element) for at in at_a]
-        grown = {}
-        for c, at in enumerate(at_b):  # one vector of b at a time, for which there is a register
-            of_b = _load(builder, builder.gep(at, [offset]), vector, element)
-            for r in range(rows):
-                grown[r, c] = _multiply_add(builder, of_a[r], of_b, sums[cells.index((r, c))])
-        return [grown[cell] for cell in cells]
+        of_b = (_load(builder, builder.gep(at, [offset]), vector, element) for at in at_b)
+        return _add_outer_product(builder, of_a, of_b, sums)
 
     def grow(k, sums):
         of_a, of_b = ([builder.load(builder.gep(at, [k])) for at in some] for some in (at_a, at_b))
