@@ -672,6 +672,16 @@ _BLOCK = 8  # groups whose rows are copied and listed at a time, or features' gr
 _LARGEST_PART = vector.CACHE_BYTES // (vector.PANEL * vector.VECTOR_BYTES)
 _DENSE_PART = 1024
 
+# Vectors in a row of a product from which on it repays listing the zeros of a hidden layer, or copying dense factors:
+# either takes as long as a few multiply-adds for each of them.
+_WIDE = 16
+
+# Bytes of lists of a hidden layer that are made at a time, before they are used panel by panel.
+_LISTED_BYTES = 200_000
+
+# Features of dense samples that are copied at a time: an odd number of cache lines in float64.
+_DENSE_FEATURES = 120
+
 # A tile whose lists would hold more than this share of all features is stored dense: a list entry costs an index.
 _DENSE_SHARE = 0.9
 
@@ -681,16 +691,16 @@ _WINDOW = 512
 # Bytes of each row whose inner products are taken at a time: 8 such rows take half of a first-level cache.
 _DOT_PART = 3200
 
-# Products of a register tile: they repay loading and storing its sums, and a first-level cache holds the panel.
-_FACTORS = 60
+# Products of a register tile: they repay loading and storing its sums, and a panel takes half of a first-level cache.
+_FACTORS = 15_360 // (vector.PANEL * vector.VECTOR_BYTES)
 
-# Rows of a product that repay copying a panel of the other factor.
+# Rows of a product that repay copying the factors.
 _REPAY_COPY = 24
 
 # Samples of a plain matrix that are copied at a time where they do not lie in rows.
 _BATCH = 8192
 
-_N_IN, _N_OUT, _COLUMNS, _ROWS, _AT_W, _AT_B, _AT_BACK, _BACK_COLUMNS, _AT_Z, _LD, _AT_FLAT = range(11)
+_N_IN, _N_OUT, _COLUMNS, _ROWS, _AT_W, _AT_B, _AT_BACK, _BACK_COLUMNS, _AT_Z, _LD, _AT_FLAT, _PART = range(12)
 
 
 class Problem(NamedTuple):
@@ -817,7 +827,7 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int) -> tuple[Any, int, i
     """Return the layer table, and the elements of packed parameters, backward panels, scratch and `Problem.room`."""
     lanes = vector.VECTOR_BYTES // itemsize
     line = 64 // itemsize
-    layers = np.zeros((len(sizes) - 1, 11), np.int64)
+    layers = np.zeros((len(sizes) - 1, 12), np.int64)
     packed = back = flat = 0
     rows = _round_up(tile, vector.PADDING)
     scratch = widest = 0
@@ -827,14 +837,15 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int) -> tuple[Any, int, i
         ld = _row_stride(max(columns, _round_up(n_out, vector.PADDING)), itemsize)
         at_w = packed
         packed = _round_up(at_w + padded_rows * columns, line)
-        layers[layer] = (n_in, n_out, columns, padded_rows, at_w, packed, back, back_columns, scratch, ld, flat)
+        layers[layer] = (n_in, n_out, columns, padded_rows, at_w, packed, back, back_columns, scratch, ld, flat,
+                         _part_size(n_in))  # fmt: skip
         packed = _round_up(packed + columns, line)
         back += n_out * back_columns
         flat += n_out * (n_in + 1)
         scratch += rows * ld
         widest = max(widest, ld)
     # Factors of a group with their zeros, then two buffers for the gradients by activations.
-    scratch += vector.GROUP * max(sizes[0], tile) + 2 * rows * widest
+    scratch += vector.GROUP * max(*sizes, tile) + 2 * rows * widest
     return layers, packed, max(back, 1), _round_up(scratch, line), rows * widest
 
 
@@ -865,11 +876,11 @@ def _width(columns, first, lanes):
 
 @_serial
 def _pack_parameters(packed, back, flat, layers, first_layer):
-    """Copy the flat vector into panels of the transposed weights, and of the weights; return whether W1 is finite."""
+    """Copy the flat vector into panels of the transposed weights, and of the weights; return whether all are finite."""
     lanes = vector.VECTOR_BYTES // packed.itemsize
     bad = 0
     for layer in range(first_layer, len(layers)):
-        n_in, n_out, columns, rows, at_w, at_b, at_back, back_columns, _, _, at_flat = layers[layer]
+        n_in, n_out, columns, rows, at_w, at_b, at_back, back_columns, _, _, at_flat, _ = layers[layer]
         first = 0
         while first < columns:
             width = _width(columns, first, lanes)
@@ -879,8 +890,7 @@ def _pack_parameters(packed, back, flat, layers, first_layer):
                     row = at_flat + (first + c) * n_in
                     for k in range(n_in):
                         packed[at + k * width + c] = flat[row + k]
-                        if layer == 0:
-                            bad |= flat[row + k] - flat[row + k] != 0
+                        bad |= flat[row + k] - flat[row + k] != 0
                 else:
                     for k in range(n_in):
                         packed[at + k * width + c] = 0
@@ -906,7 +916,7 @@ def _unpack_gradient(flat, packed, layers, total, workers):
     inverse = packed.dtype.type(1) / total  # a division takes eight times as long as a product
     for worker in prange(workers):
         for layer in range(len(layers)):
-            n_in, n_out, columns, rows, at_w, at_b, _, _, _, _, at_flat = layers[layer]
+            n_in, n_out, columns, rows, at_w, at_b, _, _, _, _, at_flat, _ = layers[layer]
             lo, hi = n_out * worker // workers, n_out * (worker + 1) // workers
             first = 0
             while first < columns:
@@ -968,41 +978,56 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
     layer, packed, part = p.layers[0], p.packed, x.part
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     if x.dense_row[tile] >= 0:
-        _forward_rows(z, at_z, ld, length, x.dense, x.dense_row[tile] * n, n, packed, layer, p.identity)
+        dense_ld = x.dense.shape[1]
+        _forward_rows(z, at_z, ld, length, x.dense.reshape(-1), x.dense_row[tile] * dense_ld, dense_ld, packed, layer,
+                      p.identity)  # fmt: skip
         return
     _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
     parts = -(-n // part)
-    groups = -(-length // group)
     q0 = first // group
-    if not p.finite:
-        # No zero may be skipped: it could meet infinity.
-        for q in range(groups):
-            start, stop = x.forward_start[(q0 + q) * parts], x.forward_start[(q0 + q + 1) * parts]
-            _decode_all(factors, at_f, x.forward_code, x.forward_value, x.coded, x.table, x.forward_index,
-                        start, stop, n)  # fmt: skip
-            c = 0
-            while c < columns:
-                width = _width(columns, c, lanes)
-                vector.tile(group, width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
-                      p.identity, 0, packed, layer[_AT_W] + c * rows, width, n, 0)  # fmt: skip
-                c += width
+    if p.finite:
+        _forward_lists(z, at_z, ld, length, x.forward_start, q0 * parts, parts, x.forward_index, x.forward_code,
+                       x.forward_value, x.coded, x.table, packed, layer[_AT_W], rows, columns)  # fmt: skip
         return
+    # No zero may be skipped: it could meet infinity.
+    for q in range(-(-length // group)):
+        start, stop = x.forward_start[(q0 + q) * parts], x.forward_start[(q0 + q + 1) * parts]
+        _decode_all(factors, at_f, x.forward_code, x.forward_value, x.coded, x.table, x.forward_index,
+                    start, stop, n)  # fmt: skip
+        c = 0
+        while c < columns:
+            width = _width(columns, c, lanes)
+            vector.tile(group, width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
+                  p.identity, 0, packed, layer[_AT_W] + c * rows, width, n, 0)  # fmt: skip
+            c += width
+
+
+@_body
+def _forward_lists(
+    out, at, ld, length, starts, first, parts, index, code, value, coded, table, weights, at_w, rows, columns
+):
+    """Add to ``length`` rows of out what the lists from ``first`` on have times the weights, panels of ``rows`` rows.
+
+    A list for each group of rows and each of the ``parts``.
+    """
+    vector.outline()
+    group, lanes = vector.GROUP, vector.VECTOR_BYTES // out.itemsize
+    groups = -(-length // group)
     for block in range(0, groups, vector.BLOCK):
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
-            at_w = layer[_AT_W] + c * rows
+            at_b = at_w + c * rows
             for r in range(parts):
                 for q in range(block, min(block + vector.BLOCK, groups)):
-                    o = at_z + q * group * ld + c
-                    at = (q0 + q) * parts + r
-                    start, stop = x.forward_start[at], x.forward_start[at + 1]
-                    if x.coded:
-                        vector.coded_tile(width // lanes, z, o, ld, x.forward_code, start * group, x.table,
-                              x.forward_index, start, packed, at_w, width, stop - start)  # fmt: skip
+                    o = at + q * group * ld + c
+                    start, stop = starts[first + q * parts + r], starts[first + q * parts + r + 1]
+                    if coded:
+                        vector.coded_tile(width // lanes, out, o, ld, code, start * group, table,
+                              index, start, weights, at_b, width, stop - start)  # fmt: skip
                     else:
-                        vector.tile(group, width // lanes, z, o, ld, x.forward_value, start * group, group, 1,
-                              x.forward_index, start, packed, at_w, width, stop - start, 0)  # fmt: skip
+                        vector.tile(group, width // lanes, out, o, ld, value, start * group, group, 1,
+                              index, start, weights, at_b, width, stop - start, 0)  # fmt: skip
             c += width
 
 
@@ -1012,15 +1037,23 @@ def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
     vector.outline()
     group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // d.itemsize
     columns, rows = layer[_COLUMNS], layer[_ROWS]
+    # Wide rows use a factor so often that it repays fetching it from afar on its own: 39.5 GFLOP/s become 42.
+    copied = columns >= _WIDE * lanes
+    factors = np.empty(vector.DENSE_SAMPLES * _DENSE_FEATURES if copied else 0, d.dtype)
     for s in range(0, length, vector.DENSE_SAMPLES):
         count = min(vector.DENSE_SAMPLES, length - s)
-        for block in range(0, layer[_N_IN], _BLOCK * group):
+        for block in range(0, layer[_N_IN], _DENSE_FEATURES):
+            some = -(-min(_DENSE_FEATURES, layer[_N_IN] - block) // group) * group
+            source, at, source_ld = a, at_a + s * a_ld + block, a_ld
+            if copied:
+                _copy_panel(factors, a, at, a_ld, count, some)
+                source, at, source_ld = factors, np.int64(0), some
             c = 0
             while c < columns:
                 width = _width(columns, c, lanes)
-                for f in range(block, min(block + _BLOCK * group, layer[_N_IN]), group):
-                    o = layer[_AT_W] + c * rows + f * width
-                    vector.tile(group, width // lanes, grad, o, width, a, at_a + s * a_ld + f, a_ld, 1,
+                for f in range(0, some, group):
+                    o = layer[_AT_W] + c * rows + (block + f) * width
+                    vector.tile(group, width // lanes, grad, o, width, source, at + f, source_ld, 1,
                           identity, 0, d, at_d + s * ld + c, ld, count, 0)  # fmt: skip
                 c += width
 
@@ -1033,52 +1066,94 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
     layer = p.layers[0]
     n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
     groups = -(-n // group)
-    if x.dense_row[tile] >= 0:
-        _backward_rows(grad, d, at_d, ld, length, x.dense, x.dense_row[tile] * n, n, layer, p.identity)
-        return
     t0 = tile * groups
-    if not finite:
-        # No zero may be skipped: it could meet infinity.
-        for f in range(groups):
-            _decode_all(factors, at_f, x.backward_code, x.backward_value, x.coded, x.table, x.backward_index,
-                        x.backward_start[t0 + f], x.backward_stop[t0 + f], length)  # fmt: skip
-            c = 0
-            while c < columns:
-                width = _width(columns, c, lanes)
-                vector.tile(group, width // lanes, grad, layer[_AT_W] + c * rows + f * group * width, width,
-                      factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length, 0)  # fmt: skip
-                c += width
+    if x.dense_row[tile] >= 0:
+        dense_ld = x.dense.shape[1]
+        _backward_rows(grad, d, at_d, ld, length, x.dense.reshape(-1), x.dense_row[tile] * dense_ld, dense_ld, layer,
+                       p.identity)  # fmt: skip
         return
+    if finite:
+        _backward_lists(grad, d, at_d, ld, x.backward_start, x.backward_stop, t0, groups, x.backward_index,
+                        x.backward_code, x.backward_value, x.coded, x.table, layer)  # fmt: skip
+        return
+    # No zero may be skipped: it could meet infinity.
+    for f in range(groups):
+        _decode_all(factors, at_f, x.backward_code, x.backward_value, x.coded, x.table, x.backward_index,
+                    x.backward_start[t0 + f], x.backward_stop[t0 + f], length)  # fmt: skip
+        c = 0
+        while c < columns:
+            width = _width(columns, c, lanes)
+            vector.tile(group, width // lanes, grad, layer[_AT_W] + c * rows + f * group * width, width,
+                  factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length, 0)  # fmt: skip
+            c += width
+
+
+@_body
+def _backward_lists(grad, d, at_d, ld, starts, stops, first, groups, index, code, value, coded, table, layer):
+    """Add to a layer's packed gradient the rows of d times what the lists from ``first`` on have for its inputs."""
+    vector.outline()
+    group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
+    columns, rows = layer[_COLUMNS], layer[_ROWS]
     for block in range(0, groups, vector.BLOCK):
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
             for f in range(block, min(block + vector.BLOCK, groups)):
                 o = layer[_AT_W] + c * rows + f * group * width
-                start, stop = x.backward_start[t0 + f], x.backward_stop[t0 + f]
-                if x.coded:
-                    vector.coded_tile(width // lanes, grad, o, width, x.backward_code, start * group, x.table,
-                          x.backward_index, start, d, at_d + c, ld, stop - start)  # fmt: skip
+                start, stop = starts[first + f], stops[first + f]
+                if coded:
+                    vector.coded_tile(width // lanes, grad, o, width, code, start * group, table,
+                          index, start, d, at_d + c, ld, stop - start)  # fmt: skip
                 else:
-                    vector.tile(group, width // lanes, grad, o, width, x.backward_value, start * group, group, 1,
-                          x.backward_index, start, d, at_d + c, ld, stop - start, 0)  # fmt: skip
+                    vector.tile(group, width // lanes, grad, o, width, value, start * group, group, 1,
+                          index, start, d, at_d + c, ld, stop - start, 0)  # fmt: skip
             c += width
 
 
 @_part_of_caller
-def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, previous, layer, back, identity):
+def _backward_hidden(grad, e, at_e, d, at_d, ld, length, finite, scratch, lists, worker, number, x, p):
     """Add a^T d to the gradient, and set e (length, n_in) = d W; a are the activations of the layer before."""
-    group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // d.itemsize
-    at_a, a_ld = previous[_AT_Z], previous[_LD]
-    _backward_rows(grad, d, at_d, ld, length, scratch, at_a, a_ld, layer, identity)
-    back_columns = layer[_BACK_COLUMNS]
+    lanes, layer = vector.VECTOR_BYTES // d.itemsize, p.layers[number]
+    at_a, a_ld = p.layers[number - 1, _AT_Z], p.layers[number - 1, _LD]
+    if finite and layer[_COLUMNS] >= _WIDE * lanes:
+        groups, stops = -(-layer[_N_IN] // vector.GROUP), lists.backward_stop[worker]
+        index, value = lists.backward_index[worker], lists.backward_value[worker]
+        _copy(stops, lists.backward_start)
+        _list_backward(index, value, stops, scratch, at_a, a_ld, np.int64(0), length, layer[_N_IN])
+        _backward_lists(grad, d, at_d, ld, lists.backward_start, stops, np.int64(0), groups, index,
+                        x.backward_code, value, len(index) < 0, x.table, layer)  # fmt: skip
+    else:
+        _backward_rows(grad, d, at_d, ld, length, scratch, at_a, a_ld, layer, p.identity)
+    # A gradient by the activations of a hidden layer is zero where they are; one by the logits has no zeros.
+    n_out, columns = layer[_N_OUT], layer[_BACK_COLUMNS]
+    if p.finite and number < len(p.layers) - 1 and columns >= _WIDE * lanes:
+        for s in range(-(-length // vector.PADDING) * vector.PADDING):
+            _zero(e, at_e + s * a_ld, columns)
+        _hidden_lists(e, at_e, a_ld, length, d, at_d, ld, n_out, p.layers[number + 1, _PART], p.back, layer[_AT_BACK],
+                      n_out, columns, lists, worker, x)  # fmt: skip
+        return
+    group = vector.DENSE_GROUP
     c = 0
-    while c < back_columns:
-        width = _width(back_columns, c, lanes)
+    while c < columns:
+        width = _width(columns, c, lanes)
         for s in range(0, length, group):
             vector.tile(group, width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
-                  identity, 0, back, layer[_AT_BACK] + c * layer[_N_OUT], width, layer[_N_OUT], 1)  # fmt: skip
+                  p.identity, 0, p.back, layer[_AT_BACK] + c * n_out, width, n_out, 1)  # fmt: skip
         c += width
+
+
+@_body
+def _hidden_lists(out, at, ld, length, a, at_a, a_ld, n, part, weights, at_w, rows, columns, lists, worker, x):
+    """Add to ``length`` rows of out those of a (length, n) times the weights, without the zeros of a."""
+    vector.outline()
+    starts, index, value = lists.forward_start[worker], lists.forward_index[worker], lists.forward_value[worker]
+    parts, zero = -(-n // part), np.int64(0)
+    step = min((len(index) - 1) // n, (len(starts) - 1) // parts) * vector.GROUP  # what there is room for
+    for s in range(0, length, step):
+        count = min(step, length - s)
+        _list_forward(index, value, starts, zero, zero, a, at_a + s * a_ld, a_ld, count, n, part)
+        _forward_lists(out, at + s * ld, ld, count, starts, zero, parts, index, x.forward_code, value, len(index) < 0,
+                       x.table, weights, at_w, rows, columns)  # fmt: skip
 
 
 @_body
@@ -1113,39 +1188,45 @@ def _copy_rows(buffer, ld, rows, order, first, length, base):
 
 
 @_body
-def _list_forward(index, value, starts, at, entry, buffer, ld, length, n, part):
+def _list_forward(index, value, starts, at, entry, rows, at_row, ld, length, n, part):
     """List, for each group of rows and each part, the features in which any row is not zero; return the end."""
     vector.outline()
     for s in range(0, length, vector.GROUP):
         for k in range(0, n, part):
             starts[at] = entry
             at += 1
-            entry = vector.list_nonzero(index, value, entry, buffer, s * ld + k, 1, ld, k, min(part, n - k))
+            entry = vector.list_nonzero(index, value, entry, rows, at_row + s * ld + k, 1, ld, k, min(part, n - k))
     starts[at] = entry
     return entry
 
 
 @_body
-def _list_backward(index, value, stops, buffer, ld, first, length, n):
+def _list_backward(index, value, stops, rows, at_row, ld, first, length, n):
     """Append, for each group of features, the rows in which any is not zero; they are numbered from ``first`` on."""
     vector.outline()
     for f in range(-(-n // vector.GROUP)):
-        stops[f] = vector.list_nonzero(index, value, stops[f], buffer, f * vector.GROUP, ld, 1, first, length)
+        stops[f] = vector.list_nonzero(index, value, stops[f], rows, at_row + f * vector.GROUP, ld, 1, first, length)
 
 
-def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int) -> Lists:
-    """Return room for the backward lists of a tile, and for the forward lists of ``blocks`` blocks of samples."""
-    groups, feature_groups = blocks * _BLOCK, -(-n // vector.GROUP)
-    ld = _row_stride(_round_up(n, vector.GROUP), np.dtype(dtype).itemsize)
+def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int, hidden: tuple[int, ...] = ()) -> Lists:
+    """Return room for the backward lists of a tile, and for the forward lists of ``blocks`` blocks of samples.
+
+    And, in the same memory, for those of the hidden layers.
+    """
+    itemsize = np.dtype(dtype).itemsize
+    ld = _row_stride(_round_up(n, vector.GROUP), itemsize)
+    forward = [(blocks * _BLOCK, n)]
+    forward += [(max(1, _LISTED_BYTES // (width * (4 + vector.GROUP * itemsize))), width) for width in hidden]
+    feature_groups = -(-max(n, *hidden, 0) // vector.GROUP)
     # One entry more than a list can hold, because list_nonzero writes before it decides.
-    entries, back_entries = groups * n + 1, feature_groups * (tile + 1)
+    entries, back_entries = max(groups * width for groups, width in forward) + 1, feature_groups * (tile + 1)
 
     def room(count: int, kind: Any) -> Any:
         return _aligned(workers * count, kind).reshape(workers, count)
 
     return Lists(
         room(_BLOCK * vector.GROUP * ld, dtype),
-        room(groups * -(-n // _part_size(n)) + 1, np.int64),
+        room(max(groups * -(-width // _part_size(width)) for groups, width in forward) + 1, np.int64),
         room(entries, np.int32),
         room(entries * vector.GROUP, dtype),
         np.arange(feature_groups) * (tile + 1),
@@ -1160,6 +1241,15 @@ def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int) -> Lists:
 def _no_lists(workers: int, dtype: Any) -> Lists:
     """Return what takes the place of lists where none are made."""
     return _lists(workers, 1, 1, dtype, 1)
+
+
+def _lists_of(workers: int, sizes: tuple[int, ...], tile: int, dtype: Any, *, plain: bool) -> Lists:
+    """Return room for the lists of hidden layers before a wide one, and of a ``plain`` input."""
+    listed = len(sizes) > 3 or sizes[-1] > (_WIDE - 1) * vector.VECTOR_BYTES // np.dtype(dtype).itemsize
+    hidden = sizes[1:-1] if listed else ()
+    if not plain and not hidden:
+        return _no_lists(workers, dtype)
+    return _lists(workers, sizes[0] if plain else 1, tile, dtype, 1, hidden)
 
 
 @_body
@@ -1194,7 +1284,8 @@ def _list_tile(lists, worker, first, length, p):
     for s in range(0, length, _BLOCK * vector.GROUP):
         count = min(_BLOCK * vector.GROUP, length - s)
         _copy_rows(buffer, ld, p.rows, p.identity, np.int64(0), count, p.base - first - s)
-        _list_backward(lists.backward_index[worker], lists.backward_value[worker], stops, buffer, ld, s, count, n)
+        _list_backward(lists.backward_index[worker], lists.backward_value[worker], stops, buffer, np.int64(0), ld,
+                       s, count, n)  # fmt: skip
 
 
 @_body
@@ -1213,8 +1304,8 @@ def _forward_plain(scratch, first, length, lists, worker, x, p):
     for s in range(0, length, _BLOCK * vector.GROUP):
         count = min(_BLOCK * vector.GROUP, length - s)
         _copy_rows(buffer, ld, p.rows, p.identity, zero, count, p.base - first - s)
-        _list_forward(local.forward_index, local.forward_value, local.forward_start, zero, zero, buffer, ld, count,
-                      layer[_N_IN], x.part)  # fmt: skip
+        _list_forward(local.forward_index, local.forward_value, local.forward_start, zero, zero, buffer, zero, ld,
+                      count, layer[_N_IN], x.part)  # fmt: skip
         _forward_input(scratch, layer[_AT_Z] + s * layer[_LD], layer[_LD], zero, zero, count, local, p,
                        scratch, _at_factors(p))  # fmt: skip
 
@@ -1241,15 +1332,21 @@ def _relu_rows(x, at, ld, length, count):
 
 
 @_body
-def _forward_hidden(scratch, length, p):
+def _forward_hidden(scratch, length, lists, worker, x, p):
     """Leave in ``scratch`` the activations of the hidden layers and the logits."""
     vector.outline()
-    layers = p.layers
-    for layer in range(1, len(layers)):
-        at_a, a_ld = layers[layer - 1, _AT_Z], layers[layer - 1, _LD]
-        _relu_rows(scratch, at_a, a_ld, length, layers[layer, _N_IN])
-        _forward_rows(scratch, layers[layer, _AT_Z], layers[layer, _LD], length, scratch, at_a, a_ld,
-                      p.packed, layers[layer], p.identity)  # fmt: skip
+    layers, lanes = p.layers, vector.VECTOR_BYTES // scratch.itemsize
+    for number in range(1, len(layers)):
+        layer, at_a, a_ld = layers[number], layers[number - 1, _AT_Z], layers[number - 1, _LD]
+        at_z, ld, n_in, columns = layer[_AT_Z], layer[_LD], layer[_N_IN], layer[_COLUMNS]
+        _relu_rows(scratch, at_a, a_ld, length, n_in)
+        # About half of the activations are zero, and those of samples that stand together are so together.
+        if p.finite and columns >= _WIDE * lanes:
+            _set_rows(scratch, at_z, ld, length, p.packed, layer[_AT_B], columns)
+            _hidden_lists(scratch, at_z, ld, length, scratch, at_a, a_ld, n_in, layer[_PART], p.packed, layer[_AT_W],
+                          layer[_ROWS], columns, lists, worker, x)  # fmt: skip
+        else:
+            _forward_rows(scratch, at_z, ld, length, scratch, at_a, a_ld, p.packed, layer, p.identity)
 
 
 @_body
@@ -1338,7 +1435,7 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             _load_given(scratch, d, first, length, p)
         else:
             _forward(scratch, first, length, lists, worker, x, p)
-            _forward_hidden(scratch, length, p)
+            _forward_hidden(scratch, length, lists, worker, x, p)
             loss, hit, top = np.empty(length, scratch.dtype), np.empty(length, scratch.dtype), layers[last]
             _loss_rows(loss, hit, scratch, d, scratch, top[_AT_Z], top[_LD], top[_COLUMNS], top[_N_OUT],
                        p.labels, p.targets, p.weight, x.order, first, length)  # fmt: skip
@@ -1352,8 +1449,8 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             finite = _add_rows(grad[at_b : at_b + n_out], scratch, d, ld, length)
             if layer > 0:
                 e_ld = layers[layer - 1, _LD]
-                _backward_hidden(grad, scratch, e, scratch, d, ld, length, scratch, layers[layer - 1], layers[layer],
-                                 p.back, p.identity)  # fmt: skip
+                _backward_hidden(grad, scratch, e, scratch, d, ld, length, finite, scratch, lists, worker, layer,
+                                 x, p)  # fmt: skip
                 if given:
                     _gate(scratch, e, e_ld, length, n_in, p.z, first * n_in, n_in)
                 else:
@@ -1438,7 +1535,7 @@ def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
                 for c in range(h):
                     z_row[c] = row[c]
                     a_row[c] = _relu(row[c])
-        _forward_hidden(scratch, length, p)
+        _forward_hidden(scratch, length, lists, worker, x, p)
         for s in range(length):
             j = first + s if plain else x.order[first + s]
             for c in range(last[_N_OUT]):
@@ -1532,11 +1629,13 @@ def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, ti
         _copy_rows(buffer, ld, rows, x.order, begin + s, count, base)
         if dense:
             for i in range(count):
-                at = (x.dense_row[tile] + s + i) * n
-                _copy(x.dense[at : at + n], buffer[i * ld : i * ld + n])
+                row = x.dense[x.dense_row[tile] + s + i]
+                _copy(row[:n], buffer[i * ld : i * ld + n])
+                _zero(row, n, len(row) - n)
         else:
-            entry = _list_forward(index, value, starts, s // group * parts, entry, buffer, ld, count, n, x.part)
-            _list_backward(back_index, back_value, stops, buffer, ld, s, count, n)
+            entry = _list_forward(index, value, starts, s // group * parts, entry, buffer, np.int64(0), ld, count, n,
+                                  x.part)  # fmt: skip
+            _list_backward(back_index, back_value, stops, buffer, np.int64(0), ld, s, count, n)
     if dense:
         return
     at, at_back = begin // group * parts, tile * len(stops)
@@ -1591,8 +1690,8 @@ def _canonical(x: Any, dtype: Any) -> Any:
 def _no_input(dtype: Any, n: int) -> Packed:
     """Return a packed matrix of no samples."""
     ints, longs, codes, values = (np.empty(0, kind) for kind in (np.int32, np.int64, np.uint8, dtype))
-    return Packed(ints, longs, ints, codes, values, longs, longs, ints, codes, values, False, values, values, longs,
-                  _part_size(n))  # fmt: skip
+    return Packed(ints, longs, ints, codes, values, longs, longs, ints, codes, values, False, values,
+                  values.reshape(0, 1), longs, _part_size(n))  # fmt: skip
 
 
 def pack(matrix: Any) -> Any:
@@ -1625,18 +1724,20 @@ def pack(matrix: Any) -> Any:
     backward.reshape(tiles, feature_groups)[dense] = 0
     forward_value, backward_value = (_aligned(int(one.sum()) * group, dtype) for one in (forward, backward))
     ends = np.concatenate(([0], np.cumsum(backward)))
+    # A register tile may read a whole group of rows where the last has fewer.
+    dense_rows = int(dense.sum()) * tile + vector.PADDING if dense.any() else 0
+    dense_ld = _row_stride(n, dtype.itemsize)
     packed = packed._replace(
         forward_start=np.concatenate(([0], np.cumsum(forward))),
         forward_index=np.empty(forward.sum(), np.int32),
         backward_start=ends[:-1],
         backward_stop=ends[1:],
         backward_index=np.empty(backward.sum(), np.int32),
-        # A register tile may read a whole group of rows where the last has fewer.
-        dense=_aligned((int(dense.sum()) * tile + vector.PADDING) * n if dense.any() else 0, dtype),
+        dense=_aligned(dense_rows * dense_ld, dtype).reshape(dense_rows, dense_ld),
         dense_row=np.where(dense, (np.cumsum(dense) - 1) * tile, -1),
     )
     if dense.any():
-        packed.dense[-vector.PADDING * n :] = 0
+        packed.dense[-vector.PADDING :] = 0
     none = np.empty(0, np.int64)
     for first, some in _batches(rows, dtype, leaf):
         _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, some, first, tile)
@@ -1673,8 +1774,8 @@ def unpack(x: Any, n: int, table: Any) -> Any:
     tile = min(_leaf_size(m), TILE)
     for t in np.flatnonzero(x.dense_row >= 0):
         samples = x.order[t * tile : (t + 1) * tile]
-        first = x.dense_row[t] * n
-        rows[samples] = x.dense[first : first + len(samples) * n].reshape(-1, n)
+        first = x.dense_row[t]
+        rows[samples] = x.dense[first : first + len(samples), :n]
     return rows.T
 
 
@@ -1727,16 +1828,22 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
     parts = -(-count * out.itemsize // _DOT_PART)
     length = -(-count // (parts * lanes)) * lanes
     block = vector.DOT_COLUMNS * max(1, vector.FACTOR_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
+    copied = rows >= _REPAY_COPY
+    panel = np.empty(min(block, columns) * length if copied else 0, out.dtype)
     for k in range(0, count, length):
         for first in range(0, columns, block):
+            some, source, at_b, row = min(block, columns - first), b, p + first * b_row + k, b_row
+            if copied:
+                _copy_panel(panel, b, at_b, b_row, some, min(length, count - k))
+                source, at_b, row = panel, np.int64(0), min(length, count - k)
             r = np.int64(0)
             while r < rows:
                 height = vector.DOT_ROWS if rows - r >= vector.DOT_ROWS else 1
-                c, stop = np.int64(first), min(first + block, columns)
-                while c < stop:
-                    width = vector.DOT_COLUMNS if stop - c >= vector.DOT_COLUMNS else 1
-                    vector.dot_tile(height, width, out, o + r * o_row + c, o_row, a, at + r * a_row + k, a_row,
-                                    b, p + c * b_row + k, b_row, min(length, count - k))  # fmt: skip
+                c = np.int64(0)
+                while c < some:
+                    width = vector.DOT_COLUMNS if some - c >= vector.DOT_COLUMNS else 1
+                    vector.dot_tile(height, width, out, o + r * o_row + first + c, o_row, a, at + r * a_row + k, a_row,
+                                    source, at_b + c * row, row, min(length, count - k))  # fmt: skip
                     c += width
                 r += height
 
@@ -1753,23 +1860,49 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
     lanes = vector.VECTOR_BYTES // out.itemsize
     step = min(_FACTORS, count)
     height = vector.PADDING * max(1, vector.FACTOR_BYTES // (vector.PADDING * step * out.itemsize))
-    panel = np.empty(step * vector.PANEL * lanes if rows >= _REPAY_COPY else 0, out.dtype)
+    copied = rows >= _REPAY_COPY
+    panel = np.empty(step * vector.PANEL * lanes if copied else 0, out.dtype)
+    factors = np.empty(step * min(height, rows) if copied else 0, out.dtype)
     for k in range(0, count, step):
         for r in range(0, rows, height):
             _multiply_some(out, o + r * o_row, o_row, a, at + r * a_row + k * a_k, a_row, a_k, b, p + k * b_row, b_row,
-                           min(height, rows - r), columns, min(step, count - k), identity, panel, k == 0,
+                           min(height, rows - r), columns, min(step, count - k), identity, factors, panel, k == 0,
                            worker, workers)  # fmt: skip
 
 
 @_body
 def _multiply_some(
-    out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, panel, fresh, worker, workers
+    out,
+    o,
+    o_row,
+    a,
+    at,
+    a_row,
+    a_k,
+    b,
+    p,
+    b_row,
+    rows,
+    columns,
+    count,
+    identity,
+    factors,
+    panel,
+    fresh,
+    worker,
+    workers,
 ):
-    """Do as `_multiply`, panel by panel of b; add unless ``fresh``. ``panel`` has room for a copy of one, or none."""
+    """Do as `_multiply`, panel by panel of b; add unless ``fresh``.
+
+    ``factors`` and ``panel`` have room for copies of a and of a panel, or none.
+    """
     vector.outline()
     lanes = vector.VECTOR_BYTES // out.itemsize
     tiled_columns = columns // lanes * lanes
     panels = max(1, -(-tiled_columns // (vector.PANEL * lanes)))
+    copied = len(panel) > 0
+    if copied:
+        _copy_factors(factors, a, at, a_row, a_k, rows, count)
     first = number = begin = stop = np.int64(0)
     r = np.int64(0)
     while first < tiled_columns:
@@ -1780,15 +1913,18 @@ def _multiply_some(
         if owner == worker:
             stop = first + width
             source, at_b, row = b, p + first, b_row
-            if rows >= _REPAY_COPY:
+            if copied:
                 _copy_panel(panel, b, p + first, b_row, count, width)
                 source, at_b, row = panel, np.int64(0), width
             r = np.int64(0)
             while rows - r >= vector.GROUP:
-                # As many rows as may be in tiles of either height: all of an even number.
-                group = vector.GROUP if (rows - r) % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
-                vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
-                      identity, 0, source, at_b, row, count, fresh)  # fmt: skip
+                group = _height(rows - r)
+                if copied:
+                    vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, factors, r * count, group, 1,
+                          identity, 0, source, at_b, row, count, fresh)  # fmt: skip
+                else:
+                    vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
+                          identity, 0, source, at_b, row, count, fresh)  # fmt: skip
                 r += group
         first += width
         number += 1
@@ -1798,6 +1934,25 @@ def _multiply_some(
     if worker == workers - 1 and tiled_columns < columns:
         _add_multiples(out, o + first, o_row, a, at, a_row, a_k, b, p + first, b_row,
                        np.int64(0), rows, columns - first, count, fresh)  # fmt: skip
+
+
+@_body
+def _height(rows):
+    """Return how many of the rows that are left are the next tile's: all of an even number go into tiles."""
+    return vector.GROUP if rows % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
+
+
+@_body
+def _copy_factors(factors, a, at, a_row, a_k, rows, count):
+    """Copy the factors a[at + r a_row + k a_k] of register tiles, so that each tile reads one piece of memory."""
+    vector.outline()
+    r = 0
+    while rows - r >= vector.GROUP:
+        group = _height(rows - r)
+        for k in range(count):
+            for g in range(group):
+                factors[r * count + k * group + g] = a[at + (r + g) * a_row + k * a_k]
+        r += group
 
 
 @_body
@@ -2061,11 +2216,16 @@ def _input(x: Any, table: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
         return _no_input(dtype, n), x
     none = np.empty(0, dtype)
     if x.coded:
-        x = x._replace(table=_canonical(np.asarray(table), dtype), dense=none, forward_value=none, backward_value=none)
+        x = x._replace(
+            table=_canonical(np.asarray(table), dtype),
+            dense=none.reshape(0, 1),
+            forward_value=none,
+            backward_value=none,
+        )
     return x, None
 
 
-def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: Packed, rows: Any) -> Any:
+def _gradient(sizes: tuple[int, ...], sums: Any, problem: Problem, scratch_size: int, x: Packed, rows: Any) -> Any:
     """Set the packed gradient, and sums (leaves, 3); return the first."""
     dtype, size = problem.packed.dtype, len(problem.packed)
     leaves = len(sums)
@@ -2080,12 +2240,10 @@ def _gradient(gradient: Any, sums: Any, problem: Problem, scratch_size: int, x: 
     stacks = _aligned(workers * buffers * size, dtype).reshape(workers, buffers * size)
     scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
     problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units)
+    lists = _lists_of(workers, sizes, problem.tile, dtype, plain=rows is not None)
     if rows is None:
-        _units.launch(
-            workers, grads, sums, stacks, scratches, np.zeros(1, np.int64), _no_lists(workers, dtype), x, problem
-        )
+        _units.launch(workers, grads, sums, stacks, scratches, np.zeros(1, np.int64), lists, x, problem)
     else:
-        lists = _lists(workers, rows.shape[1], problem.tile, dtype, 1)
         unit = problem.leaf * unit_leaves
         for first, some in _batches(rows, dtype, unit):
             here = problem._replace(rows=some, base=first, stop_unit=-(-(first + len(some)) // unit))
@@ -2111,7 +2269,7 @@ def network_step(
     problem = problem._replace(weight=weight, **target)
     x, rows = _input(x, table, dtype, sizes[0])
     sums = np.zeros((-(-problem.m // problem.leaf), 3))
-    grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
+    grads = _gradient(sizes, sums, problem, scratch_size, x, rows)
     loss, hit, total = np.add.reduce(sums, axis=0)
     workers = 1 if gradient.size < _PARALLEL_SIZE else _usable_threads()
     _unpack_gradient.launch(workers, gradient, grads, problem.layers, dtype.type(total))
@@ -2157,7 +2315,7 @@ def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) ->
         z, a, targets = (_canonical(one, dtype) for one in given)
         problem = problem._replace(z=z.reshape(-1), a=a.reshape(-1), targets=targets)
         sums = np.zeros((-(-m // problem.leaf), 3))
-        grads = _gradient(gradient, sums, problem, scratch_size, x, rows)
+        grads = _gradient(sizes, sums, problem, scratch_size, x, rows)
         workers = 1 if gradient.size < _PARALLEL_SIZE else _usable_threads()
         _unpack_gradient.launch(workers, gradient, grads, problem.layers, dtype.type(m))
     dw1, db1, dw2, db2 = np.split(gradient, (split, split + h, len(gradient) - classes))
@@ -2199,10 +2357,10 @@ def _network_outputs(
     x, rows = _input(x, table, dtype, sizes[0])
     workers = min(_usable_threads(), -(-m // problem.tile))
     scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
+    lists = _lists_of(workers, sizes, 1, dtype, plain=rows is not None)
     if rows is None:
-        _outputs.launch(workers, out, z, a, scratches, _no_lists(workers, dtype), x, problem)
+        _outputs.launch(workers, out, z, a, scratches, lists, x, problem)
         return
-    lists = _lists(workers, sizes[0], 1, dtype, 1)
     for first, some in _batches(rows, dtype, problem.tile):
         _outputs.launch(workers, out, z, a, scratches, lists, x, problem._replace(rows=some, base=first))
 
