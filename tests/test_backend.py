@@ -230,7 +230,7 @@ before = count()
 assert count() == before, (before, count())
 # One canonical type for each argument: a signature per dtype, two where a kernel takes the mask or z itself, one more
 # where it reads what is to be packed, which may be uint8.
-most = {{"_order": 3, "_fill": 3}}
+most = {{"_fill": 3}}
 assert all(n <= most.get(name, 2) for name, pair in before.items() for n in pair), before
 """
     run_python(code)

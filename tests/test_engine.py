@@ -36,7 +36,7 @@ def check(rng, sizes, m, density, dtype, *, soft=False):
 
 
 @pytest.mark.parametrize("density", [0.2, 0.5, 1.0])
-@pytest.mark.parametrize("hidden", [(), (7,), (129,), (3, 100), (5, 1, 9)])
+@pytest.mark.parametrize("hidden", [(), (7,), (129,), (3, 100), (5, 1, 9), (130, 129), (1000, 128, 300)])
 def test_gradients(rng, dtype, hidden, density):
     check(rng, (50, *hidden, 10), 130, density, dtype)
     check(rng, (50, *hidden, 10), 130, density, dtype, soft=True)
@@ -63,20 +63,26 @@ def test_a_leaf_depends_on_the_number_of_samples_alone(compiled):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value):
+@pytest.mark.parametrize("sizes", [(12, 6, 3), (12, 130, 129, 3), (12, 130, 129, 131, 3)])
+def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value, sizes):
     """Each entry of the loss gradient is not finite exactly where the NumPy backend says so."""
-    x = sample(rng, 12, 130, 0.3, np.float64)
+    x = sample(
+        rng, 12, 132, 0.3, np.float64
+    )  # whole groups: in a short one nothing is skipped that a row behind it has
     x[5] = 0
-    labels = rng.integers(3, size=130)
-    start = rng.standard_normal(fastmlp.MLP((12, 6, 3)).parameters.size)
-    cases = [("x", (2, 7)), ("x", (5, 100)), ("w", 5), ("w", 12 * 6 + 2), ("w", 12 * 6 + 6 + 4)]
+    labels = rng.integers(3, size=132)
+    start = rng.standard_normal(fastmlp.MLP(sizes).parameters.size)
+    h = sizes[1]
+    start[12 * h + 1] = -100  # a unit that is never active: what is not finite in the next layer meets its zeros
+    cases = [("x", (2, 7)), ("x", (5, 100)), ("w", 5), ("w", 12 * h + 2), ("w", 13 * h + 4), ("w", 13 * h + 1)]
+    cases += [("w", len(start) - 3 - 3 * sizes[-2] + 1)]
     for what, where in cases:
         data, vector = x.copy(), start.copy()
         (data if what == "x" else vector)[where] = value
         results = []
         for name in ("numba", "numpy"):
             with fastmlp.use_backend(name):
-                model = fastmlp.MLP((12, 6, 3))
+                model = fastmlp.MLP(sizes)
                 model.parameters = vector
                 results.append(model.loss_and_grad(data, labels))
         (loss, grad), (wanted_loss, wanted) = results

@@ -1602,15 +1602,6 @@ def _order_leaf(order, keys, window, rows, first, stop, base):
     _chain(order, base + first, keys, window, stop - first)
 
 
-@_kernel(outputs=3)
-def _order(order, keys, windows, rows, base, leaf, workers):
-    """Order the samples of each leaf of ``rows``, whose first sample is ``base``."""
-    leaves = -(-len(rows) // leaf)
-    for worker in prange(workers):
-        for one in range(leaves * worker // workers, leaves * (worker + 1) // workers):
-            _order_leaf(order, keys[worker], windows[worker], rows, one * leaf, min((one + 1) * leaf, len(rows)), base)
-
-
 @_part_of_caller
 def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, tile, begin, end, base):
     """Count the entries of a tile's lists, or, where ``counts`` are empty, fill in the lists or the dense rows."""
@@ -1655,19 +1646,27 @@ def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, ti
         _copy(backward_value[to * group : (to + stop - start) * group], back_value[start * group : stop * group])
 
 
-def _fill_of(forward_value, backward_value, x, counts, lists, rows, base, tile_size, worker, workers):
-    tiles = -(-len(rows) // tile_size)
-    for t in range(tiles * worker // workers, tiles * (worker + 1) // workers):
-        begin = base + t * tile_size
-        end = min(begin + tile_size, base + len(rows))
-        _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, begin // tile_size, begin, end, base)
+def _fill_of(forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit, worker, workers):
+    keys, windows = room
+    units = -(-len(rows) // unit)
+    for one in range(units * worker // workers, units * (worker + 1) // workers):
+        first, stop = one * unit, min((one + 1) * unit, len(rows))
+        if len(keys) > 0:
+            _order_leaf(x.order, keys[worker], windows[worker], rows, first, stop, base)
+        for begin in range(base + first, base + stop, tile_size):
+            end = min(begin + tile_size, base + stop)
+            _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, begin // tile_size, begin, end,
+                       base)  # fmt: skip
 
 
-@_kernel(outputs=5, body=_fill_of)
-def _fill(address, forward_value, backward_value, x, counts, lists, rows, base, tile_size, workers):
-    """Count or fill, tile by tile, what is packed of ``rows``, whose first sample is ``base``."""
+@_kernel(outputs=6, body=_fill_of)
+def _fill(address, forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit, workers):
+    """Count or fill, tile by tile, what is packed of ``rows``, whose first sample is ``base``.
+
+    Workers take so many samples at a time: a tile, or, where there is room for ordering them, a leaf.
+    """
     for worker in prange(workers):
-        vector.call(address, (forward_value, backward_value, x, counts, lists, rows, base, tile_size,
+        vector.call(address, (forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit,
                               np.int64(worker), workers))  # fmt: skip
 
 
@@ -1709,11 +1708,10 @@ def pack(matrix: Any) -> Any:
     lists = _lists(workers, n, tile, dtype, -(-tile // (_BLOCK * group)))
     forward, backward = np.zeros(groups * parts, np.int64), np.zeros(tiles * feature_groups, np.int64)
     packed = empty._replace(order=np.empty(m, np.int32))
-    keys, windows = np.empty((workers, leaf, 2), np.uint64), np.empty((workers, _WINDOW), np.int64)
+    room = np.empty((workers, leaf, 2), np.uint64), np.empty((workers, _WINDOW), np.int64)
     for first, some in _batches(rows, dtype, leaf):
-        _order.launch(workers, packed.order, keys, windows, some, first, leaf)
-        _fill.launch(workers, empty.forward_value, empty.forward_value, packed, (forward, backward), lists, some,
-                     first, tile)  # fmt: skip
+        _fill.launch(workers, empty.forward_value, empty.forward_value, packed, (forward, backward), lists, room, some,
+                     first, tile, leaf)  # fmt: skip
 
     per_tile = np.add.reduceat(forward, np.arange(0, groups, tile // group) * parts)
     groups_per_tile = np.bincount(np.arange(groups) // (tile // group))
@@ -1738,9 +1736,10 @@ def pack(matrix: Any) -> Any:
     )
     if dense.any():
         packed.dense[-vector.PADDING :] = 0
-    none = np.empty(0, np.int64)
+    none, no_room = np.empty(0, np.int64), tuple(one[:0] for one in room)
     for first, some in _batches(rows, dtype, leaf):
-        _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, some, first, tile)
+        _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, no_room, some, first, tile,
+                     tile)  # fmt: skip
     if dtype == np.uint8:
         return packed._replace(forward_code=forward_value, backward_code=backward_value, coded=True)
     return packed._replace(forward_value=forward_value, backward_value=backward_value)
