@@ -664,7 +664,8 @@ _PARALLEL_WORK = 1 << 20
 _LEAF_STEP = 120
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
-_BLOCK = 8  # groups whose rows are copied and listed at a time, or features' gradients made, in the cache
+# Rows that are copied and listed at a time, in the cache: whole groups of either kind.
+_COPIED = -(-8 * vector.GROUP // vector.PADDING) * vector.PADDING
 
 # Features are taken in parts, so that the rows of a panel that a part meets stay in the cache while a block of groups
 # passes. A dense product reads the rows one after the other, and fewer parts repay it (45 GFLOP/s with one of 784, 43
@@ -1129,7 +1130,7 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, finite, scratch, lists,
     if p.finite and number < len(p.layers) - 1 and columns >= _WIDE * lanes:
         for s in range(-(-length // vector.PADDING) * vector.PADDING):
             _zero(e, at_e + s * a_ld, columns)
-        _hidden_lists(e, at_e, a_ld, length, d, at_d, ld, n_out, p.layers[number + 1, _PART], p.back, layer[_AT_BACK],
+        _list_and_add(e, at_e, a_ld, length, d, at_d, ld, n_out, p.layers[number + 1, _PART], p.back, layer[_AT_BACK],
                       n_out, columns, lists, worker, x)  # fmt: skip
         return
     group = vector.DENSE_GROUP
@@ -1143,7 +1144,7 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, finite, scratch, lists,
 
 
 @_body
-def _hidden_lists(out, at, ld, length, a, at_a, a_ld, n, part, weights, at_w, rows, columns, lists, worker, x):
+def _list_and_add(out, at, ld, length, a, at_a, a_ld, n, part, weights, at_w, rows, columns, lists, worker, x):
     """Add to ``length`` rows of out those of a (length, n) times the weights, without the zeros of a."""
     vector.outline()
     starts, index, value = lists.forward_start[worker], lists.forward_index[worker], lists.forward_value[worker]
@@ -1214,8 +1215,8 @@ def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int, hidden: tup
     And, in the same memory, for those of the hidden layers.
     """
     itemsize = np.dtype(dtype).itemsize
-    ld = _row_stride(_round_up(n, vector.GROUP), itemsize)
-    forward = [(blocks * _BLOCK, n)]
+    ld = _row_stride(_round_up(n, vector.PADDING), itemsize)
+    forward = [(blocks * _COPIED // vector.GROUP, n)]
     forward += [(max(1, _LISTED_BYTES // (width * (4 + vector.GROUP * itemsize))), width) for width in hidden]
     feature_groups = -(-max(n, *hidden, 0) // vector.GROUP)
     # One entry more than a list can hold, because list_nonzero writes before it decides.
@@ -1225,7 +1226,7 @@ def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int, hidden: tup
         return _aligned(workers * count, kind).reshape(workers, count)
 
     return Lists(
-        room(_BLOCK * vector.GROUP * ld, dtype),
+        room(_COPIED * ld, dtype),
         room(max(groups * -(-width // _part_size(width)) for groups, width in forward) + 1, np.int64),
         room(entries, np.int32),
         room(entries * vector.GROUP, dtype),
@@ -1253,42 +1254,6 @@ def _lists_of(workers: int, sizes: tuple[int, ...], tile: int, dtype: Any, *, pl
 
 
 @_body
-def _local(lists, worker, x):
-    """Return a worker's lists as a packed matrix of one tile."""
-    return Packed(
-        x.order,
-        lists.forward_start[worker],
-        lists.forward_index[worker],
-        x.forward_code,
-        lists.forward_value[worker],
-        lists.backward_start,
-        lists.backward_stop[worker],
-        lists.backward_index[worker],
-        x.backward_code,
-        lists.backward_value[worker],
-        x.coded,
-        x.table,
-        x.dense,
-        lists.dense_row,
-        x.part,
-    )
-
-
-@_part_of_caller
-def _list_tile(lists, worker, first, length, p):
-    """Make the backward lists of a tile of plain rows."""
-    buffer, stops = lists.rows[worker], lists.backward_stop[worker]
-    n = p.rows.shape[1]
-    ld = len(buffer) // (_BLOCK * vector.GROUP)
-    _copy(stops, lists.backward_start)
-    for s in range(0, length, _BLOCK * vector.GROUP):
-        count = min(_BLOCK * vector.GROUP, length - s)
-        _copy_rows(buffer, ld, p.rows, p.identity, np.int64(0), count, p.base - first - s)
-        _list_backward(lists.backward_index[worker], lists.backward_value[worker], stops, buffer, np.int64(0), ld,
-                       s, count, n)  # fmt: skip
-
-
-@_body
 def _at_factors(p):
     """Return where in the scratch the factors begin: behind the activations of the last layer."""
     rows = -(-p.tile // vector.PADDING) * vector.PADDING
@@ -1298,16 +1263,38 @@ def _at_factors(p):
 @_part_of_caller
 def _forward_plain(scratch, first, length, lists, worker, x, p):
     """Compute the first layer of a tile of plain rows, block by block."""
-    local, buffer, layer = _local(lists, worker, x), lists.rows[worker], p.layers[0]
-    zero = np.int64(0)  # a literal has a type of its own, for which bodies would be compiled again
-    ld = len(buffer) // (_BLOCK * vector.GROUP)
-    for s in range(0, length, _BLOCK * vector.GROUP):
-        count = min(_BLOCK * vector.GROUP, length - s)
-        _copy_rows(buffer, ld, p.rows, p.identity, zero, count, p.base - first - s)
-        _list_forward(local.forward_index, local.forward_value, local.forward_start, zero, zero, buffer, zero, ld,
-                      count, layer[_N_IN], x.part)  # fmt: skip
-        _forward_input(scratch, layer[_AT_Z] + s * layer[_LD], layer[_LD], zero, zero, count, local, p,
-                       scratch, _at_factors(p))  # fmt: skip
+    buffer, layer, zero = lists.rows[worker], p.layers[0], np.int64(0)  # a literal has a type of its own
+    at_z, ld, n, columns = layer[_AT_Z], layer[_LD], layer[_N_IN], layer[_COLUMNS]
+    row_ld = len(buffer) // _COPIED
+    for s in range(0, length, _COPIED):
+        count = min(_COPIED, length - s)
+        _copy_rows(buffer, row_ld, p.rows, p.identity, zero, count, p.base - first - s)
+        if p.finite:
+            _set_rows(scratch, at_z + s * ld, ld, count, p.packed, layer[_AT_B], columns)
+            _list_and_add(scratch, at_z + s * ld, ld, count, buffer, zero, row_ld, n, layer[_PART], p.packed,
+                          layer[_AT_W], layer[_ROWS], columns, lists, worker, x)  # fmt: skip
+        else:
+            _forward_rows(scratch, at_z + s * ld, ld, count, buffer, zero, row_ld, p.packed, layer, p.identity)
+
+
+@_part_of_caller
+def _backward_plain(grad, d, at_d, ld, first, length, finite, lists, worker, x, p):
+    """Add x^T d of a tile of plain rows to the packed gradient of W1."""
+    buffer, stops, layer, zero = lists.rows[worker], lists.backward_stop[worker], p.layers[0], np.int64(0)
+    index, value = lists.backward_index[worker], lists.backward_value[worker]
+    n = layer[_N_IN]
+    row_ld = len(buffer) // _COPIED
+    _copy(stops, lists.backward_start)
+    for s in range(0, length, _COPIED):
+        count = min(_COPIED, length - s)
+        _copy_rows(buffer, row_ld, p.rows, p.identity, zero, count, p.base - first - s)
+        if finite:
+            _list_backward(index, value, stops, buffer, zero, row_ld, s, count, n)
+        else:
+            _backward_rows(grad, d, at_d + s * ld, ld, count, buffer, zero, row_ld, layer, p.identity)
+    if finite:
+        _backward_lists(grad, d, at_d, ld, lists.backward_start, stops, zero, -(-n // vector.GROUP), index,
+                        x.backward_code, value, len(index) < 0, x.table, layer)  # fmt: skip
 
 
 @_body
@@ -1343,7 +1330,7 @@ def _forward_hidden(scratch, length, lists, worker, x, p):
         # About half of the activations are zero, and those of samples that stand together are so together.
         if p.finite and columns >= _WIDE * lanes:
             _set_rows(scratch, at_z, ld, length, p.packed, layer[_AT_B], columns)
-            _hidden_lists(scratch, at_z, ld, length, scratch, at_a, a_ld, n_in, layer[_PART], p.packed, layer[_AT_W],
+            _list_and_add(scratch, at_z, ld, length, scratch, at_a, a_ld, n_in, layer[_PART], p.packed, layer[_AT_W],
                           layer[_ROWS], columns, lists, worker, x)  # fmt: skip
         else:
             _forward_rows(scratch, at_z, ld, length, scratch, at_a, a_ld, p.packed, layer, p.identity)
@@ -1425,7 +1412,6 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
     layers = p.layers
     last = len(layers) - 1
     plain, given = len(p.rows) > 0, len(p.a) > 0
-    source = _local(lists, worker, x) if plain else x
     stop = min((leaf + 1) * p.leaf, p.m)
     for first in range(leaf * p.leaf, stop, p.tile):
         length = min(p.tile, stop - first)
@@ -1456,10 +1442,10 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
                 else:
                     _gate(scratch, e, e_ld, length, n_in, scratch, layers[layer - 1, _AT_Z], e_ld)
                 d, e = e, d
+            elif plain:
+                _backward_plain(grad, scratch, d, ld, first, length, finite, lists, worker, x, p)
             else:
-                if plain:
-                    _list_tile(lists, worker, first, length, p)
-                _backward_input(grad, scratch, d, ld, first // p.tile * (not plain), length, finite, source, p,
+                _backward_input(grad, scratch, d, ld, first // p.tile, length, finite, x, p,
                                 scratch, _at_factors(p))  # fmt: skip
 
 
@@ -1610,13 +1596,13 @@ def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, ti
     buffer, starts, stops = lists.rows[worker], lists.forward_start[worker], lists.backward_stop[worker]
     index, value = lists.forward_index[worker], lists.forward_value[worker]
     back_index, back_value = lists.backward_index[worker], lists.backward_value[worker]
-    ld = len(buffer) // (_BLOCK * group)
+    ld = len(buffer) // _COPIED
     parts = -(-n // x.part)
     entry = np.int64(0)
     _copy(stops, lists.backward_start)
     dense = len(forward) == 0 and x.dense_row[tile] >= 0
-    for s in range(0, end - begin, _BLOCK * group):
-        count = min(_BLOCK * group, end - begin - s)
+    for s in range(0, end - begin, _COPIED):
+        count = min(_COPIED, end - begin - s)
         _copy_rows(buffer, ld, rows, x.order, begin + s, count, base)
         if dense:
             for i in range(count):
@@ -1705,7 +1691,7 @@ def pack(matrix: Any) -> Any:
     empty = _no_input(dtype, n)
     feature_groups, parts = -(-n // group), -(-n // empty.part)
     workers = min(_usable_threads(), tiles)
-    lists = _lists(workers, n, tile, dtype, -(-tile // (_BLOCK * group)))
+    lists = _lists(workers, n, tile, dtype, -(-tile // _COPIED))
     forward, backward = np.zeros(groups * parts, np.int64), np.zeros(tiles * feature_groups, np.int64)
     packed = empty._replace(order=np.empty(m, np.int32))
     room = np.empty((workers, leaf, 2), np.uint64), np.empty((workers, _WINDOW), np.int64)
