@@ -651,7 +651,10 @@ def update(out, w, dw, alpha, workers):
 # A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
 # the gradient in the backward pass, a group of features over its list of the tile's active samples.
 #
-# The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one.
+# The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one. Those of a
+# hidden layer are made on the way as well: half of its activations are zero when training begins, more later on, and
+# 0.70 of them where any of 3 samples that stand together counts. Without them 784-256-256-10 took 915 ms on one core of
+# Zen 3, with them 840.
 
 TILE = 240  # samples; a multiple of every GROUP: two or three such activations of 128 units fit a 512 KiB cache
 _FEW = 120  # samples up to which a step packs nothing,
@@ -680,7 +683,7 @@ _WIDE = 16
 # Bytes of lists of a hidden layer that are made at a time, before they are used panel by panel.
 _LISTED_BYTES = 200_000
 
-# Features of dense samples that are copied at a time: an odd number of cache lines in float64.
+# Features of dense samples that are copied at a time: whole groups, and an odd number of cache lines in float64.
 _DENSE_FEATURES = 120
 
 # A tile whose lists would hold more than this share of all features is stored dense: a list entry costs an index.
@@ -689,7 +692,7 @@ _DENSE_SHARE = 0.9
 # Among how many samples of its leaf the next is chosen when they are put in order; all 1920 would gain 1 % more.
 _WINDOW = 512
 
-# Bytes of each row whose inner products are taken at a time: 8 such rows take half of a first-level cache.
+# Bytes of each row whose inner products are taken at a time: 7 such rows stay in a first-level cache.
 _DOT_PART = 3200
 
 # Products of a register tile: they repay loading and storing its sums, and a panel takes half of a first-level cache.
@@ -846,7 +849,7 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int) -> tuple[Any, int, i
         scratch += rows * ld
         widest = max(widest, ld)
     # Factors of a group with their zeros, then two buffers for the gradients by activations.
-    scratch += vector.GROUP * max(*sizes, tile) + 2 * rows * widest
+    scratch += vector.GROUP * max(sizes[0], tile) + 2 * rows * widest
     return layers, packed, max(back, 1), _round_up(scratch, line), rows * widest
 
 
