@@ -328,6 +328,8 @@ def engine(rng, dtype):
     wide = 16 * vector.VECTOR_BYTES // dtype.itemsize
     cases += [(few + 1 + k, 5, wide + k, wide + 13 - k, 2 + k) for k in range(0, 13, 3)]
     cases += [(few + 1, 5, compiled._LARGEST_PART + 1, wide + 1, 3)]
+    # Last lists of a few rows, or units, and panels so narrow that a sum is made in parts: list for list the same bits.
+    cases += [(few + 1, 5, wide, wide + 1, 3), (few + 1, 5, wide + 1, wide + 1, 3)]
     for k, (m, *sizes) in enumerate(cases):  # mostly on one thread: launches would take most of the time
         n, classes = sizes[0], sizes[-1]
         x = rng.integers(1, 256, size=(n, m)) * (rng.random((n, m)) < (0.3, 0.3, 1)[k % 3])

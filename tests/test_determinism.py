@@ -1,10 +1,14 @@
 """One digest: for any run, thread count, threading layer and layout; the notebook's functions, and the engine."""
 
 import ast
+import itertools
 import os
 
+import numpy as np
 import pytest
 from test_processes import LAYERS, problem_of
+
+import fastmlp
 
 pytestmark = [
     pytest.mark.numba,
@@ -139,3 +143,25 @@ def test_each_threading_layer_gives_the_same_digest(run_python):
     present = [layer for layer in LAYERS if not problem_of(layer)]
     found = [one_digest_each(run_python, (5000, 33, 0.3), LAYER, NUMBA_THREADING_LAYER=layer) for layer in present]
     assert found == found[:1] * len(present)
+
+
+def test_bits_do_not_depend_on_what_memory_held_before(compiled, rng, dtype, monkeypatch):
+    """Rows and units that fill up the last group of a list: what lies there must not change how a sum is made."""
+    wide = 16 * compiled.vector.VECTOR_BYTES // np.dtype(dtype).itemsize
+    aligned = compiled._aligned
+    for hidden, m in itertools.product([(wide, wide + 1), (wide + 2, wide + 1, wide + 3)], (121, 125, 241)):
+        sizes = (5, *hidden, 3)
+        x, y = rng.standard_normal((5, m)) * (rng.random((5, m)) < 0.3), rng.integers(3, size=m)
+        model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name)
+        model.parameters = rng.standard_normal(model.parameters.shape)
+        gradients = []
+        for held in (0, 1):
+
+            def filled(count, kind, held=held):
+                made = aligned(count, kind)
+                made[:] = held
+                return made
+
+            monkeypatch.setattr(compiled, "_aligned", filled)
+            gradients.append(model.loss_and_grad(fastmlp.pack(x.astype(dtype)), y)[1])
+        np.testing.assert_array_equal(*gradients)

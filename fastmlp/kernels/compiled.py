@@ -1123,6 +1123,9 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, finite, scratch, lists,
         groups, stops = -(-layer[_N_IN] // vector.GROUP), lists.backward_stop[worker]
         index, value = lists.backward_index[worker], lists.backward_value[worker]
         _copy(stops, lists.backward_start)
+        for s in range(length):
+            # The last list must not depend on what lies behind a row: how a tile groups its sums depends on the list.
+            _zero(scratch, at_a + s * a_ld + layer[_N_IN], groups * vector.GROUP - layer[_N_IN])
         _list_backward(index, value, stops, scratch, at_a, a_ld, np.int64(0), length, layer[_N_IN])
         _backward_lists(grad, d, at_d, ld, lists.backward_start, stops, np.int64(0), groups, index,
                         x.backward_code, value, len(index) < 0, x.table, layer)  # fmt: skip
@@ -1153,6 +1156,9 @@ def _list_and_add(out, at, ld, length, a, at_a, a_ld, n, part, weights, at_w, ro
     starts, index, value = lists.forward_start[worker], lists.forward_index[worker], lists.forward_value[worker]
     parts, zero = -(-n // part), np.int64(0)
     step = min((len(index) - 1) // n, (len(starts) - 1) // parts) * vector.GROUP  # what there is room for
+    for s in range(length, -(-length // vector.GROUP) * vector.GROUP):
+        # The last list must not depend on what lies behind the rows: how a tile groups its sums depends on the list.
+        _zero(a, at_a + s * a_ld, n)
     for s in range(0, length, step):
         count = min(step, length - s)
         _list_forward(index, value, starts, zero, zero, a, at_a + s * a_ld, a_ld, count, n, part)
