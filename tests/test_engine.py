@@ -66,9 +66,7 @@ def test_a_leaf_depends_on_the_number_of_samples_alone(compiled):
 @pytest.mark.parametrize("sizes", [(12, 6, 3), (12, 130, 129, 3), (12, 130, 129, 131, 3)])
 def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value, sizes):
     """Each entry of the loss gradient is not finite exactly where the NumPy backend says so."""
-    x = sample(
-        rng, 12, 132, 0.3, np.float64
-    )  # whole groups: in a short one nothing is skipped that a row behind it has
+    x = sample(rng, 12, 132, 0.3, np.float64)
     x[5] = 0
     labels = rng.integers(3, size=132)
     start = rng.standard_normal(fastmlp.MLP(sizes).parameters.size)

@@ -1865,27 +1865,8 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
 
 
 @_body
-def _multiply_some(
-    out,
-    o,
-    o_row,
-    a,
-    at,
-    a_row,
-    a_k,
-    b,
-    p,
-    b_row,
-    rows,
-    columns,
-    count,
-    identity,
-    factors,
-    panel,
-    fresh,
-    worker,
-    workers,
-):
+def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, count, identity, factors, panel,
+                   fresh, worker, workers):  # fmt: skip
     """Do as `_multiply`, panel by panel of b; add unless ``fresh``.
 
     ``factors`` and ``panel`` have room for copies of a and of a panel, or none.
@@ -1913,12 +1894,11 @@ def _multiply_some(
             r = np.int64(0)
             while rows - r >= vector.GROUP:
                 group = _height(rows - r)
+                left, at_left, left_k, left_row = a, at + r * a_row, a_k, a_row
                 if copied:
-                    vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, factors, r * count, group, 1,
-                          identity, 0, source, at_b, row, count, fresh)  # fmt: skip
-                else:
-                    vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, a, at + r * a_row, a_k, a_row,
-                          identity, 0, source, at_b, row, count, fresh)  # fmt: skip
+                    left, at_left, left_k, left_row = factors, r * count, group, 1
+                vector.tile(group, width // lanes, out, o + r * o_row + first, o_row, left, at_left, left_k, left_row,
+                      identity, 0, source, at_b, row, count, fresh)  # fmt: skip
                 r += group
         first += width
         number += 1
