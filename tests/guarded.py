@@ -19,6 +19,7 @@ from fastmlp.kernels import compiled, vector
 
 _PAGE = mmap.PAGESIZE
 _CANARY = 0xA5
+_GROUP = vector.GROUP  # a constant to Numba, which an attribute of a module is not
 _LIBC = ctypes.CDLL(None, use_errno=True)
 SIDES = ("end", "start")
 # Elements before what a kernel is given, none where a protected page stands there.
@@ -80,8 +81,15 @@ def run_dot_tile(rows, columns, out, o_row, a, a_row, b, b_row, count, at):
 
 
 @numba.njit
-def run_list_nonzero(index, value, entry, a, a_k, a_g, first, count, at):
-    return vector.list_nonzero(index, value, entry, a, at, a_k, a_g, first, count)
+def run_sparse_rows(vectors, fresh, rows, out, o_row, value, index, starts, b, b_row, at):
+    vector.sparse_rows(vectors, fresh, rows, out, at, o_row, value, index, starts, at, b, at, b_row)
+
+
+@numba.njit
+def run_list_nonzero(grouped, index, value, entry, a, a_k, a_g, first, count, at):
+    if grouped:
+        return vector.list_nonzero(_GROUP, index, value, entry, a, at, a_k, a_g, first, count)
+    return vector.list_nonzero(1, index, value, entry, a, at, a_k, a_g, first, count)
 
 
 @numba.njit
@@ -193,10 +201,45 @@ def dot_tile(rng, dtype):
         assert_added(given.out[at:], out, product, o_row)
 
 
+def sparse_rows(rng, dtype):
+    """Rows of every number of entries, among them none, added and set; their lists stand one behind the other."""
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    counts = [0, *range(1, 20), 0]
+    starts = np.concatenate(([2], 2 + np.cumsum(counts)))
+    for vectors, fresh, side in itertools.product(vector.STRIPS, (0, 1), SIDES):
+        width = vectors * lanes
+        o_row, b_row, rows = width + 3, width + 5, 19
+        index = rng.integers(rows, size=starts[-1]).astype(np.int32)
+        index[-1] = rows - 1  # the last row, which ends at the page
+        index[:2] = -(2**30)  # in front of the first list
+        value = rng.standard_normal(len(index)).astype(dtype)
+        b = spaced(rng, rows, width, b_row, dtype)
+        of_b = as_rows(b, rows, width, b_row).astype(naive.WIDE)
+        pieces = [slice(*ends) for ends in itertools.pairwise(starts)]
+        product = np.array([value[piece].astype(naive.WIDE) @ of_b[index[piece]] for piece in pieces])
+        before = spaced(rng, len(counts), width, o_row, dtype)
+        out = before.copy()
+        if fresh:
+            as_rows(before, len(counts), width, o_row)[...] = 0
+            out = before.copy()
+            as_rows(out, len(counts), width, o_row)[...] = np.nan
+        at = SKIPPED[side]
+        given = Buffers(
+            side,
+            index=index,
+            value=value,
+            **{k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()},
+        )
+        run_sparse_rows(vectors, fresh, len(counts), given.out, o_row, given.value, given.index, given.starts,
+                        given.b, b_row, at)  # fmt: skip
+        given.check("out")
+        assert np.isnan(given.out[:at]).all()
+        assert_added(given.out[at:], before, product, o_row)
+
+
 def list_nonzero(rng, kind):
     """The list ends where it must have room for one entry more, and goes on behind an entry that is there already."""
-    group = vector.GROUP
-    for count, density, side in itertools.product(range(10), (0, 0.2, 1), SIDES):
+    for group, count, density, side in itertools.product((1, vector.GROUP), range(10), (0, 0.2, 1), SIDES):
         a = (rng.integers(1, 200, size=(count, group)) * (rng.random((count, group)) < density)).astype(kind)
         if kind != np.uint8 and count > 5:
             a[3], a[4:6] = -0.0, 0
@@ -206,7 +249,8 @@ def list_nonzero(rng, kind):
         for a_k, a_g, source in ((group, 1, a), (1, count, a.T)):
             at, index, value = SKIPPED[side], np.full(end + 1, -7, np.int32), np.full((end + 1, group), 77, kind)
             given = Buffers(side, a=behind(at, source), index=index, value=value)
-            assert end == run_list_nonzero(given.index, given.value.ravel(), 1, given.a, a_k, a_g, 100, count, at)
+            value = given.value.ravel()
+            assert end == run_list_nonzero(group > 1, given.index, value, 1, given.a, a_k, a_g, 100, count, at)
             given.check("index", "value")
             np.testing.assert_array_equal(given.index[:end], [-7, *(100 + kept)])
             np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, group), 77), a[kept]]))
@@ -328,6 +372,8 @@ def engine(rng, dtype):
     wide = 16 * vector.VECTOR_BYTES // dtype.itemsize
     cases += [(few + 1 + k, 5, wide + k, wide + 13 - k, 2 + k) for k in range(0, 13, 3)]
     cases += [(few + 1, 5, compiled._LARGEST_PART + 1, wide + 1, 3)]
+    # Dense samples, more than are taken as they are.
+    cases += [(compiled._FEW_DENSE + 1 + k, 40 + k, 3 + k, 2) for k in range(0, 13, 4)]
     # Last lists of a few rows, or units, and panels so narrow that a sum is made in parts: list for list the same bits.
     cases += [(few + 1, 5, wide, wide + 1, 3), (few + 1, 5, wide + 1, wide + 1, 3)]
     for k, (m, *sizes) in enumerate(cases):  # mostly on one thread: launches would take most of the time

@@ -64,19 +64,22 @@ def test_a_leaf_depends_on_the_number_of_samples_alone(compiled):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("sizes", [(12, 6, 3), (12, 130, 129, 3), (12, 130, 129, 131, 3)])
-def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value, sizes):
+@pytest.mark.parametrize(("m", "density"), [(110, 0.3), (132, 0.3), (132, 1), (2050, 1)])
+def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value, sizes, m, density):
     """Each entry of the loss gradient is not finite exactly where the NumPy backend says so."""
-    x = sample(rng, 12, 132, 0.3, np.float64)
+    x = sample(rng, 12, m, density, np.float64)
     x[5] = 0
-    labels = rng.integers(3, size=132)
+    labels = rng.integers(3, size=m)
     start = rng.standard_normal(fastmlp.MLP(sizes).parameters.size)
     h = sizes[1]
     start[12 * h + 1] = -100  # a unit that is never active: what is not finite in the next layer meets its zeros
     cases = [("x", (2, 7)), ("x", (5, 100)), ("w", 5), ("w", 12 * h + 2), ("w", 13 * h + 4), ("w", 13 * h + 1)]
-    cases += [("w", len(start) - 3 - 3 * sizes[-2] + 1)]
+    cases += [("w", len(start) - 3 - 3 * sizes[-2] + 1), ("shut", (2, 7))]
     for what, where in cases:
         data, vector = x.copy(), start.copy()
-        (data if what == "x" else vector)[where] = value
+        (vector if what == "w" else data)[where] = value
+        if what == "shut":  # every gate behind it: all that comes back to it is zero
+            vector[2 : 12 * h : 12] = np.copysign(vector[2 : 12 * h : 12], -value)
         results = []
         for name in ("numba", "numpy"):
             with fastmlp.use_backend(name):
