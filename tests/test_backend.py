@@ -224,14 +224,15 @@ import fastmlp
 fastmlp.warmup("float32"), fastmlp.warmup("float64")
 from fastmlp.kernels import compiled
 def count():
-    return {{name: (len(k.serial.signatures), len(k.parallel.signatures)) for name, k in compiled._KERNELS.items()}}
+    return {{name: [len(one.signatures) for one in k.dispatchers()] for name, k in compiled._KERNELS.items()}}
 before = count()
 {EVERY_PUBLIC_CALL}
 assert count() == before, (before, count())
 # One canonical type for each argument: a signature per dtype, two where a kernel takes the mask or z itself, one more
 # where it reads what is to be packed, which may be uint8.
 most = {{"_fill": 3}}
-assert all(n <= most.get(name, 2) for name, pair in before.items() for n in pair), before
+assert all(n <= most.get(name, 2) for name, counts in before.items() for n in counts), before
+assert len(compiled._SINGLE["_workers"].signatures) == 1
 """
     run_python(code)
 

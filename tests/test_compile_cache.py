@@ -55,7 +55,7 @@ def test_the_compile_cache(run_python, tmp_path):
         return tuple(map(int, run_python(code, env=env, cwd=copied_package.parent).stdout.split()))
 
     signatures = sum(hits_and_misses())
-    assert signatures >= 40
+    assert signatures >= 30
     files = cache_files(copied_package)
     assert hits_and_misses() == (signatures, 0)
     assert cache_files(copied_package) == files

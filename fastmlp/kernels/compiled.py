@@ -6,7 +6,8 @@ out of range writes out of bounds.
 
 Each kernel is a ``prange`` shell over a serial body. The shell hands worker w the body's range [lo, hi) and is compiled
 twice, with ``parallel=True`` and without: the second form gives the same bits and serves small problems, forked
-children, a thread-unsafe threading layer that is already in use, and bounds checking.
+children, a thread-unsafe threading layer that is already in use, and bounds checking. A large kernel's body is
+compiled once, on its own, and one parallel shell serves all of them.
 Shapes: n features, h units of a layer, C classes, m samples; columns are samples.
 """
 
@@ -144,8 +145,8 @@ def _compile(shell: Callable[..., Any], *, parallel: bool) -> Any:
 
 
 _STAMP = _cache_stamp()
-_KERNELS: dict[str, "Kernel"] = {}
-_SERIAL: dict[str, Any] = {}
+_KERNELS: dict[str, "Kernel | LargeKernel"] = {}
+_SINGLE: dict[str, Any] = {}
 # Held while a parallel kernel runs on a layer of which it is not known that two Python threads may enter it.
 _layer_lock = threading.Lock()
 _forked_after_launch = False
@@ -169,16 +170,11 @@ class Kernel:
     """A shell over a serial body, compiled with ``parallel=True`` and without; a call chooses between the two.
 
     The choice depends on sizes and on what is safe, never on a measurement, and both give the same bits.
-
-    A large ``body`` is compiled once and called by its address, which the shell gets as its first argument: as part of
-    a shell, Numba would compile it once more in the serial and three times more in the parallel one.
     """
 
-    def __init__(self, shell: Callable[..., Any], outputs: int, body: Callable[..., Any] | None = None) -> None:
+    def __init__(self, shell: Callable[..., Any], outputs: int) -> None:
         self.parallel = _compile(shell, parallel=True)
         self.serial = _compile(shell, parallel=False)
-        self.body: Any = None if body is None else _compile(body, parallel=False)
-        self._addresses: dict[Any, int] = {}
         self.outputs = outputs
         self.__name__ = shell.__name__
         self.__doc__ = shell.__doc__
@@ -192,33 +188,73 @@ class Kernel:
 
     def launch(self, workers: int, *args: Any) -> None:
         """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
-        if self.body is not None:
-            args = (self._address(args), *args)
-        if workers == 1 or _forked_after_launch:
-            self.serial(*args, workers)
-        elif _layer_is_threadsafe():
-            self.parallel(*args, workers)
-        elif _layer_lock.acquire(blocking=False):
-            try:
-                self.parallel(*args, workers)
-            finally:
-                _layer_lock.release()
-        else:
-            self.serial(*args, workers)
+        _launch(self.serial, self.parallel, workers, args)
 
-    def _address(self, args: tuple[Any, ...]) -> int:
-        """Return where the body for these arguments is; the dtype of the first one decides the types of all."""
-        key = args[0].dtype
-        if key not in self._addresses:
-            types = (*map(numba.typeof, args), numba.int64, numba.int64)
-            self.body.compile(types)
-            result = self.body.overloads[types]
-            self._addresses[key] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
-        return self._addresses[key]
+    def warmup(self) -> None:
+        """Compile the parallel shell for all types that the serial one knows."""
+        for types in self.serial.signatures:
+            self.parallel.compile(types)
 
     def dispatchers(self) -> list[Any]:
         """Return what Numba compiles for this kernel."""
-        return [self.parallel, self.serial] + ([] if self.body is None else [self.body])
+        return [self.parallel, self.serial]
+
+
+class LargeKernel:
+    """A body that is compiled once, on its own, and a shell that hands it its arguments: in parallel by `_workers`.
+
+    As part of a shell, Numba would compile the body once more in the serial and three times more in the parallel one;
+    and a parallel shell that takes tuples of arrays costs two seconds.
+    """
+
+    def __init__(self, shell: Callable[..., Any], body: Callable[..., Any]) -> None:
+        self.shell = _compile(shell, parallel=False)
+        self.body = _compile(body, parallel=False)
+        self._addresses: dict[Any, int] = {}
+        self.__doc__ = shell.__doc__
+
+    def launch(self, workers: int, *args: Any) -> None:
+        """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
+        key = args[0].dtype  # it decides the types of all
+        if key not in self._addresses:
+            types = (*map(numba.typeof, args), numba.int64, numba.int64)
+            self._addresses[key] = _address(self.body, types)
+        _launch(self._serial, self._parallel, workers, (self._addresses[key], *args))
+
+    def _serial(self, *args: Any) -> None:
+        self.shell(0, *args)
+
+    def _parallel(self, *args: Any) -> None:
+        self.shell(_launcher(), *args)
+
+    def warmup(self) -> None:
+        """Compile what is not compiled by a launch for one worker."""
+        _launcher()
+
+    def dispatchers(self) -> list[Any]:
+        """Return what Numba compiles for this kernel."""
+        return [self.shell, self.body]
+
+
+def _launch(serial: Callable[..., None], parallel: Callable[..., None], workers: int, args: tuple[Any, ...]) -> None:
+    if workers == 1 or _forked_after_launch:
+        serial(*args, workers)
+    elif _layer_is_threadsafe():
+        parallel(*args, workers)
+    elif _layer_lock.acquire(blocking=False):
+        try:
+            parallel(*args, workers)
+        finally:
+            _layer_lock.release()
+    else:
+        serial(*args, workers)
+
+
+def _address(dispatcher: Any, types: tuple[Any, ...]) -> int:
+    """Compile for these types, and return where the function is."""
+    dispatcher.compile(types)
+    result = dispatcher.overloads[types]
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 def _usable_threads() -> int:
@@ -239,9 +275,17 @@ def _layer_is_threadsafe() -> bool:
     return numba_parallel._threading_layer in ("omp", "tbb")
 
 
-def _kernel(outputs: int, body: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Kernel]:
+def _kernel(outputs: int) -> Callable[[Callable[..., Any]], Kernel]:
     def decorate(shell: Callable[..., Any]) -> Kernel:
-        kernel = _KERNELS[shell.__name__] = Kernel(shell, outputs, body)
+        kernel = _KERNELS[shell.__name__] = Kernel(shell, outputs)
+        return kernel
+
+    return decorate
+
+
+def _large_kernel(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], LargeKernel]:
+    def decorate(shell: Callable[..., Any]) -> LargeKernel:
+        kernel = _KERNELS[shell.__name__] = LargeKernel(shell, body)
         return kernel
 
     return decorate
@@ -291,8 +335,22 @@ _part_of_caller = njit(inline="always", **_INNER)
 
 def _serial(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls and that is worth no threads; cached, as kernels are."""
-    dispatcher = _SERIAL[function.__name__] = _compile(function, parallel=False)
+    dispatcher = _SINGLE[function.__name__] = _compile(function, parallel=False)
     return dispatcher
+
+
+def _workers(address, arguments, workers):
+    for worker in prange(workers):
+        vector.work(address, arguments, np.int64(worker), workers)
+
+
+_SINGLE["_workers"] = _compile(_workers, parallel=True)
+
+
+@functools.cache
+def _launcher() -> int:
+    """Return where the loop is that runs large kernels in parallel."""
+    return _address(_SINGLE["_workers"], (numba.int64,) * 3)
 
 
 @_body
@@ -926,26 +984,6 @@ def _pack_parameters(packed, back, flat, layers, first_layer):
     return bad == 0
 
 
-@_kernel(outputs=1)
-def _unpack_gradient(flat, packed, layers, total, workers):
-    """Copy the sums of the packed gradient into the flat vector, divided by ``total``."""
-    lanes = vector.VECTOR_BYTES // packed.itemsize
-    inverse = packed.dtype.type(1) / total  # a division takes eight times as long as a product
-    for worker in prange(workers):
-        for layer in range(len(layers)):
-            n_in, n_out, columns, rows, at_w, at_b, _, _, _, _, at_flat, _, by_unit = layers[layer]
-            lo, hi = n_out * worker // workers, n_out * (worker + 1) // workers
-            first = 0
-            while first < columns:
-                width = _width(columns, first, lanes)
-                for c in range(max(lo, first), min(hi, first + width)):
-                    at, step = (at_w + c * by_unit, 1) if by_unit > 0 else (at_w + first * rows + c - first, width)
-                    for k in range(n_in):
-                        flat[at_flat + c * n_in + k] = packed[at + k * step] * inverse
-                    flat[at_flat + n_out * n_in + c] = packed[at_b + c] * inverse
-                first += width
-
-
 @_body
 def _decode_all(factors, at, code, value, coded, table, index, start, stop, length):
     """Set factors[at:] to the values of all ``length`` entries, zeros included."""
@@ -1574,23 +1612,53 @@ def _units_of(grads, sums, stacks, scratches, next_unit, lists, x, p, worker, wo
         unit = vector.take(next_unit)
 
 
-@_kernel(outputs=5, body=_units_of)
-def _units(address, grads, sums, stacks, scratches, next_unit, lists, x, p, workers):
-    for worker in prange(workers):
-        vector.call(address, (grads, sums, stacks, scratches, next_unit, lists, x, p, np.int64(worker), workers))
+@_large_kernel(_units_of)
+def _units(launcher, address, grads, sums, stacks, scratches, next_unit, lists, x, p, workers):
+    vector.spread(launcher, address, (grads, sums, stacks, scratches, next_unit, lists, x, p), workers)
 
 
-@_kernel(outputs=1)
-def _fold(grads, size, workers):
-    """Add the units' gradients in the tree's order; the sum is left in the first."""
+@_body
+def _fold(grads, size, at, count):
+    """Add ``count`` elements of the units' gradients in the tree's order; the sums are left in the first."""
+    vector.outline()
     units = len(grads) // size
-    for worker in prange(workers):
-        lo, hi = _span(size, worker, workers)
-        stride = 1
-        while stride < units:
-            for left in range(0, units - stride, 2 * stride):
-                _add(grads, left * size + lo, (left + stride) * size + lo, hi - lo)
-            stride *= 2
+    stride = 1
+    while stride < units:
+        for left in range(0, units - stride, 2 * stride):
+            _add(grads, left * size + at, (left + stride) * size + at, count)
+        stride *= 2
+
+
+def _mean_of(flat, grads, size, layers, total, worker, workers):
+    lanes = vector.VECTOR_BYTES // grads.itemsize
+    inverse = flat.dtype.type(1) / total  # a division takes eight times as long as a product
+    number = 0
+    for layer in range(len(layers)):
+        n_in, n_out, columns, rows, at_w, at_b, _, _, _, _, at_flat, _, by_unit = layers[layer]
+        first = 0
+        while first < columns:
+            width = _width(columns, first, lanes)
+            stop = min(first + width, n_out)
+            if number % workers == worker:
+                at, count, step = at_w + first * rows, n_in * width, width
+                if by_unit > 0:
+                    at, count, step = at_w + first * by_unit, (stop - first) * by_unit, 1
+                _fold(grads, size, at, count)
+                _fold(grads, size, at_b + first, width)
+                for c in range(stop - first):
+                    begin = at + c * (by_unit if by_unit > 0 else 1)
+                    row = flat[at_flat + (first + c) * n_in : at_flat + (first + c + 1) * n_in]
+                    for k in range(n_in):
+                        row[k] = grads[begin + k * step] * inverse
+                    flat[at_flat + n_out * n_in + first + c] = grads[at_b + first + c] * inverse
+            first += width
+            number += 1
+
+
+@_large_kernel(_mean_of)
+def _mean(launcher, address, flat, grads, size, layers, total, workers):
+    """Set the flat vector to the sum of the units' packed gradients divided by ``total``; workers share the panels."""
+    vector.spread(launcher, address, (flat, grads, size, layers, total), workers)
 
 
 def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
@@ -1617,11 +1685,10 @@ def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
                 out[c, j] = scratch[last[_AT_Z] + s * last[_LD] + c]
 
 
-@_kernel(outputs=4, body=_outputs_of)
-def _outputs(address, out, z, a, scratches, lists, x, p, workers):
+@_large_kernel(_outputs_of)
+def _outputs(launcher, address, out, z, a, scratches, lists, x, p, workers):
     """Set ``out`` (C, m) to the logits, and z and a (m, h), unless they are empty, to the hidden layer."""
-    for worker in prange(workers):
-        vector.call(address, (out, z, a, scratches, lists, x, p, np.int64(worker), workers))
+    vector.spread(launcher, address, (out, z, a, scratches, lists, x, p), workers)
 
 
 # ---- Packing ----
@@ -1734,15 +1801,16 @@ def _fill_of(forward_value, backward_value, x, counts, lists, room, rows, base, 
                        base)  # fmt: skip
 
 
-@_kernel(outputs=6, body=_fill_of)
-def _fill(address, forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit, workers):
+@_large_kernel(_fill_of)
+def _fill(
+    launcher, address, forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit, workers
+):
     """Count or fill, tile by tile, what is packed of ``rows``, whose first sample is ``base``.
 
     Workers take so many samples at a time: a tile, or, where there is room for ordering them, a leaf.
     """
-    for worker in prange(workers):
-        vector.call(address, (forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit,
-                              np.int64(worker), workers))  # fmt: skip
+    vector.spread(launcher, address, (forward_value, backward_value, x, counts, lists, room, rows, base, tile_size,
+                  unit), workers)  # fmt: skip
 
 
 def _batches(rows: Any, dtype: Any, multiple: int) -> Iterator[tuple[int, Any]]:
@@ -2176,9 +2244,9 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
                 sums[2] += weight[s]
 
 
-@_kernel(outputs=6, body=_few_of)
-def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
-         labels, targets, weight, identity, phase, workers):  # fmt: skip
+@_large_kernel(_few_of)
+def _few(launcher, address, outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest,
+         layers, x, labels, targets, weight, identity, phase, workers):  # fmt: skip
     """Do the phases of a pass over few samples: a layer by units, samples forward and back, then the parameters.
 
     ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``layers`` holds the
@@ -2188,10 +2256,8 @@ def _few(address, outputs, deltas, first_gradient, rest_gradient, losses, sums, 
     targets (m, C) give the gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one
     hidden layer in z and ``outputs``; or there are no deltas, and z is set.
     """
-    for worker in prange(workers):
-        vector.call(address, (outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest,
-                              layers, x, labels, targets, weight, identity, phase,
-                              np.int64(worker), workers))  # fmt: skip
+    vector.spread(launcher, address, (outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights,
+                  rest, layers, x, labels, targets, weight, identity, phase), workers)  # fmt: skip
 
 
 def _phases(m: int, workers: int, *, forward: bool) -> tuple[int, ...]:
@@ -2280,10 +2346,13 @@ def _input(x: Any, table: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
     return x, None
 
 
-def _gradient(sizes: tuple[int, ...], sums: Any, problem: Problem, scratch_size: int, x: Packed, rows: Any) -> Any:
-    """Set the packed gradient, and sums (leaves, 3); return the first."""
+def _set_gradient(
+    gradient: Any, sizes: tuple[int, ...], problem: Problem, scratch_size: int, x: Packed, rows: Any
+) -> tuple[float, float, float]:
+    """Set the flat vector to the mean gradient; return the sums of loss, weight of right answers, weight."""
     dtype, size = problem.packed.dtype, len(problem.packed)
-    leaves = len(sums)
+    leaves = -(-problem.m // problem.leaf)
+    sums = np.zeros((leaves, 3))
     workers = min(_usable_threads(), leaves)
     # Subtrees of the one tree: how many there are changes who adds, not what is added to what.
     unit_leaves = 1
@@ -2304,8 +2373,12 @@ def _gradient(sizes: tuple[int, ...], sums: Any, problem: Problem, scratch_size:
             here = problem._replace(rows=some, base=first, stop_unit=-(-(first + len(some)) // unit))
             next_unit = np.full(1, first // unit)
             _units.launch(workers, grads, sums, stacks, scratches, next_unit, lists, x, here)
-    _fold.launch(workers, grads, size)
-    return grads
+    loss, hit, total = np.add.reduce(sums, axis=0)
+    if len(problem.a) > 0:  # the forward pass is given, and no weight
+        total = problem.m
+    workers = 1 if len(grads) < _PARALLEL_SIZE else _usable_threads()
+    _mean.launch(workers, gradient, grads, size, problem.layers, dtype.type(total))
+    return float(loss), float(hit), float(total)
 
 
 def network_step(
@@ -2323,12 +2396,7 @@ def network_step(
     problem, scratch_size = _problem(parameters, sizes, len(x.order), x)
     problem = problem._replace(weight=weight, **target)
     x, rows = _input(x, table, dtype, sizes[0])
-    sums = np.zeros((-(-problem.m // problem.leaf), 3))
-    grads = _gradient(sizes, sums, problem, scratch_size, x, rows)
-    loss, hit, total = np.add.reduce(sums, axis=0)
-    workers = 1 if gradient.size < _PARALLEL_SIZE else _usable_threads()
-    _unpack_gradient.launch(workers, gradient, grads, problem.layers, dtype.type(total))
-    return float(loss), float(hit), float(total)
+    return _set_gradient(gradient, sizes, problem, scratch_size, x, rows)
 
 
 def _few_step(
@@ -2369,10 +2437,7 @@ def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) ->
         given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
         z, a, targets = (_canonical(one, dtype) for one in given)
         problem = problem._replace(z=z.reshape(-1), a=a.reshape(-1), targets=targets)
-        sums = np.zeros((-(-m // problem.leaf), 3))
-        grads = _gradient(sizes, sums, problem, scratch_size, x, rows)
-        workers = 1 if gradient.size < _PARALLEL_SIZE else _usable_threads()
-        _unpack_gradient.launch(workers, gradient, grads, problem.layers, dtype.type(m))
+        _set_gradient(gradient, sizes, problem, scratch_size, x, rows)
     dw1, db1, dw2, db2 = np.split(gradient, (split, split + h, len(gradient) - classes))
     return dw1.reshape(h, n), db1.reshape(h, 1), dw2.reshape(classes, h), db2.reshape(classes, 1)
 
@@ -2445,8 +2510,7 @@ def warmup(dtype: Any) -> None:
     finally:
         set_threads(threads)
     for kernel in _KERNELS.values():
-        for types in kernel.serial.signatures:
-            kernel.parallel.compile(types)
+        kernel.warmup()
 
 
 def max_threads() -> int | None:
@@ -2462,7 +2526,7 @@ def set_threads(n: int) -> int:
 
 
 def cache_statistics() -> dict[str, tuple[int, int]]:
-    """Return (hits, misses) of the compile cache, summed per kernel over shells and body."""
+    """Return (hits, misses) of the compile cache, summed per kernel over what it compiles."""
     totals = {}
     for name, kernel in _KERNELS.items():
         stats = [dispatcher.stats for dispatcher in kernel.dispatchers()]
@@ -2470,7 +2534,7 @@ def cache_statistics() -> dict[str, tuple[int, int]]:
             sum(sum(one.cache_hits.values()) for one in stats),
             sum(sum(one.cache_misses.values()) for one in stats),
         )
-    for name, dispatcher in _SERIAL.items():
+    for name, dispatcher in _SINGLE.items():
         hits, misses = dispatcher.stats.cache_hits, dispatcher.stats.cache_misses
         totals[name] = (sum(hits.values()), sum(misses.values()))
     return totals
@@ -2489,7 +2553,7 @@ def describe() -> dict[str, str]:
         "threading layer": numba_parallel._threading_layer or f"not launched yet ({config.THREADING_LAYER})",
         "CPU": config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
         "vector width": f"{bits} bit",
-        "compile cache": _KERNELS["relu"].serial._cache.cache_path or "none: no writeable folder",
+        "compile cache": relu.serial._cache.cache_path or "none: no writeable folder",
         "numba": numba.__version__,
         "llvmlite": llvmlite.__version__,
     }

@@ -487,23 +487,63 @@ def nonzero_bits(typingctx, x, at):
 
 
 @intrinsic
-def call(typingctx, address, arguments):
-    """Call the compiled function at ``address``, which takes a tuple's items and returns nothing.
+def spread(typingctx, launcher, address, arguments, workers):
+    """Call the compiled function at ``address`` for each of the workers: the items of a tuple, its number, ``workers``.
 
-    An address is data: the caller neither contains the function nor compiles it again.
+    It returns nothing. One after the other if ``launcher`` is 0, else by the function there, which does `work` in
+    parallel. An address is data: the caller neither contains a function nor compiles it again, and the arguments pass
+    through memory, so that one launcher serves all of them.
     """
+    i64, number = ir.IntType(64), types.int64
+    items = (*arguments.types, number, number)
 
     def codegen(context, builder, sig, args):
-        items = sig.args[1].types
-        kind = context.call_conv.get_function_type(types.none, items)
-        function = builder.inttoptr(args[0], kind.as_pointer())
-        values = cgutils.unpack_tuple(builder, args[1], len(items))
-        status, _ = context.call_conv.call_function(builder, function, types.none, items, values)
-        with cgutils.if_unlikely(builder, status.is_error):
-            context.call_conv.return_status_propagate(builder, status)
+        launcher, address, arguments, workers = args
+        values = cgutils.unpack_tuple(builder, arguments, len(items) - 2)
+        body_type = context.call_conv.get_function_type(types.none, items).as_pointer()
+
+        def call(builder, address, values):
+            function = builder.inttoptr(address, body_type)
+            return context.call_conv.call_function(builder, function, types.none, items, values)[0]
+
+        kinds = [value.type for value in (address, *values)]
+        stored = cgutils.alloca_once(builder, ir.LiteralStructType(kinds))
+        with builder.if_else(builder.icmp_signed("==", launcher, i64(0))) as (serially, in_parallel):
+            with serially, cgutils.for_range(builder, workers) as loop:
+                status = call(builder, address, [*values, loop.index, workers])
+                with cgutils.if_unlikely(builder, status.is_error):
+                    context.call_conv.return_status_propagate(builder, status)
+            with in_parallel:
+                for place, value in enumerate((address, *values)):
+                    builder.store(value, cgutils.gep_inbounds(builder, stored, 0, place))
+                name = f"{builder.function.name}.worker"
+                worker = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [i64] * 3), name)
+                worker.linkage = "internal"
+                inner = ir.IRBuilder(worker.append_basic_block("entry"))
+                at = inner.inttoptr(worker.args[0], stored.type)
+                loaded = [inner.load(cgutils.gep_inbounds(inner, at, 0, place)) for place in range(len(kinds))]
+                call(inner, loaded[0], [*loaded[1:], *worker.args[1:]])  # nothing is raised inside of `prange`
+                inner.ret_void()
+                numbers = [builder.ptrtoint(pointer, i64) for pointer in (worker, stored)]
+                kind = context.call_conv.get_function_type(types.none, [number] * 3)
+                function = builder.inttoptr(launcher, kind.as_pointer())
+                context.call_conv.call_function(builder, function, types.none, [number] * 3, [*numbers, workers])
         return context.get_dummy_value()
 
-    return types.void(types.int64, arguments), codegen
+    return types.void(number, number, arguments, number), codegen
+
+
+@intrinsic
+def work(typingctx, address, arguments, worker, workers):
+    """Do a worker's part of `spread`: call the function at ``address`` with the address of the arguments."""
+    i64 = ir.IntType(64)
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.VoidType(), [i64] * 3)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
 
 
 @intrinsic
