@@ -373,7 +373,7 @@ def engine(rng, dtype):
     cases += [(few + 1 + k, 5, wide + k, wide + 13 - k, 2 + k) for k in range(0, 13, 3)]
     cases += [(few + 1, 5, compiled._LARGEST_PART + 1, wide + 1, 3)]
     # Dense samples, more than are taken as they are.
-    cases += [(compiled._FEW_DENSE + 1 + k, 40 + k, 3 + k, 2) for k in range(0, 13, 4)]
+    cases += [(compiled._FEW_DENSE + 1 + k, 40 + k, 7 + k, 2) for k in range(0, 13, 4)]
     # Last lists of a few rows, or units, and panels so narrow that a sum is made in parts: list for list the same bits.
     cases += [(few + 1, 5, wide, wide + 1, 3), (few + 1, 5, wide + 1, wide + 1, 3)]
     for k, (m, *sizes) in enumerate(cases):  # mostly on one thread: launches would take most of the time

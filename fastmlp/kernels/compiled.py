@@ -761,6 +761,9 @@ _DOT_PART = 3200
 # Products of a register tile: they repay loading and storing its sums, and a panel takes half of a first-level cache.
 _FACTORS = 15_360 // (vector.PANEL * vector.VECTOR_BYTES)
 
+# Units from which on it repays copying samples in order to skip some of them for each unit.
+_REPAY_SKIPPING = 8
+
 # Units whose samples are listed together: 3 MB of lists with a tile of samples.
 _UNITS = 1024
 
@@ -910,7 +913,8 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool) -> tupl
         ld = _row_stride(max(columns, _round_up(n_out, vector.PADDING)), itemsize)
         at_w = packed
         # Behind a ReLU gradients are zero where it is shut: those of a unit then make a row, not a column.
-        by_unit = _row_stride(n_in, itemsize) if layer < len(sizes) - 2 and (layer or dense) else 0
+        gated = layer < len(sizes) - 2 and n_out >= _REPAY_SKIPPING
+        by_unit = _row_stride(n_in, itemsize) if gated and (layer or dense) else 0
         packed = _round_up(at_w + max(padded_rows * columns, n_out * by_unit), line)
         layers[layer] = (n_in, n_out, columns, padded_rows, at_w, packed, back, back_columns, scratch, ld, flat,
                          _part_size(n_in), by_unit)  # fmt: skip
@@ -2184,7 +2188,7 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, ide
         if layer > 0:
             gradient, at_g = rest_gradient, flat
             flat += n_out * n_in
-        if layer < len(sizes) - 2:
+        if layer < len(sizes) - 2 and n_out >= _REPAY_SKIPPING:
             # Workers share whole strips: every sum is made in the same way for any number of them.
             strip, whole = vector.STRIPS[0] * lanes, n_in // lanes * lanes
             strips = -(-whole // strip)
