@@ -1113,7 +1113,7 @@ def _add_by_unit(grad, o, o_row, d, at_d, ld, units, a, at_a, a_ld, length, begi
     vector.outline()
     lanes = vector.VECTOR_BYTES // d.itemsize
     strip = vector.STRIPS[0] * lanes
-    # Samples whose part of a lies in the first-level cache; a second level holds the lists of some units.
+    # Samples whose part of a lies in the first-level cache.
     block = -(-length // -(-length * strip * d.itemsize // vector.SPARSE_BYTES))
     some = min(units, _UNITS)
     blocks = -(-min(length, TILE) // block)
@@ -1343,13 +1343,13 @@ def _list_backward(index, value, stops, rows, at_row, ld, first, length, n):
 def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int, hidden: tuple[int, ...] = ()) -> Lists:
     """Return room for the backward lists of a tile, and for the forward lists of ``blocks`` blocks of samples.
 
-    And, in the same memory, for those of the hidden layers.
+    And, in the same memory, for forward lists of the hidden layers.
     """
     itemsize = np.dtype(dtype).itemsize
     ld = _row_stride(_round_up(n, vector.PADDING), itemsize)
     forward = [(blocks * _COPIED // vector.GROUP, n)]
     forward += [(max(1, _LISTED_BYTES // (width * (4 + vector.GROUP * itemsize))), width) for width in hidden]
-    feature_groups = -(-max(n, *hidden, 0) // vector.GROUP)
+    feature_groups = -(-n // vector.GROUP)
     # One entry more than a list can hold, because list_nonzero writes before it decides.
     entries, back_entries = max(groups * width for groups, width in forward) + 1, feature_groups * (tile + 1)
 
