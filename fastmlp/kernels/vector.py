@@ -164,6 +164,18 @@ def _add_outer_product(builder, left, right, sums):
     return grown
 
 
+def _add_listed_row(builder, k, index, b, b_row, scalars, sums, element):
+    """Return the sums, row by row, each with its scalar times the vectors of row index[k] of b added."""
+    vector, lanes = _vector_type(element)
+    i64 = ir.IntType(64)
+    row = builder.sext(builder.load(builder.gep(index, [k])), i64)
+    at_b = builder.gep(b, [builder.mul(row, b_row)])
+    factors = [_splat(builder, scalar, vector) for scalar in scalars]
+    vectors = range(len(sums) // len(factors))
+    of_b = (_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in vectors)
+    return _add_outer_product(builder, factors, of_b, sums)
+
+
 def _tile_body(builder, arguments, group, vectors, element, load_factors):
     """Emit the register tile of ``group`` rows of ``vectors`` vectors, and return from the function.
 
@@ -175,11 +187,7 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
     cells = [(g, v) for g in range(group) for v in range(vectors)]
 
     def grow(k, sums):
-        row = builder.sext(builder.load(builder.gep(index, [k])), i64)
-        at_b = builder.gep(b, [builder.mul(row, b_row)])
-        factors = [_splat(builder, scalar, vector) for scalar in load_factors(builder, group, k, *rest)]
-        of_b = (_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in range(vectors))
-        return _add_outer_product(builder, factors, of_b, sums)
+        return _add_listed_row(builder, k, index, b, b_row, load_factors(builder, group, k, *rest), sums, element)
 
     # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
     zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
@@ -207,28 +215,28 @@ def _coded_factors(builder, group, k, codes, table):
     return [builder.load(builder.gep(table, [builder.zext(number, i64)])) for number in numbers]
 
 
-def _branching_function(module, name, arguments, shapes, emit, *options):
-    """Return a function that does ``emit(builder, arguments[2:], *shape, *options)`` for the shape in its first two.
+def _call_for_shape(builder, name, arguments, shapes, emit, *options):
+    """Call a function that does ``emit(builder, arguments[2:], *shape, *options)`` for the shape in its first two.
 
     A function of its own, never inlined: the step calls it from many places, and compiling each shape in each of them
     took a minute.
     """
     i64 = ir.IntType(64)
     signature = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(module, signature, name)
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
     if function.is_declaration:
         function.linkage = "linkonce_odr"
         function.attributes.add("noinline")
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
         first, second, *rest = function.args
         impossible = function.append_basic_block("impossible")
-        branch = builder.switch(builder.add(builder.shl(first, i64(8)), second), impossible)
+        branch = inner.switch(inner.add(inner.shl(first, i64(8)), second), impossible)
         ir.IRBuilder(impossible).unreachable()
         for shape in sorted(shapes):
             block = function.append_basic_block("shape_{}_{}".format(*shape))
             branch.add_case(i64((shape[0] << 8) + shape[1]), block)
             emit(ir.IRBuilder(block), rest, *shape, *options)
-    return function
+    builder.call(function, arguments)
 
 
 @intrinsic
@@ -251,9 +259,7 @@ def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b,
         arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, fresh, *plain]
         shapes = itertools.product({GROUP, DENSE_GROUP}, range(1, PANEL + 1))
         name = f"fastmlp_tile_{element}"
-        builder.call(
-            _branching_function(builder.module, name, arguments, shapes, _tile_body, element, _plain_factors), arguments
-        )
+        _call_for_shape(builder, name, arguments, shapes, _tile_body, element, _plain_factors)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -277,9 +283,7 @@ def coded_tile(typingctx, vectors, out, o, o_row, codes, at, table, index, i, b,
         arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, adding, *coded]
         shapes = [(GROUP, count) for count in range(1, PANEL + 1)]
         name = f"fastmlp_coded_tile_{element}"
-        builder.call(
-            _branching_function(builder.module, name, arguments, shapes, _tile_body, element, _coded_factors), arguments
-        )
+        _call_for_shape(builder, name, arguments, shapes, _tile_body, element, _coded_factors)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -292,11 +296,7 @@ def _sparse_rows_body(builder, arguments, vectors, fresh, element):
     i64 = ir.IntType(64)
 
     def grow(k, sums):
-        row = builder.sext(builder.load(builder.gep(index, [k])), i64)
-        at_b = builder.gep(b, [builder.mul(row, b_row)])
-        factor = _splat(builder, builder.load(builder.gep(value, [k])), vector)
-        of_b = (_load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in range(vectors))
-        return _add_outer_product(builder, [factor], of_b, sums)
+        return _add_listed_row(builder, k, index, b, b_row, [builder.load(builder.gep(value, [k]))], sums, element)
 
     zeros = [ir.Constant(vector, [0.0] * lanes)] * vectors
     at_once = -(-_CHAINS // vectors)
@@ -334,9 +334,7 @@ def sparse_rows(typingctx, vectors, fresh, rows, out, o, o_row, value, index, st
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (begins, s), (rows_of_b, p))]
         arguments = [vectors, fresh, rows, begin[0], o_row, values, indices, *begin[1:], b_row]
         shapes, name = itertools.product(STRIPS, (0, 1)), f"fastmlp_sparse_rows_{element}"
-        builder.call(
-            _branching_function(builder.module, name, arguments, shapes, _sparse_rows_body, element), arguments
-        )
+        _call_for_shape(builder, name, arguments, shapes, _sparse_rows_body, element)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -424,8 +422,7 @@ def dot_tile(typingctx, rows, columns, out, o, o_row, a, at, a_row, b, p, b_row,
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (left, at), (right, p))]
         arguments = [rows, columns, begin[0], o_row, begin[1], a_row, begin[2], b_row, count]
         shapes = list(itertools.product({1, DOT_ROWS}, {1, DOT_COLUMNS}))
-        function = _branching_function(builder.module, f"fastmlp_dot_{element}", arguments, shapes, _dot_body, element)
-        builder.call(function, arguments)
+        _call_for_shape(builder, f"fastmlp_dot_{element}", arguments, shapes, _dot_body, element)
         return context.get_dummy_value()
 
     return signature, codegen
