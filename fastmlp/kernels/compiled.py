@@ -31,6 +31,7 @@ from numba import config, njit, prange
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.runtime import rtsys
 from numba.np.ufunc import parallel as numba_parallel
 
 from fastmlp.kernels import vector
@@ -107,7 +108,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            result = super().load_overload(sig, target_context)
+            # Not super().load_overload: it first loads all that a compiler needs, half a second without SciPy.
+            rtsys.initialize(target_context)
+            result = self._load_overload(sig, target_context)
         except _DAMAGE:
             # Compile anew. Saving writes over a damaged data file, but needs an index that can be read.
             self._mend_index()
@@ -136,8 +139,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
             self.disable()
 
 
-def _compile(shell: Callable[..., Any], *, parallel: bool) -> Any:
-    dispatcher = njit(parallel=parallel, **_OPTIONS)(shell)
+def _compile(shell: Callable[..., Any], *, parallel: bool, by_address: bool = False) -> Any:
+    """Return the dispatcher, cached; one whose function is only called ``by_address`` must not be called itself."""
+    dispatcher = njit(parallel=parallel, no_cpython_wrapper=by_address, no_cfunc_wrapper=True, **_OPTIONS)(shell)
     # Where no folder is writeable, as in a read-only install without HOME, the kernel runs uncached.
     with contextlib.suppress(RuntimeError, OSError):
         dispatcher._cache = _KernelCache(shell, _STAMP, _cache_variant(parallel=parallel))
@@ -209,7 +213,7 @@ class LargeKernel:
 
     def __init__(self, shell: Callable[..., Any], body: Callable[..., Any]) -> None:
         self.shell = _compile(shell, parallel=False)
-        self.body = _compile(body, parallel=False)
+        self.body = _compile(body, parallel=False, by_address=True)
         self._addresses: dict[Any, int] = {}
         self.__doc__ = shell.__doc__
 
@@ -344,7 +348,7 @@ def _workers(address, arguments, workers):
         vector.work(address, arguments, np.int64(worker), workers)
 
 
-_SINGLE["_workers"] = _compile(_workers, parallel=True)
+_SINGLE["_workers"] = _compile(_workers, parallel=True, by_address=True)
 
 
 @functools.cache
