@@ -332,9 +332,6 @@ class _BodyCompiler(Compiler):  # type: ignore[misc]
 
 
 _body = njit(pipeline_class=_BodyCompiler, **_INNER)
-# A large body with one caller becomes part of it: compiled on its own, all it calls would be optimised once more. A
-# first step from an empty cache took 22 s of compilation without both, 17 s with them.
-_part_of_caller = njit(inline="always", **_INNER)
 
 
 def _serial(function: Callable[..., Any]) -> Any:
@@ -777,7 +774,16 @@ _REPAY_COPY = 24
 # Samples of a plain matrix that are copied at a time where they do not lie in rows.
 _BATCH = 8192
 
-_N_IN, _N_OUT, _COLUMNS, _ROWS, _AT_W, _AT_B, _AT_BACK, _BACK_COLUMNS, _AT_Z, _LD, _AT_FLAT, _PART, _BY_UNIT = range(13)
+# A row of the layer table. Records, because Numba takes a tenth of the code for a field that it takes for an element.
+_LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "n_in", "n_out", "columns", "rows", "at_w", "at_b", "at_back", "back_columns", "at_z", "ld", "at_flat",
+            "part", "by_unit",
+        )
+    ]
+)  # fmt: skip
 
 
 class Problem(NamedTuple):
@@ -840,7 +846,7 @@ class Packed(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """Room, per worker, for the rows of a block of samples and for the lists of a tile; ``dense_row`` is -1."""
+    """Room, per worker, for the rows of a block of samples and for the lists of a tile."""
 
     rows: Any
     forward_start: Any
@@ -850,7 +856,6 @@ class Lists(NamedTuple):
     backward_stop: Any
     backward_index: Any
     backward_value: Any
-    dense_row: Any
 
 
 def _leaf_size(m: int) -> int:
@@ -907,7 +912,7 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool) -> tupl
     """
     lanes = vector.VECTOR_BYTES // itemsize
     line = 64 // itemsize
-    layers = np.zeros((len(sizes) - 1, 13), np.int64)
+    layers = np.zeros(len(sizes) - 1, _LAYER)
     packed = back = flat = 0
     rows = _round_up(tile, vector.PADDING)
     scratch = widest = 0
@@ -962,12 +967,13 @@ def _pack_parameters(packed, back, flat, layers, first_layer):
     """Copy the flat vector into panels of the transposed weights, and of the weights; return whether all are finite."""
     lanes = vector.VECTOR_BYTES // packed.itemsize
     bad = 0
-    for layer in range(first_layer, len(layers)):
-        n_in, n_out, columns, rows, at_w, at_b, at_back, back_columns, _, _, at_flat, _, _ = layers[layer]
+    for number in range(first_layer, len(layers)):
+        layer = layers[number]
+        n_in, n_out, columns, at_flat = layer.n_in, layer.n_out, layer.columns, layer.at_flat
         first = 0
         while first < columns:
             width = _width(columns, first, lanes)
-            at = at_w + first * rows
+            at = layer.at_w + first * layer.rows
             for c in range(width):
                 if first + c < n_out:
                     row = at_flat + (first + c) * n_in
@@ -979,11 +985,11 @@ def _pack_parameters(packed, back, flat, layers, first_layer):
                         packed[at + k * width + c] = 0
             first += width
         for c in range(columns):
-            packed[at_b + c] = flat[at_flat + n_out * n_in + c] if c < n_out else 0
+            packed[layer.at_b + c] = flat[at_flat + n_out * n_in + c] if c < n_out else 0
         first = 0
-        while first < back_columns:
-            width = _width(back_columns, first, lanes)
-            at = at_back + first * n_out
+        while first < layer.back_columns:
+            width = _width(layer.back_columns, first, lanes)
+            at = layer.at_back + first * n_out
             for k in range(n_out):
                 row = at_flat + k * n_in + first
                 for c in range(width):
@@ -1009,12 +1015,12 @@ def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, identity):
     """Compute z (length, n_out) = a (length, n_in) W^T + bias, rows of ld and a_ld elements."""
     vector.outline()
     group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // z.itemsize
-    n_in, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
-    _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
+    n_in, columns, rows = layer.n_in, layer.columns, layer.rows
+    _set_rows(z, at_z, ld, length, packed, layer.at_b, columns)
     first = 0
     while first < columns:
         width = _width(columns, first, lanes)
-        at_w = layer[_AT_W] + first * rows
+        at_w = layer.at_w + first * rows
         for k in range(0, n_in, _DENSE_PART):
             for s in range(0, length, group):
                 vector.tile(group, width // lanes, z, at_z + s * ld + first, ld, a, at_a + s * a_ld + k, 1, a_ld,
@@ -1039,18 +1045,18 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
     vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
     layer, packed, part = p.layers[0], p.packed, x.part
-    n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
+    n, columns, rows = layer.n_in, layer.columns, layer.rows
     if x.dense_row[tile] >= 0:
         dense_ld = x.dense.shape[1]
         _forward_rows(z, at_z, ld, length, x.dense.reshape(-1), x.dense_row[tile] * dense_ld, dense_ld, packed, layer,
                       p.identity)  # fmt: skip
         return
-    _set_rows(z, at_z, ld, length, packed, layer[_AT_B], columns)
+    _set_rows(z, at_z, ld, length, packed, layer.at_b, columns)
     parts = -(-n // part)
     q0 = first // group
     if p.finite:
         _forward_lists(z, at_z, ld, length, x.forward_start, q0 * parts, parts, x.forward_index, x.forward_code,
-                       x.forward_value, x.coded, x.table, packed, layer[_AT_W], rows, columns)  # fmt: skip
+                       x.forward_value, x.coded, x.table, packed, layer.at_w, rows, columns)  # fmt: skip
         return
     # No zero may be skipped: it could meet infinity.
     for q in range(-(-length // group)):
@@ -1061,7 +1067,7 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
         while c < columns:
             width = _width(columns, c, lanes)
             vector.tile(group, width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
-                  p.identity, 0, packed, layer[_AT_W] + c * rows, width, n, 0)  # fmt: skip
+                  p.identity, 0, packed, layer.at_w + c * rows, width, n, 0)  # fmt: skip
             c += width
 
 
@@ -1166,14 +1172,14 @@ def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
     """Add a^T d to the packed gradient of a layer; rows of a_ld and ld elements."""
     vector.outline()
     group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // d.itemsize
-    columns, rows = layer[_COLUMNS], layer[_ROWS]
+    columns, rows = layer.columns, layer.rows
     # Wide rows use a factor so often that it repays fetching it from afar on its own: 39.5 GFLOP/s become 42.
     copied = columns >= _WIDE * lanes
     factors = np.empty(vector.DENSE_SAMPLES * _DENSE_FEATURES if copied else 0, d.dtype)
     for s in range(0, length, vector.DENSE_SAMPLES):
         count = min(vector.DENSE_SAMPLES, length - s)
-        for block in range(0, layer[_N_IN], _DENSE_FEATURES):
-            some = -(-min(_DENSE_FEATURES, layer[_N_IN] - block) // group) * group
+        for block in range(0, layer.n_in, _DENSE_FEATURES):
+            some = -(-min(_DENSE_FEATURES, layer.n_in - block) // group) * group
             source, at, source_ld = a, at_a + s * a_ld + block, a_ld
             if copied:
                 _copy_panel(factors, a, at, a_ld, count, some)
@@ -1182,7 +1188,7 @@ def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
             while c < columns:
                 width = _width(columns, c, lanes)
                 for f in range(0, some, group):
-                    o = layer[_AT_W] + c * rows + (block + f) * width
+                    o = layer.at_w + c * rows + (block + f) * width
                     vector.tile(group, width // lanes, grad, o, width, source, at + f, source_ld, 1,
                           identity, 0, d, at_d + s * ld + c, ld, count, 0)  # fmt: skip
                 c += width
@@ -1194,13 +1200,13 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
     vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
     layer = p.layers[0]
-    n, columns, rows = layer[_N_IN], layer[_COLUMNS], layer[_ROWS]
+    n, columns, rows = layer.n_in, layer.columns, layer.rows
     groups = -(-n // group)
     t0 = tile * groups
     if x.dense_row[tile] >= 0:
         dense_ld = x.dense.shape[1]
-        if layer[_BY_UNIT] > 0:
-            _add_by_unit(grad, layer[_AT_W], layer[_BY_UNIT], d, at_d, ld, layer[_N_OUT], x.dense.reshape(-1),
+        if layer.by_unit > 0:
+            _add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, x.dense.reshape(-1),
                          x.dense_row[tile] * dense_ld, dense_ld, length, np.int64(0), -(-n // lanes) * lanes,
                          False)  # fmt: skip
             return
@@ -1218,7 +1224,7 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
-            vector.tile(group, width // lanes, grad, layer[_AT_W] + c * rows + f * group * width, width,
+            vector.tile(group, width // lanes, grad, layer.at_w + c * rows + f * group * width, width,
                   factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length, 0)  # fmt: skip
             c += width
 
@@ -1228,13 +1234,13 @@ def _backward_lists(grad, d, at_d, ld, starts, stops, first, groups, index, code
     """Add to a layer's packed gradient the rows of d times what the lists from ``first`` on have for its inputs."""
     vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
-    columns, rows = layer[_COLUMNS], layer[_ROWS]
+    columns, rows = layer.columns, layer.rows
     for block in range(0, groups, vector.BLOCK):
         c = 0
         while c < columns:
             width = _width(columns, c, lanes)
             for f in range(block, min(block + vector.BLOCK, groups)):
-                o = layer[_AT_W] + c * rows + f * group * width
+                o = layer.at_w + c * rows + f * group * width
                 start, stop = starts[first + f], stops[first + f]
                 if coded:
                     vector.coded_tile(width // lanes, grad, o, width, code, start * group, table,
@@ -1245,22 +1251,23 @@ def _backward_lists(grad, d, at_d, ld, starts, stops, first, groups, index, code
             c += width
 
 
-@_part_of_caller
+@_body
 def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, lists, worker, number, x, p):
     """Add a^T d to the gradient, and set e (length, n_in) = d W; a are the activations of the layer before."""
     lanes, layer = vector.VECTOR_BYTES // d.itemsize, p.layers[number]
-    at_a, a_ld = p.layers[number - 1, _AT_Z], p.layers[number - 1, _LD]
-    if layer[_BY_UNIT] > 0:
-        _add_by_unit(grad, layer[_AT_W], layer[_BY_UNIT], d, at_d, ld, layer[_N_OUT], scratch, at_a, a_ld, length,
-                     np.int64(0), -(-layer[_N_IN] // lanes) * lanes, False)  # fmt: skip
+    before = p.layers[number - 1]
+    at_a, a_ld = before.at_z, before.ld
+    if layer.by_unit > 0:
+        _add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, scratch, at_a, a_ld, length,
+                     np.int64(0), -(-layer.n_in // lanes) * lanes, False)  # fmt: skip
     else:
         _backward_rows(grad, d, at_d, ld, length, scratch, at_a, a_ld, layer, p.identity)
     # A gradient by the activations of a hidden layer is zero where they are; one by the logits has no zeros.
-    n_out, columns = layer[_N_OUT], layer[_BACK_COLUMNS]
+    n_out, columns = layer.n_out, layer.back_columns
     if p.finite and number < len(p.layers) - 1 and columns >= _WIDE * lanes:
         for s in range(-(-length // vector.PADDING) * vector.PADDING):
             _zero(e, at_e + s * a_ld, columns)
-        _list_and_add(e, at_e, a_ld, length, d, at_d, ld, n_out, p.layers[number + 1, _PART], p.back, layer[_AT_BACK],
+        _list_and_add(e, at_e, a_ld, length, d, at_d, ld, n_out, p.layers[number + 1].part, p.back, layer.at_back,
                       n_out, columns, lists, worker, x)  # fmt: skip
         return
     group = vector.DENSE_GROUP
@@ -1269,7 +1276,7 @@ def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, lists, worker,
         width = _width(columns, c, lanes)
         for s in range(0, length, group):
             vector.tile(group, width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
-                  p.identity, 0, p.back, layer[_AT_BACK] + c * n_out, width, n_out, 1)  # fmt: skip
+                  p.identity, 0, p.back, layer.at_back + c * n_out, width, n_out, 1)  # fmt: skip
         c += width
 
 
@@ -1369,7 +1376,6 @@ def _lists(workers: int, n: int, tile: int, dtype: Any, blocks: int, hidden: tup
         room(feature_groups, np.int64),
         room(back_entries, np.int32),
         room(back_entries * vector.GROUP, dtype),
-        np.full(1, -1),
     )
 
 
@@ -1392,32 +1398,33 @@ def _lists_of(workers: int, sizes: tuple[int, ...], tile: int, dtype: Any, *, pl
 def _at_factors(p):
     """Return where in the scratch the factors begin: behind the activations of the last layer."""
     rows = -(-p.tile // vector.PADDING) * vector.PADDING
-    return p.layers[-1, _AT_Z] + rows * p.layers[-1, _LD]
+    last = p.layers[-1]
+    return last.at_z + rows * last.ld
 
 
-@_part_of_caller
+@_body
 def _forward_plain(scratch, first, length, lists, worker, x, p):
     """Compute the first layer of a tile of plain rows, block by block."""
     buffer, layer, zero = lists.rows[worker], p.layers[0], np.int64(0)  # a literal has a type of its own
-    at_z, ld, n, columns = layer[_AT_Z], layer[_LD], layer[_N_IN], layer[_COLUMNS]
+    at_z, ld, n, columns = layer.at_z, layer.ld, layer.n_in, layer.columns
     row_ld = len(buffer) // _COPIED
     for s in range(0, length, _COPIED):
         count = min(_COPIED, length - s)
         _copy_rows(buffer, row_ld, p.rows, p.identity, zero, count, p.base - first - s)
         if p.finite:
-            _set_rows(scratch, at_z + s * ld, ld, count, p.packed, layer[_AT_B], columns)
-            _list_and_add(scratch, at_z + s * ld, ld, count, buffer, zero, row_ld, n, layer[_PART], p.packed,
-                          layer[_AT_W], layer[_ROWS], columns, lists, worker, x)  # fmt: skip
+            _set_rows(scratch, at_z + s * ld, ld, count, p.packed, layer.at_b, columns)
+            _list_and_add(scratch, at_z + s * ld, ld, count, buffer, zero, row_ld, n, layer.part, p.packed,
+                          layer.at_w, layer.rows, columns, lists, worker, x)  # fmt: skip
         else:
             _forward_rows(scratch, at_z + s * ld, ld, count, buffer, zero, row_ld, p.packed, layer, p.identity)
 
 
-@_part_of_caller
+@_body
 def _backward_plain(grad, d, at_d, ld, first, length, finite, lists, worker, x, p):
     """Add x^T d of a tile of plain rows to the packed gradient of W1."""
     buffer, stops, layer, zero = lists.rows[worker], lists.backward_stop[worker], p.layers[0], np.int64(0)
     index, value = lists.backward_index[worker], lists.backward_value[worker]
-    n = layer[_N_IN]
+    n = layer.n_in
     row_ld = len(buffer) // _COPIED
     _copy(stops, lists.backward_start)
     for s in range(0, length, _COPIED):
@@ -1440,7 +1447,7 @@ def _forward(scratch, first, length, lists, worker, x, p):
         _forward_plain(scratch, first, length, lists, worker, x, p)
     else:
         layer = p.layers[0]
-        _forward_input(scratch, layer[_AT_Z], layer[_LD], first // p.tile, first, length, x, p,
+        _forward_input(scratch, layer.at_z, layer.ld, first // p.tile, first, length, x, p,
                        scratch, _at_factors(p))  # fmt: skip
 
 
@@ -1459,14 +1466,15 @@ def _forward_hidden(scratch, length, lists, worker, x, p):
     vector.outline()
     layers, lanes = p.layers, vector.VECTOR_BYTES // scratch.itemsize
     for number in range(1, len(layers)):
-        layer, at_a, a_ld = layers[number], layers[number - 1, _AT_Z], layers[number - 1, _LD]
-        at_z, ld, n_in, columns = layer[_AT_Z], layer[_LD], layer[_N_IN], layer[_COLUMNS]
+        layer, before = layers[number], layers[number - 1]
+        at_a, a_ld = before.at_z, before.ld
+        at_z, ld, n_in, columns = layer.at_z, layer.ld, layer.n_in, layer.columns
         _relu_rows(scratch, at_a, a_ld, length, n_in)
         # About half of the activations are zero, and those of samples that stand together are so together.
         if p.finite and columns >= _WIDE * lanes:
-            _set_rows(scratch, at_z, ld, length, p.packed, layer[_AT_B], columns)
-            _list_and_add(scratch, at_z, ld, length, scratch, at_a, a_ld, n_in, layer[_PART], p.packed, layer[_AT_W],
-                          layer[_ROWS], columns, lists, worker, x)  # fmt: skip
+            _set_rows(scratch, at_z, ld, length, p.packed, layer.at_b, columns)
+            _list_and_add(scratch, at_z, ld, length, scratch, at_a, a_ld, n_in, layer.part, p.packed, layer.at_w,
+                          layer.rows, columns, lists, worker, x)  # fmt: skip
         else:
             _forward_rows(scratch, at_z, ld, length, scratch, at_a, a_ld, p.packed, layer, p.identity)
 
@@ -1514,16 +1522,16 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
                 row[c] = 0
 
 
-@_part_of_caller
+@_body
 def _load_given(scratch, d, first, length, p):
     """Copy a tile of the activations and of the gradient by the logits into the scratch."""
     hidden, output = p.layers[0], p.layers[1]
-    h, classes = hidden[_N_OUT], output[_N_OUT]
+    h, classes = hidden.n_out, output.n_out
     for s in range(length):
-        at = hidden[_AT_Z] + s * hidden[_LD]
+        at = hidden.at_z + s * hidden.ld
         _copy(scratch[at : at + h], p.a[(first + s) * h : (first + s + 1) * h])
-        at = d + s * output[_LD]
-        for c in range(output[_COLUMNS]):
+        at = d + s * output.ld
+        for c in range(output.columns):
             scratch[at + c] = p.targets[first + s, c] if c < classes else 0
 
 
@@ -1541,7 +1549,7 @@ def _add_rows(total, x, at, ld, length):
     return finite
 
 
-@_part_of_caller
+@_body
 def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
     """Add the sums over the samples of one leaf to ``sums`` and to the packed gradient."""
     layers = p.layers
@@ -1558,24 +1566,24 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             _forward(scratch, first, length, lists, worker, x, p)
             _forward_hidden(scratch, length, lists, worker, x, p)
             loss, hit, top = np.empty(length, scratch.dtype), np.empty(length, scratch.dtype), layers[last]
-            _loss_rows(loss, hit, scratch, d, scratch, top[_AT_Z], top[_LD], top[_COLUMNS], top[_N_OUT],
+            _loss_rows(loss, hit, scratch, d, scratch, top.at_z, top.ld, top.columns, top.n_out,
                        p.labels, p.targets, p.weight, x.order, first, length)  # fmt: skip
             for s in range(length):
                 sums[leaf, 0] += loss[s]
                 sums[leaf, 1] += hit[s]
                 sums[leaf, 2] += p.weight[x.order[first + s]]
-        for layer in range(last, -1, -1):
-            ld, at_b = layers[layer, _LD], layers[layer, _AT_B]
-            n_in, n_out = layers[layer, _N_IN], layers[layer, _N_OUT]
-            finite = _add_rows(grad[at_b : at_b + n_out], scratch, d, ld, length)
-            if layer > 0:
-                e_ld = layers[layer - 1, _LD]
-                _backward_hidden(grad, scratch, e, scratch, d, ld, length, scratch, lists, worker, layer, x,
+        for number in range(last, -1, -1):
+            layer = layers[number]
+            ld, n_in = layer.ld, layer.n_in
+            finite = _add_rows(grad[layer.at_b : layer.at_b + layer.n_out], scratch, d, ld, length)
+            if number > 0:
+                before = layers[number - 1]
+                _backward_hidden(grad, scratch, e, scratch, d, ld, length, scratch, lists, worker, number, x,
                                  p)  # fmt: skip
                 if given:
-                    _gate(scratch, e, e_ld, length, n_in, p.z, first * n_in, n_in)
+                    _gate(scratch, e, before.ld, length, n_in, p.z, first * n_in, n_in)
                 else:
-                    _gate(scratch, e, e_ld, length, n_in, scratch, layers[layer - 1, _AT_Z], e_ld)
+                    _gate(scratch, e, before.ld, length, n_in, scratch, before.at_z, before.ld)
                 d, e = e, d
             elif plain:
                 _backward_plain(grad, scratch, d, ld, first, length, finite, lists, worker, x, p)
@@ -1641,24 +1649,24 @@ def _mean_of(flat, grads, size, layers, total, worker, workers):
     lanes = vector.VECTOR_BYTES // grads.itemsize
     inverse = flat.dtype.type(1) / total  # a division takes eight times as long as a product
     number = 0
-    for layer in range(len(layers)):
-        n_in, n_out, columns, rows, at_w, at_b, _, _, _, _, at_flat, _, by_unit = layers[layer]
+    for layer in layers:
+        n_in, n_out, columns, by_unit = layer.n_in, layer.n_out, layer.columns, layer.by_unit
         first = 0
         while first < columns:
             width = _width(columns, first, lanes)
             stop = min(first + width, n_out)
             if number % workers == worker:
-                at, count, step = at_w + first * rows, n_in * width, width
+                at, count, step = layer.at_w + first * layer.rows, n_in * width, width
                 if by_unit > 0:
-                    at, count, step = at_w + first * by_unit, (stop - first) * by_unit, 1
+                    at, count, step = layer.at_w + first * by_unit, (stop - first) * by_unit, 1
                 _fold(grads, size, at, count)
-                _fold(grads, size, at_b + first, width)
+                _fold(grads, size, layer.at_b + first, width)
                 for c in range(stop - first):
                     begin = at + c * (by_unit if by_unit > 0 else 1)
-                    row = flat[at_flat + (first + c) * n_in : at_flat + (first + c + 1) * n_in]
+                    row = flat[layer.at_flat + (first + c) * n_in : layer.at_flat + (first + c + 1) * n_in]
                     for k in range(n_in):
                         row[k] = grads[begin + k * step] * inverse
-                    flat[at_flat + n_out * n_in + first + c] = grads[at_b + first + c] * inverse
+                    flat[layer.at_flat + n_out * n_in + first + c] = grads[layer.at_b + first + c] * inverse
             first += width
             number += 1
 
@@ -1673,14 +1681,14 @@ def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
     plain, hidden, last = len(p.rows) > 0, p.layers[0], p.layers[-1]
     begin, stop = (p.base, p.base + len(p.rows)) if plain else (0, p.m)
     tiles = -(-(stop - begin) // p.tile)
-    scratch, h = scratches[worker], hidden[_N_OUT]
+    scratch, h = scratches[worker], hidden.n_out
     for tile in range(tiles * worker // workers, tiles * (worker + 1) // workers):
         first = begin + tile * p.tile
         length = min(p.tile, stop - first)
         _forward(scratch, first, length, lists, worker, x, p)
         if len(z) > 0:
             for s in range(length):
-                at = hidden[_AT_Z] + s * hidden[_LD]
+                at = hidden.at_z + s * hidden.ld
                 j = first + s if plain else x.order[first + s]
                 row, z_row, a_row = scratch[at : at + h], z[j], a[j]
                 for c in range(h):
@@ -1689,8 +1697,8 @@ def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
         _forward_hidden(scratch, length, lists, worker, x, p)
         for s in range(length):
             j = first + s if plain else x.order[first + s]
-            for c in range(last[_N_OUT]):
-                out[c, j] = scratch[last[_AT_Z] + s * last[_LD] + c]
+            for c in range(last.n_out):
+                out[c, j] = scratch[last.at_z + s * last.ld + c]
 
 
 @_large_kernel(_outputs_of)
@@ -1744,7 +1752,7 @@ def _chain(order, at, keys, window, count):
                 least, nearest = distance, i
 
 
-@_part_of_caller
+@_body
 def _order_leaf(order, keys, window, rows, first, stop, base):
     for s in range(first, stop):
         for half in range(2):
@@ -1752,7 +1760,7 @@ def _order_leaf(order, keys, window, rows, first, stop, base):
     _chain(order, base + first, keys, window, stop - first)
 
 
-@_part_of_caller
+@_body
 def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, tile, begin, end, base):
     """Count the entries of a tile's lists, or, where ``counts`` are empty, fill in the lists or the dense rows."""
     forward, backward = counts
