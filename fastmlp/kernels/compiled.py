@@ -825,7 +825,7 @@ class Packed(NamedTuple):
     of its samples is not zero; their values stand in ``forward_value``, GROUP to an entry, or as uint8 in
     ``forward_code`` if the matrix is ``coded``: ``table`` (256,) decodes them. For tile t and group f of features,
     ``backward_*`` at ``t n_feature_groups + f`` are the tile's samples in which any of its features is not zero.
-    ``dense_row[t]`` is -1, or where the rows of a dense tile begin in ``dense``, row-major.
+    ``dense_start[t]`` is -1, or where the rows of a dense tile begin in ``dense``, each of ``dense_ld`` elements.
     """
 
     order: Any
@@ -841,7 +841,8 @@ class Packed(NamedTuple):
     coded: bool
     table: Any
     dense: Any
-    dense_row: Any
+    dense_start: Any
+    dense_ld: int
     part: int
 
 
@@ -1046,10 +1047,9 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
     layer, packed, part = p.layers[0], p.packed, x.part
     n, columns, rows = layer.n_in, layer.columns, layer.rows
-    if x.dense_row[tile] >= 0:
-        dense_ld = x.dense.shape[1]
-        _forward_rows(z, at_z, ld, length, x.dense.reshape(-1), x.dense_row[tile] * dense_ld, dense_ld, packed, layer,
-                      p.identity)  # fmt: skip
+    dense = x.dense_start[tile]
+    if dense >= 0:
+        _forward_rows(z, at_z, ld, length, x.dense, dense, x.dense_ld, packed, layer, p.identity)
         return
     _set_rows(z, at_z, ld, length, packed, layer.at_b, columns)
     parts = -(-n // part)
@@ -1203,15 +1203,13 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
     n, columns, rows = layer.n_in, layer.columns, layer.rows
     groups = -(-n // group)
     t0 = tile * groups
-    if x.dense_row[tile] >= 0:
-        dense_ld = x.dense.shape[1]
+    dense = x.dense_start[tile]
+    if dense >= 0:
         if layer.by_unit > 0:
-            _add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, x.dense.reshape(-1),
-                         x.dense_row[tile] * dense_ld, dense_ld, length, np.int64(0), -(-n // lanes) * lanes,
-                         False)  # fmt: skip
-            return
-        _backward_rows(grad, d, at_d, ld, length, x.dense.reshape(-1), x.dense_row[tile] * dense_ld, dense_ld, layer,
-                       p.identity)  # fmt: skip
+            _add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, x.dense, dense, x.dense_ld, length,
+                         np.int64(0), -(-n // lanes) * lanes, False)  # fmt: skip
+        else:
+            _backward_rows(grad, d, at_d, ld, length, x.dense, dense, x.dense_ld, layer, p.identity)
         return
     if finite:
         _backward_lists(grad, d, at_d, ld, x.backward_start, x.backward_stop, t0, groups, x.backward_index,
@@ -1772,13 +1770,14 @@ def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, ti
     parts = -(-n // x.part)
     entry = np.int64(0)
     _copy(stops, lists.backward_start)
-    dense = len(forward) == 0 and x.dense_row[tile] >= 0
+    dense = len(forward) == 0 and x.dense_start[tile] >= 0
     for s in range(0, end - begin, _COPIED):
         count = min(_COPIED, end - begin - s)
         _copy_rows(buffer, ld, rows, x.order, begin + s, count, base)
         if dense:
             for i in range(count):
-                row = x.dense[x.dense_row[tile] + s + i]
+                at_row = x.dense_start[tile] + (s + i) * x.dense_ld
+                row = x.dense[at_row : at_row + x.dense_ld]
                 _copy(row[:n], buffer[i * ld : i * ld + n])
                 _zero(row, n, len(row) - n)
         else:
@@ -1848,8 +1847,8 @@ def _canonical(x: Any, dtype: Any) -> Any:
 def _no_input(dtype: Any, n: int) -> Packed:
     """Return a packed matrix of no samples."""
     ints, longs, codes, values = (np.empty(0, kind) for kind in (np.int32, np.int64, np.uint8, dtype))
-    return Packed(ints, longs, ints, codes, values, longs, longs, ints, codes, values, False, values,
-                  values.reshape(0, 1), longs, _part_size(n))  # fmt: skip
+    return Packed(ints, longs, ints, codes, values, longs, longs, ints, codes, values, False, values, values, longs,
+                  _row_stride(n, values.itemsize), _part_size(n))  # fmt: skip
 
 
 def pack(matrix: Any) -> Any:
@@ -1883,18 +1882,17 @@ def pack(matrix: Any) -> Any:
     ends = np.concatenate(([0], np.cumsum(backward)))
     # A register tile may read a whole group of rows where the last has fewer.
     dense_rows = int(dense.sum()) * tile + vector.PADDING if dense.any() else 0
-    dense_ld = _row_stride(n, dtype.itemsize)
     packed = packed._replace(
         forward_start=np.concatenate(([0], np.cumsum(forward))),
         forward_index=np.empty(forward.sum(), np.int32),
         backward_start=ends[:-1],
         backward_stop=ends[1:],
         backward_index=np.empty(backward.sum(), np.int32),
-        dense=_aligned(dense_rows * dense_ld, dtype).reshape(dense_rows, dense_ld),
-        dense_row=np.where(dense, (np.cumsum(dense) - 1) * tile, -1),
+        dense=_aligned(dense_rows * empty.dense_ld, dtype),
+        dense_start=np.where(dense, (np.cumsum(dense) - 1) * (tile * empty.dense_ld), -1),
     )
     if dense.any():
-        packed.dense[-vector.PADDING :] = 0
+        packed.dense[-vector.PADDING * empty.dense_ld :] = 0
     none, no_room = np.empty(0, np.int64), tuple(one[:0] for one in room)
     for first, some in _batches(rows, dtype, leaf):
         _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, no_room, some, first, tile,
@@ -1930,10 +1928,10 @@ def unpack(x: Any, n: int, table: Any) -> Any:
         there = position < m
         rows[x.order[position[there]], x.forward_index[there]] = values[g::group][there]
     tile = min(_leaf_size(m), TILE)
-    for t in np.flatnonzero(x.dense_row >= 0):
+    for t in np.flatnonzero(x.dense_start >= 0):
         samples = x.order[t * tile : (t + 1) * tile]
-        first = x.dense_row[t]
-        rows[samples] = x.dense[first : first + len(samples), :n]
+        first = x.dense_start[t]
+        rows[samples] = x.dense[first : first + len(samples) * x.dense_ld].reshape(-1, x.dense_ld)[:, :n]
     return rows.T
 
 
@@ -1941,8 +1939,8 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
     """Return the form ("dense", "sparse" or "mixed") and the bytes."""
     if isinstance(x, np.ndarray):
         return "dense", x.nbytes
-    dense_tiles = np.count_nonzero(x.dense_row >= 0)
-    kind = "sparse" if dense_tiles == 0 else "dense" if dense_tiles == len(x.dense_row) else "mixed"
+    dense_tiles = np.count_nonzero(x.dense_start >= 0)
+    kind = "sparse" if dense_tiles == 0 else "dense" if dense_tiles == len(x.dense_start) else "mixed"
     shared = x.backward_stop.nbytes  # in the memory of backward_start
     return kind, sum(a.nbytes for a in x if isinstance(a, np.ndarray)) - shared
 
@@ -2331,7 +2329,7 @@ def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, **giv
 
 def _problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_layer: int = 0) -> tuple[Problem, int]:
     """Return a problem with the packed parameters from a layer on, and the elements of a worker's scratch."""
-    dense = isinstance(x, Packed) and bool((x.dense_row >= 0).all())
+    dense = isinstance(x, Packed) and bool((x.dense_start >= 0).all())
     dtype = parameters.dtype
     leaf = _leaf_size(m)
     tile = min(leaf, TILE)
@@ -2355,7 +2353,7 @@ def _input(x: Any, table: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
     if x.coded:
         x = x._replace(
             table=_canonical(np.asarray(table), dtype),
-            dense=none.reshape(0, 1),
+            dense=none,
             forward_value=none,
             backward_value=none,
         )
