@@ -88,6 +88,30 @@ def test_kernels_never_raise_or_assert(compiled):
 
 
 @pytest.mark.numba
+@pytest.mark.parametrize("parallel", [False, True])
+def test_what_one_worker_of_a_large_kernel_raises_is_raised_when_all_are_done(compiled, parallel):
+    numba = compiled.numba
+
+    def body(out, worker, workers):
+        out[worker] = workers
+        if worker == 1:
+            raise ZeroDivisionError("in one worker")
+
+    @numba.njit
+    def shell(launcher, address, out, workers):
+        compiled.vector.spread(launcher, address, (out,), workers)
+
+    out = np.zeros(3, np.int64)
+    address = compiled._address(numba.njit(body), (numba.typeof(out), numba.int64, numba.int64))
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError, match="in one worker"):
+            shell(compiled._launcher() if parallel else 0, address, out, 3)
+        assert out.tolist() == [3, 3, 3]
+    shell(compiled._launcher() if parallel else 0, address, out[:1], 1)
+    assert out.tolist() == [1, 3, 3]
+
+
+@pytest.mark.numba
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="an IndexError inside prange is swallowed")
 @pytest.mark.parametrize("name", NAMES)
 def test_parallel_and_serial_shells_give_the_same_bits(compiled, rng, dtype, name):

@@ -1041,20 +1041,20 @@ def _set_rows(z, at_z, ld, length, source, at, columns):
 
 
 @_body
-def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
+def _forward_input(z, at_z, ld, tile, first, length, x, packed, layer, finite, identity, factors, at_f):
     """Compute z (length, h) = x W1^T + bias of the samples of one tile, from lists or dense rows."""
     vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
-    layer, packed, part = p.layers[0], p.packed, x.part
+    part = x.part
     n, columns, rows = layer.n_in, layer.columns, layer.rows
     dense = x.dense_start[tile]
     if dense >= 0:
-        _forward_rows(z, at_z, ld, length, x.dense, dense, x.dense_ld, packed, layer, p.identity)
+        _forward_rows(z, at_z, ld, length, x.dense, dense, x.dense_ld, packed, layer, identity)
         return
     _set_rows(z, at_z, ld, length, packed, layer.at_b, columns)
     parts = -(-n // part)
     q0 = first // group
-    if p.finite:
+    if finite:
         _forward_lists(z, at_z, ld, length, x.forward_start, q0 * parts, parts, x.forward_index, x.forward_code,
                        x.forward_value, x.coded, x.table, packed, layer.at_w, rows, columns)  # fmt: skip
         return
@@ -1067,7 +1067,7 @@ def _forward_input(z, at_z, ld, tile, first, length, x, p, factors, at_f):
         while c < columns:
             width = _width(columns, c, lanes)
             vector.tile(group, width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
-                  p.identity, 0, packed, layer.at_w + c * rows, width, n, 0)  # fmt: skip
+                  identity, 0, packed, layer.at_w + c * rows, width, n, 0)  # fmt: skip
             c += width
 
 
@@ -1195,11 +1195,10 @@ def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
 
 
 @_body
-def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f):
+def _backward_input(grad, d, at_d, ld, tile, length, finite, x, layer, identity, factors, at_f):
     """Add x^T d of one tile to the packed gradient of W1."""
     vector.outline()
     group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
-    layer = p.layers[0]
     n, columns, rows = layer.n_in, layer.columns, layer.rows
     groups = -(-n // group)
     t0 = tile * groups
@@ -1209,7 +1208,7 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
             _add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, x.dense, dense, x.dense_ld, length,
                          np.int64(0), -(-n // lanes) * lanes, False)  # fmt: skip
         else:
-            _backward_rows(grad, d, at_d, ld, length, x.dense, dense, x.dense_ld, layer, p.identity)
+            _backward_rows(grad, d, at_d, ld, length, x.dense, dense, x.dense_ld, layer, identity)
         return
     if finite:
         _backward_lists(grad, d, at_d, ld, x.backward_start, x.backward_stop, t0, groups, x.backward_index,
@@ -1223,7 +1222,7 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, p, factors, at_f
         while c < columns:
             width = _width(columns, c, lanes)
             vector.tile(group, width // lanes, grad, layer.at_w + c * rows + f * group * width, width,
-                  factors, at_f, group, 1, p.identity, 0, d, at_d + c, ld, length, 0)  # fmt: skip
+                  factors, at_f, group, 1, identity, 0, d, at_d + c, ld, length, 0)  # fmt: skip
             c += width
 
 
@@ -1393,11 +1392,10 @@ def _lists_of(workers: int, sizes: tuple[int, ...], tile: int, dtype: Any, *, pl
 
 
 @_body
-def _at_factors(p):
+def _at_factors(layers, tile):
     """Return where in the scratch the factors begin: behind the activations of the last layer."""
-    rows = -(-p.tile // vector.PADDING) * vector.PADDING
-    last = p.layers[-1]
-    return last.at_z + rows * last.ld
+    last = layers[-1]
+    return last.at_z + -(-tile // vector.PADDING) * vector.PADDING * last.ld
 
 
 @_body
@@ -1445,8 +1443,8 @@ def _forward(scratch, first, length, lists, worker, x, p):
         _forward_plain(scratch, first, length, lists, worker, x, p)
     else:
         layer = p.layers[0]
-        _forward_input(scratch, layer.at_z, layer.ld, first // p.tile, first, length, x, p,
-                       scratch, _at_factors(p))  # fmt: skip
+        _forward_input(scratch, layer.at_z, layer.ld, first // p.tile, first, length, x, p.packed, layer, p.finite,
+                       p.identity, scratch, _at_factors(p.layers, p.tile))  # fmt: skip
 
 
 @_body
@@ -1586,8 +1584,8 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             elif plain:
                 _backward_plain(grad, scratch, d, ld, first, length, finite, lists, worker, x, p)
             else:
-                _backward_input(grad, scratch, d, ld, first // p.tile, length, finite, x, p,
-                                scratch, _at_factors(p))  # fmt: skip
+                _backward_input(grad, scratch, d, ld, first // p.tile, length, finite, x, layer, p.identity,
+                                scratch, _at_factors(layers, p.tile))  # fmt: skip
 
 
 @_body

@@ -22,6 +22,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.callconv import excinfo_t
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
@@ -487,44 +488,53 @@ def nonzero_bits(typingctx, x, at):
 def spread(typingctx, launcher, address, arguments, workers):
     """Call the compiled function at ``address`` for each of the workers: the items of a tuple, its number, ``workers``.
 
-    It returns nothing. One after the other if ``launcher`` is 0, else by the function there, which does `work` in
-    parallel. An address is data: the caller neither contains a function nor compiles it again, and the arguments pass
-    through memory, so that one launcher serves all of them.
+    It returns nothing; what it raises for a worker is raised when all are done. One after the other if ``launcher`` is
+    0, else by the function there, which does `work` in parallel. An address is data: the caller neither contains a
+    function nor compiles it again, and the arguments pass through memory, so that one launcher serves all of them.
     """
     i64, number = ir.IntType(64), types.int64
     items = (*arguments.types, number, number)
 
     def codegen(context, builder, sig, args):
         launcher, address, arguments, workers = args
+        convention = context.call_conv
         values = cgutils.unpack_tuple(builder, arguments, len(items) - 2)
-        body_type = context.call_conv.get_function_type(types.none, items).as_pointer()
+        at_code, at_exception, at_address, at_values = range(4)
+        kinds = [ir.IntType(32), ir.PointerType(excinfo_t), address.type, *(value.type for value in values)]
+        stored = cgutils.alloca_once(builder, ir.LiteralStructType(kinds), zfill=True)
+        for place, value in enumerate((address, *values), at_address):
+            builder.store(value, cgutils.gep_inbounds(builder, stored, 0, place))
 
-        def call(builder, address, values):
-            function = builder.inttoptr(address, body_type)
-            return context.call_conv.call_function(builder, function, types.none, items, values)[0]
+        name = f"{builder.function.name}.worker"
+        worker = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [i64] * 3), name)
+        worker.linkage = "internal"
+        inner = ir.IRBuilder(worker.append_basic_block("entry"))
+        there = inner.inttoptr(worker.args[0], stored.type)
+        places = [cgutils.gep_inbounds(inner, there, 0, place) for place in range(len(kinds))]
+        loaded = [inner.load(pointer) for pointer in places[at_values:]]
+        body_type = convention.get_function_type(types.none, items).as_pointer()
+        body = inner.inttoptr(inner.load(places[at_address]), body_type)
+        status, _ = convention.call_function(inner, body, types.none, items, [*loaded, *worker.args[1:]])
+        with cgutils.if_unlikely(inner, status.is_error):
+            # Not raised here: what is raised inside of `prange` is lost. Of several one is as good as another.
+            inner.store(status.excinfoptr, places[at_exception])
+            inner.store(status.code, places[at_code])
+        inner.ret_void()
 
-        kinds = [value.type for value in (address, *values)]
-        stored = cgutils.alloca_once(builder, ir.LiteralStructType(kinds))
         with builder.if_else(builder.icmp_signed("==", launcher, i64(0))) as (serially, in_parallel):
             with serially, cgutils.for_range(builder, workers) as loop:
-                status = call(builder, address, [*values, loop.index, workers])
-                with cgutils.if_unlikely(builder, status.is_error):
-                    context.call_conv.return_status_propagate(builder, status)
+                builder.call(worker, [builder.ptrtoint(stored, i64), loop.index, workers])
             with in_parallel:
-                for place, value in enumerate((address, *values)):
-                    builder.store(value, cgutils.gep_inbounds(builder, stored, 0, place))
-                name = f"{builder.function.name}.worker"
-                worker = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [i64] * 3), name)
-                worker.linkage = "internal"
-                inner = ir.IRBuilder(worker.append_basic_block("entry"))
-                at = inner.inttoptr(worker.args[0], stored.type)
-                loaded = [inner.load(cgutils.gep_inbounds(inner, at, 0, place)) for place in range(len(kinds))]
-                call(inner, loaded[0], [*loaded[1:], *worker.args[1:]])  # nothing is raised inside of `prange`
-                inner.ret_void()
                 numbers = [builder.ptrtoint(pointer, i64) for pointer in (worker, stored)]
-                kind = context.call_conv.get_function_type(types.none, [number] * 3)
+                kind = convention.get_function_type(types.none, [number] * 3)
                 function = builder.inttoptr(launcher, kind.as_pointer())
-                context.call_conv.call_function(builder, function, types.none, [number] * 3, [*numbers, workers])
+                convention.call_function(builder, function, types.none, [number] * 3, [*numbers, workers])
+        code, exception = (
+            builder.load(cgutils.gep_inbounds(builder, stored, 0, place)) for place in (at_code, at_exception)
+        )
+        status = convention._get_return_status(builder, code, exception)
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
     return types.void(number, number, arguments, number), codegen
