@@ -6,6 +6,7 @@ that met a wrong shape or label would write out of bounds.
 
 import math
 import operator
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -275,11 +276,18 @@ def choice(name: str, value: object, legal: Sequence[str]) -> str:
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
+    if len(shape) != len(expected):
+        return False
+    # Not all() of a generator, which takes a microsecond: small batches are checked often.
+    return list(shape) == [length if one is None else one for length, one in zip(shape, expected, strict=True)]
 
 
 def _as_array(name: str, value: object) -> Array:
-    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+    if type(value) is np.ndarray:
+        return value
+    # Where numpy.ma is not loaded there are no such arrays; naming it as an attribute would load it, which takes 20 ms.
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
         expected = "an array without a mask"
         raise TypeError(message(name, "a masked array", expected, "decide with .filled(value) what hidden entries are"))
     try:

@@ -160,9 +160,7 @@ class MLP:
         (0.6931, array([ 1. , -1. ,  0.5, -0.5]))
         """
         x, y, w = self._samples(X, Y, sample_weight)
-        grad = np.empty_like(self._parameters)
-        if out is not None:
-            grad = checks.gradient_buffer("out", out, self._parameters)
+        grad = np.empty_like(self._parameters) if out is None else checks.gradient_buffer("out", out, self._parameters)
         loss, _ = self._step(grad, x, y, w)
         return loss, grad
 
