@@ -1975,8 +1975,11 @@ def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, begin, rows,
 
 
 @_body
-def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, count):
-    """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], r < rows, c < columns, k < count."""
+def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, count, part):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], r < rows, c < columns, k < count.
+
+    ``part`` bytes of each row at a time.
+    """
     vector.outline()
     # A part of each row at a time, so that those of a tile stay in the first-level cache beside the next ones of b; and
     # as many rows of b as a larger cache holds for all rows of a.
@@ -1986,7 +1989,7 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
             out, o, o_row, a, at, a_row, np.int64(1), b, p, b_row, np.int64(1), np.int64(0), rows, columns, count, False
         )
         return
-    parts = -(-count * out.itemsize // _DOT_PART)
+    parts = -(-count * out.itemsize // part)
     length = -(-count // (parts * lanes)) * lanes
     block = vector.DOT_COLUMNS * max(1, vector.FACTOR_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
     copied = rows >= _REPAY_COPY
@@ -2137,8 +2140,10 @@ def _few_layer(outputs, o, n_out, a, at, n_in, weights, at_w, bias, lo, hi, begi
         row, what = outputs[o + s * n_out + begin : o + s * n_out + stop], bias[begin:stop]
         for c in range(len(row)):
             row[c] = what[c]
+    # Where one tile has all units, a row of a is used once: whole rows stream better from afar.
+    part = _DOT_PART if n_out > vector.DOT_COLUMNS else n_in * outputs.itemsize
     _inner_products(outputs, o + lo * n_out + begin, n_out, a, at + lo * n_in, n_in, weights, at_w + begin * n_in, n_in,
-                    hi - lo, stop - begin, n_in)  # fmt: skip
+                    hi - lo, stop - begin, n_in, part)  # fmt: skip
 
 
 @_body
