@@ -81,6 +81,22 @@ def test_the_compile_cache(run_python, tmp_path):
         assert hits_and_misses(small) == (0, 1), name
 
 
+def test_a_hit_loads_no_compiler_and_leaves_one_that_works(run_python, tmp_path):
+    copied_package = copy_package(tmp_path)
+    env = {"PYTHONPATH": str(copied_package.parent)}
+    run_python(CACHE_REPORT, env=env, cwd=copied_package.parent)
+    code = f"""
+import sys
+{CACHE_REPORT}
+assert totals and all(misses == 0 for _, misses in totals)
+assert "numba.np.arraymath" not in sys.modules  # which imports scipy.linalg
+import numba, numpy as np
+assert numba.njit(lambda x: np.sum(x) + np.sin(x[0]))(np.array([0.0, 2.0])) == 2
+fastmlp.warmup("float64")
+"""
+    run_python(code, env=env, cwd=copied_package.parent)
+
+
 def test_an_entry_that_names_another_types_file_is_a_miss(run_python, copied_package):
     """Two processes that fill a cache at once can leave one: float64 must not run what was compiled for float32."""
     env = {"PYTHONPATH": str(copied_package.parent)}

@@ -583,6 +583,16 @@ def choose(typingctx, condition, a, b):
 
 
 @intrinsic
+def smallest_normal(typingctx, x):
+    """Return the smallest positive normal number of the dtype of x.
+
+    Not ``np.finfo``: what is compiled with that imports SciPy, where it is installed, when it comes from the cache.
+    """
+    tiny = _LOG[x.dtype].tiny
+    return x.dtype(x), lambda context, builder, sig, args: context.get_constant(sig.return_type, tiny)
+
+
+@intrinsic
 def take(typingctx, counter):
     """Return counter[0], an int64, and add one to it: of several threads each gets another number."""
 
