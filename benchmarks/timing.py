@@ -26,24 +26,35 @@ def seconds(function, repeats=1):
     return (time.perf_counter() - start) / repeats
 
 
+def warm_up(function, at_least=0.02):
+    """Call the function until so many seconds have passed, once in any case; return how many calls that took.
+
+    Threads that slept may share a core for some ms, until the system takes them apart: a first step of 0.2 ms took 4 or
+    8, and the next one too.
+    """
+    calls, end = 0, time.perf_counter() + at_least
+    while calls == 0 or time.perf_counter() < end:
+        function()
+        calls += 1
+    return calls
+
+
 def repeats_for(function, at_least=0.02):
-    """Return how many calls in a row take about ``at_least`` seconds; the first call here warms up."""
+    """Return how many calls in a row take about ``at_least`` seconds."""
     settle()
-    function()
-    return max(1, round(at_least / max(seconds(function), 1e-7)))
+    warm_up(function)
+    return warm_up(function, at_least)
 
 
 def ratio(baseline, ours, rounds=7):
-    """Return the median over ``rounds`` of the baseline's time over ours, taken in turn."""
+    """Return the median over ``rounds`` of the baseline's time over ours, taken in turn, each side warm."""
     times = [repeats_for(function) for function in (baseline, ours)]
     ratios = []
     for _ in range(rounds):
         taken = []
         for function, repeats in zip((baseline, ours), times, strict=True):
             settle()
-            # Threads that sleep may take 10 ms to come back, on either side: as long as many calls, but not of them.
-            if repeats > 1:
-                function()
+            warm_up(function)
             taken.append(seconds(function, repeats))
         ratios.append(taken[0] / taken[1])
     return statistics.median(ratios)

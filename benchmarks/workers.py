@@ -4,12 +4,11 @@ So no runtime's threads, allocator or settings meet another's, and whatever the 
 """
 
 import multiprocessing
-import time
 
 import numpy as np
 
 from benchmarks import nets
-from benchmarks.timing import repeats_for, seconds, settle
+from benchmarks.timing import repeats_for, seconds, settle, warm_up
 
 
 class WorkerError(Exception):
@@ -81,9 +80,7 @@ def _questions(net):
             state["repeats"] = repeats_for(step, at_least)
         # While the others had their turns, caches filled with theirs and a virtual machine gave free pages back to its
         # host: the first steps pay for that.
-        end = time.perf_counter() + at_least
-        while time.perf_counter() < end:
-            step()
+        warm_up(step, at_least)
         return _settled(lambda: seconds(step, state["repeats"]))
 
     def training_seconds(epochs):

@@ -279,7 +279,11 @@ def _peak(step: Step) -> int:
 
 def _times(steps: list[Step], budget: float) -> list[list[float]]:
     """Return the seconds of each step, of as many rounds as the budget allows."""
-    repeats = [max(1, round(_AT_LEAST / max(_seconds(step, 1), 1e-7))) for step in steps]
+    repeats = []
+    for step in steps:
+        _settle()
+        _warm_up(step)
+        repeats.append(_warm_up(step))
     times: list[list[float]] = [[] for _ in steps]
     end = time.perf_counter() + budget
     while len(times[0]) < _ROUNDS[0] or (time.perf_counter() < end and len(times[0]) < _ROUNDS[1]):
@@ -290,13 +294,20 @@ def _times(steps: list[Step], budget: float) -> list[list[float]]:
 
 def _seconds(step: Step, repeats: int) -> float:
     _settle()
-    # Threads that sleep may take 10 ms to come back: as long as many steps, but not of them.
-    if repeats > 1:
-        step()
+    _warm_up(step)
     start = time.perf_counter()
     for _ in range(repeats):
         step()
     return (time.perf_counter() - start) / repeats
+
+
+def _warm_up(step: Step) -> int:
+    """Step for as long as one timing takes, and return how often: threads that slept may share a core for some ms."""
+    count, end = 0, time.perf_counter() + _AT_LEAST
+    while count == 0 or time.perf_counter() < end:
+        step()
+        count += 1
+    return count
 
 
 def _settle(most: float = 1.0) -> None:
