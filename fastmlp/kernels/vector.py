@@ -60,6 +60,9 @@ DOT_ROWS, DOT_COLUMNS = (4, 4) if VECTOR_BYTES == 64 or _IS_ARM else (3, 4) if V
 # lie in the first level of cache. It loads a vector for each multiply-add: 37 GFLOP/s where a tile reaches 48.
 STRIPS, SPARSE_BYTES = ((8, 4, 2, 1) if VECTOR_BYTES == 64 else (12, 4, 2, 1)), 24_000
 
+# A vector that straddles two cache lines counts as two: buffers begin on a line.
+LINE_BYTES = 64
+
 # Rows are padded to a multiple of this, so that a register tile may take whole groups of either kind.
 PADDING = math.lcm(GROUP, DENSE_GROUP)
 
@@ -590,6 +593,19 @@ def smallest_normal(typingctx, x):
     """
     tiny = _LOG[x.dtype].tiny
     return x.dtype(x), lambda context, builder, sig, args: context.get_constant(sig.return_type, tiny)
+
+
+@intrinsic
+def line_start(typingctx, x):
+    """Return the first element of a flat array that begins on a cache line."""
+    size = x.dtype.bitwidth // 8
+
+    def codegen(context, builder, sig, args):
+        i64 = ir.IntType(64)
+        address = builder.ptrtoint(_pointer(context, builder, sig.args[0], args[0]), i64)
+        return builder.udiv(builder.and_(builder.neg(address), i64(LINE_BYTES - 1)), i64(size))
+
+    return types.int64(x), codegen
 
 
 @intrinsic
