@@ -136,7 +136,7 @@ def assert_added(out, before, product, o_row):
 def tile(rng, dtype, overrun=0):
     """Every shape, each remainder of its loop, factors along either direction, rows of b in any order, twice too."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    shapes = itertools.product(sorted({vector.GROUP, vector.DENSE_GROUP}), range(1, vector.PANEL + 1))
+    shapes = itertools.product(sorted({1, vector.GROUP, vector.DENSE_GROUP}), range(1, vector.PANEL + 1))
     for (group, vectors), count, side in itertools.product(shapes, (*range(1, 18), 0), SIDES):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, max(count, 1)

@@ -18,7 +18,7 @@ pytestmark = [
 EIGHT = {"NUMBA_NUM_THREADS": "8"}  # launched on however few cores there are
 
 PROBLEM = """
-import collections, hashlib, tempfile
+import collections, hashlib, itertools, tempfile
 import numpy as np, fastmlp
 m, hidden, density = {problem!r}
 rng = np.random.default_rng(3)
@@ -102,6 +102,17 @@ for layout in layouts:
     functions(coded, images(layout))
 """
 
+FEW = """
+from fastmlp.kernels import compiled
+compiled._PARALLEL_WORK = 0  # all of the threads, however little there is to share
+for m, sizes, dtype in itertools.product(range(1, 49), [(90, 17, 7), (9, 41, 19, 10)], ["float64", "float32"]):
+    x, labels = rng.standard_normal((sizes[0], m)), rng.integers(sizes[-1], size=m)
+    model = fastmlp.MLP(sizes, dtype=dtype, seed=0)
+    for threads in (1, 2, 3, 8):
+        with fastmlp.use_threads(threads):
+            count((m, sizes, dtype), *model.loss_and_grad(x, labels), model.predict_proba(x))
+"""
+
 LAYER = """
 for threads in (1, 3, 8):
     with fastmlp.use_threads(threads):
@@ -137,6 +148,11 @@ def test_the_notebook_s_functions_have_one_digest(run_python, problem):
     """One for plain arrays and one for packed ones, which hold the samples in another order."""
     found = one_digest_each(run_python, problem, FUNCTIONS)
     assert sum(sum(group.values()) for group in found.values()) == 57
+
+
+def test_few_samples_have_one_digest_whatever_their_number(run_python):
+    """Workers take samples in tiles, and what a tile leaves over goes on its own: neither may show in a sum."""
+    assert len(one_digest_each(run_python, PROBLEMS.args[1][0], FEW)) == 48 * 4
 
 
 def test_each_threading_layer_gives_the_same_digest(run_python):

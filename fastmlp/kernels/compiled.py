@@ -2061,21 +2061,16 @@ def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns,
     copied = len(panel) > 0
     if copied:
         _copy_factors(factors, a, at, a_row, a_k, rows, count)
-    first = number = begin = stop = np.int64(0)
-    r = np.int64(0)
+    first = number = np.int64(0)
     while first < tiled_columns:
         width = _width(tiled_columns, first, lanes)
-        owner = number * workers // panels
-        if owner < worker:
-            begin = first + width
-        if owner == worker:
-            stop = first + width
+        if number * workers // panels == worker:
             source, at_b, row = b, p + first, b_row
             if copied:
                 _copy_panel(panel, b, p + first, b_row, count, width)
                 source, at_b, row = panel, np.int64(0), width
             r = np.int64(0)
-            while rows - r >= vector.GROUP:
+            while r < rows:
                 group = _height(rows - r)
                 left, at_left, left_k, left_row = a, at + r * a_row, a_k, a_row
                 if copied:
@@ -2085,17 +2080,16 @@ def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns,
                 r += group
         first += width
         number += 1
-    if stop > begin:
-        _add_multiples(out, o + begin, o_row, a, at, a_row, a_k, b, p + begin, b_row,
-                       r, rows, stop - begin, count, fresh)  # fmt: skip
     if worker == workers - 1 and tiled_columns < columns:
-        _add_multiples(out, o + first, o_row, a, at, a_row, a_k, b, p + first, b_row,
-                       np.int64(0), rows, columns - first, count, fresh)  # fmt: skip
+        _add_products(out, o + first, o_row, a, at, a_row, a_k, b, p + first, np.int64(1), b_row, np.int64(0), rows,
+                      columns - first, count, fresh)  # fmt: skip
 
 
 @_body
 def _height(rows):
-    """Return how many of the rows that are left are the next tile's: all of an even number go into tiles."""
+    """Return how many of the rows that are left are the next tile's: all of an even number go into large ones."""
+    if rows < vector.GROUP:
+        return 1
     return vector.GROUP if rows % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
 
 
@@ -2104,45 +2098,12 @@ def _copy_factors(factors, a, at, a_row, a_k, rows, count):
     """Copy the factors a[at + r a_row + k a_k] of register tiles, so that each tile reads one piece of memory."""
     vector.outline()
     r = 0
-    while rows - r >= vector.GROUP:
+    while r < rows:
         group = _height(rows - r)
         for k in range(count):
             for g in range(group):
                 factors[r * count + k * group + g] = a[at + (r + g) * a_row + k * a_k]
         r += group
-
-
-@_body
-def _add_multiples(out, o, o_row, a, at, a_row, a_k, b, p, b_row, begin, rows, columns, count, fresh):
-    """Do as `_multiply` for the rows from ``begin`` on that leave a register tile short."""
-    vector.outline()
-    if columns < vector.VECTOR_BYTES // out.itemsize:
-        _add_products(out, o, o_row, a, at, a_row, a_k, b, p, np.int64(1), b_row, begin, rows, columns, count, fresh)
-        return
-    # Sums of one's own: at the end of its columns a worker would write to the next one's cache line, count times.
-    total = np.empty(columns, out.dtype)
-    for r in range(begin, rows):
-        _zero(total, np.int64(0), columns)
-        fours = count // 4 * 4
-        for k in range(0, fours, 4):
-            # Four rows at once: the sums are loaded and stored a fourth as often.
-            f, q = at + r * a_row + k * a_k, p + k * b_row
-            f0, f1, f2, f3 = a[f], a[f + a_k], a[f + 2 * a_k], a[f + 3 * a_k]
-            r0, r1 = b[q : q + columns], b[q + b_row : q + b_row + columns]
-            r2, r3 = b[q + 2 * b_row : q + 2 * b_row + columns], b[q + 3 * b_row : q + 3 * b_row + columns]
-            for c in range(columns):
-                total[c] += (f0 * r0[c] + f1 * r1[c]) + (f2 * r2[c] + f3 * r3[c])
-        for k in range(fours, count):
-            factor = a[at + r * a_row + k * a_k]
-            row = b[p + k * b_row : p + k * b_row + columns]
-            for c in range(columns):
-                total[c] += factor * row[c]
-        to = out[o + r * o_row : o + r * o_row + columns]
-        if fresh:
-            _copy(to, total)
-        else:
-            for c in range(columns):
-                to[c] += total[c]
 
 
 @_body
@@ -2254,7 +2215,8 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
         _few_layer(outputs, np.int64(0), sizes[1], x, np.int64(0), sizes[0], first_weights, np.int64(0), rest,
                    np.int64(0), m, begin, stop)  # fmt: skip
     if phase & _SAMPLES:
-        share = -(-m // (workers * vector.PADDING)) * vector.PADDING
+        # Whole rows of tiles of inner products; other products do not show how rows are grouped.
+        share = -(-m // (workers * vector.DOT_ROWS)) * vector.DOT_ROWS
         lo, hi = min(worker * share, m), min((worker + 1) * share, m)
         if not given:
             _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, not phase & _FIRST_LAYER)

@@ -195,7 +195,8 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
 
     # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
     zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
-    at_once = -(-_CHAINS // len(cells))
+    # As many chains whatever the group: how rows fall into groups must not show in a bit.
+    at_once = -(-_CHAINS // (GROUP * vectors))
     k, sums = _sum_entries(builder, i64(0), count, [zeros] * at_once, at_once, grow)
     if at_once > 1:
         _, sums[:1] = _sum_entries(builder, k, count, sums[:1], 1, grow)
@@ -247,7 +248,7 @@ def _call_for_shape(builder, name, arguments, shapes, emit, *options):
 def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count, fresh):
     """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < group.
 
-    group is GROUP or DENSE_GROUP; c runs over ``vectors`` <= PANEL vectors. out, a and b are flat arrays of one float
+    group is 1, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. out, a and b are flat arrays of one float
     type, index of int32; the rest are offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a
     dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
     """
@@ -261,7 +262,7 @@ def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b,
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
         plain = [builder.gep(factors, [at]), a_k, a_g]
         arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, fresh, *plain]
-        shapes = itertools.product({GROUP, DENSE_GROUP}, range(1, PANEL + 1))
+        shapes = itertools.product({1, GROUP, DENSE_GROUP}, range(1, PANEL + 1))
         name = f"fastmlp_tile_{element}"
         _call_for_shape(builder, name, arguments, shapes, _tile_body, element, _plain_factors)
         return context.get_dummy_value()
