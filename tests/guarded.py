@@ -136,7 +136,7 @@ def assert_added(out, before, product, o_row):
 def tile(rng, dtype, overrun=0):
     """Every shape, each remainder of its loop, factors along either direction, rows of b in any order, twice too."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    shapes = itertools.product(sorted({1, vector.GROUP, vector.DENSE_GROUP}), range(1, vector.PANEL + 1))
+    shapes = itertools.product(sorted({1, 2, vector.GROUP, vector.DENSE_GROUP}), range(1, vector.PANEL + 1))
     for (group, vectors), count, side in itertools.product(shapes, (*range(1, 18), 0), SIDES):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, max(count, 1)
@@ -187,7 +187,7 @@ def dot_tile(rng, dtype):
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     turn = vector._CHAINS * lanes  # the most that a turn of the loop takes
     counts = {*range(2 * lanes + 2), *range(turn - 1, turn + lanes + 1), 2 * turn - 1, 2 * turn, 2 * turn + 1}
-    shapes = itertools.product({1, vector.DOT_ROWS}, {1, vector.DOT_COLUMNS})
+    shapes = itertools.product({1, vector.DOT_ROWS}, {1, 2, vector.DOT_COLUMNS})
     for (rows, columns), count, side in itertools.product(shapes, sorted(counts), SIDES):
         a_row, b_row, o_row = count + 1, count + 2, columns + 1
         a, b = spaced(rng, rows, count, a_row, dtype), spaced(rng, columns, count, b_row, dtype)

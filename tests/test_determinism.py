@@ -164,7 +164,7 @@ def test_each_threading_layer_gives_the_same_digest(run_python):
 def test_bits_do_not_depend_on_what_memory_held_before(compiled, rng, dtype, monkeypatch):
     """Rows and units that fill up the last group of a list: what lies there must not change how a sum is made."""
     wide = 16 * compiled.vector.VECTOR_BYTES // np.dtype(dtype).itemsize
-    aligned = compiled._aligned
+    aligned_parts = compiled._aligned_parts
     for hidden, m in itertools.product([(wide, wide + 1), (wide + 2, wide + 1, wide + 3)], (121, 125, 241)):
         sizes = (5, *hidden, 3)
         x, y = rng.standard_normal((5, m)) * (rng.random((5, m)) < 0.3), rng.integers(3, size=m)
@@ -173,11 +173,12 @@ def test_bits_do_not_depend_on_what_memory_held_before(compiled, rng, dtype, mon
         gradients = []
         for held in (0, 1):
 
-            def filled(count, kind, held=held):
-                made = aligned(count, kind)
-                made[:] = held
+            def filled(kind, *counts, held=held):
+                made = aligned_parts(kind, *counts)
+                for part in made:
+                    part[:] = held
                 return made
 
-            monkeypatch.setattr(compiled, "_aligned", filled)
+            monkeypatch.setattr(compiled, "_aligned_parts", filled)
             gradients.append(model.loss_and_grad(fastmlp.pack(x.astype(dtype)), y)[1])
         np.testing.assert_array_equal(*gradients)

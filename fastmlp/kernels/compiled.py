@@ -876,10 +876,19 @@ def _leaf_size(m: int) -> int:
 
 def _aligned(count: int, dtype: Any) -> Any:
     """Return a flat array that begins on a cache line: NumPy's may straddle one with every vector."""
-    spare = 64 // np.dtype(dtype).itemsize
-    raw = np.empty(count + spare, dtype)
-    start = -raw.ctypes.data % 64 // raw.itemsize
-    return raw[start : start + count]
+    return _aligned_parts(dtype, count)[0]
+
+
+def _aligned_parts(dtype: Any, *counts: int) -> list[Any]:
+    """Return flat arrays that begin on a cache line, of one piece of memory: asking where each lies takes 1 us."""
+    line = vector.LINE_BYTES // np.dtype(dtype).itemsize
+    raw = np.empty(sum(counts) + line * len(counts), dtype)
+    start = -raw.ctypes.data % vector.LINE_BYTES // raw.itemsize
+    parts = []
+    for count in counts:
+        parts.append(raw[start : start + count])
+        start += _round_up(count, line)
+    return parts
 
 
 @_body
@@ -902,7 +911,7 @@ def _row_stride(columns: int, itemsize: int) -> int:
 
     A power of two would put every row into the same few sets of a cache.
     """
-    line = 64 // itemsize
+    line = vector.LINE_BYTES // itemsize
     stride = _round_up(columns, line)
     return stride + line * (stride // line % 2 == 0)
 
@@ -931,7 +940,7 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool) -> tupl
     ``dense`` says that no zero of the input is skipped.
     """
     lanes = vector.VECTOR_BYTES // itemsize
-    line = 64 // itemsize
+    line = vector.LINE_BYTES // itemsize
     layers = np.zeros(len(sizes) - 1, _LAYER)
     packed = back = flat = 0
     rows = _round_up(tile, vector.PADDING)
@@ -1525,9 +1534,12 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
                 label = labels[order[first + begin + s]]
                 loss[begin + s] = w[s] * (log_total[s] - (logits[label, s] - shift[s]))
                 hit[begin + s] = w[s] if best[s] == label else z.dtype.type(0)
-                for c in range(classes):
-                    gradient[c, s] *= scale[s]
-                gradient[label, s] -= w[s]
+            for c in range(classes):
+                row = gradient[c, :width]
+                for s in range(width):
+                    row[s] *= scale[s]
+            for s in range(width):
+                gradient[labels[order[first + begin + s]], s] -= w[s]
         else:
             _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
         for s in range(width):
@@ -2018,7 +2030,7 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
                 height = vector.DOT_ROWS if rows - r >= vector.DOT_ROWS else 1
                 c = np.int64(0)
                 while c < some:
-                    width = vector.DOT_COLUMNS if some - c >= vector.DOT_COLUMNS else 1
+                    width = vector.DOT_COLUMNS if some - c >= vector.DOT_COLUMNS else min(some - c, 2)
                     vector.dot_tile(height, width, out, o + r * o_row + first + c, o_row, a, at + r * a_row + k, a_row,
                                     source, at_b + c * row, row, min(length, count - k))  # fmt: skip
                     c += width
@@ -2089,7 +2101,7 @@ def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns,
 def _height(rows):
     """Return how many of the rows that are left are the next tile's: all of an even number go into large ones."""
     if rows < vector.GROUP:
-        return 1
+        return min(rows, 2)
     return vector.GROUP if rows % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
 
 
@@ -2336,7 +2348,7 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_laye
     leaf = _leaf_size(m)
     tile = min(leaf, TILE)
     layers, packed_size, back_size, scratch_size, room = _plan(sizes, dtype.itemsize, tile, dense)
-    packed, back = _aligned(packed_size, dtype), _aligned(back_size, dtype)
+    packed, back = _aligned_parts(dtype, packed_size, back_size)
     finite = bool(_pack_parameters(packed, back, _read_only(parameters), layers, first_layer))
     identity = _identity(max(*sizes, tile))
     none = np.empty(0, dtype)
@@ -2369,16 +2381,16 @@ def _set_gradient(
     dtype, size = problem.packed.dtype, len(problem.packed)
     leaves = -(-problem.m // problem.leaf)
     sums = np.zeros((leaves, 3))
-    workers = min(_usable_threads(), leaves)
+    threads = _usable_threads()
+    workers = min(threads, leaves)
     # Subtrees of the one tree: how many there are changes who adds, not what is added to what.
     unit_leaves = 1
     while leaves > 8 * workers * unit_leaves:
         unit_leaves *= 2
     units = -(-leaves // unit_leaves)
-    grads = _aligned(units * size, dtype)
     buffers = unit_leaves.bit_length() if unit_leaves > 1 else 0
-    stacks = _aligned(workers * buffers * size, dtype).reshape(workers, buffers * size)
-    scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
+    grads, *rooms = _aligned_parts(dtype, units * size, workers * buffers * size, workers * scratch_size)
+    stacks, scratches = (one.reshape(workers, -1) for one in rooms)
     problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units)
     lists = _lists_of(workers, sizes, problem.tile, dtype, plain=rows is not None)
     if rows is None:
@@ -2392,7 +2404,7 @@ def _set_gradient(
     loss, hit, total = np.add.reduce(sums, axis=0)
     if len(problem.a) > 0:  # the forward pass is given, and no weight
         total = problem.m
-    workers = 1 if len(grads) < _PARALLEL_SIZE else _usable_threads()
+    workers = 1 if len(grads) < _PARALLEL_SIZE else threads
     _mean.launch(workers, gradient, grads, size, problem.layers, dtype.type(total))
     return float(loss), float(hit), float(total)
 

@@ -248,7 +248,7 @@ def _call_for_shape(builder, name, arguments, shapes, emit, *options):
 def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count, fresh):
     """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < group.
 
-    group is 1, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. out, a and b
+    group is 1, 2, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. out, a and b
     are flat arrays of one float type, index of int32; the rest are offsets and strides in elements. With the numbers 0,
     1, 2, ... as index it is a dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
     """
@@ -262,7 +262,7 @@ def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b,
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
         plain = [builder.gep(factors, [at]), a_k, a_g]
         arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, fresh, *plain]
-        shapes = itertools.product({1, GROUP, DENSE_GROUP}, range(1, PANEL + 1))
+        shapes = itertools.product({1, 2, GROUP, DENSE_GROUP}, range(1, PANEL + 1))
         name = f"fastmlp_tile_{element}"
         _call_for_shape(builder, name, arguments, shapes, _tile_body, element, _plain_factors)
         return context.get_dummy_value()
@@ -415,7 +415,7 @@ def _sums_of_lanes(builder, vectors):
 def dot_tile(typingctx, rows, columns, out, o, o_row, a, at, a_row, b, p, b_row, count):
     """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], k < count, r < rows, c < columns.
 
-    rows is 1 or DOT_ROWS, columns is 1 or DOT_COLUMNS; the arrays are as those of `tile`.
+    rows is 1 or DOT_ROWS, columns is 1, 2 or DOT_COLUMNS; the arrays are as those of `tile`.
     """
     long = types.int64
     signature = types.void(long, long, out, long, long, a, long, long, b, long, long, long)
@@ -426,7 +426,7 @@ def dot_tile(typingctx, rows, columns, out, o, o_row, a, at, a_row, b, p, b_row,
         rows, columns, _, o, o_row, _, at, a_row, _, p, b_row, count = args
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (left, at), (right, p))]
         arguments = [rows, columns, begin[0], o_row, begin[1], a_row, begin[2], b_row, count]
-        shapes = list(itertools.product({1, DOT_ROWS}, {1, DOT_COLUMNS}))
+        shapes = list(itertools.product({1, DOT_ROWS}, {1, 2, DOT_COLUMNS}))
         _call_for_shape(builder, f"fastmlp_dot_{element}", arguments, shapes, _dot_body, element)
         return context.get_dummy_value()
 
