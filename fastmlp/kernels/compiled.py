@@ -951,8 +951,9 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool) -> tupl
         ld = _row_stride(max(columns, _round_up(n_out, vector.PADDING)), itemsize)
         at_w = packed
         # Behind a ReLU gradients are zero where it is shut: those of a unit then make a row, not a column.
-        gated = layer < len(sizes) - 2 and n_out >= _REPAY_SKIPPING
-        by_unit = _row_stride(n_in, itemsize) if gated and (layer or dense) else 0
+        gated = layer < len(sizes) - 2 and n_out >= _REPAY_SKIPPING and (layer > 0 or dense)
+        narrow = layer == 0 and dense and n_out < _REPAY_SKIPPING and n_in >= _WIDE * lanes
+        by_unit = _row_stride(n_in, itemsize) if gated or narrow else 0
         packed = _round_up(at_w + max(padded_rows * columns, n_out * by_unit), line)
         layers[layer] = (n_in, n_out, columns, padded_rows, at_w, packed, back, back_columns, scratch, ld, flat,
                          _part_size(n_in), by_unit)  # fmt: skip
@@ -991,28 +992,46 @@ def _width(columns, first, lanes):
     return min(left, panel)
 
 
+@_body
+def _is_narrow(layer):
+    """Return whether a layer takes rows without zeros to few units: its weights and its gradient then lie in rows."""
+    return layer.by_unit > 0 and layer.n_out < _REPAY_SKIPPING
+
+
+@_body
+def _pack_weights(packed, flat, layer):
+    """Copy a layer's weights into panels of the transpose, those of few units as they are; return if all are finite."""
+    lanes = vector.VECTOR_BYTES // packed.itemsize
+    n_in, n_out = layer.n_in, layer.n_out
+    if _is_narrow(layer):
+        return _copy_panel(packed[layer.at_w :], flat, layer.at_flat, n_in, n_out, n_in)
+    bad = 0
+    first = 0
+    while first < layer.columns:
+        width = _width(layer.columns, first, lanes)
+        at = layer.at_w + first * layer.rows
+        for c in range(width):
+            if first + c < n_out:
+                row = layer.at_flat + (first + c) * n_in
+                for k in range(n_in):
+                    packed[at + k * width + c] = flat[row + k]
+                    bad |= flat[row + k] - flat[row + k] != 0
+            else:
+                for k in range(n_in):
+                    packed[at + k * width + c] = 0
+        first += width
+    return bad == 0
+
+
 @_serial
 def _pack_parameters(packed, back, flat, layers, first_layer):
     """Copy the flat vector into panels of the transposed weights, and of the weights; return whether all are finite."""
     lanes = vector.VECTOR_BYTES // packed.itemsize
-    bad = 0
+    finite = True
     for number in range(first_layer, len(layers)):
         layer = layers[number]
         n_in, n_out, columns, at_flat = layer.n_in, layer.n_out, layer.columns, layer.at_flat
-        first = 0
-        while first < columns:
-            width = _width(columns, first, lanes)
-            at = layer.at_w + first * layer.rows
-            for c in range(width):
-                if first + c < n_out:
-                    row = at_flat + (first + c) * n_in
-                    for k in range(n_in):
-                        packed[at + k * width + c] = flat[row + k]
-                        bad |= flat[row + k] - flat[row + k] != 0
-                else:
-                    for k in range(n_in):
-                        packed[at + k * width + c] = 0
-            first += width
+        finite &= _pack_weights(packed, flat, layer)
         for c in range(columns):
             packed[layer.at_b + c] = flat[at_flat + n_out * n_in + c] if c < n_out else 0
         first = 0
@@ -1024,7 +1043,7 @@ def _pack_parameters(packed, back, flat, layers, first_layer):
                 for c in range(width):
                     back[at + k * width + c] = flat[row + c] if first + c < n_in else 0
             first += width
-    return bad == 0
+    return finite
 
 
 @_body
@@ -1046,6 +1065,10 @@ def _forward_rows(z, at_z, ld, length, a, at_a, a_ld, packed, layer, identity):
     group, lanes = vector.DENSE_GROUP, vector.VECTOR_BYTES // z.itemsize
     n_in, columns, rows = layer.n_in, layer.columns, layer.rows
     _set_rows(z, at_z, ld, length, packed, layer.at_b, columns)
+    if _is_narrow(layer):
+        _inner_products(z, at_z, ld, a, at_a, a_ld, packed, layer.at_w, n_in, length, layer.n_out, n_in,
+                        n_in * z.itemsize)  # fmt: skip
+        return
     first = 0
     while first < columns:
         width = _width(columns, first, lanes)
@@ -1223,6 +1246,25 @@ def _backward_rows(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
 
 
 @_body
+def _backward_narrow(grad, d, at_d, ld, length, a, at_a, a_ld, layer, identity):
+    """Add d^T a to the gradient of a layer of few units: once through a for a few of them."""
+    vector.outline()
+    lanes = vector.VECTOR_BYTES // d.itemsize
+    columns = -(-layer.n_in // lanes) * lanes
+    c = 0
+    while c < columns:
+        width = _width(columns, c, lanes)
+        u = 0
+        while u < layer.n_out:
+            group = _height(layer.n_out - u)
+            o = layer.at_w + u * layer.by_unit + c
+            vector.tile(group, width // lanes, grad, o, layer.by_unit, d, at_d + u, ld, 1,
+                  identity, 0, a, at_a + c, a_ld, length, 0)  # fmt: skip
+            u += group
+        c += width
+
+
+@_body
 def _backward_input(grad, d, at_d, ld, tile, length, finite, x, layer, identity, factors, at_f):
     """Add x^T d of one tile to the packed gradient of W1."""
     vector.outline()
@@ -1232,7 +1274,9 @@ def _backward_input(grad, d, at_d, ld, tile, length, finite, x, layer, identity,
     t0 = tile * groups
     dense = x.dense_start[tile]
     if dense >= 0:
-        if layer.by_unit > 0:
+        if _is_narrow(layer):
+            _backward_narrow(grad, d, at_d, ld, length, x.dense, dense, x.dense_ld, layer, identity)
+        elif layer.by_unit > 0:
             _add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, x.dense, dense, x.dense_ld, length,
                          np.int64(0), -(-n // lanes) * lanes, False)  # fmt: skip
         else:
@@ -1504,6 +1548,18 @@ def _forward_hidden(scratch, length, lists, worker, x, p):
 
 
 @_body
+def _store_columns(d, at, ld, columns, gradient, width):
+    """Set rows of d to columns of the gradient, and the elements behind them, up to ``columns``, to zero."""
+    classes = len(gradient)
+    for s in range(width):
+        row = d[at + s * ld : at + s * ld + columns]
+        for c in range(classes):
+            row[c] = gradient[c, s]
+        for c in range(classes, columns):
+            row[c] = 0
+
+
+@_body
 def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, targets, weight, order, first, length):
     """Set d to the gradient by the logits z of samples order[first:], rows of ``ld``, and loss and hit, by row, too.
 
@@ -1542,12 +1598,7 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
                 gradient[labels[order[first + begin + s]], s] -= w[s]
         else:
             _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
-        for s in range(width):
-            row = d[at_d + (begin + s) * ld : at_d + (begin + s) * ld + columns]
-            for c in range(classes):
-                row[c] = gradient[c, s]
-            for c in range(classes, columns):
-                row[c] = 0
+        _store_columns(d, at_d + begin * ld, ld, columns, gradient, width)
 
 
 @_body

@@ -248,9 +248,9 @@ def _call_for_shape(builder, name, arguments, shapes, emit, *options):
 def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count, fresh):
     """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < group.
 
-    group is 1, 2, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. out, a and b
-    are flat arrays of one float type, index of int32; the rest are offsets and strides in elements. With the numbers 0,
-    1, 2, ... as index it is a dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
+    group is 1, 2, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. out, a
+    and b are flat arrays of one float type, index of int32; the rest are offsets and strides in elements. With the
+    numbers 0, 1, 2, ... as index it is a dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
     """
     long = types.int64
     signature = types.void(long, long, out, long, long, a, long, long, long, index, long, b, long, long, long, long)
