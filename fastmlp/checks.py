@@ -118,7 +118,8 @@ def labels(name: str, value: object, classes: int, m: int | None = None) -> Arra
         raise ValueError(message(name, f"label {bad}", "integral labels", "round them, or pass class numbers"))
     # As unsigned numbers negative labels are too large: one pass instead of two.
     whole = y.view(np.uint64) if y.dtype == _INT64 else y
-    if y.dtype.kind != "b" and (whole.max() >= classes or (whole is y and y.min() < 0)):
+    # The ufunc itself: asking an array for its largest element goes through Python.
+    if y.dtype.kind != "b" and (np.maximum.reduce(whole) >= classes or (whole is y and y.min() < 0)):
         where = int(np.flatnonzero((y < 0) | (y >= classes))[0])
         got = f"label {y[where]} at index {where}"
         raise ValueError(message(name, got, f"labels from 0 to {classes - 1}", "renumber them or add classes"))

@@ -735,7 +735,7 @@ _FEW_DENSE = 2000  # and as many where there are no zeros to be skipped
 _PARALLEL_WORK = 1 << 20
 # Leaves below a tile, so that a few hundred samples still make work for some cores; with 60 the gradients to be added
 # take a tenth longer on two.
-_LEAF_STEP = 120
+_LEAF_STEP, _LEAF_MULTIPLE = 120, 12
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
 _GROUP = vector.GROUP  # a constant to Numba, which an attribute of a module is not
@@ -869,9 +869,12 @@ class Lists(NamedTuple):
 
 def _leaf_size(m: int) -> int:
     """Return the samples in a leaf of the summation tree over m samples: a function of m and of nothing else."""
-    size = -(-m // _MOST_LEAVES)
-    size = -(-size // _LEAF_STEP) * _LEAF_STEP
-    return min(size, _FULL_LEAF) if size <= TILE else min(-(-size // TILE) * TILE, _FULL_LEAF)
+    if m <= _MOST_LEAVES * _LEAF_STEP:
+        leaves = -(-m // _LEAF_STEP)
+        leaves -= leaves % 2 if leaves > 1 else 0  # an even number, which two workers share alike
+        return _round_up(-(-m // leaves), _LEAF_MULTIPLE)
+    size = _round_up(-(-m // _MOST_LEAVES), TILE)
+    return min(size, _FULL_LEAF)
 
 
 def _aligned(count: int, dtype: Any) -> Any:
@@ -1647,10 +1650,12 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             loss, hit, top = np.empty(length, scratch.dtype), np.empty(length, scratch.dtype), layers[last]
             _loss_rows(loss, hit, scratch, d, scratch, top.at_z, top.ld, top.columns, top.n_out,
                        p.labels, p.targets, p.weight, x.order, first, length)  # fmt: skip
+            cost, right, weight = sums[leaf, 0], sums[leaf, 1], sums[leaf, 2]
             for s in range(length):
-                sums[leaf, 0] += loss[s]
-                sums[leaf, 1] += hit[s]
-                sums[leaf, 2] += p.weight[x.order[first + s]]
+                cost += loss[s]
+                right += hit[s]
+                weight += p.weight[x.order[first + s]]
+            sums[leaf, 0], sums[leaf, 1], sums[leaf, 2] = cost, right, weight
         for number in range(last, -1, -1):
             layer = layers[number]
             ld, n_in = layer.ld, layer.n_in
@@ -2394,7 +2399,7 @@ def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, **giv
 
 def _problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_layer: int = 0) -> tuple[Problem, int]:
     """Return a problem with the packed parameters from a layer on, and the elements of a worker's scratch."""
-    dense = isinstance(x, Packed) and bool((x.dense_start >= 0).all())
+    dense = isinstance(x, Packed) and len(x.dense) > 0 and bool((x.dense_start >= 0).all())
     dtype = parameters.dtype
     leaf = _leaf_size(m)
     tile = min(leaf, TILE)
@@ -2426,9 +2431,12 @@ def _input(x: Any, table: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
 
 
 def _set_gradient(
-    gradient: Any, sizes: tuple[int, ...], problem: Problem, scratch_size: int, x: Packed, rows: Any
+    gradient: Any, sizes: tuple[int, ...], problem: Problem, scratch_size: int, x: Packed, rows: Any, **given: Any
 ) -> tuple[float, float, float]:
-    """Set the flat vector to the mean gradient; return the sums of loss, weight of right answers, weight."""
+    """Set the flat vector to the mean gradient; return the sums of loss, weight of right answers, weight.
+
+    Targets and weight, or a forward pass, are ``given`` as members of the problem.
+    """
     dtype, size = problem.packed.dtype, len(problem.packed)
     leaves = -(-problem.m // problem.leaf)
     sums = np.zeros((leaves, 3))
@@ -2442,7 +2450,7 @@ def _set_gradient(
     buffers = unit_leaves.bit_length() if unit_leaves > 1 else 0
     grads, *rooms = _aligned_parts(dtype, units * size, workers * buffers * size, workers * scratch_size)
     stacks, scratches = (one.reshape(workers, -1) for one in rooms)
-    problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units)
+    problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units, **given)
     lists = _lists_of(workers, sizes, problem.tile, dtype, plain=rows is not None)
     if rows is None:
         _units.launch(workers, grads, sums, stacks, scratches, np.zeros(1, np.int64), lists, x, problem)
@@ -2473,9 +2481,8 @@ def network_step(
     if isinstance(x, np.ndarray):
         return _few_step(gradient, parameters, sizes, x, weight=weight, **target)
     problem, scratch_size = _problem(parameters, sizes, len(x.order), x)
-    problem = problem._replace(weight=weight, **target)
     x, rows = _input(x, table, dtype, sizes[0])
-    return _set_gradient(gradient, sizes, problem, scratch_size, x, rows)
+    return _set_gradient(gradient, sizes, problem, scratch_size, x, rows, weight=weight, **target)
 
 
 def _few_step(
@@ -2515,8 +2522,8 @@ def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) ->
         x, rows = _input(x, table, dtype, n)
         given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
         z, a, targets = (_canonical(one, dtype) for one in given)
-        problem = problem._replace(z=z.reshape(-1), a=a.reshape(-1), targets=targets)
-        _set_gradient(gradient, sizes, problem, scratch_size, x, rows)
+        _set_gradient(gradient, sizes, problem, scratch_size, x, rows, z=z.reshape(-1), a=a.reshape(-1),
+                      targets=targets)  # fmt: skip
     dw1, db1, dw2, db2 = np.split(gradient, (split, split + h, len(gradient) - classes))
     return dw1.reshape(h, n), db1.reshape(h, 1), dw2.reshape(classes, h), db2.reshape(classes, 1)
 
