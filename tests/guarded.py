@@ -136,9 +136,10 @@ def assert_added(out, before, product, o_row):
 def tile(rng, dtype, overrun=0):
     """Every shape, each remainder of its loop, factors along either direction, rows of b in any order, twice too."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    shapes = itertools.product(sorted({1, 2, vector.GROUP, vector.DENSE_GROUP}), range(1, vector.PANEL + 1))
-    for (group, vectors), count, side in itertools.product(shapes, (*range(1, 18), 0), SIDES):
-        width = vectors * lanes
+    groups = {vector.GROUP, vector.DENSE_GROUP}
+    shapes = [*itertools.product(groups | {1, 2}, range(1, vector.PANEL + 1)), *itertools.product(groups, [0])]
+    for (group, vectors), count, side in itertools.product(sorted(shapes), (*range(1, 18), 0), SIDES):
+        width = vectors * lanes or 1
         o_row, b_row, rows = width + 3, width + 5, max(count, 1)
         index = rng.integers(rows, size=count).astype(np.int32)
         index[:1] = rows - 1  # the last row, which ends at the page
@@ -165,8 +166,8 @@ def tile(rng, dtype, overrun=0):
 def coded_tile(rng, dtype):
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     table = rng.standard_normal(256).astype(dtype)
-    for vectors, count, side in itertools.product(range(1, vector.PANEL + 1), range(18), SIDES):
-        width = vectors * lanes
+    for vectors, count, side in itertools.product(range(vector.PANEL + 1), range(18), SIDES):
+        width = vectors * lanes or 1
         o_row, b_row, rows = width + 1, width + 2, max(count, 1)
         index = rng.permutation(rows)[:count].astype(np.int32)
         codes = rng.integers(256, size=(count, vector.GROUP)).astype(np.uint8)

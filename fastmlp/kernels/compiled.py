@@ -949,7 +949,9 @@ def _plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool) -> tupl
     rows = _round_up(tile, vector.PADDING)
     scratch = widest = 0
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
-        columns, padded_rows = _round_up(n_out, lanes), _round_up(n_in, vector.PADDING)
+        # One unit is one column: of a vector it would be one lane.
+        columns = 1 if n_out == 1 and layer == 0 else _round_up(n_out, lanes)
+        padded_rows = _round_up(n_in, vector.PADDING)
         back_columns = _round_up(n_in, lanes) if layer else 0
         ld = _row_stride(max(columns, _round_up(n_out, vector.PADDING)), itemsize)
         at_w = packed

@@ -185,6 +185,9 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
 
     ``load_factors(builder, group, k, *rest)`` emits the loads of the factors of entry k.
     """
+    if vectors == 0:
+        _column_body(builder, arguments, group, element, load_factors)
+        return
     vector, lanes = _vector_type(element)
     out, o_row, index, b, b_row, count, fresh, *rest = arguments
     i64 = ir.IntType(64)
@@ -205,6 +208,32 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
         pointer = builder.gep(out, [builder.add(builder.mul(o_row, i64(g)), i64(v * lanes))])
         before = builder.select(is_fresh, zeros[0], _load(builder, pointer, vector, element))
         _store(builder, builder.fadd(before, functools.reduce(builder.fadd, parts)), pointer, element)
+    builder.ret_void()
+
+
+def _column_body(builder, arguments, group, element, load_factors):
+    """Emit the register tile of ``group`` rows of one column, whose factors make a vector, and return."""
+    out, o_row, index, b, b_row, count, fresh, *rest = arguments
+    i64, i32 = ir.IntType(64), ir.IntType(32)
+    kind = ir.VectorType(_vector_type(element)[0].element, group)
+
+    def grow(k, sums):
+        row = builder.sext(builder.load(builder.gep(index, [k])), i64)
+        value = builder.load(builder.gep(b, [builder.mul(row, b_row)]))
+        factors = ir.Constant(kind, ir.Undefined)
+        for g, factor in enumerate(load_factors(builder, group, k, *rest)):
+            factors = builder.insert_element(factors, factor, i32(g))
+        return [_multiply_add(builder, factors, _splat(builder, value, kind), sums[0])]
+
+    zero = kind(0.0)
+    k, sums = _sum_entries(builder, i64(0), count, [[zero]] * _CHAINS, _CHAINS, grow)
+    _, sums[:1] = _sum_entries(builder, k, count, sums[:1], 1, grow)
+    total = functools.reduce(builder.fadd, [one for [one] in sums])
+    is_fresh = builder.icmp_signed("!=", fresh, i64(0))
+    for g in range(group):
+        pointer = builder.gep(out, [builder.mul(o_row, i64(g))])
+        before = builder.select(is_fresh, kind.element(0.0), builder.load(pointer))
+        builder.store(builder.fadd(before, builder.extract_element(total, i32(g))), pointer)
     builder.ret_void()
 
 
@@ -248,9 +277,10 @@ def _call_for_shape(builder, name, arguments, shapes, emit, *options):
 def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count, fresh):
     """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < group.
 
-    group is 1, 2, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. out, a
-    and b are flat arrays of one float type, index of int32; the rest are offsets and strides in elements. With the
-    numbers 0, 1, 2, ... as index it is a dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
+    group is 1, 2, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. With 0
+    of them there is one column, and a group of GROUP or DENSE_GROUP. out, a and b are flat arrays of one float type,
+    index of int32; the rest are offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a dense
+    product. Unless ``fresh`` is 0, out is set, whatever it holds.
     """
     long = types.int64
     signature = types.void(long, long, out, long, long, a, long, long, long, index, long, b, long, long, long, long)
@@ -262,7 +292,7 @@ def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b,
         begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
         plain = [builder.gep(factors, [at]), a_k, a_g]
         arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, fresh, *plain]
-        shapes = itertools.product({1, 2, GROUP, DENSE_GROUP}, range(1, PANEL + 1))
+        shapes = {*itertools.product((1, 2, GROUP, DENSE_GROUP), range(1, PANEL + 1)), (GROUP, 0), (DENSE_GROUP, 0)}
         name = f"fastmlp_tile_{element}"
         _call_for_shape(builder, name, arguments, shapes, _tile_body, element, _plain_factors)
         return context.get_dummy_value()
@@ -286,7 +316,7 @@ def coded_tile(typingctx, vectors, out, o, o_row, codes, at, table, index, i, b,
         group, adding = ir.IntType(64)(GROUP), ir.IntType(64)(0)
         coded = [builder.gep(numbers, [at]), decoded]
         arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, adding, *coded]
-        shapes = [(GROUP, count) for count in range(1, PANEL + 1)]
+        shapes = [(GROUP, count) for count in range(PANEL + 1)]
         name = f"fastmlp_coded_tile_{element}"
         _call_for_shape(builder, name, arguments, shapes, _tile_body, element, _coded_factors)
         return context.get_dummy_value()
