@@ -2052,9 +2052,14 @@ def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, begin, rows,
     for r in range(begin, rows):
         for c in range(columns):
             total = out.dtype.type(0)
-            for k in range(count):
-                total += a[at + r * a_row + k * a_k] * b[p + c * b_c + k * b_k]
-            out[o + r * o_row + c] = total if fresh else out[o + r * o_row + c] + total
+            # Unsigned, because numbers that may be negative are tested for it, which takes as long as the products.
+            i, j = np.uint64(at + r * a_row), np.uint64(p + c * b_c)
+            for _ in range(count):
+                total += a[i] * b[j]
+                i += np.uint64(a_k)
+                j += np.uint64(b_k)
+            to = np.uint64(o + r * o_row + c)
+            out[to] = total if fresh else out[to] + total
 
 
 @_body
