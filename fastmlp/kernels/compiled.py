@@ -734,7 +734,7 @@ _FEW_DENSE = 2000  # and as many where there are no zeros to be skipped
 # spin on after a product, may take milliseconds. From here on two workers take two thirds of the time of one.
 _PARALLEL_WORK = 1 << 20
 # Leaves below a tile, so that a few hundred samples still make work for some cores; with 60 the gradients to be added
-# take a tenth longer on two.
+# take a tenth longer on two. All are multiples of every GROUP.
 _LEAF_STEP, _LEAF_MULTIPLE = 120, 12
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
@@ -1210,7 +1210,7 @@ def _add_by_unit(grad, o, o_row, d, at_d, ld, units, a, at_a, a_ld, length, begi
                     else:
                         # No zero may be skipped: it could meet infinity.
                         _add_products(grad, to, o_row, d, at_d + (s + t) * ld + u, np.int64(1), ld, rows, np.int64(0),
-                                      np.int64(1), width, np.int64(0), count, width, samples, first != 0)  # fmt: skip
+                                      np.int64(1), width, count, width, samples, first != 0)  # fmt: skip
                 c += width
 
 
@@ -2052,15 +2052,15 @@ _FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
 
 
 @_body
-def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, begin, rows, columns, count, fresh):
-    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + c b_c + k b_k], begin <= r < rows: no vectors.
+def _add_products(out, o, o_row, a, at, a_row, a_k, b, p, b_c, b_k, rows, columns, count, fresh):
+    """out[o + r o_row + c] += sum_k a[at + r a_row + k a_k] b[p + c b_c + k b_k], r < rows, c < columns, k < count.
 
-    Set, where it is ``fresh``.
+    Set, where it is ``fresh``. No vectors: for what is shorter than one.
     """
     vector.outline()
     # Unsigned, because numbers that may be negative are tested for it, which takes as long as the products.
     next_a, next_b, zero = np.uint64(a_k), np.uint64(b_k), out.dtype.type(0)
-    for r in range(begin, rows):
+    for r in range(rows):
         for c in range(columns):
             i, j = np.uint64(at + r * a_row), np.uint64(p + c * b_c)
             # Two sums, because one would wait for each addition before the next.
@@ -2087,9 +2087,7 @@ def _inner_products(out, o, o_row, a, at, a_row, b, p, b_row, rows, columns, cou
     # as many rows of b as a larger cache holds for all rows of a.
     lanes = vector.VECTOR_BYTES // out.itemsize
     if count < lanes:
-        _add_products(
-            out, o, o_row, a, at, a_row, np.int64(1), b, p, b_row, np.int64(1), np.int64(0), rows, columns, count, False
-        )
+        _add_products(out, o, o_row, a, at, a_row, np.int64(1), b, p, b_row, np.int64(1), rows, columns, count, False)
         return
     parts = -(-count * out.itemsize // part)
     length = -(-count // (parts * lanes)) * lanes
@@ -2170,7 +2168,7 @@ def _multiply_some(out, o, o_row, a, at, a_row, a_k, b, p, b_row, rows, columns,
         first += width
         number += 1
     if worker == workers - 1 and tiled_columns < columns:
-        _add_products(out, o + first, o_row, a, at, a_row, a_k, b, p + first, np.int64(1), b_row, np.int64(0), rows,
+        _add_products(out, o + first, o_row, a, at, a_row, a_k, b, p + first, np.int64(1), b_row, rows,
                       columns - first, count, fresh)  # fmt: skip
 
 
@@ -2279,7 +2277,7 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, ide
             _add_by_unit(gradient, at_g, n_in, deltas, d, ld, n_out, a, at, n_in, m, begin, min(stop, whole), True)
             if worker == workers - 1 and whole < n_in:
                 _add_products(gradient, at_g + whole, n_in, deltas, d, np.int64(1), ld, a, at + whole, np.int64(1),
-                              n_in, np.int64(0), n_out, n_in - whole, m, True)  # fmt: skip
+                              n_in, n_out, n_in - whole, m, True)  # fmt: skip
         else:
             _multiply(gradient, at_g, n_in, deltas, d, np.int64(1), ld, a, at, n_in,
                       n_out, n_in, m, identity, worker, workers)  # fmt: skip
