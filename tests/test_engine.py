@@ -1,5 +1,7 @@
 """The engine: micro-kernels, the fused step, and what it skips."""
 
+import itertools
+
 import naive
 import numpy as np
 import pytest
@@ -46,6 +48,30 @@ def test_gradients(rng, dtype, hidden, density):
 def test_gradients_around_the_boundaries_of_groups_tiles_and_leaves(rng, dtype, m):
     check(rng, (20, 6, 3), m, 0.3, dtype)
     check(rng, (20, 6, 3), m, 1.0, dtype)
+
+
+@pytest.mark.parametrize("hidden", [(), (1,), (2,), (5,), (7,)])
+def test_gradients_of_few_units(rng, dtype, hidden):
+    """One unit is one column of a product; without zeros in x, the weights and the gradient of a few lie in rows."""
+    for m, density in ((130, 0.3), (2100, 0.3), (2100, 1.0)):
+        check(rng, (300, *hidden, 3), m, density, dtype)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("m", "density"), [(2050, 0.3), (2050, 1)])
+def test_few_units_hide_no_nan_and_no_infinity(rng, value, m, density):
+    x = sample(rng, 300, m, density, np.float64)
+    for hidden, where in itertools.product((1, 2), ("x", "w")):
+        model = fastmlp.MLP((300, hidden, 3), seed=0)
+        data, vector = x.copy(), model.parameters.copy()
+        (data if where == "x" else vector).flat[7] = value
+        model.parameters = vector
+        grads = []
+        for name in ("numba", "numpy"):
+            with fastmlp.use_backend(name):
+                grads.append(model.loss_and_grad(data, np.zeros(m, int))[1])
+        assert np.isnan(grads[1]).any()
+        np.testing.assert_array_equal(*map(np.isnan, grads), err_msg=f"{hidden} {where}")
 
 
 @pytest.mark.parametrize("classes", [2, 11, 1000])
