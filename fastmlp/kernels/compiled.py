@@ -2323,7 +2323,7 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
             _few_backward(deltas, z if given else outputs, rest, layers, m, identity, lo, hi)
     if phase & _PARAMETERS and len(deltas) > 0:
         _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, identity, worker, workers)
-        if worker == 0:
+        if worker == 0 and len(sums) > 0:
             cost = right = total = 0.0
             for s in range(len(weight)):
                 cost += losses[0, s]
