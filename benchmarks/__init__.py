@@ -6,6 +6,9 @@ them.
 """
 
 import os
+import sys
 
-# The baseline must be the strongest: before NumPy is imported, so that BLAS chooses its own kernels.
-os.environ.pop("OPENBLAS_CORETYPE", None)
+# The baseline must be the strongest, so BLAS shall choose its own kernels. It does when NumPy is imported; afterwards
+# only the children of this process would compute otherwise than it does.
+if "numpy" not in sys.modules:
+    os.environ.pop("OPENBLAS_CORETYPE", None)

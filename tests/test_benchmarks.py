@@ -45,6 +45,13 @@ def test_synthetic_images_are_as_dense_as_mnist(images):
     np.testing.assert_array_equal(problems.synthetic_codes(500)[0], codes)
 
 
+def test_blas_chooses_its_own_kernels_where_it_has_not_yet(run_python):
+    """Once NumPy is imported, its kernels are chosen: children that chose others would compute other bits."""
+    for modules, left in (("benchmarks, numpy", "None"), ("numpy, benchmarks", "Haswell")):
+        code = f"import os, {modules}; print(os.environ.get('OPENBLAS_CORETYPE'))"
+        assert run_python(code, env={"OPENBLAS_CORETYPE": "Haswell"}).stdout == f"{left}\n"
+
+
 def test_the_sizes_are_parsed_strictly(monkeypatch):
     monkeypatch.setenv("FASTMLP_BENCH_SIZES", "small")
     assert suite.sample_counts(10, 60_000) == [1000]
