@@ -6,6 +6,7 @@ but one could not be measured, else 0. ``--only TEXT`` measures the rows whose n
 
 import argparse
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -147,18 +148,26 @@ def two_threads():
     return ratio(one, ours)
 
 
+def cell(m, hidden, name, rounds):
+    if name == "MNIST":
+        codes, labels = problems.mnist_codes()
+        codes, labels = codes[:, :m], labels[:m]
+        x, packed = codes / 255.0, fastmlp.pack(codes, scale=1 / 255)
+    else:
+        x, labels = problems.normal(784, m)
+        packed = fastmlp.pack(x)
+    return ratio(*problems.pair((784, hidden, 10), x, labels, packed), rounds)
+
+
 def worst_cell():
-    codes, every = problems.mnist_codes()
-    worst = (np.inf, None)
-    for m in (1, 2, 7, 10, 100, 1000, 10_000, 60_000):
-        for hidden in (1, 2, 32, 100, 129, 1024):
-            for name in ("MNIST", "normal"):
-                x, labels = (codes[:, :m] / 255.0, every[:m]) if name == "MNIST" else problems.normal(784, m)
-                packed = fastmlp.pack(codes[:, :m], scale=1 / 255) if name == "MNIST" else fastmlp.pack(x)
-                cell = ratio(*problems.pair((784, hidden, 10), x, labels, packed), rounds=3)
-                worst = min(worst, (cell, f"m = {m}, hidden = {hidden}, {name}"))
-    print(f"    worst cell: {worst[1]}")
-    return worst[0]
+    """The lowest of 96 medians of three is as much noise as speed: the lowest five are taken again, of seven."""
+    grid = itertools.product((1, 2, 7, 10, 100, 1000, 10_000, 60_000), (1, 2, 32, 100, 129, 1024), ("MNIST", "normal"))
+    ratios = {one: cell(*one, rounds=3) for one in grid}
+    for one in sorted(ratios, key=ratios.get)[:5]:
+        ratios[one] = cell(*one, rounds=7)
+    worst = min(ratios, key=ratios.get)
+    print("    worst cell: m = {}, hidden = {}, {}".format(*worst))
+    return ratios[worst]
 
 
 def small_batches():

@@ -80,12 +80,16 @@ def test_gradients_of_odd_widths(rng, dtype, n, classes):
     check(rng, (n, 13, classes), 65, 0.4, dtype)
 
 
-def test_a_leaf_depends_on_the_number_of_samples_alone(compiled):
-    for m in (1, 60, 61, 1000, 1921, 10_000, 60_000, 10**6):
-        leaf = compiled._leaf_size(m)
-        tile = min(leaf, compiled.TILE)
-        assert leaf % tile == 0
-        assert tile % compiled.vector.GROUP == 0
+def test_tiles_fill_the_leaves_and_leaves_the_samples(compiled):
+    for m in (1, 60, 61, 121, 1000, 1921, 3841, 10_000, 60_000, 100_000, 10**6):
+        start, most, per_leaf, leaf = compiled._tiles(m)
+        assert leaf == compiled._leaf_size(m)
+        assert (start[0], start[-1]) == (0, m)
+        sizes = np.diff(start)
+        assert 0 < sizes.min() <= sizes.max() <= most <= 1.5 * compiled.TILE
+        np.testing.assert_array_equal(start[:-1:per_leaf], np.arange(0, m, leaf))
+        for group in (compiled.vector.GROUP, compiled.vector.DENSE_GROUP):
+            assert not np.any(start[:-1] % group)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

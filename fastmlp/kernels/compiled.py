@@ -738,6 +738,7 @@ _PARALLEL_WORK = 1 << 20
 _LEAF_STEP, _LEAF_MULTIPLE = 120, 12
 _MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
 _FULL_LEAF = 8 * TILE
+_FOLDED = 1 << 16  # subtrees summed up in a gradient are counted in so many, to which the number of a worker is added
 _GROUP = vector.GROUP  # a constant to Numba, which an attribute of a module is not
 # Rows that are copied and listed at a time, in the cache: whole groups of either kind.
 _COPIED = -(-8 * vector.GROUP // vector.PADDING) * vector.PADDING
@@ -797,9 +798,9 @@ _LAYER = np.dtype(
 class Problem(NamedTuple):
     """What a pass computes with, besides a packed X: packed parameters, their layout, the tree over m samples, targets.
 
-    Subtrees below ``stop_unit`` are to be done. ``labels`` (m,) int64 or ``targets`` (m, C); the other is empty.
-    ``weight`` (m,). ``room`` is the size of each of the two buffers at the end of the scratch, which hold the gradients
-    by activations; ``identity`` is 0, 1, 2, ..., the index of a dense product.
+    ``labels`` (m,) int64 or ``targets`` (m, C); the other is empty. ``weight`` (m,). ``tile_start``, ``tile``,
+    ``leaf_tiles`` and ``leaf`` are those of `_Tiles`. ``room`` is the size of each of the two buffers at the end of the
+    scratch, which hold the gradients by activations; ``identity`` is 0, 1, 2, ..., the index of a dense product.
 
     If ``rows`` is not empty, the input is plain: samples from ``base`` on. If ``a`` is not empty, the forward pass is
     given: ``z`` and ``a`` are those of the one hidden layer, flat, ``targets`` the gradient by the logits.
@@ -810,10 +811,11 @@ class Problem(NamedTuple):
     layers: Any
     finite: bool
     m: int
+    tile_start: Any
     tile: int
+    leaf_tiles: int
     leaf: int
     unit_leaves: int
-    stop_unit: int
     room: int
     identity: Any
     labels: Any
@@ -869,12 +871,35 @@ class Lists(NamedTuple):
 
 def _leaf_size(m: int) -> int:
     """Return the samples in a leaf of the summation tree over m samples: a function of m and of nothing else."""
-    if m <= _MOST_LEAVES * _LEAF_STEP:
-        leaves = -(-m // _LEAF_STEP)
-        leaves -= leaves % 2 if leaves > 1 else 0  # an even number, which two workers share alike
-        return _round_up(-(-m // leaves), _LEAF_MULTIPLE)
-    size = _round_up(-(-m // _MOST_LEAVES), TILE)
-    return min(size, _FULL_LEAF)
+    size = _LEAF_STEP
+    if m > _MOST_LEAVES * _LEAF_STEP:
+        size = min(_round_up(-(-m // _MOST_LEAVES), TILE), _FULL_LEAF)
+    leaves = -(-m // size)
+    leaves -= leaves % 2 if leaves > 1 else 0  # an even number, as even in size as may be: two workers share them alike
+    return _round_up(-(-m // leaves), _LEAF_MULTIPLE)
+
+
+class _Tiles(NamedTuple):
+    """How m samples fall into tiles and these into leaves: tile t begins at sample ``start[t]``, the last ends at m.
+
+    A leaf has ``per_leaf`` tiles and ``leaf`` samples, the last of them may have less; a tile has ``most`` samples, the
+    last of a leaf may have less.
+    """
+
+    start: Any
+    most: int
+    per_leaf: int
+    leaf: int
+
+
+@functools.lru_cache(maxsize=64)
+def _tiles(m: int) -> _Tiles:
+    """Return the tiles of m samples; kernels only read the array."""
+    leaf = _leaf_size(m)
+    most = _round_up(-(-leaf // max(1, round(leaf / TILE))), _LEAF_MULTIPLE)
+    within = np.arange(0, leaf, most)
+    start = np.add.outer(np.arange(0, m, leaf), within).reshape(-1)
+    return _Tiles(np.append(start[start < m], m), most, len(within), leaf)
 
 
 def _aligned(count: int, dtype: Any) -> Any:
@@ -898,7 +923,7 @@ def _aligned_parts(dtype: Any, *counts: int) -> list[Any]:
 def _room(count, like):
     """Return a flat array of the dtype of ``like`` that begins on a cache line; memory made in a kernel may not.
 
-    Where half of all rows of vectors lay askew, a dense step of 784-128-10 took 230 ms on a core of Zen 5, else 190.
+    Where all rows of vectors lay askew, a dense step of 784-128-10 took 230 ms on a core of Zen 5, else 190.
     """
     raw = np.empty(count + vector.LINE_BYTES // like.itemsize, like.dtype)
     start = vector.line_start(raw)
@@ -1513,14 +1538,14 @@ def _backward_plain(grad, d, at_d, ld, first, length, finite, lists, worker, x, 
 
 
 @_body
-def _forward(scratch, first, length, lists, worker, x, p):
-    """Leave in ``scratch`` the first hidden layer, before its ReLU, of the tile that begins at ``first``."""
+def _forward(scratch, tile, first, length, lists, worker, x, p):
+    """Leave in ``scratch`` the first hidden layer, before its ReLU, of a tile, which begins at ``first``."""
     vector.outline()
     if len(p.rows) > 0:
         _forward_plain(scratch, first, length, lists, worker, x, p)
     else:
         layer = p.layers[0]
-        _forward_input(scratch, layer.at_z, layer.ld, first // p.tile, first, length, x, p.packed, layer, p.finite,
+        _forward_input(scratch, layer.at_z, layer.ld, tile, first, length, x, p.packed, layer, p.finite,
                        p.identity, scratch, _at_factors(p.layers, p.tile))  # fmt: skip
 
 
@@ -1648,15 +1673,15 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
     layers = p.layers
     last = len(layers) - 1
     plain, given = len(p.rows) > 0, len(p.a) > 0
-    stop = min((leaf + 1) * p.leaf, p.m)
-    for first in range(leaf * p.leaf, stop, p.tile):
-        length = min(p.tile, stop - first)
+    for tile in range(leaf * p.leaf_tiles, min((leaf + 1) * p.leaf_tiles, len(p.tile_start) - 1)):
+        first = p.tile_start[tile]
+        length = p.tile_start[tile + 1] - first
         e = len(scratch) - p.room
         d = e - p.room
         if given:
             _load_given(scratch, d, first, length, p)
         else:
-            _forward(scratch, first, length, lists, worker, x, p)
+            _forward(scratch, tile, first, length, lists, worker, x, p)
             _forward_hidden(scratch, length, lists, worker, x, p)
             loss, hit, top = np.empty(length, scratch.dtype), np.empty(length, scratch.dtype), layers[last]
             _loss_rows(loss, hit, scratch, d, scratch, top.at_z, top.ld, top.columns, top.n_out,
@@ -1683,7 +1708,7 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             elif plain:
                 _backward_plain(grad, scratch, d, ld, first, length, finite, lists, worker, x, p)
             else:
-                _backward_input(grad, scratch, d, ld, first // p.tile, length, finite, x, layer, p.identity,
+                _backward_input(grad, scratch, d, ld, tile, length, finite, x, layer, p.identity,
                                 scratch, _at_factors(layers, p.tile))  # fmt: skip
 
 
@@ -1695,52 +1720,81 @@ def _add(grad, to, what, size):
         left[k] += right[k]
 
 
-def _units_of(grads, sums, stacks, scratches, next_unit, lists, x, p, worker, workers):
-    """Fold the leaves of one subtree after the other, with as many buffers as they have levels, into ``grads``."""
+@_body
+def _unit(grads, sums, stack, scratch, unit, lists, worker, x, p):
+    """Set the unit's gradient to the sum of those of its leaves."""
     size = len(p.packed)
-    stack, scratch = stacks[worker], scratches[worker]
-    # The next one that is left, so that none waits for a worker whose core is slow or busy with something else.
-    unit = vector.take(next_unit)
-    while unit < p.stop_unit:
-        lo = unit * p.unit_leaves
-        hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
-        # A unit of one leaf needs no buffer: the sums are made in their place.
-        buffer, top = (grads, unit) if p.unit_leaves == 1 else (stack, np.int64(0))
-        for leaf in range(lo, hi):
-            _zero(buffer, top * size, size)
-            _leaf(buffer[top * size :], sums, leaf, scratch, lists, worker, x, p)
-            if p.unit_leaves > 1:
-                top += 1
-                done = leaf - lo + 1
-                while done % 2 == 0:
-                    _add(stack, (top - 2) * size, (top - 1) * size, size)
-                    top -= 1
-                    done //= 2
+    lo = unit * p.unit_leaves
+    hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
+    # A unit of one leaf needs no buffer: the sums are made in their place.
+    buffer, top = (grads, unit) if p.unit_leaves == 1 else (stack, np.int64(0))
+    for leaf in range(lo, hi):
+        _zero(buffer, top * size, size)
+        _leaf(buffer[top * size :], sums, leaf, scratch, lists, worker, x, p)
         if p.unit_leaves > 1:
-            for level in range(top - 1, 0, -1):
-                _add(stack, (level - 1) * size, level * size, size)
-            _copy(grads[unit * size : (unit + 1) * size], stack)
-        unit = vector.take(next_unit)
-
-
-@_large_kernel(_units_of)
-def _units(launcher, address, grads, sums, stacks, scratches, next_unit, lists, x, p, workers):
-    vector.spread(launcher, address, (grads, sums, stacks, scratches, next_unit, lists, x, p), workers)
+            top += 1
+            done = leaf - lo + 1
+            while done % 2 == 0:
+                _add(stack, (top - 2) * size, (top - 1) * size, size)
+                top -= 1
+                done //= 2
+    if p.unit_leaves > 1:
+        for level in range(top - 1, 0, -1):
+            _add(stack, (level - 1) * size, level * size, size)
+        _copy(grads[unit * size : (unit + 1) * size], stack)
 
 
 @_body
-def _fold(grads, size, at, count):
+def _fold_own(grads, folded, unit, worker, size):
+    """Add the unit's gradient, as a right half of the tree, to left ones as far as the same worker made them.
+
+    ``folded[u]`` says how many units the u-th gradient sums up, and who did it: see `_FOLDED`.
+    """
+    count = 1
+    folded[unit] = _FOLDED + worker
+    while unit // count % 2 == 1 and folded[unit - count] == count * _FOLDED + worker:
+        unit -= count
+        _add(grads, unit * size, (unit + count) * size, size)
+        count *= 2
+        folded[unit] = count * _FOLDED + worker
+
+
+def _units_of(grads, folded, sums, stacks, scratches, shares, lists, x, p, worker, workers):
+    """Fold the leaves of one subtree after the other, with as many buffers as they have levels, into ``grads``.
+
+    ``shares[worker]`` begins with the next subtree of its share and the end of that.
+    """
+    stack, scratch = stacks[worker], scratches[worker]
+    # Its own share first: what its cache holds of x and of gradients from the step before, it finds there. Then what
+    # others have left, so that none waits for a worker whose core is slow or busy with something else.
+    for turn in range(workers):
+        share = shares[(worker + turn) % workers]
+        unit = vector.take(share)
+        while unit < share[1]:
+            _unit(grads, sums, stack, scratch, unit, lists, worker, x, p)
+            _fold_own(grads, folded, unit, worker, len(p.packed))
+            unit = vector.take(share)
+
+
+@_large_kernel(_units_of)
+def _units(launcher, address, grads, folded, sums, stacks, scratches, shares, lists, x, p, workers):
+    vector.spread(launcher, address, (grads, folded, sums, stacks, scratches, shares, lists, x, p), workers)
+
+
+@_body
+def _fold(grads, folded, size, at, count):
     """Add ``count`` elements of the units' gradients in the tree's order; the sums are left in the first."""
     vector.outline()
-    units = len(grads) // size
+    units = len(folded)
     stride = 1
     while stride < units:
         for left in range(0, units - stride, 2 * stride):
-            _add(grads, left * size + at, (left + stride) * size + at, count)
+            if folded[left] < 2 * stride * _FOLDED:
+                _add(grads, left * size + at, (left + stride) * size + at, count)
         stride *= 2
 
 
-def _mean_of(flat, grads, size, layers, total, worker, workers):
+def _mean_of(flat, grads, folded, size, layers, total, worker, workers):
     lanes = vector.VECTOR_BYTES // grads.itemsize
     inverse = flat.dtype.type(1) / total  # a division takes eight times as long as a product
     number = 0
@@ -1754,8 +1808,8 @@ def _mean_of(flat, grads, size, layers, total, worker, workers):
                 at, count, step = layer.at_w + first * layer.rows, n_in * width, width
                 if by_unit > 0:
                     at, count, step = layer.at_w + first * by_unit, (stop - first) * by_unit, 1
-                _fold(grads, size, at, count)
-                _fold(grads, size, layer.at_b + first, width)
+                _fold(grads, folded, size, at, count)
+                _fold(grads, folded, size, layer.at_b + first, width)
                 for c in range(stop - first):
                     begin = at + c * (by_unit if by_unit > 0 else 1)
                     row = flat[layer.at_flat + (first + c) * n_in : layer.at_flat + (first + c + 1) * n_in]
@@ -1767,20 +1821,21 @@ def _mean_of(flat, grads, size, layers, total, worker, workers):
 
 
 @_large_kernel(_mean_of)
-def _mean(launcher, address, flat, grads, size, layers, total, workers):
+def _mean(launcher, address, flat, grads, folded, size, layers, total, workers):
     """Set the flat vector to the sum of the units' packed gradients divided by ``total``; workers share the panels."""
-    vector.spread(launcher, address, (flat, grads, size, layers, total), workers)
+    vector.spread(launcher, address, (flat, grads, folded, size, layers, total), workers)
 
 
 def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
     plain, hidden, last = len(p.rows) > 0, p.layers[0], p.layers[-1]
-    begin, stop = (p.base, p.base + len(p.rows)) if plain else (0, p.m)
-    tiles = -(-(stop - begin) // p.tile)
+    # Plain rows are those of whole leaves.
+    before, stop = p.base // p.leaf * p.leaf_tiles, p.base + len(p.rows) if plain else p.m
+    tiles = min(-(-stop // p.leaf) * p.leaf_tiles, len(p.tile_start) - 1) - before
     scratch, h = scratches[worker], hidden.n_out
-    for tile in range(tiles * worker // workers, tiles * (worker + 1) // workers):
-        first = begin + tile * p.tile
-        length = min(p.tile, stop - first)
-        _forward(scratch, first, length, lists, worker, x, p)
+    for tile in range(before + tiles * worker // workers, before + tiles * (worker + 1) // workers):
+        first = p.tile_start[tile]
+        length = p.tile_start[tile + 1] - first
+        _forward(scratch, tile, first, length, lists, worker, x, p)
         if len(z) > 0:
             for s in range(length):
                 at = hidden.at_z + s * hidden.ld
@@ -1900,29 +1955,31 @@ def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, ti
         _copy(backward_value[to * group : (to + stop - start) * group], back_value[start * group : stop * group])
 
 
-def _fill_of(forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit, worker, workers):
+def _fill_of(forward_value, backward_value, x, counts, lists, room, rows, base, tile_start, leaf, leaf_tiles, worker,
+             workers):  # fmt: skip
     keys, windows = room
-    units = -(-len(rows) // unit)
-    for one in range(units * worker // workers, units * (worker + 1) // workers):
-        first, stop = one * unit, min((one + 1) * unit, len(rows))
+    leaves = -(-len(rows) // leaf)
+    for one in range(leaves * worker // workers, leaves * (worker + 1) // workers):
+        first, stop = one * leaf, min((one + 1) * leaf, len(rows))
         if len(keys) > 0:
             _order_leaf(x.order, keys[worker], windows[worker], rows, first, stop, base)
-        for begin in range(base + first, base + stop, tile_size):
-            end = min(begin + tile_size, base + stop)
-            _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, begin // tile_size, begin, end,
-                       base)  # fmt: skip
+        before = (base // leaf + one) * leaf_tiles
+        for tile in range(before, min(before + leaf_tiles, len(tile_start) - 1)):
+            _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, tile, tile_start[tile],
+                       tile_start[tile + 1], base)  # fmt: skip
 
 
 @_large_kernel(_fill_of)
 def _fill(
-    launcher, address, forward_value, backward_value, x, counts, lists, room, rows, base, tile_size, unit, workers
-):
-    """Count or fill, tile by tile, what is packed of ``rows``, whose first sample is ``base``.
+    launcher, address, forward_value, backward_value, x, counts, lists, room, rows, base, tile_start, leaf, leaf_tiles,
+    workers
+):  # fmt: skip
+    """Count or fill, tile by tile, what is packed of ``rows``, those of whole leaves, whose first sample is ``base``.
 
-    Workers take so many samples at a time: a tile, or, where there is room for ordering them, a leaf.
+    Where there is ``room`` for it, put the samples of each leaf in order before.
     """
-    vector.spread(launcher, address, (forward_value, backward_value, x, counts, lists, room, rows, base, tile_size,
-                  unit), workers)  # fmt: skip
+    vector.spread(launcher, address, (forward_value, backward_value, x, counts, lists, room, rows, base, tile_start,
+                  leaf, leaf_tiles), workers)  # fmt: skip
 
 
 def _batches(rows: Any, dtype: Any, multiple: int) -> Iterator[tuple[int, Any]]:
@@ -1954,26 +2011,26 @@ def pack(matrix: Any) -> Any:
     if m <= _FEW:
         return _rows(matrix)
     rows, dtype = matrix.T, matrix.dtype
-    group, leaf = vector.GROUP, _leaf_size(m)
-    tile = min(leaf, TILE)
-    tiles, groups = -(-m // tile), -(-m // group)
+    group, groups = vector.GROUP, -(-m // vector.GROUP)
+    tile_start, tile, leaf_tiles, leaf = _tiles(m)
+    tiles = len(tile_start) - 1
     empty = _no_input(dtype, n)
     feature_groups, parts = -(-n // group), -(-n // empty.part)
-    workers = min(_usable_threads(), tiles)
+    workers = min(_usable_threads(), -(-m // leaf))
     lists = _lists(workers, n, tile, dtype, -(-tile // _COPIED))
     forward, backward = np.zeros(groups * parts, np.int64), np.zeros(tiles * feature_groups, np.int64)
     packed = empty._replace(order=np.empty(m, np.int32))
     room = np.empty((workers, leaf, 2), np.uint64), np.empty((workers, _WINDOW), np.int64)
     for first, some in _batches(rows, dtype, leaf):
         _fill.launch(workers, empty.forward_value, empty.forward_value, packed, (forward, backward), lists, room, some,
-                     first, tile, leaf)  # fmt: skip
+                     first, tile_start, leaf, leaf_tiles)  # fmt: skip
 
-    per_tile = np.add.reduceat(forward, np.arange(0, groups, tile // group) * parts)
-    groups_per_tile = np.bincount(np.arange(groups) // (tile // group))
+    per_tile = np.add.reduceat(forward, tile_start[:-1] // group * parts)
+    groups_per_tile = -(-np.diff(tile_start) // group)
     dense = (per_tile > _DENSE_SHARE * n * groups_per_tile) & (dtype != np.uint8)
     if m <= _FEW_DENSE and dense.all():
         return _rows(matrix)
-    forward.reshape(groups, parts)[np.repeat(dense, tile // group)[:groups]] = 0
+    forward.reshape(groups, parts)[np.repeat(dense, groups_per_tile)] = 0
     backward.reshape(tiles, feature_groups)[dense] = 0
     forward_value, backward_value = (_aligned(int(one.sum()) * group, dtype) for one in (forward, backward))
     ends = np.concatenate(([0], np.cumsum(backward)))
@@ -1992,8 +2049,8 @@ def pack(matrix: Any) -> Any:
         packed.dense[-vector.PADDING * empty.dense_ld :] = 0
     none, no_room = np.empty(0, np.int64), tuple(one[:0] for one in room)
     for first, some in _batches(rows, dtype, leaf):
-        _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, no_room, some, first, tile,
-                     tile)  # fmt: skip
+        _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, no_room, some, first,
+                     tile_start, leaf, leaf_tiles)  # fmt: skip
     if dtype == np.uint8:
         return packed._replace(forward_code=forward_value, backward_code=backward_value, coded=True)
     return packed._replace(forward_value=forward_value, backward_value=backward_value)
@@ -2024,9 +2081,9 @@ def unpack(x: Any, n: int, table: Any) -> Any:
         position = group_of_entry * group + g
         there = position < m
         rows[x.order[position[there]], x.forward_index[there]] = values[g::group][there]
-    tile = min(_leaf_size(m), TILE)
+    tile_start = _tiles(m).start
     for t in np.flatnonzero(x.dense_start >= 0):
-        samples = x.order[t * tile : (t + 1) * tile]
+        samples = x.order[tile_start[t] : tile_start[t + 1]]
         first = x.dense_start[t]
         rows[samples] = x.dense[first : first + len(samples) * x.dense_ld].reshape(-1, x.dense_ld)[:, :n]
     return rows.T
@@ -2047,8 +2104,12 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
 # Outputs of a layer lie sample by sample, as the rows of x do. Then nothing needs to be transposed: forward, units are
 # inner products of two rows; backward, sums of rows. Workers share the samples in one phase, and in the next one the
 # inputs of a layer, whose gradients sum over all samples; so bits do not depend on how many they are. Where samples are
-# fewer than workers can share, the units of the first layer are shared in a phase before.
+# fewer than workers can share, the units of the first layer are shared in a phase before. Where parameters are fewer
+# than the outputs of all samples, each part of the samples makes a gradient in the first phase, and the next one adds
+# these: what a core has written is slow to come to another one with which it shares no cache.
 _FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
+
+_PART = 250  # samples, about
 
 
 @_body
@@ -2237,6 +2298,29 @@ def _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, ready):
 
 
 @_body
+def _few_loss(losses, deltas, outputs, labels, targets, weight, total, identity, m, classes, lo, hi):
+    """Set the losses and the gradient of the weighted mean by the logits for samples lo to below hi."""
+    vector.outline()
+    at_z, at_d = len(outputs) - m * classes + lo * classes, len(deltas) - m * classes + lo * classes
+    _loss_rows(losses[0, lo:], losses[1, lo:], deltas, at_d, outputs, at_z, classes, classes, classes,
+               labels, targets, weight, identity, lo, hi - lo)  # fmt: skip
+    # The mean is taken here, where the elements are few.
+    scale = 1 / total
+    for k in range(at_d, at_d + (hi - lo) * classes):
+        deltas[k] *= scale
+
+
+@_body
+def _few_sums(sums, losses, weight):
+    cost = right = total = 0.0
+    for s in range(len(weight)):
+        cost += losses[0, s]
+        right += losses[1, s]
+        total += weight[s]
+    sums[0], sums[1], sums[2] = cost, right, total
+
+
+@_body
 def _few_backward(deltas, gates, rest, layers, m, identity, lo, hi):
     """Set the gradients by what the hidden layers put out, from that by the logits, for samples lo to below hi."""
     vector.outline()
@@ -2257,15 +2341,15 @@ def _few_backward(deltas, gates, rest, layers, m, identity, lo, hi):
 
 
 @_body
-def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, identity, worker, workers):
-    """Set the gradient by a worker's share of the parameters of each layer: it takes some of the inputs."""
+def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, lo, hi, identity, worker, workers):
+    """Set the gradient over samples lo to below hi by a worker's share of the parameters: some inputs of each layer."""
     vector.outline()
     sizes, strides = layers
-    m, lanes = len(x) // sizes[0], vector.VECTOR_BYTES // x.itemsize
-    a, at, o, d, flat = x, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    m, lanes, count = len(x) // sizes[0], vector.VECTOR_BYTES // x.itemsize, hi - lo
+    a, at, o, d, flat = x, lo * sizes[0], np.int64(0), np.int64(0), np.int64(0)
     for layer in range(len(sizes) - 1):
         n_in, n_out, ld = sizes[layer], sizes[layer + 1], strides[layer + 1]
-        gradient, at_g = first_gradient, np.int64(0)
+        gradient, at_g, at_d = first_gradient, np.int64(0), d + lo * ld
         if layer > 0:
             gradient, at_g = rest_gradient, flat
             flat += n_out * n_in
@@ -2274,24 +2358,34 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, ide
             strip, whole = vector.STRIPS[0] * lanes, n_in // lanes * lanes
             strips = -(-whole // strip)
             begin, stop = strips * worker // workers * strip, strips * (worker + 1) // workers * strip
-            _add_by_unit(gradient, at_g, n_in, deltas, d, ld, n_out, a, at, n_in, m, begin, min(stop, whole), True)
+            _add_by_unit(gradient, at_g, n_in, deltas, at_d, ld, n_out, a, at, n_in, count, begin, min(stop, whole),
+                         True)  # fmt: skip
             if worker == workers - 1 and whole < n_in:
-                _add_products(gradient, at_g + whole, n_in, deltas, d, np.int64(1), ld, a, at + whole, np.int64(1),
-                              n_in, n_out, n_in - whole, m, True)  # fmt: skip
+                _add_products(gradient, at_g + whole, n_in, deltas, at_d, np.int64(1), ld, a, at + whole, np.int64(1),
+                              n_in, n_out, n_in - whole, count, True)  # fmt: skip
         else:
-            _multiply(gradient, at_g, n_in, deltas, d, np.int64(1), ld, a, at, n_in,
-                      n_out, n_in, m, identity, worker, workers)  # fmt: skip
+            _multiply(gradient, at_g, n_in, deltas, at_d, np.int64(1), ld, a, at, n_in,
+                      n_out, n_in, count, identity, worker, workers)  # fmt: skip
         if worker == workers - 1:
             _zero(rest_gradient, flat, n_out)
-            _add_rows(rest_gradient[flat : flat + n_out], deltas, d, ld, m)
+            _add_rows(rest_gradient[flat : flat + n_out], deltas, at_d, ld, count)
         flat += n_out
-        a, at = outputs, o
+        a, at = outputs, o + lo * n_out
         o += m * n_out
         d += m * ld
 
 
+@_body
+def _add_parts(gradient, parts, size, begin, worker, workers):
+    """Set a worker's share of the gradient to the sum of what begins at ``begin`` in each part of ``size`` elements."""
+    lo, hi = len(gradient) * worker // workers, len(gradient) * (worker + 1) // workers
+    for part in range(size, len(parts), size):
+        _add(parts, begin + lo, part + begin + lo, hi - lo)
+    _copy(gradient[lo:hi], parts[begin + lo : begin + hi])
+
+
 def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
-            labels, targets, weight, identity, phase, worker, workers):  # fmt: skip
+            labels, targets, weight, identity, parts, part, phase, worker, workers):  # fmt: skip
     sizes = layers[0]
     m, classes = len(x) // sizes[0], sizes[-1]
     given = len(z) > 0 and len(deltas) > 0
@@ -2301,40 +2395,40 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
         begin, stop = min(worker * share, sizes[1]), min((worker + 1) * share, sizes[1])
         _few_layer(outputs, np.int64(0), sizes[1], x, np.int64(0), sizes[0], first_weights, np.int64(0), rest,
                    np.int64(0), m, begin, stop)  # fmt: skip
+    size = len(first_gradient) + len(rest_gradient)
     if phase & _SAMPLES:
+        total = weight.dtype.type(0)
+        for s in range(len(weight)):
+            total += weight[s]
         # Whole rows of tiles of inner products; other products do not show how rows are grouped.
-        share = -(-m // (workers * vector.DOT_ROWS)) * vector.DOT_ROWS
-        lo, hi = min(worker * share, m), min((worker + 1) * share, m)
-        if not given:
-            _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, not phase & _FIRST_LAYER)
-        if len(weight) > 0:
-            total = weight.dtype.type(0)
-            for s in range(m):
-                total += weight[s]
-            at_z, at_d = len(outputs) - m * classes + lo * classes, len(deltas) - m * classes + lo * classes
-            if hi > lo:
-                _loss_rows(losses[0, lo:], losses[1, lo:], deltas, at_d, outputs, at_z, classes, classes, classes,
-                           labels, targets, weight, identity, lo, hi - lo)  # fmt: skip
-            # The mean is taken here, where the elements are few.
-            scale = 1 / total
-            for k in range(at_d, at_d + (hi - lo) * classes):
-                deltas[k] *= scale
-        if len(deltas) > 0:
-            _few_backward(deltas, z if given else outputs, rest, layers, m, identity, lo, hi)
+        samples = part if part > 0 else -(-m // (workers * vector.DOT_ROWS)) * vector.DOT_ROWS
+        count = -(-m // samples)
+        for number in range(count * worker // workers, count * (worker + 1) // workers):
+            lo, hi = number * samples, min((number + 1) * samples, m)
+            if not given:
+                _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, not phase & _FIRST_LAYER)
+            if len(weight) > 0:
+                _few_loss(losses, deltas, outputs, labels, targets, weight, total, identity, m, classes, lo, hi)
+            if len(deltas) > 0:
+                _few_backward(deltas, z if given else outputs, rest, layers, m, identity, lo, hi)
+            if part > 0:
+                at = number * size
+                _few_gradient(parts[at : at + len(first_gradient)], parts[at + len(first_gradient) : at + size],
+                              outputs, deltas, layers, x, lo, hi, identity, np.int64(0), np.int64(1))  # fmt: skip
     if phase & _PARAMETERS and len(deltas) > 0:
-        _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, identity, worker, workers)
+        if part > 0:
+            _add_parts(first_gradient, parts, size, np.int64(0), worker, workers)
+            _add_parts(rest_gradient, parts, size, len(first_gradient), worker, workers)
+        else:
+            _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, np.int64(0), m, identity,
+                          worker, workers)  # fmt: skip
         if worker == 0 and len(sums) > 0:
-            cost = right = total = 0.0
-            for s in range(len(weight)):
-                cost += losses[0, s]
-                right += losses[1, s]
-                total += weight[s]
-            sums[0], sums[1], sums[2] = cost, right, total
+            _few_sums(sums, losses, weight)
 
 
 @_large_kernel(_few_of)
 def _few(launcher, address, outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest,
-         layers, x, labels, targets, weight, identity, phase, workers):  # fmt: skip
+         layers, x, labels, targets, weight, identity, parts, part, phase, workers):  # fmt: skip
     """Do the phases of a pass over few samples: a layer by units, samples forward and back, then the parameters.
 
     ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``layers`` holds the
@@ -2342,10 +2436,11 @@ def _few(launcher, address, outputs, deltas, first_gradient, rest_gradient, loss
     (h n), the others behind in ``rest_gradient`` and ``rest``; losses (2, m): loss and weight of a right answer, added
     up, and the weight, in sums (3,). What is empty is not asked for, or not given. With a weight, labels (m,) or
     targets (m, C) give the gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one
-    hidden layer in z and ``outputs``; or there are no deltas, and z is set.
+    hidden layer in z and ``outputs``; or there are no deltas, and z is set. Where ``part`` is not 0, the gradients over
+    so many samples each are made in ``parts``, and added.
     """
     vector.spread(launcher, address, (outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights,
-                  rest, layers, x, labels, targets, weight, identity, phase), workers)  # fmt: skip
+                  rest, layers, x, labels, targets, weight, identity, parts, part, phase), workers)  # fmt: skip
 
 
 def _phases(m: int, workers: int, *, forward: bool, backward: bool) -> tuple[int, ...]:
@@ -2359,13 +2454,18 @@ def _phases(m: int, workers: int, *, forward: bool, backward: bool) -> tuple[int
 
 
 class _FewPlan(NamedTuple):
-    """What a pass over few samples computes with, and the elements of its outputs and of the gradient by them."""
+    """What a pass over few samples computes with.
+
+    The elements of its outputs, of the gradient by them, and of the gradients of parts of so many samples (0: none).
+    """
 
     layers: Any
     identity: Any
     multiply_adds: int
     outputs: int
     deltas: int
+    parts: int
+    part: int
 
 
 @functools.lru_cache(maxsize=64)
@@ -2373,9 +2473,16 @@ def _few_plan(sizes: tuple[int, ...], m: int) -> _FewPlan:
     """Return sizes and strides as an array, the numbers 0, 1, 2, ..., the work of a forward pass, and what it takes."""
     strides = _strides(sizes)
     work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
+    outputs, parameters = m * sum(sizes[1:]), sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
+    # An even number of parts, which two workers share alike.
+    count = _round_up(-(-m // _PART), 2)
+    part = _round_up(-(-m // count), vector.DOT_ROWS)
+    if m <= _FEW or count * parameters > outputs:
+        count = part = 0
     return _FewPlan(
-        np.array([sizes, strides]), _identity(max(*sizes, m)), work, m * sum(sizes[1:]), m * sum(strides[1:])
-    )
+        np.array([sizes, strides]), _identity(max(*sizes, m)), work, outputs, m * sum(strides[1:]), count * parameters,
+        part,
+    )  # fmt: skip
 
 
 def _strides(sizes: tuple[int, ...]) -> list[int]:
@@ -2394,6 +2501,7 @@ def _few_nothing(dtype: Any) -> dict[str, Any]:
         "outputs": none, "deltas": none, "first_gradient": none, "rest_gradient": none, "losses": matrix,
         "sums": np.empty(0), "z": none, "first_weights": none, "rest": none, "layers": none, "x": none,
         "labels": np.empty(0, np.int64), "targets": matrix, "weight": none, "identity": none,
+        "parts": none, "part": 0,
     }  # fmt: skip
 
 
@@ -2408,10 +2516,13 @@ def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, **giv
     given |= {"first_weights": first_weights, "rest": rest, "layers": plan.layers, "x": rows, "identity": plan.identity}
     # Narrow layers are bound by reading x: an element of it, read twice, then takes the time of eight multiply-adds.
     workers = 1 if max(plan.multiply_adds, 8 * rows.size) < _PARALLEL_WORK else _usable_threads()
-    arguments = (_few_nothing(dtype) | given).values()
     backward = "deltas" in given
+    if backward and plan.part > 0:
+        given |= {"parts": np.empty(plan.parts, dtype), "part": plan.part}
+    arguments = (_few_nothing(dtype) | given).values()
     for phase in _phases(m, workers, forward=not (backward and "z" in given), backward=backward):
-        _few.launch(workers, *arguments, phase)
+        adds_parts = phase == _PARAMETERS and plan.part > 0
+        _few.launch(1 if adds_parts and plan.parts < _PARALLEL_SIZE else workers, *arguments, phase)
     return given["outputs"]
 
 
@@ -2422,17 +2533,16 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_laye
     """Return a problem with the packed parameters from a layer on, and the elements of a worker's scratch."""
     dense = isinstance(x, Packed) and len(x.dense) > 0 and bool((x.dense_start >= 0).all())
     dtype = parameters.dtype
-    leaf = _leaf_size(m)
-    tile = min(leaf, TILE)
-    layers, packed_size, back_size, scratch_size, room = _plan(sizes, dtype.itemsize, tile, dense)
+    tiles = _tiles(m)
+    layers, packed_size, back_size, scratch_size, room = _plan(sizes, dtype.itemsize, tiles.most, dense)
     packed, back = _aligned_parts(dtype, packed_size, back_size)
     finite = bool(_pack_parameters(packed, back, _read_only(parameters), layers, first_layer))
-    identity = _identity(max(*sizes, tile))
+    identity = _identity(max(*sizes, tiles.most))
     none = np.empty(0, dtype)
     matrix = none.reshape(0, 1)
     return Problem(
-        packed, back, layers, finite, m, tile, leaf, 1, 0, room, identity, np.empty(0, np.int64),
-        matrix, none, matrix, 0, none, none,
+        packed, back, layers, finite, m, *tiles, 1, room, identity, np.empty(0, np.int64), matrix, none, matrix, 0,
+        none, none,
     ), scratch_size  # fmt: skip
 
 
@@ -2449,6 +2559,15 @@ def _input(x: Any, table: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
             backward_value=none,
         )
     return x, None
+
+
+@functools.lru_cache(maxsize=64)
+def _shares(first: int, stop: int, workers: int) -> Any:
+    """Return the first of each worker's share of the subtrees and its end, each on a cache line of its own."""
+    shares = np.zeros((workers, vector.LINE_BYTES // 8), np.int64)
+    ends = first + (stop - first) * np.arange(workers + 1) // workers
+    shares[:, 0], shares[:, 1] = ends[:-1], ends[1:]
+    return shares
 
 
 def _set_gradient(
@@ -2471,21 +2590,23 @@ def _set_gradient(
     buffers = unit_leaves.bit_length() if unit_leaves > 1 else 0
     grads, *rooms = _aligned_parts(dtype, units * size, workers * buffers * size, workers * scratch_size)
     stacks, scratches = (one.reshape(workers, -1) for one in rooms)
-    problem = problem._replace(unit_leaves=unit_leaves, stop_unit=units, **given)
+    folded = np.zeros(units, np.int64)
+    problem = problem._replace(unit_leaves=unit_leaves, **given)
     lists = _lists_of(workers, sizes, problem.tile, dtype, plain=rows is not None)
     if rows is None:
-        _units.launch(workers, grads, sums, stacks, scratches, np.zeros(1, np.int64), lists, x, problem)
+        shares = _shares(0, units, workers).copy()
+        _units.launch(workers, grads, folded, sums, stacks, scratches, shares, lists, x, problem)
     else:
         unit = problem.leaf * unit_leaves
         for first, some in _batches(rows, dtype, unit):
-            here = problem._replace(rows=some, base=first, stop_unit=-(-(first + len(some)) // unit))
-            next_unit = np.full(1, first // unit)
-            _units.launch(workers, grads, sums, stacks, scratches, next_unit, lists, x, here)
+            here = problem._replace(rows=some, base=first)
+            shares = _shares(first // unit, -(-(first + len(some)) // unit), workers).copy()
+            _units.launch(workers, grads, folded, sums, stacks, scratches, shares, lists, x, here)
     loss, hit, total = np.add.reduce(sums, axis=0)
     if len(problem.a) > 0:  # the forward pass is given, and no weight
         total = problem.m
     workers = 1 if len(grads) < _PARALLEL_SIZE else threads
-    _mean.launch(workers, gradient, grads, size, problem.layers, dtype.type(total))
+    _mean.launch(workers, gradient, grads, folded, size, problem.layers, dtype.type(total))
     return float(loss), float(hit), float(total)
 
 
@@ -2588,7 +2709,7 @@ def _network_outputs(
     if rows is None:
         _outputs.launch(workers, out, z, a, scratches, lists, x, problem)
         return
-    for first, some in _batches(rows, dtype, problem.tile):
+    for first, some in _batches(rows, dtype, problem.leaf):
         _outputs.launch(workers, out, z, a, scratches, lists, x, problem._replace(rows=some, base=first))
 
 
