@@ -1723,27 +1723,13 @@ def _add(grad, to, what, size):
 
 
 @_body
-def _unit(grads, sums, stack, scratch, unit, lists, worker, x, p):
-    """Set the unit's gradient to the sum of those of its leaves."""
-    size = len(p.packed)
-    lo = unit * p.unit_leaves
-    hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
-    # A unit of one leaf needs no buffer: the sums are made in their place.
-    buffer, top = (grads, unit) if p.unit_leaves == 1 else (stack, np.int64(0))
-    for leaf in range(lo, hi):
-        _zero(buffer, top * size, size)
-        _leaf(buffer[top * size :], sums, leaf, scratch, lists, worker, x, p)
-        if p.unit_leaves > 1:
-            top += 1
-            done = leaf - lo + 1
-            while done % 2 == 0:
-                _add(stack, (top - 2) * size, (top - 1) * size, size)
-                top -= 1
-                done //= 2
-    if p.unit_leaves > 1:
-        for level in range(top - 1, 0, -1):
-            _add(stack, (level - 1) * size, level * size, size)
-        _copy(grads[unit * size : (unit + 1) * size], stack)
+def _fold_stack(stack, top, done, size):
+    """Add what the ``top`` gradients on the stack, of ``done`` leaves, hold of whole subtrees; return the new top."""
+    while done % 2 == 0:
+        _add(stack, (top - 2) * size, (top - 1) * size, size)
+        top -= 1
+        done //= 2
+    return top
 
 
 @_body
@@ -1766,6 +1752,7 @@ def _units_of(grads, folded, sums, stacks, scratches, shares, lists, x, p, worke
 
     ``shares[worker]`` begins with the next subtree of its share and the end of that.
     """
+    size = len(p.packed)
     stack, scratch = stacks[worker], scratches[worker]
     # Its own share first: what its cache holds of x and of gradients from the step before, it finds there. Then what
     # others have left, so that none waits for a worker whose core is slow or busy with something else.
@@ -1773,8 +1760,20 @@ def _units_of(grads, folded, sums, stacks, scratches, shares, lists, x, p, worke
         share = shares[(worker + turn) % workers]
         unit = vector.take(share)
         while unit < share[1]:
-            _unit(grads, sums, stack, scratch, unit, lists, worker, x, p)
-            _fold_own(grads, folded, unit, worker, len(p.packed))
+            lo = unit * p.unit_leaves
+            hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
+            # A unit of one leaf needs no buffer: the sums are made in their place.
+            buffer, top = (grads, unit) if p.unit_leaves == 1 else (stack, np.int64(0))
+            for leaf in range(lo, hi):
+                _zero(buffer, top * size, size)
+                _leaf(buffer[top * size :], sums, leaf, scratch, lists, worker, x, p)
+                if p.unit_leaves > 1:
+                    top = _fold_stack(stack, top + 1, leaf - lo + 1, size)
+            if p.unit_leaves > 1:
+                for level in range(top - 1, 0, -1):
+                    _add(stack, (level - 1) * size, level * size, size)
+                _copy(grads[unit * size : (unit + 1) * size], stack)
+            _fold_own(grads, folded, unit, worker, size)
             unit = vector.take(share)
 
 
@@ -2067,6 +2066,9 @@ def _rows(matrix: Any) -> Any:
 
 def operands(x: Any, table: Any) -> Any:
     """Return what computes with a packed matrix in the dtype of ``table`` (256,): few samples of uint8 are decoded."""
+    if isinstance(x, Packed) and x.coded:
+        none = np.empty(0, table.dtype)
+        return x._replace(table=_canonical(table, table.dtype), dense=none, forward_value=none, backward_value=none)
     return _rows(table[x].T) if isinstance(x, np.ndarray) and x.dtype == np.uint8 else x
 
 
@@ -2313,13 +2315,13 @@ def _few_loss(losses, deltas, outputs, labels, targets, weight, total, identity,
 
 
 @_body
-def _few_sums(sums, losses, weight):
+def _few_sums(sums, row, losses, weight, lo, hi):
     cost = right = total = 0.0
-    for s in range(len(weight)):
+    for s in range(lo, hi):
         cost += losses[0, s]
         right += losses[1, s]
         total += weight[s]
-    sums[0], sums[1], sums[2] = cost, right, total
+    sums[row, 0], sums[row, 1], sums[row, 2] = cost, right, total
 
 
 @_body
@@ -2417,6 +2419,7 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
                 at = number * size
                 _few_gradient(parts[at : at + len(first_gradient)], parts[at + len(first_gradient) : at + size],
                               outputs, deltas, layers, x, lo, hi, identity, np.int64(0), np.int64(1))  # fmt: skip
+                _few_sums(sums, number, losses, weight, lo, hi)
     if phase & _PARAMETERS and len(deltas) > 0:
         if part > 0:
             _add_parts(first_gradient, parts, size, np.int64(0), worker, workers)
@@ -2424,8 +2427,8 @@ def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, fir
         else:
             _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, np.int64(0), m, identity,
                           worker, workers)  # fmt: skip
-        if worker == 0 and len(sums) > 0:
-            _few_sums(sums, losses, weight)
+            if worker == 0 and len(weight) > 0:
+                _few_sums(sums, np.int64(0), losses, weight, np.int64(0), m)
 
 
 @_large_kernel(_few_of)
@@ -2436,7 +2439,7 @@ def _few(launcher, address, outputs, deltas, first_gradient, rest_gradient, loss
     ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``layers`` holds the
     sizes, and the elements from one row of a layer's deltas to the next. ``first_gradient`` and ``first_weights``
     (h n), the others behind in ``rest_gradient`` and ``rest``; losses (2, m): loss and weight of a right answer, added
-    up, and the weight, in sums (3,). What is empty is not asked for, or not given. With a weight, labels (m,) or
+    up, and the weight, in rows of ``sums``. What is empty is not asked for, or not given. With a weight, labels (m,) or
     targets (m, C) give the gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one
     hidden layer in z and ``outputs``; or there are no deltas, and z is set. Where ``part`` is not 0, the gradients over
     so many samples each are made in ``parts``, and added.
@@ -2501,7 +2504,7 @@ def _few_nothing(dtype: Any) -> dict[str, Any]:
     none, matrix = np.empty(0, dtype), np.empty((0, 0), dtype)
     return {
         "outputs": none, "deltas": none, "first_gradient": none, "rest_gradient": none, "losses": matrix,
-        "sums": np.empty(0), "z": none, "first_weights": none, "rest": none, "layers": none, "x": none,
+        "sums": np.empty((0, 0)), "z": none, "first_weights": none, "rest": none, "layers": none, "x": none,
         "labels": np.empty(0, np.int64), "targets": matrix, "weight": none, "identity": none,
         "parts": none, "part": 0,
     }  # fmt: skip
@@ -2548,19 +2551,9 @@ def _problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_laye
     ), scratch_size  # fmt: skip
 
 
-def _input(x: Any, table: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
+def _input(x: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
     """Return a packed input that computes in ``dtype``, and plain rows; one of the two is empty."""
-    if not isinstance(x, Packed):
-        return _no_input(dtype, n), x
-    none = np.empty(0, dtype)
-    if x.coded:
-        x = x._replace(
-            table=_canonical(np.asarray(table), dtype),
-            dense=none,
-            forward_value=none,
-            backward_value=none,
-        )
-    return x, None
+    return (x, None) if isinstance(x, Packed) else (_no_input(dtype, n), x)
 
 
 @functools.lru_cache(maxsize=64)
@@ -2625,7 +2618,7 @@ def network_step(
     if isinstance(x, np.ndarray):
         return _few_step(gradient, parameters, sizes, x, weight=weight, **target)
     problem, scratch_size = _problem(parameters, sizes, len(x.order), x)
-    x, rows = _input(x, table, dtype, sizes[0])
+    x, rows = _input(x, dtype, sizes[0])
     return _set_gradient(gradient, sizes, problem, scratch_size, x, rows, weight=weight, **target)
 
 
@@ -2634,11 +2627,13 @@ def _few_step(
 ) -> tuple[float, float, float]:
     """Do `network_step` for few samples, rows (m, n); weight (m,) and labels (m,) or targets (m, C) by name."""
     dtype, m = parameters.dtype, len(x)
-    deltas, losses, sums = np.empty(_few_plan(sizes, m).deltas, dtype), np.empty((2, m), dtype), np.zeros(3)
+    plan = _few_plan(sizes, m)
+    deltas, losses = np.empty(plan.deltas, dtype), np.empty((2, m), dtype)
+    sums = np.zeros((-(-m // plan.part) if plan.part > 0 else 1, _LINE))
     first_gradient, rest_gradient = _first_and_rest(gradient, sizes)
     _few_pass(sizes, _first_and_rest(parameters, sizes), x, deltas=deltas, first_gradient=first_gradient,
               rest_gradient=rest_gradient, losses=losses, sums=sums, **target)  # fmt: skip
-    loss, hit, total = sums.tolist()
+    loss, hit, total = (np.add.reduce(sums, axis=0) if len(sums) > 1 else sums[0]).tolist()[:3]
     return loss, hit, total
 
 
@@ -2663,7 +2658,7 @@ def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) ->
         parameters = np.empty_like(gradient)
         parameters[split + h : -classes] = w2.reshape(-1)
         problem, scratch_size = _problem(parameters, sizes, m, x, first_layer=1)
-        x, rows = _input(x, table, dtype, n)
+        x, rows = _input(x, dtype, n)
         given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
         z, a, targets = (_canonical(one, dtype) for one in given)
         _set_gradient(gradient, sizes, problem, scratch_size, x, rows, z=z.reshape(-1), a=a.reshape(-1),
@@ -2685,7 +2680,7 @@ def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any, table: Any) -> tuple[Any
         return z.reshape(m, h).T, a.reshape(m, h).T, np.ascontiguousarray(out)
     z, a = np.empty((2, m, h), dtype)
     out = np.empty((classes, m), dtype)
-    _network_outputs(out, z, a, np.concatenate((w1.reshape(-1), rest)), sizes, x, table, m)
+    _network_outputs(out, z, a, np.concatenate((w1.reshape(-1), rest)), sizes, x, m)
     return z.T, a.T, out
 
 
@@ -2696,15 +2691,13 @@ def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any, ta
         out[:] = outputs[len(outputs) - out.size :].reshape(-1, sizes[-1]).T
         return
     none = np.empty((0, 0), parameters.dtype)
-    _network_outputs(out, none, none, parameters, sizes, x, table, len(x.order))
+    _network_outputs(out, none, none, parameters, sizes, x, len(x.order))
 
 
-def _network_outputs(
-    out: Any, z: Any, a: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, m: int
-) -> None:
+def _network_outputs(out: Any, z: Any, a: Any, parameters: Any, sizes: tuple[int, ...], x: Any, m: int) -> None:
     dtype = parameters.dtype
     problem, scratch_size = _problem(parameters, sizes, m, x)
-    x, rows = _input(x, table, dtype, sizes[0])
+    x, rows = _input(x, dtype, sizes[0])
     workers = min(_usable_threads(), -(-m // problem.tile))
     scratches = _aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
     lists = _lists_of(workers, sizes, 1, dtype, plain=rows is not None)
@@ -2734,9 +2727,10 @@ def warmup(dtype: Any) -> None:
     try:
         for matrix in (x, np.ones((1, _FEW + 1), dtype), np.ones((1, _FEW + 1), np.uint8)):
             m = matrix.shape[1]
-            packed, labels, weight = pack(matrix), np.zeros(m, np.int64), np.ones(m, dtype)
-            network_step(parameters.copy(), parameters, (1, 1), packed, np.ones(256), labels, weight)
-            network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed, np.ones(256))
+            table, labels, weight = np.ones(256, dtype), np.zeros(m, np.int64), np.ones(m, dtype)
+            packed = operands(pack(matrix), table)
+            network_step(parameters.copy(), parameters, (1, 1), packed, table, labels, weight)
+            network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed, table)
     finally:
         set_threads(threads)
     for kernel in _KERNELS.values():
