@@ -518,6 +518,19 @@ def nonzero_bits(typingctx, x, at):
     return types.uint64(x, types.int64), codegen
 
 
+def _borrow(context, builder, kind, value):
+    """Return an argument whose arrays, also those in tuples, name no owner."""
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        for owner in ("meminfo", "parent"):
+            setattr(array, owner, cgutils.get_null_value(getattr(array, owner).type))
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        items = zip(kind.types, cgutils.unpack_tuple(builder, value, len(kind.types)), strict=True)
+        return context.make_tuple(builder, kind, [_borrow(context, builder, *item) for item in items])
+    return value
+
+
 @intrinsic
 def spread(typingctx, launcher, address, arguments, workers):
     """Call the compiled function at ``address`` for each of the workers: the items of a tuple, its number, ``workers``.
@@ -525,6 +538,10 @@ def spread(typingctx, launcher, address, arguments, workers):
     It returns nothing; what it raises for a worker is raised when all are done. One after the other if ``launcher`` is
     0, else by the function there, which does `work` in parallel. An address is data: the caller neither contains a
     function nor compiles it again, and the arguments pass through memory, so that one launcher serves all of them.
+
+    The function borrows its arrays from the caller. If it knew their owners it would count references to them, with
+    atomic operations on what all workers share: they took a third of the time of 1000 samples of 784-1-10 where two
+    cores share no cache.
     """
     i64, number = ir.IntType(64), types.int64
     items = (*arguments.types, number, number)
@@ -532,7 +549,7 @@ def spread(typingctx, launcher, address, arguments, workers):
     def codegen(context, builder, sig, args):
         launcher, address, arguments, workers = args
         convention = context.call_conv
-        values = cgutils.unpack_tuple(builder, arguments, len(items) - 2)
+        values = cgutils.unpack_tuple(builder, _borrow(context, builder, sig.args[2], arguments), len(items) - 2)
         at_code, at_exception, at_address, at_values = range(4)
         kinds = [ir.IntType(32), ir.PointerType(excinfo_t), address.type, *(value.type for value in values)]
         stored = cgutils.alloca_once(builder, ir.LiteralStructType(kinds), zfill=True)
