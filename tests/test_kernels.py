@@ -112,6 +112,33 @@ def test_what_one_worker_of_a_large_kernel_raises_is_raised_when_all_are_done(co
 
 
 @pytest.mark.numba
+def test_a_large_kernel_counts_no_references_to_what_its_workers_share(compiled):
+    numba = compiled.numba
+
+    @numba.extending.intrinsic
+    def owner(typingctx, array):
+        def codegen(context, builder, sig, args):
+            found = context.make_array(sig.args[0])(context, builder, args[0]).meminfo
+            return builder.ptrtoint(found, context.get_value_type(sig.return_type))
+
+        return numba.int64(array), codegen
+
+    @numba.njit
+    def body(out, nested, worker, workers):
+        out[:] = (owner(out), owner(nested[0]), owner(nested[1][0]))
+
+    @numba.njit
+    def shell(address, out, nested):
+        compiled.vector.spread(0, address, (out, nested), 1)
+        return owner(out)
+
+    out, nested = np.ones(3, np.int64), (np.ones((2, 2)), (np.ones(1), 1))
+    types = (*map(numba.typeof, (out, nested)), numba.int64, numba.int64)
+    assert shell(compiled._address(body, types), out, nested) != 0
+    assert out.tolist() == [0, 0, 0]
+
+
+@pytest.mark.numba
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="an IndexError inside prange is swallowed")
 @pytest.mark.parametrize("name", NAMES)
 def test_parallel_and_serial_shells_give_the_same_bits(compiled, rng, dtype, name):

@@ -2113,7 +2113,7 @@ def packed_facts(x: Any, n: int) -> tuple[str, int]:
 # these: what a core has written is slow to come to another one with which it shares no cache.
 _FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
 
-_PART = 250  # samples, about
+_PART = 125  # samples, about
 
 
 @_body
@@ -2482,7 +2482,7 @@ def _few_plan(sizes: tuple[int, ...], m: int) -> _FewPlan:
     # An even number of parts, which two workers share alike.
     count = _round_up(-(-m // _PART), 2)
     part = _round_up(-(-m // count), vector.DOT_ROWS)
-    if m <= _FEW or count * parameters > outputs:
+    if m <= _FEW or count * parameters > 2 * outputs:
         count = part = 0
     return _FewPlan(
         np.array([sizes, strides]), _identity(max(*sizes, m)), work, outputs, m * sum(strides[1:]), count * parameters,
