@@ -86,6 +86,11 @@ def run_sparse_rows(vectors, fresh, rows, out, o_row, value, index, starts, b, b
 
 
 @numba.njit
+def run_transpose(out, o_row, x, x_row, at):
+    vector.transpose(out, at, o_row, x, at, x_row)
+
+
+@numba.njit
 def run_list_nonzero(grouped, index, value, entry, a, a_k, a_g, first, count, at):
     if grouped:
         return vector.list_nonzero(_GROUP, index, value, entry, a, at, a_k, a_g, first, count)
@@ -161,6 +166,19 @@ def tile(rng, dtype, overrun=0):
             given.check("out")
             assert np.isnan(given.out[:at]).all()
             assert_added(given.out[at:], before, product, o_row)
+
+
+def transpose(rng, dtype):
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    for o_row, x_row, side in itertools.product((lanes, lanes + 3), (lanes, lanes + 1), SIDES):
+        at = SKIPPED[side]
+        x, before = (spaced(rng, lanes, lanes, row, dtype) for row in (x_row, o_row))
+        given = Buffers(side, out=behind(at, before), x=behind(at, x))
+        run_transpose(given.out, o_row, given.x, x_row, at)
+        given.check("out")
+        expected = before.copy()
+        as_rows(expected, lanes, lanes, o_row)[...] = as_rows(x, lanes, lanes, x_row).T
+        assert_same_bits(given.out, behind(at, expected))
 
 
 def coded_tile(rng, dtype):

@@ -1580,29 +1580,42 @@ def _forward_hidden(scratch, length, lists, worker, x, p):
 
 
 @_body
-def _store_columns(d, at, ld, columns, gradient, width):
-    """Set rows of d to columns of the gradient, and the elements behind them, up to ``columns``, to zero."""
-    classes = len(gradient)
-    for s in range(width):
-        row = d[at + s * ld : at + s * ld + columns]
-        for c in range(classes):
-            row[c] = gradient[c, s]
-        for c in range(classes, columns):
-            row[c] = 0
+def _turn(out, o, o_row, x, at, x_row, rows, columns, whole):
+    """out[o + j o_row + i] = x[at + i x_row + j], i < rows, j < columns.
+
+    Where there is room for it, also beyond, up to ``whole`` vectors of both: then it is done vector by vector.
+    """
+    vector.outline()
+    if whole:
+        lanes = vector.VECTOR_BYTES // x.itemsize
+        for i in range(0, rows, lanes):
+            for j in range(0, columns, lanes):
+                vector.transpose(out, o + j * o_row + i, o_row, x, at + i * x_row + j, x_row)
+        return
+    for i in range(rows):
+        row = x[at + i * x_row : at + i * x_row + columns]
+        for j in range(columns):
+            out[o + j * o_row + i] = row[j]
 
 
 @_body
-def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, targets, weight, order, first, length):
+def _loss_rows(loss, hit, d, at_d, z, at_z, ld, classes, labels, targets, weight, order, first, length, whole):
     """Set d to the gradient by the logits z of samples order[first:], rows of ``ld``, and loss and hit, by row, too.
 
-    ``labels`` (m,) or ``targets`` (m, C), ``weight`` (m,); zeros fill the columns from ``classes`` on.
+    ``labels`` (m,) or ``targets`` (m, C), ``weight`` (m,). If ``whole``, rows of z and of d are whole vectors, and
+    there is room for whole vectors of them; zeros then fill the columns of d from ``classes`` on.
     """
     vector.outline()
-    block = min(_LOSS_BLOCK, length)
+    lanes = vector.VECTOR_BYTES // z.itemsize
+    block, padded = min(_LOSS_BLOCK, length), classes
+    if whole:
+        block, padded = -(-block // lanes) * lanes, -(-classes // lanes) * lanes
     buffers = _loss_buffers(z, block)
     shift, _, log_total, scale, best = buffers
-    logits, gradient = (_room(classes * block, z).reshape((classes, block)),
-                        _room(classes * block, z).reshape((classes, block)))  # fmt: skip
+    turned, turned_gradient = _room(padded * block, z), _room(padded * block, z)
+    logits, gradient = (turned[: classes * block].reshape((classes, block)),
+                        turned_gradient[: classes * block].reshape((classes, block)))  # fmt: skip
+    _zero(turned_gradient, classes * block, (padded - classes) * block)
     labelled = len(labels) > 0
     y, w = np.empty((0 if labelled else classes, block), z.dtype), np.empty(block, z.dtype)
     for begin in range(0, length, block):
@@ -1612,9 +1625,7 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
             w[s] = weight[j]
             for c in range(len(y)):
                 y[c, s] = targets[j, c]
-            row = z[at_z + (begin + s) * ld : at_z + (begin + s) * ld + classes]
-            for c in range(classes):
-                logits[c, s] = row[c]
+        _turn(turned, np.int64(0), block, z, at_z + begin * ld, ld, width, classes, whole)
         if labelled:
             # What `_loss_columns` does where one target is 1 and all others are 0, with the same bits.
             _exponentials(gradient, buffers, logits, w, np.int64(0), width)
@@ -1630,7 +1641,7 @@ def _loss_rows(loss, hit, d, at_d, z, at_z, ld, columns, classes, labels, target
                 gradient[labels[order[first + begin + s]], s] -= w[s]
         else:
             _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
-        _store_columns(d, at_d + begin * ld, ld, columns, gradient, width)
+        _turn(d, at_d + begin * ld, ld, turned_gradient, np.int64(0), block, padded, width, whole)
 
 
 @_body
@@ -1686,8 +1697,8 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
             _forward(scratch, tile, first, length, lists, worker, x, p)
             _forward_hidden(scratch, length, lists, worker, x, p)
             loss, hit, top = np.empty(length, scratch.dtype), np.empty(length, scratch.dtype), layers[last]
-            _loss_rows(loss, hit, scratch, d, scratch, top.at_z, top.ld, top.columns, top.n_out,
-                       p.labels, p.targets, p.weight, x.order, first, length)  # fmt: skip
+            _loss_rows(loss, hit, scratch, d, scratch, top.at_z, top.ld, top.n_out,
+                       p.labels, p.targets, p.weight, x.order, first, length, top.columns > 1)  # fmt: skip
             cost, right, weight = sums[leaf, 0], sums[leaf, 1], sums[leaf, 2]
             for s in range(length):
                 cost += loss[s]
@@ -2306,8 +2317,8 @@ def _few_loss(losses, deltas, outputs, labels, targets, weight, total, identity,
     """Set the losses and the gradient of the weighted mean by the logits for samples lo to below hi."""
     vector.outline()
     at_z, at_d = len(outputs) - m * classes + lo * classes, len(deltas) - m * classes + lo * classes
-    _loss_rows(losses[0, lo:], losses[1, lo:], deltas, at_d, outputs, at_z, classes, classes, classes,
-               labels, targets, weight, identity, lo, hi - lo)  # fmt: skip
+    _loss_rows(losses[0, lo:], losses[1, lo:], deltas, at_d, outputs, at_z, classes, classes,
+               labels, targets, weight, identity, lo, hi - lo, False)  # fmt: skip
     # The mean is taken here, where the elements are few.
     scale = 1 / total
     for k in range(at_d, at_d + (hi - lo) * classes):

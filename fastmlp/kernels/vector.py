@@ -463,6 +463,34 @@ def dot_tile(typingctx, rows, columns, out, o, o_row, a, at, a_row, b, p, b_row,
     return signature, codegen
 
 
+@intrinsic
+def transpose(typingctx, out, o, o_row, x, at, x_row):
+    """out[o + j o_row + i] = x[at + i x_row + j], i and j below the lanes of a vector; flat arrays of one type."""
+    long, element = types.int64, out.dtype
+
+    def codegen(context, builder, sig, args):
+        to, source = (_pointer(context, builder, sig.args[k], args[k]) for k in (0, 3))
+        _, o, o_row, _, at, x_row = args
+        vector, lanes = _vector_type(element)
+
+        def rows_of(base, first, row):
+            numbers = (builder.mul(row, ir.IntType(64)(i)) for i in range(lanes))
+            return [builder.gep(base, [builder.add(first, number)]) for number in numbers]
+
+        rows = [_load(builder, pointer, vector, element) for pointer in rows_of(source, at, x_row)]
+        for s in (2**k for k in range(lanes.bit_length() - 1)):
+            # Of each two rows that are s apart, one takes the first of each two runs of s lanes, the other the second.
+            for i in (i for i in range(lanes) if not i & s):
+                pair = rows[i], rows[i + s]
+                rows[i] = _shuffle(builder, *pair, [k + lanes - s if k & s else k for k in range(lanes)])
+                rows[i + s] = _shuffle(builder, *pair, [k + lanes if k & s else k + s for k in range(lanes)])
+        for value, pointer in zip(rows, rows_of(to, o, o_row), strict=True):
+            _store(builder, value, pointer, element)
+        return context.get_dummy_value()
+
+    return types.void(out, long, long, x, long, long), codegen
+
+
 @intrinsic(prefer_literal=True)
 def list_nonzero(typingctx, group, index, value, entry, a, at, a_k, a_g, first, count):
     """Append to a list each k < count for which any of a[at + k a_k + g a_g], g < group, is not zero; return its end.
