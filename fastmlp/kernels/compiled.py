@@ -1726,21 +1726,20 @@ def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
 
 
 @_body
-def _add(grad, to, what, size):
+def _add(left, right):
     vector.outline()
-    left, right = grad[to : to + size], grad[what : what + size]
-    for k in range(size):
+    for k in range(len(left)):
         left[k] += right[k]
 
 
 @_body
-def _fold_stack(stack, top, done, size):
-    """Add what the ``top`` gradients on the stack, of ``done`` leaves, hold of whole subtrees; return the new top."""
-    while done % 2 == 0:
-        _add(stack, (top - 2) * size, (top - 1) * size, size)
-        top -= 1
-        done //= 2
-    return top
+def _add_top(grads, unit, stack, top, size):
+    """Add the uppermost of ``top`` buffers on the stack to the one below, which of the first is the unit's gradient."""
+    right = stack[(top - 1) * size : top * size]
+    if top > 1:
+        _add(stack[(top - 2) * size : (top - 1) * size], right)
+    else:
+        _add(grads[unit * size : (unit + 1) * size], right)
 
 
 @_body
@@ -1753,7 +1752,7 @@ def _fold_own(grads, folded, unit, worker, size):
     folded[unit, 0] = _FOLDED + worker
     while unit // count % 2 == 1 and folded[unit - count, 0] == count * _FOLDED + worker:
         unit -= count
-        _add(grads, unit * size, (unit + count) * size, size)
+        _add(grads[unit * size : (unit + 1) * size], grads[(unit + count) * size : (unit + count + 1) * size])
         count *= 2
         folded[unit, 0] = count * _FOLDED + worker
 
@@ -1773,17 +1772,19 @@ def _units_of(grads, folded, sums, stacks, scratches, shares, lists, x, p, worke
         while unit < share[1]:
             lo = unit * p.unit_leaves
             hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
-            # A unit of one leaf needs no buffer: the sums are made in their place.
-            buffer, top = (grads, unit) if p.unit_leaves == 1 else (stack, np.int64(0))
+            top = np.int64(-1)  # buffers on the stack; the first leaf needs none
             for leaf in range(lo, hi):
-                _zero(buffer, top * size, size)
-                _leaf(buffer[top * size :], sums, leaf, scratch, lists, worker, x, p)
-                if p.unit_leaves > 1:
-                    top = _fold_stack(stack, top + 1, leaf - lo + 1, size)
-            if p.unit_leaves > 1:
-                for level in range(top - 1, 0, -1):
-                    _add(stack, (level - 1) * size, level * size, size)
-                _copy(grads[unit * size : (unit + 1) * size], stack)
+                top += 1
+                buffer, at = (stack, (top - 1) * size) if top > 0 else (grads, unit * size)
+                _zero(buffer, at, size)
+                _leaf(buffer[at:], sums, leaf, scratch, lists, worker, x, p)
+                done = leaf - lo + 1
+                while done % 2 == 0:
+                    _add_top(grads, unit, stack, top, size)
+                    top -= 1
+                    done //= 2
+            for level in range(top, 0, -1):
+                _add_top(grads, unit, stack, level, size)
             _fold_own(grads, folded, unit, worker, size)
             unit = vector.take(share)
 
@@ -1802,7 +1803,8 @@ def _fold(grads, folded, size, at, count):
     while stride < units:
         for left in range(0, units - stride, 2 * stride):
             if folded[left, 0] < 2 * stride * _FOLDED:
-                _add(grads, left * size + at, (left + stride) * size + at, count)
+                _add(grads[left * size + at : left * size + at + count],
+                     grads[(left + stride) * size + at : (left + stride) * size + at + count])  # fmt: skip
         stride *= 2
 
 
@@ -2394,9 +2396,10 @@ def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, lo,
 def _add_parts(gradient, parts, size, begin, worker, workers):
     """Set a worker's share of the gradient to the sum of what begins at ``begin`` in each part of ``size`` elements."""
     lo, hi = len(gradient) * worker // workers, len(gradient) * (worker + 1) // workers
+    to = gradient[lo:hi]
+    _copy(to, parts[begin + lo : begin + hi])
     for part in range(size, len(parts), size):
-        _add(parts, begin + lo, part + begin + lo, hi - lo)
-    _copy(gradient[lo:hi], parts[begin + lo : begin + hi])
+        _add(to, parts[part + begin + lo : part + begin + hi])
 
 
 def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
@@ -2593,7 +2596,7 @@ def _set_gradient(
     while leaves > 8 * workers * unit_leaves:
         unit_leaves *= 2
     units = -(-leaves // unit_leaves)
-    buffers = unit_leaves.bit_length() if unit_leaves > 1 else 0
+    buffers = unit_leaves.bit_length() - 1
     grads, *rooms = _aligned_parts(dtype, units * size, workers * buffers * size, workers * scratch_size)
     stacks, scratches = (one.reshape(workers, -1) for one in rooms)
     folded = np.zeros((units, _LINE), np.int64)
