@@ -1583,7 +1583,7 @@ def _forward_hidden(scratch, length, lists, worker, x, p):
 def _turn(out, o, o_row, x, at, x_row, rows, columns, whole):
     """out[o + j o_row + i] = x[at + i x_row + j], i < rows, j < columns.
 
-    Where there is room for it, also beyond, up to ``whole`` vectors of both: then it is done vector by vector.
+    If ``whole``, also for those beyond that make vectors whole, for which there must be room: vector by vector.
     """
     vector.outline()
     if whole:
@@ -1758,7 +1758,7 @@ def _fold_own(grads, folded, unit, worker, size):
 
 
 def _units_of(grads, folded, sums, stacks, scratches, shares, lists, x, p, worker, workers):
-    """Fold the leaves of one subtree after the other, with as many buffers as they have levels, into ``grads``.
+    """Fold the leaves of one subtree after the other into ``grads``, with a buffer for each level above the leaves.
 
     ``shares[worker]`` begins with the next subtree of its share and the end of that.
     """
@@ -2473,9 +2473,9 @@ def _phases(m: int, workers: int, *, forward: bool, backward: bool) -> tuple[int
 
 
 class _FewPlan(NamedTuple):
-    """What a pass over few samples computes with.
+    """What a pass over few samples computes with, and the elements of its outputs and of the gradient by them.
 
-    The elements of its outputs, of the gradient by them, and of the gradients of parts of so many samples (0: none).
+    There are ``parts`` of ``part`` samples each, which make gradients of their own, or none (0).
     """
 
     layers: Any
@@ -2483,8 +2483,8 @@ class _FewPlan(NamedTuple):
     multiply_adds: int
     outputs: int
     deltas: int
-    parts: int
     part: int
+    parts: int
 
 
 @functools.lru_cache(maxsize=64)
@@ -2493,15 +2493,14 @@ def _few_plan(sizes: tuple[int, ...], m: int) -> _FewPlan:
     strides = _strides(sizes)
     work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
     outputs, parameters = m * sum(sizes[1:]), sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
-    # An even number of parts, which two workers share alike.
-    count = _round_up(-(-m // _PART), 2)
-    part = _round_up(-(-m // count), vector.DOT_ROWS)
-    if m <= _FEW or count * parameters > 2 * outputs:
-        count = part = 0
+    # An even number of parts, which two workers share alike; of whole rows of tiles of inner products.
+    part = _round_up(-(-m // _round_up(-(-m // _PART), 2)), vector.DOT_ROWS)
+    parts = -(-m // part)
+    if m <= _FEW or parts * parameters > 2 * outputs:
+        part = parts = 0
     return _FewPlan(
-        np.array([sizes, strides]), _identity(max(*sizes, m)), work, outputs, m * sum(strides[1:]), count * parameters,
-        part,
-    )  # fmt: skip
+        np.array([sizes, strides]), _identity(max(*sizes, m)), work, outputs, m * sum(strides[1:]), part, parts
+    )
 
 
 def _strides(sizes: tuple[int, ...]) -> list[int]:
@@ -2535,13 +2534,14 @@ def _few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, **giv
     given |= {"first_weights": first_weights, "rest": rest, "layers": plan.layers, "x": rows, "identity": plan.identity}
     # Narrow layers are bound by reading x: an element of it, read twice, then takes the time of eight multiply-adds.
     workers = 1 if max(plan.multiply_adds, 8 * rows.size) < _PARALLEL_WORK else _usable_threads()
-    backward = "deltas" in given
-    if backward and plan.part > 0:
-        given |= {"parts": np.empty(plan.parts, dtype), "part": plan.part}
+    backward, elements = "deltas" in given, 0
+    if backward and plan.parts > 0:
+        elements = plan.parts * (given["first_gradient"].size + given["rest_gradient"].size)
+        given |= {"parts": np.empty(elements, dtype), "part": plan.part}
     arguments = (_few_nothing(dtype) | given).values()
     for phase in _phases(m, workers, forward=not (backward and "z" in given), backward=backward):
-        adds_parts = phase == _PARAMETERS and plan.part > 0
-        _few.launch(1 if adds_parts and plan.parts < _PARALLEL_SIZE else workers, *arguments, phase)
+        adds_parts = phase == _PARAMETERS and elements > 0
+        _few.launch(1 if adds_parts and elements < _PARALLEL_SIZE else workers, *arguments, phase)
     return given["outputs"]
 
 
@@ -2643,7 +2643,7 @@ def _few_step(
     dtype, m = parameters.dtype, len(x)
     plan = _few_plan(sizes, m)
     deltas, losses = np.empty(plan.deltas, dtype), np.empty((2, m), dtype)
-    sums = np.zeros((-(-m // plan.part) if plan.part > 0 else 1, _LINE))
+    sums = np.zeros((max(plan.parts, 1), _LINE))
     first_gradient, rest_gradient = _first_and_rest(gradient, sizes)
     _few_pass(sizes, _first_and_rest(parameters, sizes), x, deltas=deltas, first_gradient=first_gradient,
               rest_gradient=rest_gradient, losses=losses, sums=sums, **target)  # fmt: skip
