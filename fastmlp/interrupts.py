@@ -7,6 +7,8 @@ that outlives a call (thread counts, a model's parameters and the record of thei
 another thread, and the main thread only waits and is told to stop.
 """
 
+import _thread
+import atexit
 import contextlib
 import sys
 import threading
@@ -24,6 +26,40 @@ _TICK = 0.1
 
 # Seconds after which somebody who pressed Ctrl-C is told that it was seen; from then on another one ends the waiting.
 _ACKNOWLEDGED_AFTER = 0.5
+
+
+# The ends of the threads that run now, as locks that each holds until then.
+_running: set[threading.Lock] = set()
+
+
+@atexit.register
+def _wait_for_all() -> None:
+    """Let no thread be ended by the interpreter's exit in the middle of its work."""
+    for ended in tuple(_running):
+        with ended:
+            pass
+
+
+def _is_interruptible() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def _start(function: Callable[[], None]) -> None:
+    """Start a thread. Not by `threading.Thread`, whose start is a page of Python that a signal can tear."""
+    _thread.start_new_thread(copy_context().run, (_run, function))
+
+
+def _run(function: Callable[[], None]) -> None:
+    ended = threading.Lock()
+    with ended:
+        _running.add(ended)
+        try:
+            # As threading.Thread does, for debuggers, profilers and coverage.
+            sys.settrace(threading.gettrace())
+            sys.setprofile(threading.getprofile())
+            function()
+        finally:
+            _running.discard(ended)
 
 
 class Caller:
@@ -47,6 +83,7 @@ class _MainThread(Caller):
         # instruction at which a signal could strike: so the body always learns that nobody waits any more.
         self._present = threading.Lock()
         self._told_to_leave = self._ended = False
+        self._ticket, self._working = threading.Lock(), threading.Lock()
         self._result: Any = None
         self._error: BaseException | None = None
         self._struck_at = 0.0
@@ -69,25 +106,27 @@ class _MainThread(Caller):
         raise KeyboardInterrupt
 
     def serve(self) -> Any:
-        thread = threading.Thread(target=copy_context().run, args=(self._work,), name="fastmlp")
         try:
             with self._present:
-                thread.start()
+                _start(self._work)
                 self._serve()
         finally:
-            # A signal may strike before the thread is known to have begun: it then ends by itself.
-            with contextlib.suppress(RuntimeError):
-                thread.join()
+            # A signal may strike before the thread has begun. Whoever takes the ticket first decides whether it does.
+            if not self._ticket.acquire(blocking=False):
+                with self._working:
+                    pass
         if self._error is not None:
             raise self._error
         return self._result
 
     def _work(self) -> None:
-        try:
-            self._result = self._body(self)
-        except BaseException as error:  # noqa: BLE001: whatever it is, it is the caller's
-            self._error = error
-        finally:
+        with self._working:
+            if not self._ticket.acquire(blocking=False):
+                return
+            try:
+                self._result = self._body(self)
+            except BaseException as error:  # whatever it is, it is the caller's
+                self._error = error
             self._ended = True
             self._questions.put(None)
 
@@ -120,7 +159,7 @@ class _MainThread(Caller):
     def _answer(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         try:
             answer = function(*args, **kwargs), None
-        except BaseException as error:  # noqa: BLE001: it is the body that called
+        except BaseException as error:  # it is the body that called
             answer = None, error
         self._answers.put(answer)
 
@@ -161,15 +200,13 @@ def converse(
     struck : BaseException or None
         What a signal handler raised meanwhile. The caller must raise it, or answer it otherwise.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_interruptible():
         return body(Caller()), None
     main = _MainThread(body, tick, waiting_for)
     return main.serve(), main.struck
 
 
-def shielded(
-    function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-) -> _Result:
+def shielded(function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
     """Call ``function`` where no signal handler can interrupt it; what one raises meanwhile is raised at its end."""
     result, struck = converse(lambda _: function(*args, **kwargs))
     if struck is not None:
@@ -177,24 +214,22 @@ def shielded(
     return result
 
 
-def detached(
-    function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-) -> _Result:
+def detached(function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
     """Call ``function`` where no signal handler can interrupt it; what one raises meanwhile is raised at once.
 
     The function then goes on by itself to its end, which the interpreter waits for before it exits.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_interruptible():
         return function(*args, **kwargs)
     outcome: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
         try:
             outcome.put((function(*args, **kwargs), None))
-        except BaseException as error:  # noqa: BLE001: it is the caller's
+        except BaseException as error:  # it is the caller's
             outcome.put((None, error))
 
-    threading.Thread(target=copy_context().run, args=(work,), name="fastmlp").start()
+    _start(work)
     while True:
         with contextlib.suppress(Empty):
             result, error = outcome.get(timeout=_TICK)

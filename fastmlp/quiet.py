@@ -1,4 +1,4 @@
-"""Calls without NumPy's floating-point warnings: NaN and infinity come out where they belong, on both backends alike."""
+"""Calls without NumPy's floating-point warnings: NaN and infinity come out where they belong, on both backends."""
 
 from collections.abc import Callable
 from contextvars import Context
@@ -21,8 +21,6 @@ def context() -> Context:
     return _QUIET.copy()
 
 
-def quietly(
-    function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-) -> _Result:
+def quietly(function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
     """Call ``function`` without floating-point warnings."""
     return context().run(function, *args, **kwargs)

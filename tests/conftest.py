@@ -1,6 +1,7 @@
 import importlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,3 +125,18 @@ def run_python():
         return result
 
     return run
+
+
+def copy_package(to, *ignored):
+    """Copy the package into a folder of its own, without what matches ``ignored``, and return it."""
+    import fastmlp
+
+    folder = to / "site" / "fastmlp"
+    shutil.copytree(Path(fastmlp.__file__).parent, folder, ignore=shutil.ignore_patterns(*ignored))
+    return folder
+
+
+@pytest.fixture
+def cold_package(tmp_path):
+    """Return a copy of the package with an empty compile cache."""
+    return copy_package(tmp_path, "__pycache__")

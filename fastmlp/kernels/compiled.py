@@ -275,9 +275,7 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class Kernel:
@@ -383,7 +381,19 @@ def _usable_threads() -> int:
     """Return how many workers a launch may use now; asking Numba starts its threads, which a forked child must not."""
     if _forked_after_launch:
         return 1
-    return _host.threads() or int(numba.get_num_threads())
+    return _host.threads() or _numba_threads()
+
+
+def _numba_threads() -> int:
+    """Return Numba's thread count for this Python thread.
+
+    `numba.get_num_threads` takes a lock of the process in Python code at each call: a signal in the middle of it would
+    lock all later calls out.
+    """
+    if not numba_parallel._is_initialized:
+        _host.prepare(numba.get_num_threads)
+    count = getattr(numba_parallel, "_get_num_threads", numba.get_num_threads)
+    return int(count())
 
 
 def _read_only(x: Any) -> Any:
@@ -2865,7 +2875,7 @@ def max_threads() -> int | None:
 
 def limits_threads(n: int) -> bool:
     """Return whether kernels on ``n`` threads need `limited_threads`: one thread runs the serial shells."""
-    return n > 1 and not _forked_after_launch and n != int(numba.get_num_threads())
+    return n > 1 and not _forked_after_launch and n != _numba_threads()
 
 
 @contextlib.contextmanager
