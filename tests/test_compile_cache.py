@@ -83,6 +83,34 @@ fastmlp.warmup("float64")
     run_python(code, env=env, cwd=package.parent)
 
 
+def test_a_flipped_bit_anywhere_is_a_miss(run_python, cold_package):
+    """Numba itself executes machine code as it finds it."""
+    env = {"PYTHONPATH": str(cold_package.parent)}
+    code = "import fastmlp; print(fastmlp.ReLU([-1.0, 2.0])); from fastmlp.kernels import compiled as c;"
+    code += "print(c.cache_statistics()['relu'])"
+    assert run_python(code, env=env).stdout == "[0. 2.]\n(0, 1)\n"
+    (path,) = (p for p in map(Path, cache_files(cold_package)) if ".relu-" in p.name and p.suffix == ".nbc")
+    whole = path.read_bytes()
+    for share in (0.01, 0.35, 0.5, 0.8, 0.99):
+        damaged = bytearray(whole)
+        damaged[int(share * len(whole))] ^= 4
+        path.write_bytes(damaged)
+        assert run_python(code, env=env).stdout == "[0. 2.]\n(0, 1)\n", share
+    assert run_python(code, env=env).stdout == "[0. 2.]\n(1, 0)\n"
+
+
+@pytest.mark.parametrize("flag", ["NUMBA_BOUNDSCHECK", "NUMBA_OPT"])
+def test_code_of_other_compiler_flags_is_not_served(run_python, cold_package, flag):
+    """Checking bounds would prove nothing on code that was compiled without."""
+    code = "import fastmlp; fastmlp.ReLU([1.0]); from fastmlp.kernels import compiled as c;"
+    code += "print(c.cache_statistics()['relu'])"
+    env = {"PYTHONPATH": str(cold_package.parent)}
+    assert run_python(code, env=env).stdout == "(0, 1)\n"
+    for expected in ("(0, 1)\n", "(1, 0)\n"):
+        assert run_python(code, env={**env, flag: "1"}).stdout == expected
+    assert run_python(code, env=env).stdout == "(1, 0)\n"
+
+
 def test_an_entry_that_names_another_types_file_is_a_miss(run_python, cold_package):
     """Two processes that fill a cache at once can leave one: float64 must not run what was compiled for float32."""
     env = {"PYTHONPATH": str(cold_package.parent)}

@@ -13,16 +13,16 @@ STORM = f"""
 import os, random, signal, sys, threading
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np, fastmlp
-from threadpoolctl import threadpool_info
+from threadpoolctl import ThreadpoolController
 from small import X, Y, held_out, model, schedule
 class Struck(Exception):
     pass
 def strike(number, frame):
     raise Struck
 signal.signal(signal.SIGALRM, strike)
-rng = random.Random(0)
+rng, libraries = random.Random(0), ThreadpoolController()
 def state():
-    blas = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+    blas = [one.num_threads for one in libraries.lib_controllers if one.user_api == "blas"]
     numba = sys.modules.get("numba")
     threads = numba.get_num_threads() if numba else None
     return blas, threads, np.geterr(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)
@@ -218,3 +218,25 @@ def test_the_compiler_is_announced_where_somebody_waits(cold_package):
     assert shown[1] == "end"
     quiet = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True, timeout=240)
     assert quiet.stderr == b""
+
+
+def test_first_calls_from_many_threads_at_once(run_python):
+    """A thread pool at the start of a program: whoever is first imports and compiles, and the others wait."""
+    code = """
+import threading
+import numpy as np, fastmlp
+barrier, results = threading.Barrier(16), []
+def first(number):
+    x = np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3)
+    barrier.wait()
+    calls = (fastmlp.ReLU, fastmlp.Softmax, fastmlp.pack, lambda x: fastmlp.MLP((4, 2)).predict(x))
+    results.append(calls[number % 4](x) is not None)
+threads = [threading.Thread(target=first, args=(number,)) for number in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert results == [True] * 16, results
+"""
+    for _ in range(2):
+        assert run_python(code).stderr == ""
