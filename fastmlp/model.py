@@ -3,18 +3,19 @@
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks, storage, training
+from fastmlp import backend, checks, parameters, storage, training
 from fastmlp.packing import PackedMatrix, pack
 from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Samples: TypeAlias = tuple[PackedMatrix, Array, Array]  # X, targets, weights (m,)
+
+_DEFAULT_INIT = "glorot"
 
 # Rows of X that are read back at once for its digest: bounds the memory that takes.
 _DIGESTED_ROWS = 64
@@ -35,8 +36,16 @@ class MLP:
     dtype : {"float64", "float32"}
         What it computes in.
     seed : int or None
-        Weights are uniform in [-0.5, 0.5) and biases zero. They are what the notebook draws after
-        ``np.random.seed(seed)`` with ``np.random.rand(n_out, n_in) - 0.5``, layer by layer. None draws afresh.
+        Of the initial weights; None draws afresh.
+    init : {"glorot", "he", "notebook"}
+        How weights are drawn, layer by layer: from U[-a, a) with
+
+        - ``"glorot"``: a = sqrt(6 / (n_in + n_out)) [1]_;
+        - ``"he"``: a = sqrt(6 / n_in), of variance 2 / n_in, for ReLU nets of many layers [2]_;
+        - ``"notebook"``: a = 0.5, the numbers of ``np.random.rand(n_out, n_in) - 0.5`` after ``np.random.seed(seed)``.
+          In nets of more than one wide hidden layer this kills the ReLUs.
+
+        Biases are zero.
 
     Raises
     ------
@@ -44,6 +53,13 @@ class MLP:
         If there are fewer than two widths, one is below 1, or the dtype or the seed is another.
     TypeError
         If a width or the seed is not an integer.
+
+    References
+    ----------
+    .. [1] X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS
+       2010, equation 16.
+    .. [2] K. He, X. Zhang, S. Ren and J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10; uniform instead of
+       normal, with the same variance, so that the bits are the same on all machines.
 
     Examples
     --------
@@ -53,19 +69,19 @@ class MLP:
     ((101770,), (10, 128), (10, 1))
     """
 
-    def __init__(self, layer_sizes: Sequence[int], dtype: str = "float64", seed: int | None = 0) -> None:
+    def __init__(
+        self, layer_sizes: Sequence[int], dtype: str = "float64", seed: int | None = 0, init: str = _DEFAULT_INIT
+    ) -> None:
         self._layer_sizes = checks.layer_sizes("layer_sizes", layer_sizes)
-        size = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._layer_sizes))
-        self._parameters = np.zeros(size, checks.float_dtype("dtype", dtype))
+        kind = checks.float_dtype("dtype", dtype)
         self._seed = checks.seed("seed", seed)
+        self._init = checks.choice("init", init, parameters.INITIALISATIONS)
+        self._parameters = parameters.draw(self._layer_sizes, kind, self._seed, self._init)
         self._notes: dict[str, str] = {}
-        # The legacy generator: its stream is frozen for ever, and it is the one that the notebook draws from.
-        generator = np.random.RandomState(self._seed)
-        for weight in self.weights:
-            weight[...] = generator.random_sample(weight.shape) - 0.5
 
     def __repr__(self) -> str:
-        return f"MLP({self._layer_sizes}, dtype='{self.dtype}')"
+        init = "" if self._init == _DEFAULT_INIT else f", init='{self._init}'"
+        return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init})"
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -93,6 +109,11 @@ class MLP:
         return self._seed
 
     @property
+    def init(self) -> str:
+        """How the initial weights were drawn."""
+        return self._init
+
+    @property
     def notes(self) -> dict[str, str]:
         """What goes with the model into its files, such as how to scale inputs; assign a mapping of str to str."""
         return dict(self._notes)
@@ -106,12 +127,12 @@ class MLP:
     @property
     def weights(self) -> tuple[Array, ...]:
         """Views of the weights, (n_out, n_in) for each layer."""
-        return tuple(weight for weight, _ in storage.layers(self._parameters, self._layer_sizes))
+        return tuple(weight for weight, _ in parameters.layers(self._parameters, self._layer_sizes))
 
     @property
     def biases(self) -> tuple[Array, ...]:
         """Views of the biases, (n_out, 1) for each layer."""
-        return tuple(bias.reshape(-1, 1) for _, bias in storage.layers(self._parameters, self._layer_sizes))
+        return tuple(bias.reshape(-1, 1) for _, bias in parameters.layers(self._parameters, self._layer_sizes))
 
     def loss_and_grad(
         self,
@@ -217,8 +238,9 @@ class MLP:
             Seconds from one write to the next; 0 writes after each epoch.
         resume : bool
             Go on from the checkpoint, and end with the bits that a training without a break would have had. The file
-            must fit the model's layer sizes, dtype and seed and, by digests, all data and weights, plain or packed.
-            Where there is no file yet, the training starts from the current parameters.
+            must fit the model's layer sizes, dtype, seed and initialisation and, by digests, all data and weights.
+            Data plain or packed are the same; in uint8 and in floating point they are not. Bits are those of one
+            backend and one kind of processor. Where there is no file yet, training starts from the current parameters.
         progress : bool, optional
             Whether to show a bar. If not given: where standard output is a terminal or a notebook, and tqdm is
             installed.
@@ -277,7 +299,7 @@ class MLP:
         )
 
     def save(self, path: storage.PathName) -> None:
-        """Write layer sizes, dtype, seed, notes and parameters to a safetensors file, atomically and durably.
+        """Write parameters, dtype, seed, initialisation and notes to a safetensors file, atomically and durably.
 
         The tensors are named and shaped as in torch: ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,).
 
@@ -315,7 +337,7 @@ class MLP:
         Returns
         -------
         MLP
-            With the layer sizes, dtype, seed, notes and parameters of the model that was saved, bit for bit.
+            The model that was saved, bit for bit.
 
         Raises
         ------
@@ -330,8 +352,8 @@ class MLP:
         """
         record = storage.load(path)
         model = cls.__new__(cls)
-        model._layer_sizes, model._parameters, model._seed = record.layer_sizes, record.parameters, record.seed
-        model._notes = record.notes
+        model._layer_sizes, model._parameters = record.layer_sizes, record.parameters
+        model._seed, model._init, model._notes = record.seed, record.init, record.notes
         return model
 
     def predict(self, X: ArrayLike | PackedMatrix) -> Array:
@@ -486,7 +508,9 @@ class MLP:
         return Checkpoint(path, every, self._record({"data": self._digest(*data), "validation": validation}))
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
-        return storage.Record(self._layer_sizes, self._parameters, self._seed, facts or {}, notes=self._notes)
+        return storage.Record(
+            self._layer_sizes, self._parameters, self._seed, self._init, facts or {}, notes=self._notes
+        )
 
     def _digest(self, x: PackedMatrix, y: Array, w: Array) -> str:
         """Digest samples, targets and weights: the same for X plain or packed, on any backend."""

@@ -67,13 +67,13 @@ def test_out_may_not_be_the_parameters(backend, rng):
 def test_draws_as_the_notebook_does(dtype):
     np.random.seed(3)  # noqa: NPY002
     w1, w2 = np.random.rand(5, 4) - 0.5, np.random.rand(2, 5) - 0.5  # noqa: NPY002
-    model = fastmlp.MLP((4, 5, 2), dtype=dtype.name, seed=3)
+    model = fastmlp.MLP((4, 5, 2), dtype=dtype.name, seed=3, init="notebook")
     assert_same_bits(model.weights[0], w1.astype(dtype))
     assert_same_bits(model.weights[1], w2.astype(dtype))
     assert not any(b.any() for b in model.biases)
     assert model.dtype == dtype
     assert model.layer_sizes == (4, 5, 2)
-    assert repr(model) == f"MLP((4, 5, 2), dtype='{dtype}')"
+    assert repr(model) == f"MLP((4, 5, 2), dtype='{dtype}', init='notebook')"
 
 
 def test_no_seed_draws_afresh():
