@@ -1,5 +1,7 @@
 """What ``fastmlp bench`` prints: the notebook's formulas against fastmlp, here and on the user's own data."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math

@@ -1,5 +1,7 @@
 """The multilayer perceptron: one flat parameter vector, its views, loss, gradient and predictions."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence

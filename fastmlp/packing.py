@@ -1,5 +1,7 @@
 """Packing the input: X, turned once per training into the form that the kernels read fastest."""
 
+from __future__ import annotations
+
 import math
 from typing import Any, TypeAlias
 
