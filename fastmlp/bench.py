@@ -174,7 +174,7 @@ def compare(
     >>> found.net, [row.difference < 1e-10 for row in found.rows]
     ('4-3-2', [True, True, True])
     """
-    budget = checks.positive("seconds", seconds)
+    budget = checks.positive("seconds", seconds, "pass a duration such as 10")
     x = checks.packable("X", X)
     labels = checks.labels("Y", Y, 2**31, x.shape[1])
     kind = checks.float_dtype("dtype", dtype)

@@ -52,7 +52,8 @@ class MLP:
     Raises
     ------
     ValueError
-        If there are fewer than two widths, one is below 1, or the dtype or the seed is another.
+        If there are fewer than two widths or more than 10001, one is not from 1 to 2**31 - 1, or the dtype, the seed or
+        the initialisation is another.
     TypeError
         If a width or the seed is not an integer.
 
@@ -102,7 +103,13 @@ class MLP:
 
     @parameters.setter
     def parameters(self, value: ArrayLike) -> None:
-        given = checks.array("parameters", value, shape=self._parameters.shape, axes="(n_parameters,)")
+        given = checks.array(
+            "parameters",
+            value,
+            shape=self._parameters.shape,
+            axes="(n_parameters,)",
+            remedy="pass a vector as long as model.parameters",
+        )
         (self._parameters[...],) = checks.contiguous(self.dtype, given)
 
     @property
@@ -146,7 +153,8 @@ class MLP:
         """Compute the weighted mean cross-entropy and its gradient by all parameters.
 
         loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i, from the logits Z, so it is exact also where
-        a probability underflows.
+        a probability underflows. X and Y are not looked at: NaN, infinity and negative targets reach the result as they
+        do in NumPy, where `fit` and `evaluate` refuse them.
 
         Parameters
         ----------
@@ -182,7 +190,7 @@ class MLP:
         >>> round(loss, 4), grad
         (0.6931, array([ 1. , -1. ,  0.5, -0.5]))
         """
-        x, y, w = self._samples(X, Y, sample_weight)
+        x, y, w = self._samples(X, Y, sample_weight, finite=False)
         grad = np.empty_like(self._parameters) if out is None else checks.gradient_buffer("out", out, self._parameters)
         loss, _ = self._step(grad, x, y, w)
         return loss, grad
@@ -255,7 +263,8 @@ class MLP:
         Raises
         ------
         ValueError
-            As `loss_and_grad`; if a number is out of range, there is patience without validation, or resume without
+            As `loss_and_grad`; if X is not finite, or targets are negative or not finite, those of the validation
+            included; if a number is out of range, there is patience without validation, or resume without
             checkpoint; if the checkpoint to resume from is damaged or does not fit.
         TypeError
             If an array does not hold real numbers or a count is not an integer.
@@ -374,7 +383,7 @@ class MLP:
         Raises
         ------
         ValueError
-            If X does not fit the input width or is empty.
+            If X does not fit the input width, is empty or is not finite.
         TypeError
             If X does not hold real numbers.
 
@@ -403,7 +412,7 @@ class MLP:
         Raises
         ------
         ValueError
-            If X does not fit the input width or is empty.
+            If X does not fit the input width, is empty or is not finite.
         TypeError
             If X does not hold real numbers.
 
@@ -438,7 +447,7 @@ class MLP:
         Raises
         ------
         ValueError
-            As `loss_and_grad`.
+            As `loss_and_grad`; if X is not finite, or targets are negative or not finite.
         TypeError
             If an array does not hold real numbers.
 
@@ -450,13 +459,20 @@ class MLP:
         """
         return self._evaluate(*self._samples(X, Y))
 
-    def _input(self, name: str, X: ArrayLike | PackedMatrix) -> PackedMatrix:
-        """Check X and return it packed; a plain array is packed in the model's dtype."""
-        if not isinstance(X, PackedMatrix):
-            x = checks.array(name, X, shape=(self._layer_sizes[0], None), axes="(n_features, m)")
-            return pack(x, dtype=self.dtype.name)
-        checks.input_width(name, X, self._layer_sizes[0], self.dtype)
-        return X
+    def _input(self, name: str, X: ArrayLike | PackedMatrix, *, finite: bool = True) -> PackedMatrix:
+        """Check X, also that it is ``finite``, and return it packed; a plain array is packed in the model's dtype."""
+        if isinstance(X, PackedMatrix):
+            packed = X
+            checks.input_width(name, packed, self._layer_sizes[0], self.dtype)
+        else:
+            shape, remedy = (self._layer_sizes[0], None), "pass samples of as many features, as columns"
+            x = checks.array(name, X, shape=shape, axes="(n_features, m)", remedy=remedy)
+            packed = pack(x, dtype=self.dtype.name)
+        bad = packed.not_finite(self.dtype) if finite else None
+        if bad is not None:
+            remedy = "fill in what is missing, scale what is too large, or drop the sample"
+            raise ValueError(checks.message(name, bad, f"numbers that are finite in {self.dtype}", remedy))
+        return packed
 
     def _samples(
         self,
@@ -464,13 +480,17 @@ class MLP:
         Y: ArrayLike,
         weight: ArrayLike | None = None,
         names: tuple[str, str] = ("X", "Y"),
+        *,
+        finite: bool = True,
     ) -> Samples:
-        """Check, and return X packed, labels (m,) or targets (C, m), and weights (m,)."""
-        x = self._input(names[0], X)
+        """Check, also that X and Y are ``finite``; return X packed, labels (m,) or targets (C, m), and weights (m,)."""
+        x = self._input(names[0], X, finite=finite)
         m = x.shape[1]
         y = checks.targets(names[1], Y, self._layer_sizes[-1], m)
         if y.ndim == 2:
             (y,) = checks.contiguous(self.dtype, y)
+            if finite:
+                checks.proper_targets(names[1], y)
         if weight is None:
             return x, y, _ones(m, self.dtype)
         (w,) = checks.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
@@ -480,11 +500,11 @@ class MLP:
         by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
         with np.errstate(all="ignore"):  # what overflows is refused below
             product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
-        (w,) = checks.contiguous(self.dtype, checks.sample_weight("class_weight", product, w.size))
+        (w,) = checks.contiguous(self.dtype, checks.weight_product("class_weight", product))
         return w
 
     def _early_stopping(self, patience: int | None, min_delta: float, validation: object) -> EarlyStopping | None:
-        min_delta = checks.nonnegative("min_delta", min_delta)
+        min_delta = checks.nonnegative("min_delta", min_delta, "pass a fall in loss such as 1e-4, or 0")
         if patience is None:
             return None
         if validation is None:
@@ -500,7 +520,7 @@ class MLP:
         data: Samples,
         held_out: Samples | None,
     ) -> Checkpoint | None:
-        every = checks.nonnegative("checkpoint_every", every)
+        every = checks.nonnegative("checkpoint_every", every, "pass seconds such as 60, or 0 for each epoch")
         if path is None:
             if resume:
                 remedy = "name the file to go on from, and to write to"
@@ -515,9 +535,15 @@ class MLP:
         )
 
     def _digest(self, x: PackedMatrix, y: Array, w: Array) -> str:
-        """Digest samples, targets and weights: the same for X plain or packed, on any backend."""
-        shapes = np.array([*x.shape, *y.shape])
-        return storage.digest(itertools.chain([shapes], self._blocks_of_rows(x), [y, w]))
+        """Digest samples, targets and weights: the same for X plain or packed, on any backend.
+
+        X in uint8 has another digest than the same values in floating point: it may be trained on to other bits,
+        because dense samples are stored in another form.
+        """
+        heads = [np.array([*x.shape, *y.shape])]
+        if x.dtype == np.uint8:
+            heads.append(np.frombuffer(b"uint8", np.uint8))
+        return storage.digest(itertools.chain(heads, self._blocks_of_rows(x), [y, w]))
 
     def _blocks_of_rows(self, x: PackedMatrix) -> Iterator[Array]:
         """Yield the rows of X, some at a time.
