@@ -21,6 +21,8 @@ _DEFAULT_INIT = "glorot"
 
 # Rows of X that are read back at once for its digest: bounds the memory that takes.
 _DIGESTED_ROWS = 64
+# Logits that are evaluated at once: bounds the memory for targets and gradients, which would triple that of the logits.
+_EVALUATED_ENTRIES = 1 << 21
 
 
 class MLP:
@@ -577,12 +579,18 @@ class MLP:
 
     def _evaluate(self, x: PackedMatrix, y: Array, w: Array) -> dict[str, float]:
         logits = self._logits(x)
-        loss, hit, targets = np.empty_like(w), np.empty_like(w), y
+        loss, hit = np.empty_like(w), np.empty_like(w)
+        step = max(1, _EVALUATED_ENTRIES // len(logits))
         with backend.Session() as kernels:
-            if y.ndim == 1:
-                targets = np.empty_like(logits)
-                kernels.one_hot(targets, y)
-            kernels.softmax_cross_entropy_grad(np.empty_like(logits), loss, hit, logits, targets, w)
+            for first in range(0, w.size, step):
+                part = slice(first, first + step)
+                z = np.ascontiguousarray(logits[:, part])
+                if y.ndim == 1:
+                    targets = np.empty_like(z)
+                    kernels.one_hot(targets, y[part])
+                else:
+                    targets = np.ascontiguousarray(y[:, part])
+                kernels.softmax_cross_entropy_grad(np.empty_like(z), loss[part], hit[part], z, targets, w[part])
             sums = [float(np.sum(one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 

@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import pickle
+import tracemalloc
 
 import naive
 import numpy as np
@@ -158,6 +159,27 @@ def test_predictions(backend, rng, dtype):
     logistic = fastmlp.MLP((7, 3))
     z = naive.product(logistic.weights[0], x)
     assert_softmax(logistic.predict_proba(x.astype(F8)), z.astype(F8), naive.softmax(z.astype(F8)))
+
+
+def test_scores_do_not_depend_on_how_many_samples_are_evaluated_at_once(backend, rng, dtype, monkeypatch):
+    model, x, labels = problem(rng, (7, 5, 3), m=301, dtype=dtype)
+    soft = naive.softmax(rng.standard_normal((3, 301)))
+    whole = [model.evaluate(x, target) for target in (labels, soft)]
+    for entries in (1, 3 * 17, 3 * 300, 3 * 301):
+        monkeypatch.setattr("fastmlp.model._EVALUATED_ENTRIES", entries)
+        assert [model.evaluate(x, target) for target in (labels, soft)] == whole
+
+
+def test_many_classes_take_the_memory_of_their_logits(backend):
+    """And not as much again for one-hot targets, and for a gradient that nobody asked for."""
+    model, x, labels = fastmlp.MLP((1, 1000), dtype="float32"), np.ones((1, 16_000)), np.full(16_000, 999)
+    model.evaluate(x[:, :10], labels[:10])
+    tracemalloc.start()
+    try:
+        model.evaluate(x, labels)
+        assert tracemalloc.get_traced_memory()[1] < 2.3 * 4 * 1000 * 16_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_soft_targets_are_right_where_they_are_largest(backend):
