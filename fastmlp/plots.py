@@ -1,10 +1,13 @@
-"""Pictures of a training and of a net: drawn on the caller's matplotlib Axes, or on a new figure of their own.
+"""Pictures of a training run and of a net: a new Figure that shows itself in a notebook, or on the caller's Axes.
 
-A new figure belongs to no window and to no global state of matplotlib: ``axes.figure.savefig(path)`` writes it.
+A new figure belongs to no window and to no global state of matplotlib; ``figure.savefig(path)`` writes it. Whoever
+passes Axes has them and their figure already: nothing is returned then, or a notebook would show it twice.
 Colours are those of Okabe and Ito, which colour-blind eyes tell apart, and maps whose lightness follows the value;
 lines differ in style and marker as well.
 """
 
+import functools
+import io
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
@@ -15,7 +18,9 @@ from numpy.typing import ArrayLike
 from fastmlp import checks
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Axes: TypeAlias = Any  # matplotlib.axes.Axes, which is imported only when a picture is drawn
+# matplotlib.axes.Axes and matplotlib.figure.Figure, which are imported only when a picture is drawn
+Axes: TypeAlias = Any
+Figure: TypeAlias = Any
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
 _MARKERS = 10  # along a line
@@ -46,7 +51,7 @@ def require() -> None:
         raise checks.extra("pictures are drawn by matplotlib", error) from error
 
 
-def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Array:
+def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
     """Draw loss and accuracy by epoch, of the training and, where there was one, of the validation.
 
     Parameters
@@ -58,8 +63,8 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Arra
 
     Returns
     -------
-    ndarray of Axes, shape (2,)
-        Loss, on a logarithmic scale where all values are positive, and accuracy.
+    Figure or None
+        The new figure: loss, on a logarithmic scale where all values are positive, and accuracy.
 
     Raises
     ------
@@ -72,7 +77,8 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Arra
     --------
     >>> from fastmlp import History, plots
     >>> history = History([1, 2], [0.9, 0.5], [0.6, 0.8], seconds=[0.1, 0.1])
-    >>> loss, accuracy = plots.learning_curves(history)
+    >>> figure = plots.learning_curves(history)  # in a notebook, without a name, it shows itself
+    >>> loss, accuracy = figure.axes
     >>> loss.get_xlabel(), loss.get_ylabel(), accuracy.get_ylabel()
     ('Epoch', 'Loss (mean cross-entropy)', 'Accuracy')
     """
@@ -91,12 +97,12 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Arra
     if min(history.loss + history.validation_loss) > 0:
         _logarithmic(pair[0])
     _in_percent(pair[1].yaxis)
-    return pair
+    return _new(pair, axes)
 
 
 def confusion_matrix(
     labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None = None, ax: Axes | None = None
-) -> Axes:
+) -> Figure | None:
     """Draw how often each class was taken for each: true classes as rows, predicted ones as columns.
 
     Parameters
@@ -112,9 +118,9 @@ def confusion_matrix(
 
     Returns
     -------
-    Axes
-        Colours are shares of the true class, on a scale of square roots, so that few mistakes show; up to 20 classes,
-        each cell has its count.
+    Figure or None
+        The new figure. Colours are shares of the true class, on a scale of square roots, so that few mistakes show; up
+        to 20 classes, each cell has its count.
 
     Raises
     ------
@@ -128,8 +134,8 @@ def confusion_matrix(
     Examples
     --------
     >>> from fastmlp import plots
-    >>> ax = plots.confusion_matrix([0, 1, 1, 1], [0, 1, 1, 0], names=["cat", "dog"])
-    >>> [text.get_text() for text in ax.texts]
+    >>> figure = plots.confusion_matrix([0, 1, 1, 1], [0, 1, 1, 0], names=["cat", "dog"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
     ['1', '', '1', '2']
     """
     require()
@@ -139,7 +145,8 @@ def confusion_matrix(
     classes = len(counts)
     title = [str(i) for i in range(classes)] if names is None else list(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    (ax,) = _grid(None if ax is None else [ax], 1, columns=1, size=(6.4, 5.4))
+    given = None if ax is None else [ax]
+    (ax,) = grid = _grid(given, 1, columns=1, size=(6.4, 5.4))
     image = ax.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1))
     bar = ax.figure.colorbar(image, ax=ax, label="Share of the true class", ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
     _in_percent(bar.ax.yaxis)
@@ -150,7 +157,7 @@ def confusion_matrix(
         _write_counts(ax, counts, shares)
     right = np.trace(counts)
     ax.set(xlabel="Predicted class", ylabel="True class", title=f"{right} of {counts.sum()} right")
-    return ax
+    return _new(grid, given)
 
 
 def worst_mistakes(
@@ -160,7 +167,7 @@ def worst_mistakes(
     names: Sequence[str] | None = None,
     count: int = 20,
     axes: Sequence[Axes] | Array | None = None,
-) -> Array:
+) -> Figure | None:
     r"""Draw the wrongly classified images with the highest loss, worst first.
 
     Parameters
@@ -180,9 +187,9 @@ def worst_mistakes(
 
     Returns
     -------
-    ndarray of Axes, shape (n,)
-        One for each mistake drawn, titled with the true class and, below, what it was taken for and how surely. Where
-        there is no mistake, one that says so.
+    Figure or None
+        The new figure: Axes for each mistake, titled with the true class and, below, what it was taken for and how
+        surely. Where there is no mistake, one that says so.
 
     Raises
     ------
@@ -197,8 +204,8 @@ def worst_mistakes(
     --------
     >>> import numpy as np
     >>> from fastmlp import plots
-    >>> drawn = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], [[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
-    >>> [ax.get_title() for ax in drawn]
+    >>> figure = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], [[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
+    >>> [ax.get_title() for ax in figure.axes]
     ['true 1\nseen as 0 (90 %)', 'true 0\nseen as 1 (60 %)']
     """
     pixels = checks.array("images", images, shape=(None, None, None), axes="(m, rows, columns)")
@@ -213,7 +220,7 @@ def worst_mistakes(
         _picture(ax, pixels[i], f"true {title[y[i]]}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
-    return grid
+    return _new(grid, axes)
 
 
 def first_layer(
@@ -222,7 +229,7 @@ def first_layer(
     count: int = 60,
     label: str = "Weight",
     axes: Sequence[Axes] | Array | None = None,
-) -> Array:
+) -> Figure | None:
     """Draw the weights that lead to each unit of the first layer, as images of the input's shape.
 
     Parameters
@@ -240,8 +247,9 @@ def first_layer(
 
     Returns
     -------
-    ndarray of Axes, shape (n,)
-        One for each unit, titled with its number. All share one scale, from blue through grey for zero to red.
+    Figure or None
+        The new figure: Axes for each unit, titled with its number. All share one scale, from blue through grey for
+        zero to red.
 
     Raises
     ------
@@ -256,9 +264,9 @@ def first_layer(
     --------
     >>> import fastmlp
     >>> from fastmlp import plots
-    >>> drawn = plots.first_layer(fastmlp.MLP((64, 12, 10)).weights[0])
-    >>> len(drawn), drawn[0].images[0].get_array().shape
-    (12, (8, 8))
+    >>> figure = plots.first_layer(fastmlp.MLP((64, 12, 10)).weights[0])
+    >>> figure.axes[0].images[0].get_array().shape
+    (8, 8)
     """
     matrix = checks.array("weights", weights, shape=(None, None), axes="(n_out, n_in)")
     rows, columns = _shape(shape, matrix.shape[1])
@@ -269,7 +277,7 @@ def first_layer(
     for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
         _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
     grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label, shrink=0.6)
-    return grid
+    return _new(grid, axes)
 
 
 def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, size: tuple[float, float]) -> Array:
@@ -289,6 +297,25 @@ def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, siz
     for ax in cells[count:]:
         ax.axis("off")
     return cells[:count]
+
+
+def _new(cells: Array, given: object) -> Figure | None:
+    """Return the figure of the cells, if it is a new one, made to show itself in a notebook."""
+    if given is not None:
+        return None
+    figure = cells[0].figure
+    # IPython knows how to show a figure only once pyplot is set up to draw into the notebook. It asks every other
+    # object for this method.
+    figure._repr_png_ = functools.partial(_png, figure)
+    return figure
+
+
+def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """Return a figure as PNG with twice the pixels that it is to be shown with, for screens with as many."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=2 * figure.dpi)
+    width, height = (round(float(pixels)) for pixels in figure.get_size_inches() * figure.dpi)
+    return image.getvalue(), {"width": width, "height": height}
 
 
 def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:

@@ -15,7 +15,7 @@ import pytest
 from compare import assert_same_bits
 
 import fastmlp
-from fastmlp import cli, storage
+from fastmlp import cli, options, storage
 from fastmlp.datasets import digits
 
 pytest.importorskip("sklearn")
@@ -300,6 +300,54 @@ def test_info(run, model):
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --epochs -5", "--epochs: got -5"),
+        ("train --alpha nan", "--alpha: got nan"),
+        ("train --threads 0", "--threads: got 0"),
+        ("train --threads 10000", "--threads: got 10000"),
+        ("train --threads 10000 --backend numpy", "--threads: got 10000, expected at most the"),
+        ("evaluate {model} digits --threads 0", "--threads: got 0"),
+        ("train --hidden 0", "--hidden: got 0"),
+        ("train --hidden 8 -1", "--hidden: got -1"),
+        ("train --seed -1", "--seed: got -1"),
+        ("train --min-delta inf", "--min-delta: got inf"),
+        ("train --checkpoint-every -1", "--checkpoint-every: got -1"),
+        ("train --validation 1", "--validation: got 1.0"),
+        ("train --validation nan", "--validation: got nan"),
+        ("train --patience 0 --validation 0.1", "--patience: got 0"),
+        ("train --patience 3", "--patience: got no --validation"),
+        ("train --save {tmp}/nowhere/model", "--save: got no such folder on writing"),
+        ("train --save {tmp}", "--save: got a folder or a device"),
+        ("train --checkpoint {tmp}/nowhere/c", "--checkpoint: got no such folder on writing"),
+        ("train --checkpoint {model} --resume", "--checkpoint: got a file without the state of a training"),
+        ("train --save {tmp}/same --checkpoint {tmp}/../{name}/same", "--checkpoint: got the file of --save"),
+        ("train --save {tmp}/link --checkpoint {tmp}/same", "--checkpoint: got the file of --save"),
+        ("train {tmp}/data.csv --save {tmp}/data.csv", "--save: got the file of DATA"),
+        ("train --plot {model}", "--plot: got {model} (File exists)"),
+        ("train minst", "DATA: got minst, expected digits, fashion_mnist, mnist, or a path that exists; did you mean mnist"),
+        ("train MNIST", "did you mean mnist"),
+        ("evaluate {model} fashion-mnist", "did you mean fashion_mnist"),
+        ("train cifar", "check its spelling"),
+        ("bench --seconds 0", "--seconds: got 0.0, expected a number of seconds > 0"),
+        ("bench --seconds inf", "--seconds: got inf"),
+        ("bench --hidden 0", "--hidden: got 0"),
+        ("bench digitz", "did you mean digits"),
+    ],
+)  # fmt: skip
+def test_a_message_speaks_of_the_option_and_comes_before_data_is_loaded(run, tmp_path, model, monkeypatch, words, said):
+    (tmp_path / "link").symlink_to(tmp_path / "same")
+    (tmp_path / "data.csv").write_text("0,1\n1,2\n")
+    names = {"tmp": tmp_path, "model": model, "name": tmp_path.name}
+    if "--resume" not in words:  # the checkpoint is compared with the data
+        monkeypatch.setattr(digits, "load_data", lambda: pytest.fail("data was loaded"))
+    status, printed, error = run(words.format(**names))
+    assert (status, "samples" in printed and "--resume" not in words) == (2, False)
+    assert said.format(**names) in error
+    assert "Errno" not in error
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "train --epochs 0",
@@ -361,16 +409,60 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
     assert error.startswith("fastmlp: ")
     assert error.count("\n") == 1
     status, printed, _ = run(words.format(tmp=tmp_path, model=model) + " --json")
-    assert json.loads(printed) == {"status": status, "error": error.removeprefix("fastmlp: ").rstrip("\n")}
+    text = error.removeprefix("fastmlp: ").rstrip("\n")
+    assert json.loads(printed) == {"status": status, "error": text, "warnings": []}
 
 
 @pytest.mark.parametrize(
-    "words", ["", "trian", "train --dtype float16", "train --epochs many", "predict", "evaluate m"]
+    ("words", "usage", "said"),
+    [
+        ("", "fastmlp", "COMMAND"),
+        ("trian", "fastmlp", "no command 'trian'; did you mean train?"),
+        ("INFO", "fastmlp", "no command 'INFO'; did you mean info?"),
+        ("walk", "fastmlp", "no command 'walk'\n"),
+        ("train --epcohs 3", "fastmlp train", "no option --epcohs; did you mean --epochs?"),
+        ("train --Min_Delta=3", "fastmlp train", "no option --Min_Delta=3; did you mean --min-delta?"),
+        ("evaluate m digits --parts all --xyzzy", "fastmlp evaluate", "no option --parts; did you mean --part?"),
+        ("bench --xyzzy", "fastmlp bench", "no option --xyzzy\n"),
+        ("train digits mnist", "fastmlp train", "one word too many: 'mnist'"),
+        ("train --dtype float16", "fastmlp train", "float16"),
+        ("train --epochs many", "fastmlp train", "many"),
+        ("train --hidden 1.5", "fastmlp train", "--hidden: got '1.5', expected whole numbers"),
+        ("train --hidden wide 64", "fastmlp train", "--hidden: got 'wide'"),
+        ("train digits --hidden 64 mnist", "fastmlp train", "--hidden: got 'mnist'"),
+        ("predict", "fastmlp predict", "MODEL"),
+        ("evaluate m", "fastmlp evaluate", "DATA"),
+    ],
 )
-def test_wrong_words_are_status_2(capsys, words):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(words.split())
-    assert stopped.value.code == 2
+def test_wrong_words_are_status_2_and_get_the_usage_of_their_command(run, words, usage, said):
+    status, printed, error = run(words)
+    assert (status, printed) == (2, "")
+    assert error.startswith(f"usage: {usage} [-h]")
+    assert error.splitlines()[-1].startswith(f"{usage}: error: ")
+    assert said in error
+    status, printed, again = run(words + " --json")
+    assert again == error
+    text = error.splitlines()[-1].partition(" error: ")[2]
+    assert json.loads(printed) == {"status": 2, "error": text, "warnings": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes", "data"),
+    [
+        ("", [128], "digits"),
+        ("--hidden", [], "digits"),
+        ("--hidden 64 32", [64, 32], "digits"),
+        ("--hidden 64,32 mnist", [64, 32], "mnist"),
+        ("--hidden 64, 32 mnist --epochs 3", [64, 32], "mnist"),
+        ("--hidden mnist", [], "mnist"),
+        ("mnist --hidden 64", [64], "mnist"),
+        ("--hidden 64 -- 7", [64], "7"),
+        ("--hidden 64 2024.csv", [64], "2024.csv"),
+    ],
+)
+def test_widths_may_be_written_as_a_list_and_data_may_follow_them(words, sizes, data):
+    found = options.parse(["train", *words.split()])
+    assert (found.hidden, found.data) == (sizes, data)
 
 
 @pytest.mark.parametrize(
@@ -406,19 +498,17 @@ def test_divergence_is_status_1(run):
 
 
 @pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "bench", "info"])
-def test_help_teaches_by_examples_that_parse(capsys, command):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([*command.split(), "--help"])
-    text = capsys.readouterr().out
-    assert stopped.value.code == 0
-    for status in ("0    done", "1    the training diverged", "2    wrong use", "130  stopped", "141  "):
-        assert status in text
+def test_help_teaches_by_examples_that_parse(run, command):
+    status, text, _ = run(f"{command} --help")
+    assert status == 0
+    for code in ("0    done", "1    the training diverged", "2    wrong use", "130  stopped", "141  "):
+        assert code in text
     examples = re.findall(r"^  fastmlp (.*)$", text, re.MULTILINE)
     assert examples
     for example in examples:
         words = re.split(r"\s{2,}| [|>] ", example)[0].split()
         if "--help" not in words:
-            assert cli._parser().parse_args(words).run
+            assert options.parse(words).run
 
 
 @posix
