@@ -76,16 +76,15 @@ _MODULES = ("datasets", "plots")
 if not TYPE_CHECKING:  # or every name would exist for a type checker
 
     def __getattr__(name):
-        import importlib
+        module = name if name in _MODULES else next((one for one, names in _NAMES.items() if name in names), None)
+        if module is None:
+            raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+        from importlib import import_module
 
-        if name in _MODULES:
-            return importlib.import_module(f"fastmlp.{name}")
-        for module, names in _NAMES.items():
-            if name in names:
-                value = getattr(importlib.import_module(f"fastmlp.{module}"), name)
-                globals()[name] = value
-                return value
-        raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+        found = import_module(f"fastmlp.{module}")
+        value = found if name == module else getattr(found, name)
+        globals()[name] = value
+        return value
 
     def __dir__():
         return sorted([*__all__, *_MODULES, "__version__"])

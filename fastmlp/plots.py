@@ -295,7 +295,10 @@ def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, siz
     if len(cells) < count:
         raise ValueError(checks.message("axes", f"{len(cells)} axes", f"{count} or more", "make more subplots"))
     for ax in cells[count:]:
-        ax.axis("off")
+        if given is None:
+            ax.remove()
+        else:
+            ax.axis("off")
     return cells[:count]
 
 

@@ -325,7 +325,7 @@ def test_info(run, model):
         ("train --save {tmp}/link --checkpoint {tmp}/same", "--checkpoint: got the file of --save"),
         ("train {tmp}/data.csv --save {tmp}/data.csv", "--save: got the file of DATA"),
         ("train --plot {model}", "--plot: got {model} (File exists)"),
-        ("train minst", "DATA: got minst, expected digits, fashion_mnist, mnist, or a path that exists; did you mean mnist"),
+        ("train minst", "DATA: got minst, expected digits, fashion_mnist, mnist, or a path that exists; did you mean"),
         ("train MNIST", "did you mean mnist"),
         ("evaluate {model} fashion-mnist", "did you mean fashion_mnist"),
         ("train cifar", "check its spelling"),

@@ -235,7 +235,7 @@ class Full:
 
     encoding = "ascii"
 
-    def __init__(self, lines, error=OSError(errno.ENOSPC, "No space left on device")):
+    def __init__(self, lines, error):
         self.lines, self.error, self.text = lines, error, ""
 
     def write(self, text):
@@ -273,8 +273,8 @@ def test_a_reader_that_went_away_ends_the_training(tmp_path, monkeypatch):
         return history
 
     monkeypatch.setattr(fastmlp.MLP, "fit", counted)
-    for stream, count in ((Full(4, BrokenPipeError()), 40), (Full(4), 400)):  # a full disk is no reason to stop
-        monkeypatch.setattr(sys, "stdout", stream)
+    for error, count in ((BrokenPipeError(), 40), (OSError(errno.ENOSPC, "full"), 400)):  # full is no reason to stop
+        monkeypatch.setattr(sys, "stdout", Full(4, error))
         cli.main([*TRAIN.split(), "--epochs", "400"])
         assert epochs.pop() == count
 
@@ -300,7 +300,8 @@ STRUCK = """
 import os, sys
 class Struck:
     def find_spec(self, name, path=None, target=None):
-        if name == {name!r}:
+        if name == {name!r} and self in sys.meta_path:
+            sys.meta_path.remove(self)
             for _ in range({times}):
                 os.kill(os.getpid(), 2)
 sys.meta_path.insert(0, Struck())
