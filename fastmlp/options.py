@@ -18,30 +18,32 @@ exit status:
 """
 _EXAMPLES = """\
 examples:
-  fastmlp train                                  the bundled 8x8 digits, no network needed
-  fastmlp train mnist --save digits.safetensors  MNIST, from FASTMLP_DATA or downloaded once
+  fastmlp train                                  the bundled 8x8 digits, no network needed: 97 % in a second
+  fastmlp train mnist --save digits.safetensors  MNIST, from FASTMLP_DATA or downloaded once: 92 %
   fastmlp evaluate digits.safetensors mnist      its test images
   fastmlp predict digits.safetensors photo.jpg   a picture of a digit
-  fastmlp bench mnist                            the notebook's formulas against fastmlp
+  fastmlp bench                                  the notebook's formulas against fastmlp
   fastmlp info                                   what computes, and why
   fastmlp train --help                           every option, with examples
 """
 _TRAIN = """\
 examples:
   fastmlp train
-  fastmlp train mnist --hidden 256 128 --dtype float32 --epochs 300
-      two hidden layers, in single precision
-  fastmlp train mnist --epochs 2000 --validation 0.1 --patience 20 --plot pictures
+      the digits: 97 % of the test part are right
+  fastmlp train mnist --hidden 64 32 --dtype float32
+      two hidden layers, in single precision: 93 %
+  fastmlp train --epochs 2000 --validation 0.1 --patience 20 --plot pictures
       stops when the loss on a tenth of the training data, set aside, no longer falls; draws what came of it
-  fastmlp train mnist --epochs 5000 --checkpoint run.ckpt
-  fastmlp train mnist --epochs 5000 --checkpoint run.ckpt --resume
-      after Ctrl-C, a kill or a power cut: ends with the same bits as a training without a break
+  fastmlp train --epochs 300 --checkpoint run.ckpt
+  fastmlp train --epochs 600 --checkpoint run.ckpt --resume
+      goes on after epoch 300, or after Ctrl-C, a kill or a power cut: the same bits as without a break
   fastmlp train letters.csv --save letters.safetensors --json > letters.json
       a table, the label in its first column; the result as one JSON object
 
 DATA is digits, mnist, fashion_mnist, a folder of IDX files, a .npz file with Keras' names (x_train, y_train, x_test,
 y_test), or a .csv file. Where there is no test part, every fifth sample of each class is set aside as one.
 """
+_INIT = "initial weights; notebook: U[-0.5, 0.5), from which only nets with one hidden layer learn; default: glorot"
 _EVALUATE = """\
 examples:
   fastmlp evaluate digits.safetensors mnist
@@ -63,7 +65,7 @@ training were; what was done to it stands beside the answer. One of exactly thei
 _BENCH = """\
 examples:
   fastmlp bench
-  fastmlp bench mnist --dtype float32 --seconds 60
+  fastmlp bench mnist --dtype float32 --seconds 5
 
 Takes one training step by the notebook's formulas in NumPy, by the functions of fastmlp, and by its model on packed
 input: first checks that all agree, then times them in turn. Takes about --seconds, and the time to compile.
@@ -215,6 +217,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", help="the trained model, also after Ctrl-C")
     add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer, as PNG")
     add("--dtype", choices=("float32", "float64"), default="float64", help="default: %(default)s")
+    add("--init", choices=("glorot", "he", "notebook"), default="glorot", help=_INIT)
     add("--seed", type=int, default=0, metavar="S", help="of initial weights and the validation's choice; default: 0")
     add("--quiet", action="store_true", help="no lines while it learns")
 

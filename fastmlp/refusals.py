@@ -5,7 +5,6 @@ A check of the library speaks of the argument that it got; `speaking_of` turns t
 
 import argparse
 import contextlib
-import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -49,19 +48,13 @@ def check_data(data: str, named: Iterable[str]) -> None:
         raise ValueError(checks.message("DATA", bounded.shown(data), expected, remedy))
 
 
-def check_seconds(option: str, seconds: float) -> None:
-    """Raise ValueError where this is no time to measure for."""
-    if not 0 < seconds < math.inf:
-        raise ValueError(checks.message(option, seconds, "a number of seconds > 0", "give one such as 20"))
-
-
 def check_train(options: argparse.Namespace) -> None:
     """Raise for what would otherwise be found after the data was loaded, or after the training."""
     checks.layer_sizes("--hidden", (1, *options.hidden, 1))
     checks.learning_rate("--alpha", options.alpha, negative=False)
     checks.seed("--seed", options.seed)
-    checks.nonnegative("--min-delta", options.min_delta)
-    checks.nonnegative("--checkpoint-every", options.checkpoint_every)
+    checks.nonnegative("--min-delta", options.min_delta, "give one such as 0.001")
+    checks.nonnegative("--checkpoint-every", options.checkpoint_every, "give seconds such as 10")
     if options.epochs is not None:
         checks.epochs("--epochs", options.epochs)
     if options.validation is not None and not 0 < options.validation < 1:
