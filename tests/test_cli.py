@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compare import assert_same_bits
+from conftest import BLOCK_NUMBA
 
 import fastmlp
 from fastmlp import cli, options, storage
@@ -170,8 +172,24 @@ def test_evaluate_says_what_train_said(mnist_training, run):
     assert (evaluated["loss"], evaluated["accuracy"]) == (found["test"]["loss"], found["test"]["accuracy"])
     assert sum(one["samples"] for one in evaluated["classes"]) == evaluated["samples"] == 10000
     assert sum(one["right"] for one in evaluated["classes"]) == round(10000 * evaluated["accuracy"])
-    for one in evaluated["classes"]:
-        assert one["samples"] == one["right"] + sum(one["taken_for"].values())
+    assert found["seconds_per_epoch"] == statistics.median(found["history"]["seconds"])
+
+
+def test_classes_are_counted_by_their_true_label(run, model):
+    _, _, error = run("evaluate", model, "digits", "--part", "all", "--json")
+    found = json.loads(run("evaluate", model, "digits", "--part", "all", "--json")[1])
+    (x_train, y_train), (x_test, y_test) = digits.load_data()
+    x, y = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
+    guesses = fastmlp.MLP.load(model).predict(fastmlp.pack(x.reshape(len(x), -1).T, scale=1 / 16))
+    for label, one in enumerate(found["classes"]):
+        taken = [int(np.sum((y == label) & (guesses == other))) for other in range(10)]
+        assert (one["name"], one["samples"], one["right"]) == (str(label), int(np.sum(y == label)), taken[label])
+        assert one["taken_for"] == {str(k): count for k, count in enumerate(taken) if count and k != label}
+        most = max(one["taken_for"].values(), default=0)
+        if most:
+            name = next(iter(one["taken_for"]))
+            assert one["taken_for"][name] == most
+            assert f", most often taken for {name} ({most})" in error
 
 
 def test_parts_of_the_data(run, model):
@@ -278,14 +296,27 @@ def test_json_is_one_object_and_alone(run, words, model):
 
 
 def test_bench_compares(run):
-    status, printed, _ = run("bench --hidden 4 --seconds 0.01 --dtype float32")
+    words = "bench --hidden 4 --seconds 0.01 --dtype float32"
+    status, printed, _ = run(words)
     assert status == 0
     assert "64-4-10, float32, 1433 samples" in printed
+    found = json.loads(run(words + " --json")[1])
+    assert (found["data"], found["net"], found["samples"]) == ("digits", "64-4-10", 1433)
+    formulas, *rows = found["rows"]
+    assert (formulas["difference"], formulas["speedup"]) == (0, 1)
+    assert all(f"{row['name']} " in printed and row["difference"] < 1e-4 for row in rows)
 
 
 def test_info(run, model):
-    assert "backend:" in run("info")[1]
-    assert "64-32-10, float64, seed 0" in run("info", model)[1]
+    found = json.loads(run("info --json --backend numpy --threads 1", model)[1])
+    config = fastmlp.show_config(mode="dicts")
+    assert {key: found[key] for key in config} == config
+    assert (found["backend"], found["threads"].split()[0]) == ("numpy", "1")
+    assert found["model"].startswith(f"{model}: 64-32-10, float64, ")
+    assert found["model"].endswith("seed 0")
+    assert json.loads(found["model inputs"]) == [8, 8]
+    printed = run("info", model)[1]
+    assert all(f"{key + ':':17}{found[key]}" in printed for key in ("fastmlp", "model", "model data"))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +349,7 @@ def test_info(run, model):
         ("train MNIST", "did you mean mnist"),
         ("evaluate {model} fashion-mnist", "did you mean fashion_mnist"),
         ("train cifar", "check its spelling"),
-        ("bench --seconds 0", "--seconds: got 0.0, expected a number > 0; give one such as 20"),
+        ("bench --seconds 0", "--seconds: got 0.0, expected a"),
         ("bench --seconds inf", "--seconds: got inf"),
         ("bench --hidden 0", "--hidden: got 0"),
         ("bench digitz", "did you mean digits"),
@@ -535,24 +566,45 @@ def test_ctrl_c_before_the_training_is_status_130_as_well():
 def test_a_training_resumed_after_a_kill_ends_with_the_same_bits(tmp_path, run, backend):
     if backend == "numba":
         pytest.importorskip("numba")
-    words = f"train --backend {backend} --hidden 16 --validation 0.2 --patience 50 --epochs 100"
-    assert run(f"{words} --save", tmp_path / "whole")[0] == 0
+    words = f"train --backend {backend} --hidden 16 --validation 0.2 --patience 9000"
     checkpoint = ["--resume", "--checkpoint", tmp_path / "run.ckpt", "--checkpoint-every"]
-    with start(*words.split(), *checkpoint, 0) as process:
+    with start(*words.split(), *checkpoint, 0, "--epochs", 10**6) as process:
         wait_for_an_epoch(process.stdout)
         process.kill()
-    assert 0 < int(storage.load(tmp_path / "run.ckpt").facts["epoch"]) < 100
-    status, printed, _ = run(f"{words} --save", tmp_path / "resumed", *checkpoint, 10)
+    done = int(storage.load(tmp_path / "run.ckpt").facts["epoch"])
+    words += f" --epochs {done + 20} --save"
+    assert run(words, tmp_path / "whole")[0] == 0
+    status, printed, _ = run(words, tmp_path / "resumed", *checkpoint, 10)
     assert status == 0
-    assert f"goes on from {tmp_path / 'run.ckpt'}" in printed
+    assert f"goes on from {tmp_path / 'run.ckpt'}, after epoch {done}" in printed
     resumed, whole = storage.load(tmp_path / "resumed"), storage.load(tmp_path / "whole")
     assert_same_bits(resumed.parameters, whole.parameters)
     assert (resumed.seed, resumed.notes) == (whole.seed, whole.notes)
 
 
-def test_a_checkpoint_predicts_as_a_model_does(run, tmp_path, model):
-    assert run("train --epochs 2 --quiet --checkpoint", tmp_path / "run.ckpt")[0] == 0
-    assert run("evaluate", tmp_path / "run.ckpt", "digits")[0] == 0
+def test_what_resume_finds_is_said(run, tmp_path):
+    words = "train --backend numpy --hidden 4 --epochs 3 --resume --checkpoint"
+    path = tmp_path / "run.ckpt"
+    assert f"no {path} yet: begins anew" in run(words, path)[1]
+    status, printed, _ = run(words, path)
+    assert status == 0
+    assert f"{path} is already at epoch 3: nothing is left to train; give more --epochs to go on" in printed
+    assert "after 3 epochs" in printed
+    table(tmp_path / "a.csv", 64)
+    status, _, error = run(words, path, "--seed", "1")
+    assert (status, "--checkpoint: got seed 0 in the file but 1 here" in error) == (2, True)
+    status, _, error = run(words, path, "--validation", "0.5")
+    assert status == 2
+    assert f"--checkpoint: got a run that was trained on other data: {path}, expected" in error
+    assert not re.search("[0-9a-f]{32}", error)
+
+
+def test_a_checkpoint_predicts_as_a_model_does(run, tmp_path):
+    files = tmp_path / "run.ckpt", tmp_path / "model"
+    assert run("train --epochs 2 --quiet --checkpoint", files[0], "--save", files[1])[0] == 0
+    checkpoint, model = (json.loads(run("evaluate", path, "digits", "--json")[1]) for path in files)
+    assert checkpoint.pop("model") != model.pop("model")
+    assert checkpoint == model
 
 
 @posix
@@ -567,3 +619,46 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path, words):
     assert process.returncode == 141
     if "train" in words:
         assert fastmlp.MLP.load(tmp_path / "saved").layer_sizes == (64, 4, 10)
+
+
+WARNED = """
+import warnings
+from fastmlp import cli, commands
+info = commands.info
+def warned(options, say):
+    warnings.warn("a warning\\n  of two lines", UserWarning)
+    warnings.warn_explicit("for developers", DeprecationWarning, "library.py", 1, module="library")
+    return info(options, say)
+commands.info = warned
+raise SystemExit(cli.main())
+"""
+
+
+def test_a_warning_is_one_line_without_a_path(run_python):
+    result = run_python("import sys; sys.argv = ['fastmlp', 'info', '--json']" + WARNED)
+    assert "a warning of two lines" in result.stderr
+    first, *others = result.stderr.splitlines()
+    assert first == "fastmlp: warning: a warning of two lines"
+    assert json.loads(result.stdout)["warnings"] == ["a warning of two lines"]
+    assert all(line in others for line in [f"{'backend:':17}{json.loads(result.stdout)['backend']}"])
+
+
+def test_without_numba_one_line_says_so(run_python):
+    words = ["train", "--epochs", "2", "--hidden", "4"]
+    code = f"{BLOCK_NUMBA}\nsys.argv = ['fastmlp', *{words}]\nfrom fastmlp.cli import main; raise SystemExit(main())"
+    result = run_python(code)
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("fastmlp: warning: fastmlp runs on its NumPy backend")
+    assert "numpy backend" in result.stdout
+
+
+def test_a_data_file_whose_name_is_no_text(run, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv")
+    try:
+        Path(path).write_text("")
+    except OSError:
+        pytest.skip("this file system takes text only")
+    table(Path(path), 4)
+    status, _, _ = run("train --epochs 2 --save", tmp_path / "model", path)
+    assert status == 0
+    assert "caf" in fastmlp.MLP.load(tmp_path / "model").notes["data"]

@@ -115,6 +115,8 @@ def write_letters(path):
 def test_examples(request, folder, monkeypatch, capsys, example):
     if "mnist" in example:
         data = request.getfixturevalue("mnist_data")
+        if example.startswith("bench"):
+            data = tuple((x[:2000], y[:2000]) for x, y in data)
         monkeypatch.setattr(mnist, "load_data", lambda: data)
     if "digits.safetensors" in example:
         request.getfixturevalue("furnished")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import plots
+from fastmlp import keeping, plots
+from fastmlp.inputs import Inputs
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
@@ -53,6 +54,29 @@ def test_learning_curves_are_the_columns(history):
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("Loss (mean cross-entropy)", "Accuracy")
     assert loss.get_yscale() == "log"
     assert "%" in accuracy.yaxis.get_major_formatter()(0.5)
+
+
+def test_markers_of_two_curves_do_not_cover_each_other():
+    epochs = list(range(1, 101))
+    columns = [[1 / (i + k) for i in epochs] for k in range(4)]
+    for ax in plots.learning_curves(fastmlp.History(epochs, *columns, [0.1] * 100)).axes:
+        (first, every), (second, other) = (line.get_markevery() for line in ax.lines)
+        assert not set(range(first, 100, every)) & set(range(second, 100, other))
+
+
+def test_first_layer_change_is_what_training_changed(rng):
+    model = fastmlp.MLP((9, 4, 2), seed=3)
+    initial = model.weights[0].copy()
+    change = rng.random((4, 9))
+    model.weights[0][...] += change
+    inputs = Inputs((3, 3), 1.0, ("0", "1"), None)
+    x, y, p = np.zeros((2, 9)), np.array([0, 1]), np.eye(2)
+    figures = dict(keeping.drawings(model, inputs, x, y, p, None))
+    assert list(figures) == ["confusion-matrix", "worst-mistakes", "first-layer", "first-layer-change"]
+    for name, weights in (("first-layer", initial + change), ("first-layer-change", initial + change - initial)):
+        for ax, row in zip(figures[name].axes, weights, strict=False):
+            np.testing.assert_array_equal(ax.images[0].get_array(), row.reshape(3, 3))
+    assert figures["first-layer-change"].axes[-1].get_ylabel() == "Change of weight"
 
 
 def test_learning_curves_without_validation_and_with_a_loss_of_zero():
