@@ -57,6 +57,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     result = _Result(say, {"data": data.name, "samples": len(y), **_told(options, model, history)})
     if problem is not None:
         result.fail(problem)
+    _say_stopped(options, say, history)
     if options.save is not None:
         _save(options, result, model, history)
     try:
@@ -64,9 +65,8 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
         if problem is None:
             result.attempt(_test, options, result, model, inputs, data, history)
             result.facts["seconds"] = time.perf_counter() - start
-            _say_end(options, say, result.facts)
     except KeyboardInterrupt:
-        say.tell("stopped by Ctrl-C")
+        say.tell("stopped by Ctrl-C before it was tested and drawn")
         return 130, result.facts
     return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
 
@@ -351,7 +351,10 @@ def _test(
     X = packed(x, inputs.max_value, model)
     scores = model.evaluate(X, y)
     result.facts["test"] = {"samples": len(y), **scores}
-    result.say.tell(f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs")
+    result.say.tell(
+        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs; "
+        f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
+    )
     _draw(options.plot, result, model, inputs, x, y, model.predict_proba(X), history)
 
 
@@ -376,13 +379,12 @@ def _draw(
         result.say.tell(f"drawn: {path}")
 
 
-def _say_end(options: argparse.Namespace, say: Console, found: dict[str, Any]) -> None:
-    say.tell(f"time per epoch {1e3 * found['seconds_per_epoch']:.1f} ms (median), {found['seconds']:.1f} s in all")
-    if found["stopped"] == "patience":
+def _say_stopped(options: argparse.Namespace, say: Console, history: History) -> None:
+    if history.stopped == "patience":
         say.tell(
             f"stopped early: {options.patience} epochs without a better validation loss; the best parameters are kept"
         )
-    if found["stopped"] == "interrupt":
+    if history.stopped == "interrupt":
         say.tell("stopped by Ctrl-C" + (f"; --resume goes on from {options.checkpoint}" if options.checkpoint else ""))
 
 

@@ -24,6 +24,7 @@ Figure: TypeAlias = Any
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
 _MARKERS = 10  # along a line
+_BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast, 4.55, to black and to white
 _WRITTEN_CLASSES = 20  # with more of them, numbers in the cells of a confusion matrix could not be read
 
 
@@ -94,9 +95,13 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
         ax.grid(alpha=0.3)
         ax.legend()
         _whole_numbers(ax.xaxis)
+        if len(history.epoch) == 1:
+            ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
     if min(history.loss + history.validation_loss) > 0:
         _logarithmic(pair[0])
     _in_percent(pair[1].yaxis)
+    low, high = pair[1].get_ylim()
+    pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
     return _new(pair, axes)
 
 
@@ -156,7 +161,11 @@ def confusion_matrix(
         ax.set_yticks(range(classes), title)
         _write_counts(ax, counts, shares)
     right = np.trace(counts)
-    ax.set(xlabel="Predicted class", ylabel="True class", title=f"{right} of {counts.sum()} right")
+    ax.set(
+        xlabel="Predicted class",
+        ylabel="True class",
+        title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
+    )
     return _new(grid, given)
 
 
@@ -188,8 +197,8 @@ def worst_mistakes(
     Returns
     -------
     Figure or None
-        The new figure: Axes for each mistake, titled with the true class and, below, what it was taken for and how
-        surely. Where there is no mistake, one that says so.
+        The new figure: Axes for each mistake, titled with the true class, what it was taken for, and the probability of
+        each; below stands the sample's number, from 0. Where there is no mistake, Axes that say so.
 
     Raises
     ------
@@ -206,7 +215,7 @@ def worst_mistakes(
     >>> from fastmlp import plots
     >>> figure = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], [[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
     >>> [ax.get_title() for ax in figure.axes]
-    ['true 1\nseen as 0 (90 %)', 'true 0\nseen as 1 (60 %)']
+    ['true 1 (10 %)\nseen as 0 (90 %)', 'true 0 (40 %)\nseen as 1 (60 %)']
     """
     pixels = checks.array("images", images, shape=(None, None, None), axes="(m, rows, columns)")
     p = checks.array("probabilities", probabilities, shape=(None, len(pixels)), axes="(n_classes, m)")
@@ -214,10 +223,12 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.0))
+    grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
-        _picture(ax, pixels[i], f"true {title[y[i]]}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
+        true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
+        _picture(ax, pixels[i], f"{true}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
+        ax.set_xlabel(f"sample {i}", fontsize=7)
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
     return _new(grid, axes)
@@ -276,7 +287,8 @@ def first_layer(
     grid = _grid(axes, len(shown), columns=across, size=(0.95, 1.05))
     for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
         _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
-    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label, shrink=0.6)
+    left_out = f"; units 0 to {len(shown) - 1} of {len(matrix)}" if len(shown) < len(matrix) else ""
+    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label + left_out, shrink=0.6)
     return _new(grid, axes)
 
 
@@ -330,7 +342,7 @@ def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: 
 def _whole_numbers(axis: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def _logarithmic(ax: Axes) -> None:
@@ -360,8 +372,7 @@ def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | No
 
 def _write_counts(ax: Axes, counts: Array, shares: Array) -> None:
     for (i, j), count in np.ndenumerate(counts):
-        # The map's lightness passes the middle near its middle, which is at 0.5**2 for square roots.
-        color = "black" if shares[i, j] > 0.25 else "white"
+        color = "black" if shares[i, j] > _BLACK_FROM else "white"
         ax.text(j, i, str(count) if count else "", ha="center", va="center", color=color, fontsize=8)
 
 
