@@ -390,17 +390,19 @@ def _say_stopped(options: argparse.Namespace, say: Console, history: History) ->
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return for each class that occurs its samples, those right, and how often it was taken for each other."""
-    counts = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(counts, (y, predictions), 1)
+    # Pairs that occur, not a table of all: many classes would make that larger than the data.
+    pairs, numbers = np.unique(np.stack([y, predictions]), axis=1, return_counts=True)
+    counts: dict[int, dict[int, int]] = {}
+    for (i, k), number in zip(pairs.T.tolist(), numbers.tolist(), strict=True):
+        counts.setdefault(i, {})[k] = number
     return [
         {
-            "name": name,
-            "samples": int(row.sum()),
-            "right": int(row[i]),
-            "taken_for": {names[k]: int(row[k]) for k in np.argsort(-row, kind="stable") if k != i and row[k]},
+            "name": names[i],
+            "samples": sum(row.values()),
+            "right": row.get(i, 0),
+            "taken_for": {names[k]: row[k] for k in sorted(row, key=lambda k: -row[k]) if k != i},
         }
-        for i, (name, row) in enumerate(zip(names, counts, strict=True))
-        if row.any()
+        for i, row in counts.items()
     ]
 
 

@@ -6,6 +6,8 @@ Colours are those of Okabe and Ito, which colour-blind eyes tell apart, and maps
 lines differ in style and marker as well.
 """
 
+from __future__ import annotations
+
 import functools
 import io
 import math

@@ -135,6 +135,7 @@ class Checkpoint:
             "layer sizes": (found.layer_sizes, mine.layer_sizes),
             "dtype": (found.parameters.dtype.name, mine.parameters.dtype.name),
             "seed": (found.seed, mine.seed),
+            "initialisation": (found.init, mine.init),
             **{f"digest of the {name}": (found.facts.get(name), fact) for name, fact in mine.facts.items()},
         }
         for name, (theirs, ours) in pairs.items():
