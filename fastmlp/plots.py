@@ -43,10 +43,7 @@ def require() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        text = (
-            f'pictures are drawn by matplotlib, which does not import ({error}); python -m pip install "fastmlp[cli]"'
-        )
-        raise ImportError(text) from error
+        raise checks.extra("pictures are drawn by matplotlib", error) from error
 
 
 def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Array:

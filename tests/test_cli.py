@@ -387,7 +387,7 @@ raise SystemExit(cli.main({words.format(tmp=tmp_path, model=model).split()!r}))
 """
     result = run_python(code, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert "fastmlp[cli]" in result.stderr
+    assert 'pip install ".[cli]" in a clone' in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -33,7 +33,7 @@ from fastmlp.datasets import digits
 try:
     digits.load_data()
 except ImportError as error:
-    assert "fastmlp[cli]" in str(error)
+    assert 'pip install ".[cli]" in a clone' in str(error)
 else:
     raise AssertionError
 """

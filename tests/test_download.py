@@ -213,7 +213,7 @@ except ImportError as error:
 """
     for cache in (None, str(tmp_path / "cache")):
         text = run_python(code, env={"FASTMLP_DATA": None, "FASTMLP_CACHE": cache}).stdout
-        assert 'python -m pip install "fastmlp[cli]", or put train-images-idx3-ubyte[.gz], ' in text
+        assert 'python -m pip install ".[cli]" in a clone of fastmlp, or put train-images-idx3-ubyte[.gz], ' in text
         assert (
             "t10k-labels-idx1-ubyte[.gz] in the folder fashion_mnist under the folder that FASTMLP_DATA names" in text
         )

@@ -230,8 +230,7 @@ def _grey(path: Path) -> tuple[Array, list[str]]:
     try:
         import PIL.Image
     except ImportError as error:
-        text = f'pictures are read by Pillow, which does not import ({error}); python -m pip install "fastmlp[cli]"'
-        raise ImportError(text) from error
+        raise checks.extra("pictures are read by Pillow", error) from error
     with bounded.regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of EXIF data and the like: what matters is an error, or is checked below
         try:
