@@ -273,16 +273,21 @@ def seed(name: str, value: object) -> int | None:
 
 
 def notes(name: str, value: object) -> dict[str, str]:
-    """Return ``value`` as a dict of str to str, of at most a million characters."""
+    """Return ``value`` as a dict of str to str, of at most a million bytes."""
     remedy = "pass a dict, with json.dumps for what is no text"
     if not isinstance(value, Mapping):
         raise TypeError(message(name, type(value).__name__, "a mapping of str to str", remedy))
     texts = [text for pair in value.items() for text in pair]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError(message(name, "keys or values that are no str", "a mapping of str to str", remedy))
+    try:
+        length = len("".join(texts).encode())
+    except UnicodeEncodeError:
+        got, expected = "surrogates, which stand for bytes that are not text", "Unicode text"
+        raise ValueError(message(name, got, expected, "escape them, as ascii() does")) from None
     # A file's header is bounded as well: what could not be read again is not to be written.
-    if sum(map(len, texts)) > 1_000_000:
-        raise ValueError(message(name, "more", "at most 1000000 characters", "keep it in a file of its own"))
+    if length > 1_000_000:
+        raise ValueError(message(name, f"{length} bytes", "at most 1000000 bytes of UTF-8", "use a file of its own"))
     return dict(value)
 
 
