@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,18 +12,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, bench, checks, datasets, plots, storage
-from fastmlp import inputs as model_inputs
-from fastmlp.datasets import bounded, files, images
-from fastmlp.inputs import FULL_INK, Inputs, check_width, packed
+from fastmlp import backend, bench, checks, datasets, plots, preprocessing, storage
+from fastmlp.datasets import bounded, files, images, tables
 from fastmlp.model import MLP
+from fastmlp.packing import PackedMatrix
+from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
 from fastmlp.training import Callback, History
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Say: TypeAlias = Callable[..., None]
 Outcome: TypeAlias = tuple[int, dict[str, Any]]
 
-_NAMED = {"digits": datasets.digits, "fashion_mnist": datasets.fashion_mnist, "mnist": datasets.mnist}
+_NAMED = ("digits", "fashion_mnist", "mnist")
 _EPOCHS = {"digits": 500}  # what trains it well from the notebook's initial weights; 100 for any other
 _LINES = 20  # progress lines of a training
 
@@ -38,11 +39,13 @@ def train(options: argparse.Namespace, say: Say) -> Outcome:
     start = time.perf_counter()
     _check_train(options)
     _set_backend(options)
-    data = _load(options.data)
-    inputs = model_inputs.of(data.parts, data.names)
+    data = _load(options.data, options.label)
     x, y, validation = _split(options, data.parts)
+    _check_classes(data, y)
+    inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
     model = MLP((math.prod(x.shape[1:]), *options.hidden, data.parts.classes), options.dtype, options.seed)
-    model.notes = model_inputs.notes(data.name, inputs)
+    model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
+    _say_data(say, data, inputs)
     _say_start(options, say, data, model, len(y))
     history = _fit(options, say, model, inputs, (x, y), validation)
     if not len(history):
@@ -50,7 +53,7 @@ def train(options: argparse.Namespace, say: Say) -> Outcome:
         return 130, {"stopped": "interrupt", "epochs": 0}
     if options.save is not None:
         model.save(options.save)
-    X_test, labels = packed(data.parts.x_test, inputs.max_value, model), data.parts.y_test
+    X_test, labels = pack_samples(data.parts.x_test, inputs, model), data.parts.y_test
     drawn = _draw(options.plot, model, inputs, data.parts.x_test, labels, model.predict_proba(X_test), history)
     found = {
         "data": data.name,
@@ -69,16 +72,18 @@ def evaluate(options: argparse.Namespace, say: Say) -> Outcome:
     _check_plot(options.plot)
     _set_backend(options)
     model = MLP.load(options.model)
-    data = _load(options.data)
-    inputs = model_inputs.noted(model)
+    inputs = preprocessing.from_model(model)
+    data = _load(options.data, options.label, model.notes.get("label"))
     x, y = _part(data.parts, options.part)
     check_width(data.name, x.shape[1:], model)
-    X = packed(x, inputs.max_value, model)
+    y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
+    X = pack_samples(x, inputs, model)
     scores = model.evaluate(X, y)
     probabilities = model.predict_proba(X)
     drawn = _draw(options.plot, model, inputs, x, y, probabilities, None)
     classes = _by_class(y, probabilities.argmax(axis=0), inputs.names)
     part = "all" if options.part == "all" else f"the {options.part} part"
+    _say_data(say, data, inputs)
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
     for one in classes:
         say(f"  {one['name']:12} {one['right'] / one['samples']:7.2%} of {one['samples']}{_mostly(one)}")
@@ -100,17 +105,24 @@ def predict(options: argparse.Namespace, say: Say) -> Outcome:
     """Say what is in pictures, and what was done to them."""
     _set_backend(options)
     model = MLP.load(options.model)
-    inputs = model_inputs.noted(model)
+    inputs = preprocessing.from_model(model)
     if not model.notes:
         say(f"{options.model} does not say what it was trained on: taken as pictures like MNIST's")
-    answers = []
+    answers: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
     for what in options.what:
-        for sources, pixels, done, full in _pictures(Path(what), inputs, model):
-            p = model.predict_proba(packed(pixels, full, model))
-            for source, sentence, column in zip(sources, done, p.T, strict=True):
+        for read in _pictures(Path(what), inputs, model):
+            if isinstance(read, _Unread):
+                failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
+                _complain(f"fastmlp: {read.error}")
+                continue
+            p = model.predict_proba(read.packed)
+            for source, sentence, column in zip(read.sources, read.done, p.T, strict=True):
                 answers.append(_answer(source, sentence, column, inputs.names))
                 say(_spoken(answers[-1]))
-    return 0, {"model": options.model, "predictions": answers}
+    if failures:
+        _complain(f"fastmlp: {len(failures)} could not be read, {len(answers)} answered")
+    return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
 
 
 def compare(options: argparse.Namespace, say: Say) -> Outcome:
@@ -177,17 +189,38 @@ def _check_plot(folder: str | None) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
 
 
-def _load(what: str) -> _Data:
-    """Return a data set by its name, or from files."""
-    module = _NAMED.get(what)
-    if module is not None:
+def _load(what: str, label: str | None = None, usual: str | None = None) -> _Data:
+    """Return a data set by its name, or from files; a table's label is in column ``label``, by default in ``usual``."""
+    name = bounded.shown(what)
+    if what in _NAMED:
+        if label is not None:
+            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table with it, such as a .csv file"
+            raise ValueError(checks.message("--label", got, expected, "leave it out"))
+        module: Any = getattr(datasets, what)
         (x_train, y_train), (x_test, y_test) = module.load_data()
-        parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False)
-        return _Data(what, parts, getattr(module, "CLASSES", None))
+        labels = tuple(map(str, range(1 + int(y_train.max()))))
+        parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
+        return _Data(name, parts, getattr(module, "CLASSES", None))
     if not Path(what).exists():
         expected = f"{', '.join(_NAMED)}, or a path that exists"
-        raise ValueError(checks.message("DATA", bounded.shown(what), expected, "check its spelling"))
-    return _Data(what, datasets.load(what), None)
+        raise ValueError(checks.message("DATA", name, expected, "check its spelling"))
+    chosen = usual if label is None and tables.is_table(Path(what)) else label
+    return _Data(name, datasets.load(what, chosen), None)
+
+
+def _check_classes(data: _Data, y: Array) -> None:
+    """Raise ValueError if there is nothing to tell apart."""
+    if (y == y[0]).all():
+        got = f"the one class {bounded.brief(data.parts.names[y[0]])} in {len(y)} training samples"
+        remedy = "add samples of others, or name another column of a table: --label first, last or NAME"
+        raise ValueError(checks.message(data.name, got, "two classes at least", remedy))
+
+
+def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
+    for remark in data.parts.remarks:
+        say(remark)
+    if inputs.columns is not None:
+        say("each column is standardised: less its mean, by its standard deviation, both of the training samples")
 
 
 def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
@@ -235,11 +268,11 @@ def _fit(
 ) -> History:
     epochs = _EPOCHS.get(options.data, 100) if options.epochs is None else options.epochs
     return model.fit(
-        packed(samples[0], inputs.max_value, model),
+        pack_samples(samples[0], inputs, model),
         samples[1],
         epochs=epochs,
         alpha=options.alpha,
-        validation=None if validation is None else (packed(validation[0], inputs.max_value, model), validation[1]),
+        validation=None if validation is None else (pack_samples(validation[0], inputs, model), validation[1]),
         patience=options.patience,
         min_delta=options.min_delta,
         callback=None if options.quiet else _progress(say, epochs),
@@ -339,17 +372,19 @@ def _drawings(
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return for each class that occurs its samples, those right, and how often it was taken for each other."""
-    counts = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(counts, (y, predictions), 1)
+    # Pairs that occur, not a table of all: 65536 classes would take 32 GiB.
+    pairs, counts = np.unique(np.stack([y, predictions]), axis=1, return_counts=True)
+    found: dict[int, dict[int, int]] = {}
+    for label, prediction, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+        found.setdefault(label, {})[prediction] = count
     return [
         {
-            "name": name,
-            "samples": int(row.sum()),
-            "right": int(row[i]),
-            "taken_for": {names[k]: int(row[k]) for k in np.argsort(-row, kind="stable") if k != i and row[k]},
+            "name": names[label],
+            "samples": sum(row.values()),
+            "right": row.get(label, 0),
+            "taken_for": {names[k]: row[k] for k in sorted(row, key=lambda k: -row[k]) if k != label},
         }
-        for i, (name, row) in enumerate(zip(names, counts, strict=True))
-        if row.any()
+        for label, row in found.items()
     ]
 
 
@@ -359,20 +394,57 @@ def _mostly(one: dict[str, Any]) -> str:
     return ""
 
 
-def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[tuple[list[str], Array, list[str], float]]:
-    """Yield names, samples (m, ...), what was done to each, and their largest value."""
-    if path.is_file() and files.is_idx(path):
-        x = files.read_idx(path)
-        check_width(bounded.shown(path), x.shape[1:], model)
-        yield [f"{path}[{i}]" for i in range(len(x))], x, ["taken as it is"] * len(x), inputs.max_value
+class _Read(NamedTuple):
+    sources: list[str]
+    packed: PackedMatrix
+    done: list[str]  # to each
+
+
+class _Unread(NamedTuple):
+    source: str
+    error: ValueError | OSError
+
+
+def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[_Read | _Unread]:
+    """Yield the pictures of a file or folder, or why one cannot be read.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot take pictures at all.
+    """
+    try:
+        if path.is_file() and files.is_idx(path):
+            yield _idx_images(path, inputs, model)
+            return
+        found = images.find(path)
+    except (ValueError, OSError) as error:
+        yield _Unread(str(path), error)
         return
-    found = images.find(path)
     if inputs.frame is None:
-        got, expected = "a picture", "inputs as in the model's training, which were no square pictures"
-        raise ValueError(checks.message(bounded.shown(path), got, expected, "take another model"))
+        kind = "a table" if len(inputs.shape) == 1 else "images"
+        got = f"a model of {kind} with {model.layer_sizes[0]} values a sample"
+        remedy = "ask `fastmlp evaluate` how well it does on a table, or call MLP.predict in Python"
+        raise ValueError(checks.message("MODEL", got, "one of square pictures, which predict reads", remedy))
     for one in found:
-        pixels, done = images.read([one], inputs.frame)
-        yield [str(one)], pixels, list(done), FULL_INK
+        try:
+            pixels, done = images.read([one], inputs.frame)
+        except (ValueError, OSError) as error:
+            yield _Unread(str(one), error)
+        else:
+            yield _Read([str(one)], pack_samples(pixels, inputs._replace(max_value=FULL_INK), model), list(done))
+
+
+def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
+    x = files.read_idx(path)
+    check_width(bounded.shown(path), x.shape[1:], model)
+    names = [f"{path}[{i}]" for i in range(len(x))]
+    return _Read(names, pack_samples(x, inputs, model), ["taken as it is"] * len(x))
+
+
+def _complain(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{' '.join(text.split())}\n")
 
 
 def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:

@@ -334,10 +334,6 @@ def test_info(run, model):
         "evaluate {model} nowhere",
         "evaluate {model} {tmp}/table.csv",
         "evaluate {tmp}/lying digits",
-        "predict {model} nowhere.png",
-        "predict {model} {tmp}",
-        "predict {model} {tmp}/text.csv",
-        "predict {model} {tmp}/labels-idx1-ubyte",
         "predict {tmp}/lying {tmp}/a.png",
         "bench --seconds 0",
         "bench nowhere",
@@ -351,7 +347,6 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
     content = bytearray(model.read_bytes())
     content[-5] ^= 1
     (tmp_path / "damaged").write_bytes(content)
-    (tmp_path / "labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 5]))
     lying = fastmlp.MLP((64, 10))
     lying.notes = {"inputs": "[-8, -8]", "max_value": "16.0", "classes": json.dumps(list("0123456789"))}
     lying.save(tmp_path / "lying")
