@@ -13,19 +13,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, bench, checks, datasets, keeping, refusals, storage
-from fastmlp import inputs as model_inputs
+from fastmlp import backend, bench, checks, datasets, keeping, preprocessing, refusals, storage
 from fastmlp.console import FAILURES, Console, failure
-from fastmlp.datasets import bounded, files, images
-from fastmlp.inputs import FULL_INK, Inputs, check_width, packed
+from fastmlp.datasets import bounded, files, images, tables
 from fastmlp.model import MLP
+from fastmlp.packing import PackedMatrix
+from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
 from fastmlp.training import History
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Say: TypeAlias = Callable[..., None]
 Outcome: TypeAlias = tuple[int, dict[str, Any]]
 
-_NAMED = {"digits": datasets.digits, "fashion_mnist": datasets.fashion_mnist, "mnist": datasets.mnist}
+_NAMED = ("digits", "fashion_mnist", "mnist")
 _EPOCHS = {"digits": 500}  # 0.6 s, to 97 %; 100 for any other
 _LINES = 20  # progress lines of a training
 
@@ -43,12 +43,14 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
-    data = _load(options.data)
-    inputs = model_inputs.of(data.parts, data.names)
+    data = _load(options.data, options.label)
     x, y, validation = _split(options, data.parts)
+    _check_classes(data, y)
+    inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
     sizes = math.prod(x.shape[1:]), *options.hidden, data.parts.classes
     model = MLP(sizes, options.dtype, options.seed, init=options.init)
-    model.notes = model_inputs.notes(bounded.shown(data.name), inputs)
+    model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
+    _say_data(say, data, inputs)
     _say_start(options, say, data, model, len(y))
     history, problem = _fit(options, say, model, inputs, (x, y), validation)
     if problem is None and not len(history):
@@ -77,15 +79,17 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_plot(options.plot)
     _set_backend(options)
     model = MLP.load(options.model)
-    data = _load(options.data)
-    inputs = model_inputs.noted(model)
+    inputs = preprocessing.from_model(model)
+    data = _load(options.data, options.label, model.notes.get("label"))
     x, y = _part(data.parts, options.part)
     check_width(data.name, x.shape[1:], model)
-    X = packed(x, inputs.max_value, model)
+    y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
+    X = pack_samples(x, inputs, model)
     scores = model.evaluate(X, y)
     probabilities = model.predict_proba(X)
     classes = _by_class(y, probabilities.argmax(axis=0), inputs.names)
     part = "all" if options.part == "all" else f"the {options.part} part"
+    _say_data(say, data, inputs)
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
     for one in classes:
         say(f"  {one['name']:12} {one['right'] / one['samples']:7.2%} of {one['samples']}{_mostly(one)}")
@@ -96,21 +100,28 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     return result.status, result.facts
 
 
-def predict(options: argparse.Namespace, say: Say) -> Outcome:
+def predict(options: argparse.Namespace, say: Console) -> Outcome:
     """Say what is in pictures, and what was done to them."""
     _set_backend(options)
     model = MLP.load(options.model)
-    inputs = model_inputs.noted(model)
+    inputs = preprocessing.from_model(model)
     if not model.notes:
         say(f"{options.model} does not say what it was trained on: taken as pictures like MNIST's")
-    answers = []
+    answers: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
     for what in options.what:
-        for sources, pixels, done, full in _pictures(Path(what), inputs, model):
-            p = model.predict_proba(packed(pixels, full, model))
-            for source, sentence, column in zip(sources, done, p.T, strict=True):
+        for read in _pictures(Path(what), inputs, model):
+            if isinstance(read, _Unread):
+                failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
+                say.complain(str(read.error))
+                continue
+            p = model.predict_proba(read.packed)
+            for source, sentence, column in zip(read.sources, read.done, p.T, strict=True):
                 answers.append(_answer(source, sentence, column, inputs.names))
                 say(_spoken(answers[-1]))
-    return 0, {"model": options.model, "predictions": answers}
+    if failures:
+        say.complain(f"{len(failures)} could not be read, {len(answers)} answered")
+    return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
 
 
 def compare(options: argparse.Namespace, say: Say) -> Outcome:
@@ -182,17 +193,36 @@ class _Result:
         self.facts["error"] = "; ".join(filter(None, (self.facts.get("error"), text)))
 
 
-def _load(what: str) -> _Data:
-    """Return a data set by its name, or from files."""
-    module = _NAMED.get(what)
-    if module is not None:
+def _load(what: str, label: str | None = None, usual: str | None = None) -> _Data:
+    """Return a data set by its name, or from files; a table's label is in column ``label``, by default in ``usual``."""
+    name = bounded.shown(what)
+    if what in _NAMED:
+        if label is not None:
+            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table with it, such as a .csv file"
+            raise ValueError(checks.message("--label", got, expected, "leave it out"))
+        module: Any = getattr(datasets, what)
         (x_train, y_train), (x_test, y_test) = module.load_data()
-        parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False)
-        return _Data(what, parts, getattr(module, "CLASSES", None))
-    if not Path(what).exists():
-        expected = f"{', '.join(_NAMED)}, or a path that exists"
-        raise ValueError(checks.message("DATA", bounded.shown(what), expected, "check its spelling"))
-    return _Data(what, datasets.load(what), None)
+        labels = tuple(map(str, range(1 + int(y_train.max()))))
+        parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
+        return _Data(name, parts, getattr(module, "CLASSES", None))
+    refusals.check_data(what, _NAMED)
+    chosen = usual if label is None and tables.is_table(Path(what)) else label
+    return _Data(name, datasets.load(what, chosen), None)
+
+
+def _check_classes(data: _Data, y: Array) -> None:
+    """Raise ValueError if there is nothing to tell apart."""
+    if (y == y[0]).all():
+        got = f"the one class {bounded.brief(data.parts.names[y[0]])} in {len(y)} training samples"
+        remedy = "add samples of others, or name another column of a table: --label first, last or NAME"
+        raise ValueError(checks.message(data.name, got, "two classes at least", remedy))
+
+
+def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
+    for remark in data.parts.remarks:
+        say(remark)
+    if inputs.columns is not None:
+        say("each column is standardised: less its mean, by its standard deviation, both of the training samples")
 
 
 def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
@@ -259,12 +289,12 @@ def _fit(
     try:
         with refusals.speaking_of("--checkpoint"):
             history = model.fit(
-                packed(samples[0], inputs.max_value, model),
+                pack_samples(samples[0], inputs, model),
                 samples[1],
                 epochs=_epochs(options),
                 alpha=options.alpha,
                 validation=(
-                    None if validation is None else (packed(validation[0], inputs.max_value, model), validation[1])
+                    None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])
                 ),
                 patience=options.patience,
                 min_delta=options.min_delta,
@@ -348,7 +378,7 @@ def _test(
 ) -> None:
     """Evaluate on the test part, and draw."""
     x, y = data.parts.x_test, data.parts.y_test
-    X = packed(x, inputs.max_value, model)
+    X = pack_samples(x, inputs, model)
     scores = model.evaluate(X, y)
     result.facts["test"] = {"samples": len(y), **scores}
     result.say.tell(
@@ -412,20 +442,52 @@ def _mostly(one: dict[str, Any]) -> str:
     return ""
 
 
-def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[tuple[list[str], Array, list[str], float]]:
-    """Yield names, samples (m, ...), what was done to each, and their largest value."""
-    if path.is_file() and files.is_idx(path):
-        x = files.read_idx(path)
-        check_width(bounded.shown(path), x.shape[1:], model)
-        yield [f"{path}[{i}]" for i in range(len(x))], x, ["taken as it is"] * len(x), inputs.max_value
+class _Read(NamedTuple):
+    sources: list[str]
+    packed: PackedMatrix
+    done: list[str]  # to each
+
+
+class _Unread(NamedTuple):
+    source: str
+    error: ValueError | OSError
+
+
+def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[_Read | _Unread]:
+    """Yield the pictures of a file or folder, or why one cannot be read.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot take pictures at all.
+    """
+    try:
+        if path.is_file() and files.is_idx(path):
+            yield _idx_images(path, inputs, model)
+            return
+        found = images.find(path)
+    except (ValueError, OSError) as error:
+        yield _Unread(str(path), error)
         return
-    found = images.find(path)
     if inputs.frame is None:
-        got, expected = "a picture", "inputs as in the model's training, which were no square pictures"
-        raise ValueError(checks.message(bounded.shown(path), got, expected, "take another model"))
+        kind = "a table" if len(inputs.shape) == 1 else "images"
+        got = f"a model of {kind} with {model.layer_sizes[0]} values a sample"
+        remedy = "ask `fastmlp evaluate` how well it does on a table, or call MLP.predict in Python"
+        raise ValueError(checks.message("MODEL", got, "one of square pictures, which predict reads", remedy))
     for one in found:
-        pixels, done = images.read([one], inputs.frame)
-        yield [str(one)], pixels, list(done), FULL_INK
+        try:
+            pixels, done = images.read([one], inputs.frame)
+        except (ValueError, OSError) as error:
+            yield _Unread(str(one), error)
+        else:
+            yield _Read([str(one)], pack_samples(pixels, inputs._replace(max_value=FULL_INK), model), list(done))
+
+
+def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
+    x = files.read_idx(path)
+    check_width(bounded.shown(path), x.shape[1:], model)
+    names = [f"{path}[{i}]" for i in range(len(x))]
+    return _Read(names, pack_samples(x, inputs, model), ["taken as it is"] * len(x))
 
 
 def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:

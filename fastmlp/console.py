@@ -113,7 +113,7 @@ class Console:
 
     def complain(self, text: str) -> None:
         """Print an error, one line."""
-        self._write(sys.stderr, f"fastmlp: {text}")
+        self._write(sys.stderr, f"fastmlp: {' '.join(text.split())}")
 
     def complain_of_words(self, usage: str, text: str) -> None:
         """Print a usage, and what is wrong with the words."""
@@ -129,7 +129,7 @@ class Console:
         line: str | None = None,
     ) -> None:
         """Print a warning, one line; a `warnings.showwarning`."""
-        text = " ".join(str(message).split())
+        text = " ".join(str(message).split())  # one line
         self.warnings.append(text)
         self.complain(f"warning: {text}")
 

@@ -14,8 +14,8 @@ import numpy as np
 from fastmlp import plots
 from fastmlp.console import failure
 from fastmlp.history import History
-from fastmlp.inputs import Inputs
 from fastmlp.model import MLP
+from fastmlp.preprocessing import Inputs
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

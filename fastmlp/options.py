@@ -39,9 +39,14 @@ examples:
       goes on after epoch 300, or after Ctrl-C, a kill or a power cut: the same bits as without a break
   fastmlp train letters.csv --save letters.safetensors --json > letters.json
       a table, the label in its first column; the result as one JSON object
+  fastmlp train iris.csv --label species --save iris.safetensors
+      a table, the label in the column of that name
 
 DATA is digits, mnist, fashion_mnist, a folder of IDX files, a .npz file with Keras' names (x_train, y_train, x_test,
-y_test), or a .csv file. Where there is no test part, every fifth sample of each class is set aside as one.
+y_test), or a table: .csv, .tsv or .txt, separated by commas, semicolons or tabs. Its label is in the column that
+--label names, else in the one called label, class or target, else in the only one of text, else in the first one; the
+other columns are numbers, each of which is standardised. Where there is no test part, every fifth sample of each class
+is set aside as one.
 """
 _INIT = "initial weights; notebook: U[-0.5, 0.5), from which only nets with one hidden layer learn; default: glorot"
 _EVALUATE = """\
@@ -50,7 +55,8 @@ examples:
   fastmlp evaluate digits.safetensors mnist --plot pictures
   fastmlp evaluate digits.safetensors mine.csv --part all --json
 
-MODEL is a file of train --save or --checkpoint. Inputs are scaled as they were in the training.
+MODEL is a file of train --save or --checkpoint. Inputs are scaled as they were in training, and the label of a table is
+in the same column unless --label names another.
 """
 _PREDICT = """\
 examples:
@@ -217,6 +223,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", help="the trained model, also after Ctrl-C")
     add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer, as PNG")
     add("--dtype", choices=("float32", "float64"), default="float64", help="default: %(default)s")
+    _add_label(command)
     add("--init", choices=("glorot", "he", "notebook"), default="glorot", help=_INIT)
     add("--seed", type=int, default=0, metavar="S", help="of initial weights and the validation's choice; default: 0")
     add("--quiet", action="store_true", help="no lines while it learns")
@@ -228,7 +235,14 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--part", choices=("test", "train", "all"), default="test", help="of the data; default: %(default)s"
     )
+    _add_label(command)
     command.add_argument("--plot", metavar="DIR", help="draw confusion matrix, worst mistakes and first layer, as PNG")
+
+
+def _add_label(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--label", metavar="COLUMN", help="of a table: first, last or a name from its first line; default: see DATA"
+    )
 
 
 def _add_predict(command: argparse.ArgumentParser) -> None:

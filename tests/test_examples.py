@@ -13,7 +13,7 @@ import pytest
 from fastmlp import bench, cli, options
 from fastmlp.datasets import mnist
 
-pytest.importorskip("sklearn")
+load_iris = pytest.importorskip("sklearn.datasets").load_iris
 
 PICTURES = {"learning-curves", "confusion-matrix", "worst-mistakes", "first-layer", "first-layer-change"}
 
@@ -49,6 +49,7 @@ RESULTS = {
         found["epochs"] == 600 and right_at_least(0.965)(found)
     ),
     "train letters.csv --save letters.safetensors --json > letters.json": right_at_least(0.9),
+    "train iris.csv --label species --save iris.safetensors": right_at_least(0.9),
     "evaluate digits.safetensors mnist": lambda found: found["accuracy"] >= 0.915,
     "evaluate digits.safetensors mnist --plot pictures": drawn(after_training=False),
     "evaluate digits.safetensors mine.csv --part all --json": lambda found: (
@@ -103,12 +104,15 @@ def furnished(folder, mnist_training, mnist_data):
     return folder
 
 
-def write_letters(path):
-    """Write a table of three classes that real numbers tell apart."""
+def write_tables():
+    """Write tables of three classes that real numbers tell apart: letters.csv and, with text as labels, iris.csv."""
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     values = rng.normal(size=(300, 6)) + 3 * np.eye(3, 6)[labels]
-    np.savetxt(path, np.column_stack([labels, values]), fmt=["%d", *["%.6f"] * 6], delimiter=",")
+    np.savetxt("letters.csv", np.column_stack([labels, values]), fmt=["%d", *["%.6f"] * 6], delimiter=",")
+    iris = load_iris()
+    lines = [f"{','.join(map(str, row))},{iris.target_names[k]}" for row, k in zip(iris.data, iris.target, strict=True)]
+    Path("iris.csv").write_text("\n".join(["a,b,c,d,species", *lines]))
 
 
 @pytest.mark.parametrize("example", examples())
@@ -126,7 +130,7 @@ def test_examples(request, folder, monkeypatch, capsys, example):
         found = request.getfixturevalue("mnist_training")[1]  # has just run
     else:
         monkeypatch.chdir(folder)
-        write_letters("letters.csv")
+        write_tables()
         for name, value in (("_ROUNDS", (3, 3)), ("_AT_LEAST", 0.0), ("_settle", lambda: None)):
             monkeypatch.setattr(bench, name, value)  # all is timed, but not for long
         words = re.split(r" [|>] ", example)[0].removesuffix(" --json").split()

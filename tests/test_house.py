@@ -19,12 +19,12 @@ ARROWS = {
     "console": set(),
     "options": set(),
     "commands": {
-        "backend", "bench", "checks", "console", "datasets", "inputs", "keeping", "model", "refusals", "storage",
-        "training",
+        "backend", "bench", "checks", "console", "datasets", "keeping", "model", "packing", "preprocessing",
+        "refusals", "storage", "training",
     },
     "refusals": {"backend", "checks", "datasets", "options", "plots", "storage"},
-    "keeping": {"console", "history", "inputs", "model", "plots"},
-    "inputs": {"checks", "datasets", "model", "packing", "storage"},
+    "keeping": {"console", "history", "model", "plots", "preprocessing"},
+    "preprocessing": {"checks", "datasets", "model", "packing", "storage"},
     "plots": {"checks"},
     # It measures what users call, the notebook's functions and the model, against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing"},

@@ -9,7 +9,7 @@ import pytest
 
 import fastmlp
 from fastmlp import keeping, plots
-from fastmlp.inputs import Inputs
+from fastmlp.preprocessing import Inputs
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
