@@ -34,6 +34,24 @@ def message(name: str, got: object, expected: str, remedy: str) -> str:
     return f"{name}: got {got}, expected {expected}; {remedy}"
 
 
+def extra(use: str, error: ImportError, name: str = "cli", instead: str = "") -> ImportError:
+    """Return the error for an optional library that does not import, with a command that works in a clone.
+
+    Parameters
+    ----------
+    use : str
+        What the library does, as in ``"pictures are read by Pillow"``.
+    error : ImportError
+        Why it does not import.
+    name : str
+        The extra of ``pyproject.toml`` that brings it.
+    instead : str
+        What can be done without it, as in ``"put the files there"``.
+    """
+    remedy = f'python -m pip install ".[{name}]" in a clone of fastmlp' + (f", or {instead}" if instead else "")
+    return ImportError(f"{use}, which does not import ({error}); {remedy}")
+
+
 def array(
     name: str,
     value: object,

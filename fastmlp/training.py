@@ -139,7 +139,10 @@ class Checkpoint:
         }
         for name, (theirs, ours) in pairs.items():
             if theirs != ours:
-                raise storage.refusal(self._path, f"{name} {theirs} in the file but {ours} here")
+                got = f"{name} {theirs} in the file but {ours} here"
+                if name.startswith("digest"):  # which tells people no more than that it differs
+                    got = f"a run that was trained on other {'data' if name.endswith('data') else 'validation data'}"
+                raise storage.refusal(self._path, got)
 
 
 class _State:

@@ -33,7 +33,29 @@ from fastmlp.datasets import digits
 try:
     digits.load_data()
 except ImportError as error:
-    assert "fastmlp[cli]" in str(error)
+    assert 'pip install ".[cli]" in a clone' in str(error)
+else:
+    raise AssertionError
+"""
+    run_python(code)
+
+
+def test_data_sets_are_imported_when_they_are_first_used(run_python):
+    code = """
+import sys
+from fastmlp import datasets
+heavy = {f"fastmlp.datasets.{name}" for name in ("files", "digits", "mnist", "fashion_mnist")}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert dir(datasets) == sorted(datasets.__all__)
+assert datasets.fashion_mnist.MAX_VALUE == 255
+assert datasets.load.__module__ == "fastmlp.datasets.files"
+assert not {"fastmlp.datasets.digits", "fastmlp.datasets.mnist"} & set(sys.modules)
+from fastmlp.datasets import digits, mnist
+assert datasets.digits is digits
+try:
+    datasets.cifar
+except AttributeError as error:
+    assert "cifar" in str(error)
 else:
     raise AssertionError
 """

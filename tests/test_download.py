@@ -53,14 +53,29 @@ class Server:
         request.wfile.write(content[:sent])
 
 
+class CompressingServer(Server):
+    """A mirror that compresses what it sends once more where the request allows that, as many servers do."""
+
+    def respond(self, request):
+        self.asked[request.headers["Accept-Encoding"]] += 1
+        content = self.answers[request.path.lstrip("/")][0]
+        request.send_response(200)
+        if "gzip" in (request.headers["Accept-Encoding"] or "gzip"):
+            content = gzip.compress(content)
+            request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+
 @pytest.fixture
 def serve():
     """Return a function that starts a server and returns (its address, the server)."""
     pytest.importorskip("pooch")
     with contextlib.ExitStack() as stack:
 
-        def start(answers):
-            server = Server(answers)
+        def start(answers, kind=Server):
+            server = kind(answers)
 
             class Handler(BaseHTTPRequestHandler):
                 def do_GET(self):
@@ -91,6 +106,22 @@ def places(monkeypatch, tmp_path):
 
 def fetch(folder, mirrors, content=BIG):
     download.fetch({FILE: md5(content)}, folder, mirrors, "the files somewhere", pause=0)
+
+
+def test_answers_are_not_compressed_once_more(serve, tmp_path):
+    """They would be unpacked on the way, and the bound on their length with them."""
+    address, server = serve({FILE: [CONTENT]}, CompressingServer)
+    fetch(tmp_path, [address], CONTENT)
+    assert (tmp_path / FILE).read_bytes() == CONTENT
+    assert server.asked == {"identity": 1}
+
+
+def test_rounds_of_mirrors_wait_longer_and_longer(serve, tmp_path, monkeypatch):
+    address, server = serve({FILE: [500, 500, BIG]})
+    waits = []
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: waits.append((seconds, server.asked[FILE])))
+    download.fetch({FILE: md5(BIG)}, tmp_path, [DEAD, address], "", pause=0.25)
+    assert waits == [(0.25, 1), (0.5, 2)]  # once a round, before its first mirror
 
 
 def test_a_file_is_downloaded_once(serve, tmp_path):
@@ -213,7 +244,7 @@ except ImportError as error:
 """
     for cache in (None, str(tmp_path / "cache")):
         text = run_python(code, env={"FASTMLP_DATA": None, "FASTMLP_CACHE": cache}).stdout
-        assert 'python -m pip install "fastmlp[cli]", or put train-images-idx3-ubyte[.gz], ' in text
+        assert 'python -m pip install ".[cli]" in a clone of fastmlp, or put train-images-idx3-ubyte[.gz], ' in text
         assert (
             "t10k-labels-idx1-ubyte[.gz] in the folder fashion_mnist under the folder that FASTMLP_DATA names" in text
         )
@@ -300,6 +331,30 @@ def test_what_is_wrong_under_fastmlp_data_is_said_and_not_downloaded(serve, smal
         with pytest.raises(ValueError, match=rf"{name}\.gz: got {reason}"):
             published.load(described)
     assert not server.asked
+
+
+def test_the_data_folder_may_be_that_of_the_files_itself(serve, small, places, monkeypatch):
+    arrays, files, described = small
+    by_md5 = described._replace(files=tuple(file._replace(sha256=None) for file in described.files))
+    address, server = serve({name: [content] for name, content in files.items()})
+    for name, known in (("mnist", by_md5), ("mine", described), ("mine", by_md5)):
+        folder = places / str(len(list(places.iterdir()))) / name
+        write(folder, files)
+        monkeypatch.setenv("FASTMLP_DATA", str(folder))
+        same(published.load(known._replace(mirrors=(address,))), arrays)
+    assert not server.asked
+    other = described._replace(name="fashion_mnist", mirrors=(address,))  # the same names of files, but other labels
+    changed = other.files[-1]._replace(sha256="0" * 64)
+    with pytest.raises(ValueError, match="content with sha256"):
+        published.load(other._replace(files=(*other.files[:-1], changed)))
+    assert set(server.asked) == set(files)  # not taken for that set: downloaded
+
+
+def test_mnist_is_found_in_the_very_folder(monkeypatch):
+    if not REAL:
+        pytest.skip("FASTMLP_DATA is not set: no MNIST here")
+    monkeypatch.setenv("FASTMLP_DATA", str(Path(REAL, "mnist")))
+    assert mnist.load_data()[1][1].shape == (10000,)
 
 
 def test_a_data_folder_that_is_not_there_is_a_mistake(monkeypatch, places):

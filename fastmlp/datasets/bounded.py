@@ -1,4 +1,4 @@
-"""Reading files that nobody vouches for: regular files only, what they expand to bounded, damage named.
+"""Readers for untrusted files: regular files only, bounded in what they expand to, damage named.
 
 Every reader of this folder takes its bytes from here. What is announced, by a header or an archive's directory, is
 compared with what can be there before anything is read, and memory grows with the bytes that really come.
@@ -140,7 +140,8 @@ def exactly(content: Source, start: int, length: int) -> bytearray:
 
 def check_shape(name: str, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless a header's shape is one of an array that holds something."""
-    if not 1 <= len(shape) <= 8 or min(shape) < 1 or max(shape) >= 2**63:
+    # NumPy takes True for a length in a header, but not to reshape by.
+    if not 1 <= len(shape) <= 8 or {*map(type, shape)} != {int} or min(shape) < 1 or max(shape) >= 2**63:
         got, expected = brief(f"shape {shape}"), "1 to 8 dimensions of at least 1 and less than 2**63"
         raise ValueError(checks.message(name, got, expected, SAVE_AGAIN))
 

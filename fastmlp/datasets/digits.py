@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastmlp import checks
 from fastmlp.datasets import files
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -37,8 +38,7 @@ def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        text = f'digits come with scikit-learn, which does not import ({error}); python -m pip install "fastmlp[cli]"'
-        raise ImportError(text) from error
+        raise checks.extra("digits come with scikit-learn", error) from error
     bundled = load_digits()
     x, y = bundled.images.astype(np.uint8), bundled.target.astype(np.uint8)
     test = files.held_out(y)

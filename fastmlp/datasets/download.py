@@ -33,8 +33,7 @@ def pooch(wanted: str) -> Any:
     try:
         import pooch as module
     except ImportError as error:
-        remedy = f'python -m pip install "fastmlp[cli]", or put {wanted}'
-        raise ImportError(f"data is downloaded with pooch, which does not import ({error}); {remedy}") from error
+        raise checks.extra("data is downloaded by pooch", error, instead=f"put {wanted}") from error
     return module
 
 

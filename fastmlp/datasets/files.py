@@ -1,4 +1,4 @@
-"""Reading data files that nobody vouches for: IDX (the format of MNIST), Keras-style ``.npz``, CSV."""
+"""Readers for untrusted data files: IDX (the format of MNIST), Keras-style ``.npz``, CSV."""
 
 import hashlib
 import math
@@ -10,11 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks
-from fastmlp.datasets import bounded, npz, tables
+from fastmlp.datasets import bounded, classes, npz, tables
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-
-CLASSES = 2**16  #: More classes are no classes: such a column holds prices, identifiers or pixels.
 
 _UNSIGNED_BYTES = b"\x00\x00\x08"  # IDX magic: two zeros, then the code of uint8
 _LONGEST_HEADER = 4 + 4 * 255
@@ -22,7 +20,12 @@ _TEST_EVERY = 5
 _FULL_INK = 255
 # As MNIST and EMNIST spell them, or with a dot: emnist-letters-test-images-idx3-ubyte, train-images.idx3-ubyte
 _IDX_NAME = re.compile(r"(?P<part>train|t10k|test)[-_.]?(?P<kind>images|labels)[-_.]idx\d[-_.]ubyte(\.gz)?$")
-_IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
+_IDX_NAMES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
 
 
 class Dataset(NamedTuple):
@@ -33,13 +36,19 @@ class Dataset(NamedTuple):
     x_train, x_test : ndarray, shapes (m, ...) and (m_test, ...)
         Samples along the first axis, of equal shapes; uint8 or other real numbers, all finite.
     y_train, y_test : ndarray of int64, shapes (m,) and (m_test,)
-        Labels from 0.
+        Classes, counted from 0 in the order of ``names``.
     max_value : float
         What to divide the samples by, so that they lie within [-1, 1]: 255 for uint8, or else the largest magnitude in
         ``x_train``. uint8 whose largest value in ``x_train`` is below 128 is no picture in full ink (the digits of
         scikit-learn count to 16) and goes by its largest value too.
     held_out : bool
         True if the files hold no test part, and one was set aside as `held_out` says.
+    names : tuple of str
+        The labels of the classes, as the files have them: integers in their order, or else texts in theirs.
+    label : str
+        The column that a table's labels come from, in the words that `load` takes; empty where there is none to name.
+    remarks : tuple of str
+        How a table was understood, in sentences for people.
     """
 
     x_train: Array
@@ -48,15 +57,18 @@ class Dataset(NamedTuple):
     y_test: Array
     max_value: float
     held_out: bool
+    names: tuple[str, ...]
+    label: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
-        """Number of classes: one more than the largest label."""
-        return 1 + int(max(self.y_train.max(), self.y_test.max()))
+        """Number of classes."""
+        return len(self.names)
 
 
-def load(path: str | Path) -> Dataset:
-    r"""Load a data set from a folder of IDX files, a Keras-style ``.npz``, or a CSV table.
+def load(path: str | Path, label: str | None = None) -> Dataset:
+    r"""Load a data set from a folder of IDX files, a Keras-style ``.npz``, or a table such as CSV.
 
     Files are taken as hostile until proven: nothing is unpickled, memory follows the bytes that are there and not what
     a header claims, and whatever is wrong raises one error that names the file.
@@ -69,15 +81,18 @@ def load(path: str | Path) -> Dataset:
         - a folder that holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
           ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``; ``test`` may stand for ``t10k``, anything before it;
         - a ``.npz`` file with the arrays x_train, y_train, x_test and y_test;
-        - a ``.csv`` or ``.csv.gz`` file with the label in the first column, with or without a header line.
+        - a ``.csv``, ``.tsv`` or ``.txt`` file, plain or with ``.gz``: a table with labels in one column and numbers in
+          the others, which commas, semicolons or tabs separate, with or without a header line.
 
-        Where there is no test part, as in a CSV table, every fifth sample of each class, in the order of the file and
-        from the first one on, becomes a test sample. A class of one sample stays in the training part.
+    label : str, optional
+        The column of a table that holds the labels: ``"first"``, ``"last"``, or a name from the header line. Without
+        it, the column is one called label, class or target; or the only one that holds text; or the first one, if it
+        holds integers that repeat. ``remarks`` says which. Any other table is refused.
 
     Returns
     -------
     Dataset
-        ``x_train, y_train, x_test, y_test, max_value, held_out``.
+        ``x_train, y_train, x_test, y_test, max_value, held_out, names, label, remarks``.
 
     Raises
     ------
@@ -86,6 +101,12 @@ def load(path: str | Path) -> Dataset:
     OSError
         If there is no such file, or it cannot be read; a `FileNotFoundError` or the like.
 
+    Notes
+    -----
+    Labels are any integers, in a table also texts; they are encoded as classes from 0. Where there is no test part, as
+    in a table, every fifth sample of each class, in the order of the file and from the first one on, becomes a test
+    sample. A class of one sample stays in the training part.
+
     Examples
     --------
     >>> import tempfile
@@ -93,22 +114,32 @@ def load(path: str | Path) -> Dataset:
     >>> from fastmlp import datasets
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "points.csv")
-    ...     _ = path.write_text("label,a,b\n0,0.5,1\n1,-2,0\n1,1,1\n0,0,0\n")
+    ...     _ = path.write_text("a,b,kind\n0.5,1,yes\n-2,0,no\n1,1,no\n0,0,yes\n")
     ...     data = datasets.load(path)
-    >>> data.x_train.shape, data.x_test.shape, data.classes, data.max_value
-    ((2, 2), (2, 2), 2, 1.0)
+    >>> data.x_train.shape, data.y_train, data.names
+    ((2, 2), array([0, 1]), ('no', 'yes'))
+    >>> data.remarks
+    ("label: column 'kind' (the only one of text), 2 classes: no, yes",)
     """
     path = Path(path)
-    if stat.S_ISDIR(bounded.status(path).st_mode):
-        return _dataset(bounded.shown(path), _idx_folder(path))
-    name = path.name.lower()
-    if name.endswith(".npz"):
-        return _dataset(bounded.shown(path), npz.read(path))
-    if name.endswith((".csv", ".csv.gz")):
-        return _dataset(bounded.shown(path), tables.read(path))
-    expected = "a folder of IDX files, a .npz or a .csv file"
+    name = bounded.shown(path)
+    is_folder = stat.S_ISDIR(bounded.status(path).st_mode)
+    if tables.is_table(path) and not is_folder:
+        table = tables.read(path, label)
+        parts = {"x_train": table.features, "y_train": table.labels}
+        return _dataset(name, parts)._replace(names=table.names, label=table.label, remarks=table.remarks)
+    if label is not None:
+        got, expected = f"{bounded.brief(repr(label))} for {name}", "a table with it, such as a .csv file"
+        raise ValueError(checks.message("label", got, expected, "leave it out"))
+    if is_folder:
+        return _dataset(name, _idx_folder(path))
+    if path.name.lower().endswith(".npz"):
+        return _dataset(name, npz.read(path))
+    expected = "a folder of IDX files, a .npz file or a table (.csv, .tsv, .txt)"
     remedy = "give the folder that holds it, if it is an IDX file, or rename it"
-    raise ValueError(checks.message(bounded.shown(path), "a file of another name", expected, remedy))
+    if path.name.lower().endswith(".npy"):
+        remedy = "save samples and labels together: np.savez(path, x_train=..., y_train=...)"
+    raise ValueError(checks.message(name, "a file of another name", expected, remedy))
 
 
 def read_idx(path: str | Path, sha256: str | None = None) -> Array:
@@ -202,33 +233,38 @@ def _idx_folder(folder: Path) -> dict[str, Array]:
         if match.string not in (taken, f"{taken}.gz"):
             got = f"both {taken} and {match.string}"
             raise ValueError(checks.message(bounded.shown(folder), bounded.brief(got), "one", "take one of them away"))
-    if not {"x_train", "y_train"} <= found.keys():
-        got, expected = f"a folder with {len(names)} names, not those of IDX files", f"{_IDX_FILES}, each plain or .gz"
-        raise FileNotFoundError(checks.message(bounded.shown(folder), got, expected, "put them there"))
+    missing = [name for key, name in _IDX_NAMES.items() if key in ("x_train", "y_train") and key not in found]
+    if missing:
+        got = f"only {', '.join(found.values())}" if found else f"{len(names)} names, not those of IDX files"
+        wanted = " and ".join(missing) if found else ", ".join(_IDX_NAMES.values())
+        expected = f"{wanted}, plain or .gz"
+        raise FileNotFoundError(checks.message(bounded.shown(folder), bounded.brief(got), expected, "put them there"))
     return {key: read_idx(folder / name) for key, name in found.items()}
 
 
 def _dataset(name: str, parts: dict[str, Array]) -> Dataset:
     if ("x_test" in parts) != ("y_test" in parts):
         got, expected = f"only {', '.join(sorted(parts))}", "x_test and y_test, or neither"
-        raise ValueError(checks.message(name, got, expected, "add the one that lacks"))
+        raise ValueError(checks.message(name, got, expected, "add the missing array, or leave out both"))
     x_train, y_train = _pair(name, "train", parts)
     if "x_test" in parts:
         x_test, y_test = _pair(name, "test", parts)
         if x_test.shape[1:] != x_train.shape[1:]:
             got, expected = f"test samples of shape {x_test.shape[1:]}", f"{x_train.shape[1:]}, as in training"
             raise ValueError(checks.message(name, got, expected, "save both parts of one data set"))
-        return Dataset(x_train, y_train, x_test, y_test, _max_value(x_train), False)
+        (y_train, y_test), names = classes.of_integers(f"{name}: labels", y_train, y_test)
+        return Dataset(x_train, y_train, x_test, y_test, _max_value(x_train), False, names)
+    (y_train,), names = classes.of_integers(f"{name}: labels", y_train)
     test = held_out(y_train)
     if not test.any():
         expected = "two samples of one class at least, to hold out one of them as a test"
         raise ValueError(checks.message(name, f"{y_train.size} samples", expected, "add samples"))
     x, y = x_train[~test], y_train[~test]
-    return Dataset(x, y, x_train[test], y_train[test], _max_value(x), True)
+    return Dataset(x, y, x_train[test], y_train[test], _max_value(x), True, names)
 
 
 def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
-    """Return samples (m, ...) and labels (m,) int64 of one part, checked against each other."""
+    """Return samples (m, ...) and labels (m,) of one part, checked against each other."""
     x, y = parts[f"x_{part}"], parts[f"y_{part}"]
     if x.ndim < 2:
         got = f"shape {x.shape}"
@@ -240,9 +276,9 @@ def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
     lowest, highest = x.min(), x.max()
     if not np.isfinite([lowest, highest]).all():
         raise ValueError(checks.message(f"{name}: x_{part}", "NaN or infinity", "finite numbers", "clean the data"))
-    if x.dtype.kind in "iu" and lowest >= 0 and highest <= _FULL_INK:
+    if lowest >= 0 and highest <= _FULL_INK and (x.dtype.kind in "iu" or (x == np.floor(x)).all()):
         x = x.astype(np.uint8, copy=False)
-    return x, checks.labels(f"{name}: y_{part}", y.ravel(), CLASSES)
+    return x, y.ravel()
 
 
 def _max_value(x: Array) -> float:

@@ -7,7 +7,6 @@ middle, a net that is right on 91 % of test images was on 85 % of pictures of th
 measures side, box and middle of any set of square images, and `read` follows them.
 """
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -16,20 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import checks
-from fastmlp.datasets import bounded
+from fastmlp.datasets import bounded, decoding
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Image: TypeAlias = Any  # PIL.Image.Image, which is imported only when a picture is read
 
-PIXELS = 2**26  #: That a picture may have: 67 million, whatever its file's size.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  #: Taken in a folder.
 
-# The formats of those suffixes. Others that Pillow knows start programs (EPS) or are no pictures (PDF).
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_ENOUGH = 512  # pixels of the longer side that are looked at; a net sees 28 of them, and specks fade
 _FAINTEST = 16  # levels of 255 that ink must differ from paper by
 _SAMPLED = 2000  # images that are measured
-_PICTURE = "a picture (" + ", ".join(_FORMATS) + ")"
 
 
 class Framing(NamedTuple):
@@ -206,7 +199,7 @@ def read(paths: Iterable[str | Path], frame: Framing = MNIST) -> Pictures:
 
 def _framed(path: Path, frame: Framing) -> tuple[Array, str]:
     """Return pixels (side, side) and a sentence."""
-    grey, steps = _grey(path)
+    grey, steps = decoding.grey(path)
     if grey.shape == (frame.side, frame.side):
         light = np.median(_border(grey)) > 127
         steps.append("its border is light: inverted" if light else "taken as it is")
@@ -223,70 +216,6 @@ def _framed(path: Path, frame: Framing) -> tuple[Array, str]:
         f"centred {centring} in {frame.side}x{frame.side}",
     ]
     return _centred(small, frame), ", ".join(steps)
-
-
-def _grey(path: Path) -> tuple[Array, list[str]]:
-    """Return the picture, uint8 (rows, columns), and what was done for that."""
-    try:
-        import PIL.Image
-    except ImportError as error:
-        text = f'pictures are read by Pillow, which does not import ({error}); python -m pip install "fastmlp[cli]"'
-        raise ImportError(text) from error
-    with bounded.regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of EXIF data and the like: what matters is an error, or is checked below
-        try:
-            image = PIL.Image.open(file, formats=_FORMATS)
-            size = image.size
-            if size[0] * size[1] <= PIXELS:
-                image, turned = _upright(image)
-                grey, papered = _flat(image)
-        # Its decoders raise whatever comes to hand on forged content: struct.error, SyntaxError, KeyError, ...
-        except Exception as error:
-            got = f"a file that cannot be read as one ({bounded.brief(error)})"
-            raise ValueError(checks.message(bounded.shown(path), got, _PICTURE, "save it again")) from error
-    if size[0] * size[1] > PIXELS:
-        got, expected = f"a picture of {size[0]}x{size[1]}", f"at most {PIXELS} pixels"
-        raise ValueError(checks.message(bounded.shown(path), got, expected, "make it smaller"))
-    steps = [f"{size[0]}x{size[1]}"]
-    steps += ["turned as its EXIF data says"] if turned else []
-    steps += ["put on plain paper"] if papered else []
-    return grey, steps
-
-
-def _upright(image: Image) -> tuple[Image, bool]:
-    """Return the picture, decoded, turned as its EXIF data says, and not much larger than is looked at."""
-    from PIL import ExifTags, ImageOps
-
-    image.draft(None, (_ENOUGH, _ENOUGH))  # JPEG is decoded smaller
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    image = ImageOps.exif_transpose(image)
-    factor = max(image.size) // _ENOUGH
-    return image.reduce(factor) if factor > 1 and image.mode in ("L", "RGB", "RGBA", "LA") else image, turned
-
-
-def _flat(image: Image) -> tuple[Array, bool]:
-    """Return the picture in grey, uint8 (rows, columns), and whether something was transparent."""
-    if image.mode.startswith("I"):
-        deep = np.asarray(image)
-        return np.clip(deep / (257 if deep.max() > 255 else 1), 0, 255).astype(np.uint8), False
-    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-        return np.asarray(image.convert("L")), False
-    alpha = np.asarray(image.convert("RGBA").getchannel("A")) / 255.0
-    grey = np.asarray(image.convert("RGBA").convert("L"))
-    if alpha.min() == 1.0:
-        return grey, False
-    paper = _paper(grey, alpha)
-    return np.rint(alpha * grey + (1 - alpha) * paper).astype(np.uint8), True
-
-
-def _paper(grey: Array, alpha: Array) -> float:
-    """Return the level that suits what is opaque: a little of it is ink, much of it brings paper of its own."""
-    opaque = grey[alpha > 0.5]
-    if opaque.size == 0:
-        return 0.0
-    if alpha.mean() > 0.5:
-        return float(np.median(opaque))
-    return 255.0 if np.mean(opaque) < 128 else 0.0
 
 
 def _ink(path: Path, grey: Array) -> tuple[Array, str]:

@@ -1,6 +1,8 @@
 """Published sets of four IDX files, from `FASTMLP_DATA`, from the cache folder, or downloaded into it once."""
 
+import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,6 +12,8 @@ from fastmlp import checks
 from fastmlp.datasets import bounded, download, files
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+_LABELS = 2**20  # bytes that are read of test labels; they have 10 kB
 
 
 class File(NamedTuple):
@@ -32,7 +36,8 @@ class Published(NamedTuple):
 def load(published: Published) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Load a published set.
 
-    If the folder that ``FASTMLP_DATA`` names holds one with the name of the set, all four files must be in there.
+    If the folder that ``FASTMLP_DATA`` names holds one with the name of the set, all four files must be in there. The
+    variable may also name the folder of the files itself, if that has the set's name or the set's test labels in it.
     Otherwise they come from the cache folder: the one that ``FASTMLP_CACHE`` names, or the system's for this user.
     What is missing or damaged there is downloaded.
 
@@ -55,21 +60,46 @@ def load(published: Published) -> tuple[tuple[Array, Array], tuple[Array, Array]
     ImportError
         If files are missing and pooch, which downloads them, is not installed; it comes with the extra ``cli``.
     """
-    folder = _local_folder(published.name)
+    folder = _local_folder(published)
     x_train, y_train, x_test, y_test = _cached(published) if folder is None else _local(published, folder)
     return (x_train, y_train), (x_test, y_test)
 
 
-def _local_folder(name: str) -> Path | None:
-    """Return the folder of a set under ``FASTMLP_DATA``, if it is there."""
+def _local_folder(published: Published) -> Path | None:
+    """Return the folder of a set, under ``FASTMLP_DATA`` or that itself, if it is there."""
     root = os.environ.get("FASTMLP_DATA")
     if not root:
         return None
     if not os.path.isdir(root):
         got, expected = repr(root), "a folder that holds folders such as mnist"
         raise FileNotFoundError(checks.message("FASTMLP_DATA", got, expected, "create it, or unset this variable"))
-    folder = Path(root, name)
-    return folder if folder.is_dir() else None
+    folder = Path(root, published.name)
+    if folder.is_dir():
+        return folder
+    return Path(root) if _is_folder_of(Path(root), published) else None
+
+
+def _is_folder_of(folder: Path, published: Published) -> bool:
+    """Whether a folder holds the files of this set: those of MNIST and Fashion-MNIST have the same names and shapes."""
+    try:
+        *_, labels = (_find(folder, file) for file in published.files)
+        if folder.resolve().name == published.name:
+            return True
+        content = bounded.source(labels)
+        known = published.files[-1]
+        if known.sha256 is not None:
+            return _digest(bounded.chunks(content, _LABELS), "sha256") == known.sha256
+        with bounded.regular(labels) as file:
+            return _digest([file.read(_LABELS)], "md5") == known.md5
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(pieces: Iterable[bytes], algorithm: str) -> str:
+    found = hashlib.new(algorithm, usedforsecurity=False)
+    for piece in pieces:
+        found.update(piece)
+    return found.hexdigest()
 
 
 def _local(published: Published, folder: Path) -> list[Array]:

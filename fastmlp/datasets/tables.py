@@ -1,123 +1,196 @@
-"""Reading CSV tables without trusting them: block by block, each parsed by `numpy.loadtxt`, lines of bounded length."""
+"""Tables: numbers in columns, and labels, numbers or text, in one of them.
 
-import bisect
-import contextlib
-from collections.abc import Iterator
+Nothing about a table is guessed in silence: `Table.remarks` says which column was taken for the label, and why, and a
+column that cannot be one is refused.
+"""
+
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastmlp import checks
-from fastmlp.datasets import bounded
+from fastmlp.datasets import bounded, classes, delimited
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_LINE = 2**22  #: Bytes (4 MiB) that a line may have: a picture of 512x512 in double precision.
-_TABLE = "lines of numbers, a label and then the features, separated by commas"
-_SAVE = "save it as a CSV file in UTF-8, with points in the numbers"
+SUFFIXES = (".csv", ".tsv", ".txt")  #: Each plain, or with ``.gz``.
+
+_LABEL_NAMES = ("label", "labels", "class", "target")
+_NAMED = 8  # classes that are named in a remark
+_CHOOSE = 'name the label\'s column: --label first, last or NAME (in Python label="last")'
 
 
-def read(path: Path) -> dict[str, Array]:
-    """Read a CSV table, plain or gzip-compressed, whose first column is the label.
+class Table(NamedTuple):
+    """A table that was read.
+
+    Attributes
+    ----------
+    features : ndarray, shape (m, n_features)
+        uint8 if all are integers from 0 to 255, else float64; all finite.
+    labels : ndarray of int64, shape (m,)
+        The class of each line, counted from 0 in the order of ``names``.
+    names : tuple of str
+        The labels that occur: integers in their order, or else texts in theirs.
+    label : str
+        The label's column, in the words that `read` takes.
+    remarks : tuple of str
+        How the table was understood.
+    """
+
+    features: Array
+    labels: Array
+    names: tuple[str, ...]
+    label: str
+    remarks: tuple[str, ...]
+
+
+def read(path: Path, label: str | None = None) -> Table:
+    """Read a table, plain or gzip-compressed, that has the label in one column and numbers in all others.
 
     Parameters
     ----------
     path : Path
-        The file. Its first line may be a header: it is one if it does not hold numbers only. Empty lines are skipped.
+        The file. Columns are separated by tabs, semicolons or commas, whichever of these its first line has. Cells may
+        be quoted. Its first line may name the columns. Empty lines are skipped, and so is a first column whose name
+        is empty: the index that pandas and R write.
+    label : str, optional
+        The label's column: ``"first"``, ``"last"`` or a name from the first line. Without it, the column is one that
+        is called label, class or target; or the only one that holds text; or the first one, if it holds integers that
+        repeat.
 
     Returns
     -------
-    dict of str to ndarray
-        ``x_train``, shape (m, n_features), uint8 if all features are integers from 0 to 255, else float64; and
-        ``y_train``, shape (m,), float64.
+    Table
+        ``features, labels, names, label, remarks``.
 
     Raises
     ------
     ValueError
-        If a line holds something else than numbers, or not as many as the others, or the file is damaged.
+        If a line has another number of cells than the others or a value is missing, if the features are not numbers or
+        the label's column does not hold labels, or if the file is damaged.
     OSError
         If the file cannot be read.
     """
     content = bounded.source(path)
     bounded.refuse_page(content.name, bounded.head(content, 64))
-    blocks = list(_parsed(content))
-    if not blocks:
-        raise ValueError(checks.message(content.name, "no line of numbers", _TABLE, _SAVE))
-    x, y = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return {"x_train": x, "y_train": y}
-
-
-def _parsed(content: bounded.Source) -> Iterator[tuple[Array, Array]]:
-    """Yield features (rows, n_features) and labels (rows,) of each block."""
-    before, columns = 0, 0
-    for block in _blocks(content):
-        lines = block.splitlines() if block.strip() else []
-        if before == 0 and lines and _is_header(lines[0]):
-            lines[0] = b""
-        if any(lines):
-            columns = columns or 1 + next(filter(None, lines)).count(b",")
-            yield _columns(_table(content.name, before, lines, columns))
-        before += block.count(b"\n")
-
-
-def _blocks(content: bounded.Source) -> Iterator[bytes]:
-    """Yield the content in blocks of whole lines, without the mark that some programs begin UTF-8 with."""
-    left = bounded.allowance(content)
-    rest = b""
-    for chunk in bounded.chunks(content, left + 1):
-        left -= len(chunk)
-        if left < 0:
-            expected = f"at most {bounded.allowance(content)} bytes of table from a file of that size"
-            raise ValueError(checks.message(content.name, f"{content.size} bytes that expand to more", expected, _SAVE))
-        whole, newline, rest = (rest + chunk).rpartition(b"\n")
-        if len(rest) > _LINE:
-            raise ValueError(checks.message(content.name, f"a line of more than {_LINE} bytes", _TABLE, _SAVE))
-        yield (whole + newline).removeprefix(b"\xef\xbb\xbf")
-    yield rest.removeprefix(b"\xef\xbb\xbf")
-
-
-def _table(name: str, before: int, lines: list[bytes], columns: int) -> Array:
-    """Return the numbers (rows, columns) of lines, or name the first line that is at fault."""
-    if columns < 2:
-        raise ValueError(checks.message(name, "lines without a comma", _TABLE, _SAVE))
-    with contextlib.suppress(ValueError):
-        return _numbers(lines, columns)
-    # NumPy counts rows, not lines: halving finds the first line with which the lines up to it fail.
-    first = bisect.bisect_left(range(1, len(lines)), True, key=lambda n: bool(_fault(lines[:n], columns)))
-    got = _fault(lines[first : first + 1], columns)
-    raise ValueError(checks.message(f"{name}, line {before + first + 1}", got, f"{columns} numbers", _SAVE))
-
-
-def _fault(lines: list[bytes], columns: int) -> str:
+    layout = delimited.layout_of(content)
+    chosen, why = _chosen(layout, label)
+    texts: dict[str, int] = {}
     try:
-        _numbers(lines, columns)
-    except ValueError as error:
-        return bounded.brief(error).partition(" at row")[0]
-    return ""
+        cells = delimited.read(content, layout, None, texts)
+    except delimited.TextError as cell:
+        found = cell.column if chosen is None else chosen
+        cells = _read_with_text(content, layout, found, texts, cell)
+        if chosen is None and any(delimited.number_in(text) is not None for text in texts):
+            raise _refusal(layout, cell, "a number, as in other lines", f"correct it, or {_CHOOSE}") from None
+        chosen, why = (found, "the only one of text") if chosen is None else (chosen, why)
+    if chosen is None:
+        chosen, why = _first_or_refuse(layout, cells)
+    labels, names = _encoded(layout, chosen, cells[:, chosen], tuple(texts))
+    if label is None and len(names) > len(cells) / 2:
+        where, got = f"{layout.file}, {layout.name(chosen)}", _repeats(len(names), len(cells))
+        raise ValueError(checks.message(where, got, "labels, which repeat", _CHOOSE))
+    remarks = _remarks(layout, chosen, why, names)
+    return Table(_features(layout, cells, chosen), labels, names, _spelled(layout, chosen), remarks)
 
 
-def _numbers(lines: list[bytes], columns: int) -> Array:
-    rows = [line.decode() for line in lines if line]
-    if not rows:
-        return np.empty((0, columns))
-    values = np.loadtxt(rows, delimiter=",", comments=None, ndmin=2)
-    if values.shape[1] != columns:
-        raise ValueError(f"{values.shape[1]} values")
-    return values
+def is_table(path: Path) -> bool:
+    """Return whether a file's name ends as a table's does."""
+    return path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
-def _is_header(line: bytes) -> bool:
-    """Whether a first line is text and not numbers; what is no text at all is left to be named as a fault."""
+def _chosen(layout: delimited.Layout, label: str | None) -> tuple[int | None, str]:
+    """Return the label's column as far as it follows from what was asked for or the header, and why."""
+    if label is None:
+        named = [i for i, name in enumerate(layout.header) if name.casefold() in _LABEL_NAMES]
+        return (named[0], "by its name") if len(named) == 1 else (None, "")
+    if label in layout.header:
+        return layout.header.index(label), ""
+    if label not in ("first", "last"):
+        got = f"{bounded.brief(repr(label))} for {layout.file}"
+        names = f" or one of: {bounded.brief(', '.join(layout.header))}" if layout.header else ": no line names columns"
+        raise ValueError(checks.message("label", got, f"first, last{names}", "check its spelling"))
+    return (layout.first if label == "first" else layout.columns - 1), ""
+
+
+def _read_with_text(
+    content: bounded.Source, layout: delimited.Layout, label: int, texts: dict[str, int], cell: delimited.TextError
+) -> Array:
+    """Read again after a cell turned out to be text, which only the label may be."""
     try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return bool(_fault([line], 1 + line.count(b",")))
+        if cell.column == label:
+            return delimited.read(content, layout, label, texts)
+    except delimited.TextError as other:
+        cell = other
+    expected = f"a number, as only the label may be text, and that is {layout.name(label)}"
+    raise _refusal(layout, cell, expected, f"replace the text of this column by numbers, or {_CHOOSE}")
 
 
-def _columns(table: Array) -> tuple[Array, Array]:
-    """Return features (rows, n_features), as uint8 if that holds them, and labels (rows,)."""
-    x, y = table[:, 1:], table[:, 0]
-    bytes_only = bool(((x >= 0) & (x <= 255) & (x == np.floor(x))).all())
-    return x.astype(np.uint8 if bytes_only else np.float64), y.copy()
+def _refusal(layout: delimited.Layout, cell: delimited.TextError, expected: str, remedy: str) -> ValueError:
+    where = f"{layout.file}, line {cell.line}, {layout.name(cell.column)}"
+    return ValueError(checks.message(where, bounded.brief(repr(cell.cell)), expected, remedy))
+
+
+def _first_or_refuse(layout: delimited.Layout, cells: Array) -> tuple[int, str]:
+    """Return the first column if it looks like labels, and why."""
+    first, last = cells[:, layout.first], cells[:, -1]
+    other = layout.columns > layout.first + 2 and _looks_like_labels(last)
+    if _looks_like_labels(first):
+        return layout.first, f"the first one{'; the last looks like labels too: --label last' if other else ''}"
+    hint = "the last column looks like labels: --label last" if other else _CHOOSE
+    expected = "labels in the first column: integers or text that repeat"
+    raise ValueError(checks.message(f"{layout.file}, {layout.name(layout.first)}", _doubt(first), expected, hint))
+
+
+def _looks_like_labels(column: Array) -> bool:
+    return bool((column == np.floor(column)).all()) and 2 <= np.unique(column).size <= column.size / 2
+
+
+def _doubt(column: Array) -> str:
+    """Say why a column does not look like labels."""
+    fractions = column[column != np.floor(column)]
+    if fractions.size:
+        return str(fractions[0])
+    if (column == column[0]).all():
+        return f"nothing but {column[0]:.0f}"
+    return _repeats(np.unique(column).size, column.size)
+
+
+def _repeats(values: int, lines: int) -> str:
+    return f"{values} different values in {lines} lines" if lines > 1 else "one line"
+
+
+def _features(layout: delimited.Layout, cells: Array, label: int) -> Array:
+    features = np.delete(cells, [*range(layout.first), label], axis=1)
+    if not features.shape[1]:
+        got, remedy = "labels and nothing else", "add columns of features"
+        raise ValueError(checks.message(layout.file, got, delimited.TABLE, remedy))
+    return delimited.compact(features)
+
+
+def _encoded(
+    layout: delimited.Layout, column: int, values: Array, texts: tuple[str, ...]
+) -> tuple[Array, tuple[str, ...]]:
+    """Return the class of each line, and the names of the classes."""
+    where = f"{layout.file}, {layout.name(column)}"
+    if texts:
+        return classes.of_texts(where, values.astype(np.int64), texts)
+    (codes,), names = classes.of_integers(where, values)
+    return codes, names
+
+
+def _spelled(layout: delimited.Layout, column: int) -> str:
+    if layout.header:
+        return layout.header[column]
+    return {layout.first: "first", layout.columns - 1: "last"}.get(column, "")
+
+
+def _remarks(layout: delimited.Layout, column: int, why: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    remarks = [f"label: {layout.name(column)}{f' ({why})' if why else ''}, {len(names)} classes: {shown}"]
+    if layout.first:
+        remarks.append("the first column, which has no name, is taken for an index and left out")
+    if layout.header and any(delimited.number_in(name) is not None for name in layout.header):
+        remarks.append("the first line, which counts the columns, is taken for their names")
+    return tuple(remarks)

@@ -1,0 +1,247 @@
+"""Text of numbers in columns, separated by commas, semicolons or tabs, one of which may hold text instead.
+
+It is read in blocks of whole lines, and `numpy.loadtxt` parses each, so that memory follows the bytes that are there.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+import numpy as np
+
+from fastmlp import checks
+from fastmlp.datasets import bounded
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+TABLE = "lines of numbers and a label, separated by commas, semicolons or tabs"
+SAVE = "save it as a CSV file in UTF-8, separated by commas"
+
+# A number takes up to 8 bytes in each of three copies, and as text at least 2 bytes: a table needs up to 12 times its
+# text. So compressed text is bounded more tightly than a compressed array. MNIST as CSV compresses by a factor of 7.
+_FREE = 2**23  # bytes (8 MiB) of text that any compressed table may expand to
+_RATIO = 20  # above that, at most so many times the file's size
+
+_LINE = 2**22  # bytes (4 MiB) that a line may have: a picture of 512x512 in double precision
+_SEPARATORS = ("\t", ";", ",")  # in this order: a table with semicolons may have commas in its numbers
+_MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
+_LONGEST_NAME = 100  # characters of a label, so that a model's notes have room for all of them
+_COLUMN_NUMBERS = 5  # so many consecutive integers in the first line are the column names of an unnamed DataFrame
+
+
+class Layout(NamedTuple):
+    """What the first line of a table says.
+
+    Attributes
+    ----------
+    file : str
+        Its name in messages.
+    separator : str
+        What stands between two cells.
+    header : tuple of str
+        The names of the columns; empty if there are none.
+    columns : int
+        How many there are.
+    """
+
+    file: str
+    separator: str
+    header: tuple[str, ...]
+    columns: int
+
+    @property
+    def first(self) -> int:
+        """The first column that is not the index that pandas and R write: they leave its name out."""
+        return int(bool(self.header) and self.header[0] in ("", "Unnamed: 0"))
+
+    def name(self, column: int) -> str:
+        """Return what messages call a column."""
+        return f"column {bounded.brief(repr(self.header[column])) if self.header else column + 1}"
+
+
+class TextError(Exception):
+    """A cell that is not a number, found while reading."""
+
+    def __init__(self, line: int, column: int, cell: str):
+        self.line, self.column, self.cell = line, column, cell
+
+
+def layout_of(content: bounded.Source) -> Layout:
+    """Read separator, column names and number of columns from the first line that is not empty."""
+    for before, lines in _blocks(content):
+        for number, line in enumerate(lines, before + 1):
+            if not line.strip():
+                continue
+            unquoted = re.sub('"[^"]*"', "", line)
+            separator = next((one for one in _SEPARATORS if one in unquoted), None)
+            if separator is None:
+                got, remedy = "a line without a comma, semicolon or tab", "separate the columns by commas"
+                raise ValueError(checks.message(content.name, got, TABLE, remedy))
+            cells = _cells(line, separator, f"{content.name}, line {number}")
+            return Layout(content.name, separator, tuple(cells) if _is_header(cells) else (), len(cells))
+    raise ValueError(checks.message(content.name, "no line of numbers", TABLE, SAVE))
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Whether a first line names columns: by text alone, or by their numbers, as pandas does for lack of names."""
+    numbers = [cell for cell in cells if number_in(cell) is not None]
+    if not numbers:
+        return any(cells)
+    enough = len(numbers) >= max(_COLUMN_NUMBERS, len(cells) - 2)
+    first = numbers[0] == "1"
+    return enough and all(cell == str(i) for i, cell in enumerate(numbers, first))
+
+
+def read(content: bounded.Source, layout: Layout, text: int | None, texts: dict[str, int]) -> Array:
+    """Return the cells (m, columns); in column ``text`` each text's number in ``texts``, which grows."""
+    blocks = [compact(_block(layout, before, lines, text, texts)) for before, lines in _body(content, layout)]
+    if not any(map(len, blocks)):
+        raise ValueError(checks.message(content.name, "no line of numbers", TABLE, SAVE))
+    return np.concatenate([block for block in blocks if len(block)])
+
+
+def compact(cells: Array) -> Array:
+    """Return cells as uint8 if they are such integers, else as float64."""
+    bytes_only = bool(((cells >= 0) & (cells <= 255) & (cells == np.floor(cells))).all())
+    return cells.astype(np.uint8 if bytes_only else np.float64, copy=False)
+
+
+def _block(layout: Layout, before: int, lines: list[str], text: int | None, texts: dict[str, int]) -> Array:
+    """Return the cells (rows, columns) of lines, of which so many came ``before``."""
+    rows = [line for line in lines if line.strip()]
+    if not rows:
+        return np.empty((0, layout.columns))
+    try:
+        plain = text is None and not layout.first
+        cells = _numbers(layout, rows) if plain else _numbers_beside(layout, rows, text, texts)
+    except ValueError:
+        _refuse(layout, before, lines, text)
+    if not (cells.shape[1] == layout.columns and np.isfinite(cells).all() and all(map(_is_name, texts))):
+        _refuse(layout, before, lines, text)
+    return cells
+
+
+def _numbers(layout: Layout, rows: list[str], columns: list[int] | None = None) -> Array:
+    return np.loadtxt(rows, delimiter=layout.separator, comments=None, quotechar='"', ndmin=2, usecols=columns)
+
+
+def _numbers_beside(layout: Layout, rows: list[str], text: int | None, texts: dict[str, int]) -> Array:
+    """Return cells of which one column is text, or the first one is an index; this is returned as zeros."""
+    split = [_cells(line, layout.separator) for line in rows]
+    if {len(row) for row in split} != {layout.columns}:  # loadtxt does not count the columns that it skips
+        raise ValueError("lines of different length")
+    cells = np.zeros((len(rows), layout.columns))
+    if columns := [i for i in range(layout.first, layout.columns) if i != text]:
+        cells[:, columns] = _numbers(layout, rows, columns)
+    if text is not None:
+        cells[:, text] = [texts.setdefault(row[text], len(texts)) for row in split]
+    return cells
+
+
+def _refuse(layout: Layout, before: int, lines: list[str], text: int | None) -> NoReturn:
+    """Raise for the first line, and the first cell in it, that is at fault."""
+    for number, line in enumerate(lines, before + 1):
+        if not line.strip():
+            continue
+        where = f"{layout.file}, line {number}"
+        cells = _cells(line, layout.separator, where)
+        if len(cells) != layout.columns:
+            got, expected = f"{len(cells)} cells", f"{layout.columns}, as in the first line"
+            raise ValueError(checks.message(where, got, expected, SAVE))
+        for column in range(layout.first, layout.columns):
+            _check_cell(layout, number, column, cells[column], column == text)
+    where = f"{layout.file}, lines {before + 1} to {before + len(lines)}"
+    raise ValueError(checks.message(where, "cells that NumPy does not read as numbers", TABLE, SAVE))
+
+
+def _check_cell(layout: Layout, line: int, column: int, cell: str, is_label: bool) -> None:
+    where, got = f"{layout.file}, line {line}, {layout.name(column)}", bounded.brief(repr(cell))
+    if cell.casefold() in (_MISSING if not is_label else ("",)):
+        raise ValueError(checks.message(where, f"no value ({got})", "a value", "fill it in, or leave the line out"))
+    if not _is_name(cell):
+        expected = f"a number, or a label of at most {_LONGEST_NAME} printable characters"
+        raise ValueError(checks.message(where, got, expected, SAVE))
+    number = number_in(cell)
+    if number is None and re.fullmatch(r"[-+]?\d*,\d+", cell):
+        raise ValueError(checks.message(where, got, "a number with a point", "save the numbers with points"))
+    if is_label:
+        return
+    if number is None:
+        raise TextError(line, column, cell)
+    if not math.isfinite(number):
+        raise ValueError(checks.message(where, got, "a finite number", "leave the line out"))
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_NAME and text.isprintable()
+
+
+def number_in(cell: str) -> float | None:
+    """Return the number in a cell, or None; Python alone takes underscores in it."""
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def _cells(line: str, separator: str, where: str = "") -> list[str]:
+    """Return the cells of a line without their quotes; ``where`` it is, for messages."""
+    cells = line.split(separator)
+    if '"' in line:
+        try:
+            cells = next(csv.reader([line], delimiter=separator))
+        except csv.Error as error:
+            raise ValueError(checks.message(where, f"quotes that cannot be read ({error})", TABLE, SAVE)) from None
+    return [cell.strip() for cell in cells]
+
+
+def _body(content: bounded.Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """Yield the blocks of the content, with the header emptied."""
+    header = bool(layout.header)
+    for before, lines in _blocks(content):
+        if header and any(map(str.strip, lines)):
+            lines[next(i for i, line in enumerate(lines) if line.strip())] = ""
+            header = False
+        yield before, lines
+
+
+def _blocks(content: bounded.Source) -> Iterator[tuple[int, list[str]]]:
+    """Yield whole lines, a block at a time, and how many came before."""
+    before, rest = 0, b""
+    for chunk in _chunks(content):
+        whole, newline, rest = (rest + chunk).rpartition(b"\n")
+        if len(rest) > _LINE:
+            raise ValueError(checks.message(content.name, f"a line of more than {_LINE} bytes", TABLE, SAVE))
+        yield before, _decoded(content.name, before, whole + newline)
+        before += whole.count(b"\n") + len(newline)
+    yield before, _decoded(content.name, before, rest)
+
+
+def _chunks(content: bounded.Source) -> Iterator[bytes]:
+    """Yield the content, as far as it may expand; a file that is not compressed is as long as it is."""
+    most = max(_FREE, _RATIO * content.size)
+    left = most
+    for chunk in bounded.chunks(content, most + 1):
+        left -= len(chunk)
+        if left < 0:
+            got = f"{content.size} bytes that expand to more"
+            expected = f"at most {most} bytes of table from a compressed file of that size"
+            raise ValueError(checks.message(content.name, got, expected, "decompress it first, if you trust it"))
+        yield chunk
+
+
+def _decoded(name: str, before: int, block: bytes) -> list[str]:
+    """Return the lines of a block, without the mark that some programs begin UTF-8 with; none if all are empty."""
+    if not block.strip():
+        return []
+    try:
+        text = block.decode()
+        bad = text.find("\x00")
+    except UnicodeDecodeError as error:
+        bad, text = error.start, ""
+    if bad >= 0:
+        where = f"{name}, line {before + 1 + block[:bad].count(10)}"
+        raise ValueError(checks.message(where, "bytes that are not text in UTF-8", TABLE, SAVE))
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
