@@ -70,8 +70,16 @@ def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
 
 
 def native(dtype: DType, x: Array) -> Array:
-    """Return 2-D ``x`` in ``dtype``, native and aligned, in whatever order it has; a copy only where one is needed."""
+    """Return 2-D ``x`` in ``dtype``, native and aligned, with any strides: NumPy reads it or copies it for a kernel."""
     return x if x.dtype == dtype and x.flags.behaved else _require(x, dtype, ["A"])
+
+
+def in_one_piece(dtype: DType, x: Array) -> Array:
+    """Return 2-D ``x`` in ``dtype``, native, aligned, C- or Fortran-contiguous; a copy only where one is needed."""
+    if x.dtype == dtype and x.flags.aligned and x.flags.forc:
+        return x
+    with np.errstate(all="ignore"):  # as in _require
+        return np.array(x, dtype, order="K")  # in the order that reads x fastest
 
 
 def packable(name: str, value: object) -> Array:

@@ -3,47 +3,22 @@
 Run in a process of its own: to touch a protected page is SIGSEGV. ``check("tile", "float32")`` runs one check.
 """
 
-import ctypes
 import faulthandler
 import itertools
 import math
-import mmap
 
 import naive
 import numba
 import numpy as np
 from compare import assert_close, assert_same_bits, relative_difference
+from pages import SIDES, Guarded
 
 import fastmlp
 from fastmlp.kernels import compiled, vector
 
-_PAGE = mmap.PAGESIZE
-_CANARY = 0xA5
 _GROUP = vector.GROUP  # a constant to Numba, which an attribute of a module is not
-_LIBC = ctypes.CDLL(None, use_errno=True)
-SIDES = ("end", "start")
 # Elements before what a kernel is given, none where a protected page stands there.
 SKIPPED = {"end": 3, "start": 0}
-
-
-class Guarded:
-    """Memory for ``count`` elements with a protected page behind it, or before it; canaries fill the other side."""
-
-    def __init__(self, count, dtype, side="end"):
-        size = int(count) * np.dtype(dtype).itemsize
-        pages = -(-size // _PAGE) + 2
-        region = mmap.mmap(-1, pages * _PAGE)
-        whole = np.frombuffer(region, np.uint8)
-        address = whole.ctypes.data
-        whole[:] = _CANARY
-        start = (pages - 1) * _PAGE - size if side == "end" else _PAGE
-        self.array = whole[start : start + size].view(dtype)
-        self._around = whole[_PAGE:start], whole[start + size : -_PAGE]
-        for page in (address, address + (pages - 1) * _PAGE):
-            assert _LIBC.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(_PAGE), 0) == 0
-
-    def intact(self):
-        return all((part == _CANARY).all() for part in self._around)
 
 
 class Buffers:
