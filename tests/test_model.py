@@ -49,11 +49,17 @@ def test_out(backend, rng):
 
 
 @pytest.mark.parametrize(
-    "bad", [np.empty(3), np.empty(38, np.float32), np.empty(76)[::2], [0.0] * 38, np.frombuffer(bytes(38 * 8))]
-)
+    "bad",
+    [
+        np.empty(38), np.empty(37, np.float32), np.empty(37, ">f8"), np.empty(74)[::2], [0.0] * 37,
+        np.frombuffer(bytes(37 * 8)), np.frombuffer(bytearray(37 * 8 + 1), np.uint8)[1:].view(float),
+    ],
+    ids=["length", "dtype", "byte order", "strided", "list", "read-only", "unaligned"],
+)  # fmt: skip
 def test_a_bad_out_is_refused(backend, rng, bad):
     model, x, labels = problem(rng, (7, 4, 1))
     labels[:] = 0
+    assert model.parameters.size == 37, "else all are refused by their length"
     with pytest.raises((ValueError, TypeError), match=r"^out: got .*np\.empty_like"):
         model.loss_and_grad(x, labels, out=bad)
 
