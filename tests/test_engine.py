@@ -148,20 +148,20 @@ def test_memory_made_in_a_kernel_begins_on_a_cache_line(compiled, dtype):
 
 
 def test_two_threads_never_take_the_same_number(compiled):
-    take, counter, count = compiled.vector.take, np.zeros(1, np.int64), 3_000_000
+    take, counter, taken = compiled.vector.take, np.zeros(1, np.int64), np.empty((2, 2_000_000), np.int64)
 
     @compiled.numba.njit(nogil=True)
-    def run(counter, count):
-        for _ in range(count):
-            take(counter)
+    def run(taken, counter):
+        for k in range(len(taken)):
+            taken[k] = take(counter)
 
-    run(counter, 0)
-    threads = [threading.Thread(target=run, args=(counter, count)) for _ in range(2)]
+    run(taken[0, :0], counter)
+    threads = [threading.Thread(target=run, args=(numbers, counter)) for numbers in taken]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert counter[0] == 2 * count
+    np.testing.assert_array_equal(np.sort(taken.reshape(-1)), np.arange(taken.size))
 
 
 def test_exp_is_within_the_stated_error_over_the_whole_range(vector, dtype):
