@@ -31,11 +31,12 @@ _process_threads: int | None = None
 _context_backend: ContextVar[str | None] = ContextVar("fastmlp_backend", default=None)
 _context_threads: ContextVar[int | None] = ContextVar("fastmlp_threads", default=None)
 
-# Held while a kernel module is imported, also by a fork: a child would wait for ever for what another thread imports.
-_import_lock = threading.RLock()
+# Held while kernels are imported, compiled or loaded, so that threads which call at once find them whole. And by a fork:
+# a child would wait for ever for the locks of a thread that imports or compiles.
+_preparation_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_import_lock.acquire, after_in_parent=_import_lock.release, after_in_child=_import_lock.release
+        before=_preparation_lock.acquire, after_in_parent=_preparation_lock.release, after_in_child=_preparation_lock.release
     )
 
 
@@ -410,11 +411,20 @@ def _kernels(name: str) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
-    # Threads that import Numba at once are handed modules that are half there.
-    with _import_lock:
+    with _preparation_lock:
         kernels = importlib.import_module(name)
-        kernels.attach(threads=_requested_threads, prepare=interrupts.detached, compiling=notices.compiling)
+        kernels.attach(threads=_requested_threads, prepare=_prepare, compiling=notices.compiling)
         return kernels
+
+
+def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function that compiles or loads a kernel; Ctrl-C is answered at once, and it continues to its end."""
+    return interrupts.detached(_call_alone, function, *args, **kwargs)
+
+
+def _call_alone(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with _preparation_lock:
+        return function(*args, **kwargs)
 
 
 def _describe_blas(library: dict[str, Any]) -> str:
