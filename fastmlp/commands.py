@@ -221,6 +221,8 @@ def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
         say(remark)
     if inputs.columns is not None:
         say("each column is standardised: less its mean, by its standard deviation, both of the training samples")
+    elif len(inputs.shape) == 1:
+        say(f"more than {preprocessing.MOST_COLUMNS} columns, so none is standardised: all are divided by one number")
 
 
 def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
