@@ -1,30 +1,35 @@
 """Full-batch training of multilayer perceptrons on the CPU, and a drop-in for the from-scratch NumPy MNIST notebook.
 
-``from fastmlp import *`` brings the notebook's seven functions. Importing binds names and does nothing else.
+``from fastmlp import *`` brings the notebook's seven functions. Importing binds names and does nothing else: a module
+is imported when one of its names is first used.
 """
 
-from fastmlp.backend import (
-    get_backend,
-    get_num_threads,
-    set_backend,
-    set_num_threads,
-    show_config,
-    use_backend,
-    use_threads,
-    warmup,
-)
-from fastmlp.model import MLP
-from fastmlp.notebook import (
-    Forwardprop,
-    ReLU,
-    Softmax,
-    backward_prop,
-    compute_cost,
-    one_hot,
-    update_params,
-)
-from fastmlp.packing import PackedMatrix, pack
-from fastmlp.training import History
+TYPE_CHECKING = False  # as `typing` has it, whose import takes longer than this whole package
+if TYPE_CHECKING:
+    from fastmlp import datasets as datasets
+    from fastmlp import plots as plots
+    from fastmlp.backend import (
+        get_backend,
+        get_num_threads,
+        set_backend,
+        set_num_threads,
+        show_config,
+        use_backend,
+        use_threads,
+        warmup,
+    )
+    from fastmlp.history import History
+    from fastmlp.model import MLP
+    from fastmlp.notebook import (
+        Forwardprop,
+        ReLU,
+        Softmax,
+        backward_prop,
+        compute_cost,
+        one_hot,
+        update_params,
+    )
+    from fastmlp.packing import PackedMatrix, pack
 
 __version__ = "0.1.0"
 
@@ -49,3 +54,37 @@ __all__ = [
     "use_threads",
     "warmup",
 ]
+
+_NAMES = {  # the names above by the module that they come from
+    "backend": (
+        "get_backend",
+        "get_num_threads",
+        "set_backend",
+        "set_num_threads",
+        "show_config",
+        "use_backend",
+        "use_threads",
+        "warmup",
+    ),
+    "history": ("History",),
+    "model": ("MLP",),
+    "notebook": ("Forwardprop", "ReLU", "Softmax", "backward_prop", "compute_cost", "one_hot", "update_params"),
+    "packing": ("PackedMatrix", "pack"),
+}
+_MODULES = ("datasets", "plots")
+
+if not TYPE_CHECKING:  # or every name would exist for a type checker
+
+    def __getattr__(name):
+        module = name if name in _MODULES else next((one for one, names in _NAMES.items() if name in names), None)
+        if module is None:
+            raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+        from importlib import import_module
+
+        found = import_module(f"fastmlp.{module}")
+        value = found if name == module else getattr(found, name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted([*__all__, *_MODULES, "__version__"])

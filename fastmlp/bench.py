@@ -1,5 +1,7 @@
 """What ``fastmlp bench`` prints: the notebook's formulas against fastmlp, here and on the user's own data."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
@@ -172,7 +174,7 @@ def compare(
     >>> found.net, [row.difference < 1e-10 for row in found.rows]
     ('4-3-2', [True, True, True])
     """
-    budget = checks.positive("seconds", seconds)
+    budget = checks.positive("seconds", seconds, "pass a duration such as 10")
     x = checks.packable("X", X)
     labels = checks.labels("Y", Y, 2**31, x.shape[1])
     kind = checks.float_dtype("dtype", dtype)

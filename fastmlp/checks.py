@@ -4,10 +4,12 @@ A message names the argument, what came, what is expected, and the remedy. Check
 that met a wrong shape or label would write out of bounds.
 """
 
+import itertools
+import json
 import math
 import operator
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +19,9 @@ DType: TypeAlias = np.dtype[Any]
 
 # Weights from 2^-16 to 2^16 stay as they are.
 _ORDINARY_EXPONENT = 16
+
+_MOST_WIDTHS = 10_001
+_LONGEST_NOTES = 1_000_000
 
 _INT64: DType = np.dtype(np.int64)
 _DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
@@ -45,7 +50,14 @@ def extra(use: str, error: ImportError, name: str = "cli", instead: str = "") ->
     return ImportError(f"{use}, which does not import ({error}); {remedy}")
 
 
-def array(name: str, value: object, *, shape: tuple[int | None, ...] | None = None, axes: str = "") -> Array:
+def array(
+    name: str,
+    value: object,
+    *,
+    shape: tuple[int | None, ...] | None = None,
+    axes: str = "",
+    remedy: str = "make its shape fit the other arguments",
+) -> Array:
     """Return ``value`` as an array of real numbers that is not empty and fits ``shape``.
 
     Parameters
@@ -58,17 +70,19 @@ def array(name: str, value: object, *, shape: tuple[int | None, ...] | None = No
         Expected shape; None stands for any length. Without it, one dimension or more are allowed.
     axes : str
         The meaning of ``shape``, as in ``"(n_hidden, n_features)"``.
+    remedy : str
+        For a shape that neither a transpose nor a reshape mends.
     """
     x = _as_array(name, value)
     if x.dtype.kind not in "biuf":
         expected = "real numbers (bool, integer or floating point)"
-        raise TypeError(message(name, f"dtype {x.dtype}", expected, "convert it with .astype(float) if it holds such"))
+        raise TypeError(message(name, f"dtype {x.dtype}", expected, _remedy_of_dtype(x)))
     if shape is None and x.ndim == 0:
         raise ValueError(message(name, "a scalar", "one dimension or more", "wrap it with np.atleast_1d"))
     if shape is not None and x.shape != shape and not _fits(x.shape, shape):
         lengths = ", ".join("any" if length is None else str(length) for length in shape)
         expected = f"shape {axes} = ({lengths}{',' if len(shape) == 1 else ''})"
-        raise ValueError(message(name, f"shape {x.shape}", expected, "columns are samples: transpose or reshape"))
+        raise ValueError(message(name, f"shape {x.shape}", expected, _remedy_of_shape(x, shape) or remedy))
     if x.size == 0:
         raise ValueError(message(name, f"shape {x.shape}", "at least one element", "pass at least one sample"))
     return x
@@ -100,19 +114,18 @@ def packable(name: str, value: object) -> Array:
     return native(x.dtype, x) if x.dtype == np.uint8 else x
 
 
-def positive(name: str, value: Any) -> float:
+def positive(name: str, value: Any, remedy: str) -> float:
     """Return ``value`` as a positive, finite float."""
-    number = float(learning_rate(name, value))
-    if not number > 0:
-        raise ValueError(message(name, value, "a number > 0", "pass a factor such as 1/255"))
-    return number
+    return float(_number(name, value, "a finite number > 0", remedy, lambda number: 0 < number < math.inf))
 
 
 def input_width(name: str, packed: Any, width: int, dtype: DType) -> None:
     """Check that a packed matrix fits a model's input width and dtype."""
     if packed.shape[0] != width:
         got, expected = f"a packed matrix of shape {packed.shape}", f"shape (n_features, m) = ({width}, any)"
-        raise ValueError(message(name, got, expected, "columns are samples: pack the transpose"))
+        transposed = packed.shape[1] == width
+        remedy = "columns are samples: pack the transpose" if transposed else "pack samples of as many features"
+        raise ValueError(message(name, got, expected, remedy))
     packed_dtype(name, packed, dtype)
 
 
@@ -130,10 +143,19 @@ def n_classes(name: str, value: object) -> int:
 
 def labels(name: str, value: object, classes: int, m: int | None = None) -> Array:
     """Return ``value`` as int64 labels (m,), each in [0, classes)."""
-    y = array(name, value, shape=(m,), axes="(m,)")
-    if y.dtype.kind == "f" and not (np.isfinite(y) & (np.floor(y) == y)).all():
-        bad = y[~(np.isfinite(y) & (np.floor(y) == y))][0]
-        raise ValueError(message(name, f"label {bad}", "integral labels", "round them, or pass class numbers"))
+    y = _as_array(name, value)
+    if y.dtype.kind in "OSU":
+        got, expected = f"dtype {y.dtype}", "real numbers, integral labels"
+        remedy = "number the classes: names, labels = np.unique(labels, return_inverse=True)"
+        raise TypeError(message(name, got, expected, remedy))
+    y = array(name, y, shape=(m,), axes="(m,)", remedy="pass one label for each sample")
+    if y.dtype.kind == "f":
+        fractional = ~(np.isfinite(y) & (np.floor(y) == y))
+        if fractional.any():
+            where = int(np.argmax(fractional))
+            got = f"label {y[where]} at index {where}"
+            raise ValueError(message(name, got, "integral labels", "round them, or pass class numbers"))
+        y = y.astype(np.float64)  # a narrower dtype may round the number of classes that labels are compared with
     # As unsigned numbers negative labels are too large: one pass instead of two.
     whole = y.view(np.uint64) if y.dtype == _INT64 else y
     # The ufunc itself: asking an array for its largest element goes through Python.
@@ -151,7 +173,32 @@ def targets(name: str, value: object, classes: int, m: int) -> Array:
     y = _as_array(name, value)
     if y.ndim == 1:
         return labels(name, y, classes, m)
-    return array(name, y, shape=(classes, m), axes="(n_classes, m), or labels (m,)")
+    remedy = "pass one row for each class, one column for each sample"
+    return array(name, y, shape=(classes, m), axes="(n_classes, m), or labels (m,)", remedy=remedy)
+
+
+def proper_targets(name: str, y: Array) -> None:
+    """Check that no target of ``y``, labels (m,) or targets (n_classes, m), is negative, infinite or NaN."""
+    proper = (y >= 0) & (y < math.inf)
+    if not proper.all():
+        got = _first(y, ~proper)
+        raise ValueError(message(name, got, "finite targets >= 0", "pass probabilities, or labels"))
+
+
+def not_finite(x: Array) -> str | None:
+    """Return the first entry of ``x`` (n_features, m) that is not finite, in words; None if all are finite."""
+    bad = ~np.isfinite(x)
+    return _first(x, bad) if bad.any() else None
+
+
+def all_finite(x: Array) -> bool:
+    """Return whether no entry of ``x``, in any layout, is infinite or NaN."""
+    if x.dtype.kind != "f":
+        return True
+    # One pass without a temporary array: a finite sum has only finite terms.
+    with np.errstate(all="ignore"):
+        total = np.add.reduce(x, axis=None)
+    return math.isfinite(total) or bool(np.isfinite(x).all())
 
 
 def sample_weight(name: str, value: object, m: int) -> Array:
@@ -160,24 +207,40 @@ def sample_weight(name: str, value: object, m: int) -> Array:
     Only their ratios count, so very large or small ones come back times a power of two: as float32 they would be
     infinite or zero, and so would their sum.
     """
-    w = array(name, value, shape=(m,), axes="(m,)")
-    if not (np.isfinite(w).all() and (w >= 0).all() and w.any()):
-        expected = "finite weights >= 0, one of them positive"
-        raise ValueError(message(name, "other", expected, "drop samples by weight 0, not by NaN or a sign"))
-    exponent = int(np.frexp(w.max())[1])
-    scaled: Array = w if abs(exponent) <= _ORDINARY_EXPONENT else np.ldexp(w, -exponent)
-    return scaled
+    w = array(name, value, shape=(m,), axes="(m,)", remedy=f"pass one weight for each of the {m} samples")
+    return _scaled_weights(name, w, "drop samples by weight 0, not by NaN or a sign")
 
 
 def class_weight(name: str, value: Any, classes: int) -> Array:
     """Return ``value``, a weight for each class or a mapping from labels to weights, else 1, as float64 (classes,)."""
+    if isinstance(value, str):
+        got, expected = repr(value), "a weight for each class, or a mapping from labels to weights"
+        remedy = "compute balanced ones: len(labels) / (n_classes * np.bincount(labels))"
+        raise TypeError(message(name, got, expected, remedy))
     if isinstance(value, Mapping):
         weights = np.ones(classes)
         if value:
             at = labels(name, list(value), classes)
             weights[at] = array(name, list(value.values()), shape=(at.size,), axes="(labels,)")
         value = weights
-    return sample_weight(name, value, classes).astype(np.float64)
+    remedy = f"pass one weight for each of the {classes} classes, or a mapping from labels to weights"
+    w = array(name, value, shape=(classes,), axes="(n_classes,)", remedy=remedy)
+    return _scaled_weights(name, w, "drop a class by weight 0, not by NaN or a sign").astype(np.float64)
+
+
+def weight_product(name: str, w: Array) -> Array:
+    """Return the product of sample and class weights (m,) as `sample_weight` returns weights."""
+    return _scaled_weights(name, w, "let a sample of positive weight be of a class of positive weight")
+
+
+def _scaled_weights(name: str, w: Array, remedy: str) -> Array:
+    proper = (w >= 0) & (w < math.inf)
+    if not (proper.all() and w.any()):
+        got = "only zeros" if proper.all() else f"weight {_first(w, ~proper)}"
+        raise ValueError(message(name, got, "finite weights >= 0, one of them positive", remedy))
+    exponent = int(np.frexp(w.max())[1])
+    scaled: Array = w if abs(exponent) <= _ORDINARY_EXPONENT else np.ldexp(w, -exponent)
+    return scaled
 
 
 def gradient_buffer(name: str, value: object, like: Array) -> Array:
@@ -196,26 +259,15 @@ def gradient_buffer(name: str, value: object, like: Array) -> Array:
 
 def learning_rate(name: str, value: Any, *, negative: bool = True) -> Any:
     """Return ``value``, a finite real scalar, as Python float, or unchanged if it is a NumPy scalar."""
-    scalar = _as_array(name, value)
-    if scalar.ndim != 0 or scalar.dtype.kind not in "biuf":
-        got = f"{type(value).__name__} {value!r}"
-        raise TypeError(message(name, got, "a real number", "pass a float such as 0.1"))
-    if not math.isfinite(value):
-        raise ValueError(message(name, value, "a finite number", "pass a step size such as 0.1"))
-    if not negative and value < 0:
-        raise ValueError(message(name, value, "a number >= 0", "descent takes positive step sizes, such as 0.1"))
-    return value if isinstance(value, np.floating) else float(value)
+    if negative:
+        return _number(name, value, "a finite number", "pass a step size such as 0.1", math.isfinite)
+    remedy = "descent takes positive step sizes, such as 0.1"
+    return _number(name, value, "a finite number >= 0", remedy, lambda number: 0 <= number < math.inf)
 
 
-def nonnegative(name: str, value: Any) -> float:
+def nonnegative(name: str, value: Any, remedy: str) -> float:
     """Return ``value`` as a finite float >= 0."""
-    expected = "a finite number >= 0"
-    scalar = _as_array(name, value)
-    if scalar.ndim != 0 or scalar.dtype.kind not in "biuf":
-        raise TypeError(message(name, f"{type(value).__name__} {value!r}", expected, "pass a number"))
-    if not 0 <= value < math.inf:
-        raise ValueError(message(name, value, expected, "pass such a number"))
-    return float(value)
+    return float(_number(name, value, "a finite number >= 0", remedy, lambda number: 0 <= number < math.inf))
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
@@ -245,9 +297,13 @@ def layer_sizes(name: str, value: object) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
         got = f"{type(value).__name__} {value!r}"
         raise TypeError(message(name, got, "a sequence of integers", "pass a tuple such as (784, 128, 10)"))
+    # The bounds on depth and width are those of files: a model that cannot be saved and loaded is refused at once.
+    if not 2 <= len(value) <= _MOST_WIDTHS:
+        got, expected = f"{len(value)} widths", f"from 2 to {_MOST_WIDTHS} widths"
+        raise ValueError(message(name, got, expected, "pass a tuple such as (784, 128, 10)"))
     sizes = tuple(_integer(name, size, 1, "widths of at least 1") for size in value)
-    if len(sizes) < 2:
-        raise ValueError(message(name, sizes, "two widths or more", "pass a tuple such as (784, 128, 10)"))
+    if max(sizes) >= 2**31:
+        raise ValueError(message(name, max(sizes), "widths below 2**31", "pass a tuple such as (784, 128, 10)"))
     return sizes
 
 
@@ -273,21 +329,22 @@ def seed(name: str, value: object) -> int | None:
 
 
 def notes(name: str, value: object) -> dict[str, str]:
-    """Return ``value`` as a dict of str to str, of at most a million bytes."""
-    remedy = "pass a dict, with json.dumps for what is no text"
+    """Return ``value`` as a dict of str to str that takes at most a million bytes in a file."""
+    remedy = "pass a dict, with json.dumps for what is not text"
     if not isinstance(value, Mapping):
         raise TypeError(message(name, type(value).__name__, "a mapping of str to str", remedy))
-    texts = [text for pair in value.items() for text in pair]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(message(name, "keys or values that are no str", "a mapping of str to str", remedy))
-    try:
-        length = len("".join(texts).encode())
-    except UnicodeEncodeError:
-        got, expected = "surrogates, which stand for bytes that are not text", "Unicode text"
-        raise ValueError(message(name, got, expected, "escape them, as ascii() does")) from None
-    # A file's header is bounded as well: what could not be read again is not to be written.
-    if length > 1_000_000:
-        raise ValueError(message(name, f"{length} bytes", "at most 1000000 bytes of UTF-8", "use a file of its own"))
+    for text in itertools.chain.from_iterable(value.items()):
+        if not isinstance(text, str):
+            got = f"the {type(text).__name__} {text!r:.40}"
+            raise TypeError(message(name, got, "a mapping of str to str", remedy))
+        if not _is_unicode(text):
+            remedy = "escape it: text.encode(errors='backslashreplace').decode()"
+            raise ValueError(message(name, f"{text!a:.40}", "text that can be written as UTF-8", remedy))
+    # A file's header is bounded: what could not be read again is not to be written.
+    length = len(json.dumps(dict(value), ensure_ascii=False).encode())
+    if length > _LONGEST_NOTES:
+        got, expected = f"{length} bytes", f"at most {_LONGEST_NOTES} bytes of JSON"
+        raise ValueError(message(name, got, expected, "keep them in a file of their own"))
     return dict(value)
 
 
@@ -306,12 +363,62 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return list(shape) == [length if one is None else one for length, one in zip(shape, expected, strict=True)]
 
 
+def _remedy_of_shape(x: Array, expected: tuple[int | None, ...]) -> str | None:
+    """Return how to mend a shape where a transpose or a reshape is sure to; else None."""
+    if x.ndim == 2 and _fits(x.T.shape, expected):
+        return "columns are samples: transpose it" if None in expected else "transpose it"
+    if x.ndim == 1 and len(expected) == 2:
+        for shape in ((x.size, 1), (1, x.size)):
+            if _fits(shape, expected):
+                return f"give it two dimensions: .reshape{shape}"
+    if len(expected) == 1 and x.ndim > 1 and _fits((x.size,), expected) and x.size == max(x.shape):
+        return "give it one dimension: .ravel()"
+    return None
+
+
+def _remedy_of_dtype(x: Array) -> str:
+    if x.dtype.kind in "SU":
+        return "convert numbers that are written as text with .astype(float), and encode others as numbers"
+    if x.dtype.kind == "c":
+        return "pass its .real, or its absolute values"
+    return "convert it with .astype(float) if it holds such"
+
+
+def _first(x: Array, bad: Array) -> str:
+    """Return the first entry of ``x`` that is ``bad``, and its place, in words."""
+    where = np.unravel_index(int(np.argmax(bad)), bad.shape)
+    place = f"row {where[0]}, column {where[1]}" if x.ndim == 2 else f"index {where[0]}"
+    return f"{x[where]} at {place}"
+
+
+def _number(name: str, value: Any, expected: str, remedy: str, fits: Callable[[Any], bool]) -> Any:
+    """Return ``value``, a real scalar that ``fits``, as Python float, or unchanged if it is a NumPy scalar."""
+    scalar = _as_array(name, value)
+    if scalar.ndim != 0 or scalar.dtype.kind not in "biuf":
+        raise TypeError(message(name, f"{type(value).__name__} {value!r}", expected, remedy))
+    if not fits(value):
+        raise ValueError(message(name, value, expected, remedy))
+    return value if isinstance(value, np.floating) else float(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _as_array(name: str, value: object) -> Array:
     if type(value) is np.ndarray:
         return value
+    if hasattr(value, "toarray") and hasattr(value, "tocsr"):
+        got = f"a sparse {type(value).__name__}"
+        raise TypeError(message(name, got, "a dense array", "convert it with .toarray()"))
     # Where numpy.ma is not loaded there are no such arrays; naming it as an attribute would load it, which takes 20 ms.
-    masked = sys.modules.get("numpy.ma")
-    if masked is not None and isinstance(value, masked.MaskedArray):
+    # It may be half imported, by another thread.
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and isinstance(value, masked):
         expected = "an array without a mask"
         raise TypeError(message(name, "a masked array", expected, "decide with .filled(value) what hidden entries are"))
     try:

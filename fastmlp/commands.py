@@ -1,10 +1,11 @@
 """What each command does; each returns an exit status and what a machine is told, and says the rest to people."""
 
 import argparse
+import dataclasses
 import json
 import math
+import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,19 +13,20 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, bench, checks, datasets, plots, preprocessing, storage
+from fastmlp import backend, bench, checks, datasets, keeping, preprocessing, refusals, storage
+from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import bounded, files, images, tables
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
-from fastmlp.training import Callback, History
+from fastmlp.training import History
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Say: TypeAlias = Callable[..., None]
 Outcome: TypeAlias = tuple[int, dict[str, Any]]
 
 _NAMED = ("digits", "fashion_mnist", "mnist")
-_EPOCHS = {"digits": 500}  # what trains it well from the notebook's initial weights; 100 for any other
+_EPOCHS = {"digits": 500}  # 0.6 s, to 97 %; 100 for any other
 _LINES = 20  # progress lines of a training
 
 
@@ -34,42 +36,47 @@ class _Data(NamedTuple):
     names: tuple[str, ...] | None  # of the classes
 
 
-def train(options: argparse.Namespace, say: Say) -> Outcome:
-    """Train a network, save it, draw what came of it, and evaluate it on the test part."""
+def train(options: argparse.Namespace, say: Console) -> Outcome:
+    """Train a network, save it, evaluate it on the test part, and draw what came of it, each whatever the others do."""
     start = time.perf_counter()
-    _check_train(options)
+    refusals.check_train(options)
+    refusals.check_data(options.data, _NAMED)
+    refusals.check_plot(options.plot)
     _set_backend(options)
     data = _load(options.data, options.label)
     x, y, validation = _split(options, data.parts)
     _check_classes(data, y)
     inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
-    model = MLP((math.prod(x.shape[1:]), *options.hidden, data.parts.classes), options.dtype, options.seed)
+    sizes = math.prod(x.shape[1:]), *options.hidden, data.parts.classes
+    model = MLP(sizes, options.dtype, options.seed, init=options.init)
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
     _say_data(say, data, inputs)
     _say_start(options, say, data, model, len(y))
-    history = _fit(options, say, model, inputs, (x, y), validation)
-    if not len(history):
-        say("stopped before the first epoch was done")
+    history, problem = _fit(options, say, model, inputs, (x, y), validation)
+    if problem is None and not len(history):
+        say.tell("stopped before the first epoch was done")
         return 130, {"stopped": "interrupt", "epochs": 0}
+    result = _Result(say, {"data": data.name, "samples": len(y), **_told(options, model, history)})
+    if problem is not None:
+        result.fail(problem)
+    _say_stopped(options, say, history)
     if options.save is not None:
-        model.save(options.save)
-    X_test, labels = pack_samples(data.parts.x_test, inputs, model), data.parts.y_test
-    drawn = _draw(options.plot, model, inputs, data.parts.x_test, labels, model.predict_proba(X_test), history)
-    found = {
-        "data": data.name,
-        "samples": len(y),
-        **_told(options, model, history),
-        "test": {"samples": len(labels), **model.evaluate(X_test, labels)},
-        "pictures": drawn,
-        "seconds": time.perf_counter() - start,
-    }
-    _say_end(options, say, found)
-    return 130 if history.stopped == "interrupt" else 0, found
+        _save(options, result, model, history)
+    try:
+        say.interrupts.release()
+        if problem is None:
+            result.attempt(_test, options, result, model, inputs, data, history)
+            result.facts["seconds"] = time.perf_counter() - start
+    except KeyboardInterrupt:
+        say.tell("stopped by Ctrl-C before it was tested and drawn")
+        return 130, result.facts
+    return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
 
 
-def evaluate(options: argparse.Namespace, say: Say) -> Outcome:
+def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     """Say how well a trained network does on data, and on each of its classes."""
-    _check_plot(options.plot)
+    refusals.check_data(options.data, _NAMED)
+    refusals.check_plot(options.plot)
     _set_backend(options)
     model = MLP.load(options.model)
     inputs = preprocessing.from_model(model)
@@ -80,7 +87,6 @@ def evaluate(options: argparse.Namespace, say: Say) -> Outcome:
     X = pack_samples(x, inputs, model)
     scores = model.evaluate(X, y)
     probabilities = model.predict_proba(X)
-    drawn = _draw(options.plot, model, inputs, x, y, probabilities, None)
     classes = _by_class(y, probabilities.argmax(axis=0), inputs.names)
     part = "all" if options.part == "all" else f"the {options.part} part"
     _say_data(say, data, inputs)
@@ -88,20 +94,13 @@ def evaluate(options: argparse.Namespace, say: Say) -> Outcome:
     for one in classes:
         say(f"  {one['name']:12} {one['right'] / one['samples']:7.2%} of {one['samples']}{_mostly(one)}")
     say(f"accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f}")
-    for path in drawn:
-        say(f"drawn: {path}")
-    return 0, {
-        "model": options.model,
-        "data": data.name,
-        "part": options.part,
-        "samples": len(y),
-        **scores,
-        "classes": classes,
-        "pictures": drawn,
-    }
+    facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
+    result = _Result(say, {**facts, "classes": classes, "pictures": []})
+    result.attempt(_draw, options.plot, result, model, inputs, x, y, probabilities, None)
+    return result.status, result.facts
 
 
-def predict(options: argparse.Namespace, say: Say) -> Outcome:
+def predict(options: argparse.Namespace, say: Console) -> Outcome:
     """Say what is in pictures, and what was done to them."""
     _set_backend(options)
     model = MLP.load(options.model)
@@ -114,19 +113,22 @@ def predict(options: argparse.Namespace, say: Say) -> Outcome:
         for read in _pictures(Path(what), inputs, model):
             if isinstance(read, _Unread):
                 failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
-                _complain(f"fastmlp: {read.error}")
+                say.complain(str(read.error))
                 continue
             p = model.predict_proba(read.packed)
             for source, sentence, column in zip(read.sources, read.done, p.T, strict=True):
                 answers.append(_answer(source, sentence, column, inputs.names))
                 say(_spoken(answers[-1]))
     if failures:
-        _complain(f"fastmlp: {len(failures)} could not be read, {len(answers)} answered")
+        say.complain(f"{len(failures)} could not be read, {len(answers)} answered")
     return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
 
 
 def compare(options: argparse.Namespace, say: Say) -> Outcome:
     """Compare fastmlp with the notebook's formulas on one training step."""
+    checks.positive("--seconds", options.seconds, "give one such as 20")
+    checks.layer_sizes("--hidden", (1, options.hidden, 1))
+    refusals.check_data(options.data, _NAMED)
     _set_backend(options)
     data = _load(options.data)
     x = data.parts.x_train
@@ -145,7 +147,7 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
     if options.model is not None:
         model = MLP.load(options.model)
         net = "-".join(map(str, model.layer_sizes))
-        facts["model"] = f"{options.model}: {net}, {model.dtype}, seed {model.seed}"
+        facts["model"] = f"{options.model}: {net}, {model.dtype}, init {model.init}, seed {model.seed}"
         facts |= {f"model {name}": note for name, note in sorted(model.notes.items())}
     for key, value in facts.items():
         say(f"{key + ':':17}{value}")
@@ -164,29 +166,31 @@ def finite(value: Any) -> Any:
 def _set_backend(options: argparse.Namespace) -> None:
     if options.backend is not None:
         backend.set_backend(options.backend)
+    refusals.check_threads(options.threads)
     if options.threads is not None:
-        backend.set_num_threads(options.threads)
+        with refusals.speaking_of("--threads", "n"):
+            backend.set_num_threads(options.threads)
 
 
-def _check_train(options: argparse.Namespace) -> None:
-    """Raise at once what would otherwise be found after the training."""
-    if options.patience is not None and options.validation is None:
-        expected = "--validation SHARE with it"
-        raise ValueError(checks.message("--patience", "no --validation", expected, "add --validation 0.1"))
-    if options.resume and options.checkpoint is None:
-        raise ValueError(checks.message("--resume", "no --checkpoint", "--checkpoint FILE with it", "name the file"))
-    if options.checkpoint is not None and not options.resume and Path(options.checkpoint).exists():
-        expected, remedy = "a name that is free", "add --resume to go on from it, or remove it to train anew"
-        raise ValueError(checks.message("--checkpoint", f"a file that exists: {options.checkpoint}", expected, remedy))
-    if options.save is not None:
-        storage.check_place(options.save)
-    _check_plot(options.plot)
+class _Result:
+    """What a command has found, for a machine; an attempt that fails is said and leaves the others to be made."""
 
+    def __init__(self, say: Console, facts: dict[str, Any]) -> None:
+        self.say, self.facts, self.status = say, facts, 0
 
-def _check_plot(folder: str | None) -> None:
-    if folder is not None:
-        plots.require()
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    def attempt(self, act: Callable[..., object], *arguments: Any) -> None:
+        """Call ``act``; an error that a command may end with becomes a line."""
+        try:
+            act(*arguments)
+        except FAILURES as error:
+            self.fail(error)
+
+    def fail(self, error: Exception | str) -> None:
+        """Say what went wrong, and let the exit status tell of it."""
+        status, text = (2, error) if isinstance(error, str) else failure(error)
+        self.status = max(self.status, status)
+        self.say.complain(text)
+        self.facts["error"] = "; ".join(filter(None, (self.facts.get("error"), text)))
 
 
 def _load(what: str, label: str | None = None, usual: str | None = None) -> _Data:
@@ -201,9 +205,7 @@ def _load(what: str, label: str | None = None, usual: str | None = None) -> _Dat
         labels = tuple(map(str, range(1 + int(y_train.max()))))
         parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
         return _Data(name, parts, getattr(module, "CLASSES", None))
-    if not Path(what).exists():
-        expected = f"{', '.join(_NAMED)}, or a path that exists"
-        raise ValueError(checks.message("DATA", name, expected, "check its spelling"))
+    refusals.check_data(what, _NAMED)
     chosen = usual if label is None and tables.is_table(Path(what)) else label
     return _Data(name, datasets.load(what, chosen), None)
 
@@ -247,56 +249,90 @@ def _part(parts: datasets.Dataset, part: str) -> tuple[Array, Array]:
     return x, y
 
 
-def _say_start(options: argparse.Namespace, say: Say, data: _Data, model: MLP, m: int) -> None:
+def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: MLP, m: int) -> None:
     aside = len(data.parts.y_train) - m
     watched = f", {aside} validation" if aside else ""
     say(f"{data.name}: {m} training{watched} and {len(data.parts.y_test)} test samples{_set_aside(data.parts)}")
     say(
-        f"network {'-'.join(map(str, model.layer_sizes))}, {options.dtype}, alpha {options.alpha}, "
-        f"{backend.get_backend()} backend, threads: {backend.get_num_threads()}"
+        f"network {'-'.join(map(str, model.layer_sizes))}, {options.dtype}, init {options.init}, "
+        f"alpha {options.alpha}, {backend.get_backend()} backend, threads: {backend.get_num_threads()}"
     )
     if options.resume:
-        found = Path(options.checkpoint).exists()
-        say(f"goes on from {options.checkpoint}" if found else f"no {options.checkpoint} yet: begins anew")
+        say(_resumption(options.checkpoint, _epochs(options)))
+
+
+def _resumption(checkpoint: str, epochs: int) -> str:
+    """Return what --resume finds."""
+    if not os.path.exists(checkpoint):
+        return f"no {checkpoint} yet: begins anew"
+    with refusals.speaking_of("--checkpoint"):
+        done = storage.load(checkpoint).facts.get("epoch", "")
+    if not done.isdecimal():
+        return f"goes on from {checkpoint}"  # which will be refused, in the words of whoever knows why
+    if int(done) < epochs:
+        return f"goes on from {checkpoint}, after epoch {done}"
+    return f"{checkpoint} is already at epoch {done}: nothing is left to train; give more --epochs to go on"
+
+
+def _epochs(options: argparse.Namespace) -> int:
+    return int(_EPOCHS.get(options.data, 100) if options.epochs is None else options.epochs)
 
 
 def _fit(
     options: argparse.Namespace,
-    say: Say,
+    say: Console,
     model: MLP,
     inputs: Inputs,
     samples: tuple[Array, Array],
     validation: tuple[Array, Array] | None,
-) -> History:
-    epochs = _EPOCHS.get(options.data, 100) if options.epochs is None else options.epochs
-    return model.fit(
-        pack_samples(samples[0], inputs, model),
-        samples[1],
-        epochs=epochs,
-        alpha=options.alpha,
-        validation=None if validation is None else (pack_samples(validation[0], inputs, model), validation[1]),
-        patience=options.patience,
-        min_delta=options.min_delta,
-        callback=None if options.quiet else _progress(say, epochs),
-        checkpoint=options.checkpoint,
-        checkpoint_every=options.checkpoint_every,
-        resume=options.resume,
-        progress=False,
-    )
+) -> tuple[History, Exception | None]:
+    """Return the history, and the error that ended the training early; Ctrl-C then waits until it is released."""
+    watch = _Watch(say, _epochs(options), options.quiet)
+    try:
+        with refusals.speaking_of("--checkpoint"):
+            history = model.fit(
+                pack_samples(samples[0], inputs, model),
+                samples[1],
+                epochs=_epochs(options),
+                alpha=options.alpha,
+                validation=(
+                    None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])
+                ),
+                patience=options.patience,
+                min_delta=options.min_delta,
+                callback=watch,
+                checkpoint=options.checkpoint,
+                checkpoint_every=options.checkpoint_every,
+                resume=options.resume,
+                progress=False,
+            )
+        say.interrupts.hold()
+    except KeyboardInterrupt:
+        return dataclasses.replace(watch.history, stopped="interrupt"), None
+    except FAILURES as error:
+        if not isinstance(error, FloatingPointError) and not len(watch.history):
+            raise  # nothing was learnt
+        say.interrupts.hold()
+        stopped = "diverged" if isinstance(error, FloatingPointError) else "error"
+        return dataclasses.replace(watch.history, stopped=stopped), error
+    return history, None
 
 
 def _told(options: argparse.Namespace, model: MLP, history: History) -> dict[str, Any]:
-    """Return what a machine is told of a training."""
+    """Return what a machine is told of a training, before its result is kept."""
     return {
         "network": list(model.layer_sizes),
         "dtype": options.dtype,
+        "init": options.init,
         "alpha": options.alpha,
         "backend": backend.get_backend(),
         "threads": backend.get_num_threads(),
         "epochs": len(history),
         "stopped": history.stopped,
-        "seconds_per_epoch": statistics.median(history.seconds),
-        "saved": options.save,
+        "seconds_per_epoch": statistics.median(history.seconds) if history.seconds else None,
+        "saved": None,
+        "test": None,
+        "pictures": [],
         "history": history.to_dict(),
     }
 
@@ -305,88 +341,100 @@ def _set_aside(parts: datasets.Dataset) -> str:
     return " (set aside: every fifth of each class)" if parts.held_out else ""
 
 
-def _progress(say: Say, epochs: int) -> Callback:
-    every = max(1, epochs // _LINES)
+class _Watch:
+    """The callback of a training: prints how it learns, and knows its history if it ends with an error."""
 
-    def show(epoch: int, history: History) -> bool:
-        if epoch % every and epoch not in (1, epochs):
+    def __init__(self, say: Console, epochs: int, quiet: bool) -> None:
+        self._say, self._epochs, self._quiet = say, epochs, quiet
+        self._every = max(1, epochs // _LINES)
+        self.history = History()
+
+    def __call__(self, epoch: int, history: History) -> bool:
+        self.history = history
+        if self._quiet or (epoch % self._every and epoch not in (1, self._epochs)):
             return False
-        line = f"epoch {epoch:{len(str(epochs))}}  cost {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.2%}"
+        width = len(str(self._epochs))
+        line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.2%}"
         if history.validation_loss:
             line += f"  validation {history.validation_loss[-1]:.4f}  {history.validation_accuracy[-1]:.2%}"
-        try:
-            say(line)
-        except BrokenPipeError:
-            return True  # nobody reads on: stop here, so that what was learnt can be saved
-        return False
-
-    return show
+        self._say.tell(line)
+        return self._say.gone  # nobody reads on: stop here, so that what was learnt can be saved
 
 
-def _say_end(options: argparse.Namespace, say: Say, found: dict[str, Any]) -> None:
-    scores = found["test"]
-    say(
-        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {found['epochs']} epochs; "
-        f"time per epoch {1e3 * found['seconds_per_epoch']:.1f} ms (median), {found['seconds']:.1f} s in all"
+_UNFINISHED = {"interrupt": "interrupted", "callback": "interrupted", "diverged": "diverged", "error": "interrupted"}
+
+
+def _save(options: argparse.Namespace, result: _Result, model: MLP, history: History) -> None:
+    kept = keeping.save(model, Path(options.save), _UNFINISHED.get(history.stopped))
+    result.facts["saved"] = None if kept.path is None else str(kept.path)
+    if kept.problem is not None:
+        result.fail(kept.problem)
+    elif kept.path == Path(options.save):
+        result.say.tell(f"saved: {kept.path}")
+    else:
+        result.say.tell(f"saved: {kept.path}; {options.save} is left as it was")
+
+
+def _test(
+    options: argparse.Namespace, result: _Result, model: MLP, inputs: Inputs, data: _Data, history: History
+) -> None:
+    """Evaluate on the test part, and draw."""
+    x, y = data.parts.x_test, data.parts.y_test
+    X = pack_samples(x, inputs, model)
+    scores = model.evaluate(X, y)
+    result.facts["test"] = {"samples": len(y), **scores}
+    result.say.tell(
+        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs; "
+        f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    if found["stopped"] == "patience":
-        say(f"stopped early: {options.patience} epochs without a better validation loss; the best parameters are kept")
-    if found["stopped"] == "interrupt":
-        say("stopped by Ctrl-C" + (f"; --resume goes on from {options.checkpoint}" if options.checkpoint else ""))
-    if options.save is not None:
-        say(f"saved: {options.save}")
-    for path in found["pictures"]:
-        say(f"drawn: {path}")
+    _draw(options.plot, result, model, inputs, x, y, model.predict_proba(X), history)
 
 
 def _draw(
-    folder: str | None, model: MLP, inputs: Inputs, x: Array, y: Array, p: Array, history: History | None
-) -> list[str]:
-    """Draw into the folder, if there is one, and return the files."""
+    folder: str | None,
+    result: _Result,
+    model: MLP,
+    inputs: Inputs,
+    x: Array,
+    y: Array,
+    p: Array,
+    history: History | None,
+) -> None:
+    """Draw into the folder, if there is one."""
     if folder is None:
-        return []
-    written = []
-    for name, axes in _drawings(model, inputs, x, y, p, history):
-        path = Path(folder, f"{name}.png")
-        np.ravel(axes)[0].figure.savefig(path, dpi=150)
-        written.append(str(path))
-    return written
-
-
-def _drawings(
-    model: MLP, inputs: Inputs, x: Array, y: Array, p: Array, history: History | None
-) -> Iterator[tuple[str, Any]]:
-    # Numbers stand for classes by themselves.
-    names = None if inputs.names == tuple(map(str, range(len(inputs.names)))) else inputs.names
-    if history is not None:
-        yield "learning-curves", plots.learning_curves(history)
-    yield "confusion-matrix", plots.confusion_matrix(y, p.argmax(axis=0), names)
-    if len(inputs.shape) != 2:
         return
-    shape = inputs.shape[0], inputs.shape[1]
-    yield "worst-mistakes", plots.worst_mistakes(x.reshape(-1, *shape), y, p, names)
-    weight = model.weights[0]
-    yield "first-layer", plots.first_layer(weight, shape)
-    if model.seed is not None:
-        initial = MLP(model.layer_sizes, model.dtype.name, model.seed).weights[0]
-        yield "first-layer-change", plots.first_layer(weight - initial, shape, label="Change of weight")
+    for path, problem in keeping.draw(Path(folder), model, inputs, x, y, p, history):
+        if problem is not None:
+            result.fail(problem)
+            continue
+        result.facts["pictures"].append(str(path))
+        result.say.tell(f"drawn: {path}")
+
+
+def _say_stopped(options: argparse.Namespace, say: Console, history: History) -> None:
+    if history.stopped == "patience":
+        say.tell(
+            f"stopped early: {options.patience} epochs without a better validation loss; the best parameters are kept"
+        )
+    if history.stopped == "interrupt":
+        say.tell("stopped by Ctrl-C" + (f"; --resume goes on from {options.checkpoint}" if options.checkpoint else ""))
 
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return for each class that occurs its samples, those right, and how often it was taken for each other."""
-    # Pairs that occur, not a table of all: 65536 classes would take 32 GiB.
-    pairs, counts = np.unique(np.stack([y, predictions]), axis=1, return_counts=True)
-    found: dict[int, dict[int, int]] = {}
-    for label, prediction, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
-        found.setdefault(label, {})[prediction] = count
+    # Pairs that occur, not a table of all: many classes would make that larger than the data.
+    pairs, numbers = np.unique(np.stack([y, predictions]), axis=1, return_counts=True)
+    counts: dict[int, dict[int, int]] = {}
+    for (i, k), number in zip(pairs.T.tolist(), numbers.tolist(), strict=True):
+        counts.setdefault(i, {})[k] = number
     return [
         {
-            "name": names[label],
+            "name": names[i],
             "samples": sum(row.values()),
-            "right": row.get(label, 0),
-            "taken_for": {names[k]: row[k] for k in sorted(row, key=lambda k: -row[k]) if k != label},
+            "right": row.get(i, 0),
+            "taken_for": {names[k]: row[k] for k in sorted(row, key=lambda k: -row[k]) if k != i},
         }
-        for label, row in found.items()
+        for i, row in counts.items()
     ]
 
 
@@ -442,11 +490,6 @@ def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
     check_width(bounded.shown(path), x.shape[1:], model)
     names = [f"{path}[{i}]" for i in range(len(x))]
     return _Read(names, pack_samples(x, inputs, model), ["taken as it is"] * len(x))
-
-
-def _complain(text: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(f"{' '.join(text.split())}\n")
 
 
 def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:

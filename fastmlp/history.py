@@ -100,6 +100,32 @@ class History:
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
 
+    def plot(self) -> Any:
+        """Draw loss and accuracy by epoch, as `fastmlp.plots.learning_curves` does.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            It shows itself in a notebook; ``figure.savefig(path)`` writes it.
+
+        Raises
+        ------
+        ValueError
+            If there is no epoch.
+        ImportError
+            If matplotlib is not installed; it comes with the extra ``cli``.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> figure = fastmlp.History([1, 2], [0.9, 0.5], [0.6, 0.8], seconds=[0.1, 0.1]).plot()
+        >>> [ax.get_ylabel() for ax in figure.axes]
+        ['Loss (mean cross-entropy)', 'Accuracy']
+        """
+        from fastmlp import plots
+
+        return plots.learning_curves(self)
+
     def _text(self) -> list[tuple[str, ...]]:
         """Return names and rows as text; of many rows, the first and the last."""
         columns = self.to_dict()

@@ -1,23 +1,28 @@
 """The multilayer perceptron: one flat parameter vector, its views, loss, gradient and predictions."""
 
+from __future__ import annotations
+
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks, storage, training
+from fastmlp import backend, checks, parameters, storage, training
 from fastmlp.packing import PackedMatrix, pack
 from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Samples: TypeAlias = tuple[PackedMatrix, Array, Array]  # X, targets, weights (m,)
 
+_DEFAULT_INIT = "glorot"
+
 # Rows of X that are read back at once for its digest: bounds the memory that takes.
 _DIGESTED_ROWS = 64
+# Logits that are evaluated at once: bounds the memory for targets and gradients, which would triple that of the logits.
+_EVALUATED_ENTRIES = 1 << 21
 
 
 class MLP:
@@ -35,15 +40,31 @@ class MLP:
     dtype : {"float64", "float32"}
         What it computes in.
     seed : int or None
-        Weights are uniform in [-0.5, 0.5) and biases zero. They are what the notebook draws after
-        ``np.random.seed(seed)`` with ``np.random.rand(n_out, n_in) - 0.5``, layer by layer. None draws afresh.
+        Of the initial weights; None draws afresh.
+    init : {"glorot", "he", "notebook"}
+        How weights are drawn, layer by layer: from U[-a, a) with
+
+        - ``"glorot"``: a = sqrt(6 / (n_in + n_out)) [1]_;
+        - ``"he"``: a = sqrt(6 / n_in), of variance 2 / n_in, for ReLU nets of many layers [2]_;
+        - ``"notebook"``: a = 0.5, the numbers of ``np.random.rand(n_out, n_in) - 0.5`` after ``np.random.seed(seed)``.
+          In nets of more than one wide hidden layer this kills the ReLUs.
+
+        Biases are zero.
 
     Raises
     ------
     ValueError
-        If there are fewer than two widths, one is below 1, or the dtype or the seed is another.
+        If there are fewer than two widths or more than 10001, one is not from 1 to 2**31 - 1, or the dtype, the seed or
+        the initialisation is another.
     TypeError
         If a width or the seed is not an integer.
+
+    References
+    ----------
+    .. [1] X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS
+       2010, equation 16.
+    .. [2] K. He, X. Zhang, S. Ren and J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10; uniform instead of
+       normal, with the same variance, so that the bits are the same on all machines.
 
     Examples
     --------
@@ -53,19 +74,19 @@ class MLP:
     ((101770,), (10, 128), (10, 1))
     """
 
-    def __init__(self, layer_sizes: Sequence[int], dtype: str = "float64", seed: int | None = 0) -> None:
+    def __init__(
+        self, layer_sizes: Sequence[int], dtype: str = "float64", seed: int | None = 0, init: str = _DEFAULT_INIT
+    ) -> None:
         self._layer_sizes = checks.layer_sizes("layer_sizes", layer_sizes)
-        size = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._layer_sizes))
-        self._parameters = np.zeros(size, checks.float_dtype("dtype", dtype))
+        kind = checks.float_dtype("dtype", dtype)
         self._seed = checks.seed("seed", seed)
+        self._init = checks.choice("init", init, parameters.INITIALISATIONS)
+        self._parameters = parameters.draw(self._layer_sizes, kind, self._seed, self._init)
         self._notes: dict[str, str] = {}
-        # The legacy generator: its stream is frozen for ever, and it is the one that the notebook draws from.
-        generator = np.random.RandomState(self._seed)
-        for weight in self.weights:
-            weight[...] = generator.random_sample(weight.shape) - 0.5
 
     def __repr__(self) -> str:
-        return f"MLP({self._layer_sizes}, dtype='{self.dtype}')"
+        init = "" if self._init == _DEFAULT_INIT else f", init='{self._init}'"
+        return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init})"
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -84,13 +105,24 @@ class MLP:
 
     @parameters.setter
     def parameters(self, value: ArrayLike) -> None:
-        given = checks.array("parameters", value, shape=self._parameters.shape, axes="(n_parameters,)")
+        given = checks.array(
+            "parameters",
+            value,
+            shape=self._parameters.shape,
+            axes="(n_parameters,)",
+            remedy="pass a vector as long as model.parameters",
+        )
         (self._parameters[...],) = checks.contiguous(self.dtype, given)
 
     @property
     def seed(self) -> int | None:
         """The seed of the initial weights."""
         return self._seed
+
+    @property
+    def init(self) -> str:
+        """How the initial weights were drawn."""
+        return self._init
 
     @property
     def notes(self) -> dict[str, str]:
@@ -106,12 +138,12 @@ class MLP:
     @property
     def weights(self) -> tuple[Array, ...]:
         """Views of the weights, (n_out, n_in) for each layer."""
-        return tuple(weight for weight, _ in storage.layers(self._parameters, self._layer_sizes))
+        return tuple(weight for weight, _ in parameters.layers(self._parameters, self._layer_sizes))
 
     @property
     def biases(self) -> tuple[Array, ...]:
         """Views of the biases, (n_out, 1) for each layer."""
-        return tuple(bias.reshape(-1, 1) for _, bias in storage.layers(self._parameters, self._layer_sizes))
+        return tuple(bias.reshape(-1, 1) for _, bias in parameters.layers(self._parameters, self._layer_sizes))
 
     def loss_and_grad(
         self,
@@ -123,7 +155,8 @@ class MLP:
         """Compute the weighted mean cross-entropy and its gradient by all parameters.
 
         loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i, from the logits Z, so it is exact also where
-        a probability underflows.
+        a probability underflows. X and Y are not looked at: NaN, infinity and negative targets reach the result as they
+        do in NumPy, where `fit` and `evaluate` refuse them.
 
         Parameters
         ----------
@@ -159,7 +192,7 @@ class MLP:
         >>> round(loss, 4), grad
         (0.6931, array([ 1. , -1. ,  0.5, -0.5]))
         """
-        x, y, w = self._samples(X, Y, sample_weight)
+        x, y, w = self._samples(X, Y, sample_weight, finite=False)
         grad = np.empty_like(self._parameters) if out is None else checks.gradient_buffer("out", out, self._parameters)
         loss, _ = self._step(grad, x, y, w)
         return loss, grad
@@ -217,8 +250,9 @@ class MLP:
             Seconds from one write to the next; 0 writes after each epoch.
         resume : bool
             Go on from the checkpoint, and end with the bits that a training without a break would have had. The file
-            must fit the model's layer sizes, dtype and seed and, by digests, all data and weights, plain or packed.
-            Where there is no file yet, the training starts from the current parameters.
+            must fit the model's layer sizes, dtype, seed and initialisation and, by digests, all data and weights.
+            Data plain or packed are the same; in uint8 and in floating point they are not. Bits are those of one
+            backend and one kind of processor. Where there is no file yet, training starts from the current parameters.
         progress : bool, optional
             Whether to show a bar. If not given: where standard output is a terminal or a notebook, and tqdm is
             installed.
@@ -231,7 +265,8 @@ class MLP:
         Raises
         ------
         ValueError
-            As `loss_and_grad`; if a number is out of range, there is patience without validation, or resume without
+            As `loss_and_grad`; if X is not finite, or targets are negative or not finite, those of the validation
+            included; if a number is out of range, there is patience without validation, or resume without
             checkpoint; if the checkpoint to resume from is damaged or does not fit.
         TypeError
             If an array does not hold real numbers or a count is not an integer.
@@ -277,7 +312,7 @@ class MLP:
         )
 
     def save(self, path: storage.PathName) -> None:
-        """Write layer sizes, dtype, seed, notes and parameters to a safetensors file, atomically and durably.
+        """Write parameters, dtype, seed, initialisation and notes to a safetensors file, atomically and durably.
 
         The tensors are named and shaped as in torch: ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,).
 
@@ -315,7 +350,7 @@ class MLP:
         Returns
         -------
         MLP
-            With the layer sizes, dtype, seed, notes and parameters of the model that was saved, bit for bit.
+            The model that was saved, bit for bit.
 
         Raises
         ------
@@ -330,8 +365,8 @@ class MLP:
         """
         record = storage.load(path)
         model = cls.__new__(cls)
-        model._layer_sizes, model._parameters, model._seed = record.layer_sizes, record.parameters, record.seed
-        model._notes = record.notes
+        model._layer_sizes, model._parameters = record.layer_sizes, record.parameters
+        model._seed, model._init, model._notes = record.seed, record.init, record.notes
         return model
 
     def predict(self, X: ArrayLike | PackedMatrix) -> Array:
@@ -350,7 +385,7 @@ class MLP:
         Raises
         ------
         ValueError
-            If X does not fit the input width or is empty.
+            If X does not fit the input width, is empty or is not finite.
         TypeError
             If X does not hold real numbers.
 
@@ -379,7 +414,7 @@ class MLP:
         Raises
         ------
         ValueError
-            If X does not fit the input width or is empty.
+            If X does not fit the input width, is empty or is not finite.
         TypeError
             If X does not hold real numbers.
 
@@ -414,7 +449,7 @@ class MLP:
         Raises
         ------
         ValueError
-            As `loss_and_grad`.
+            As `loss_and_grad`; if X is not finite, or targets are negative or not finite.
         TypeError
             If an array does not hold real numbers.
 
@@ -426,13 +461,20 @@ class MLP:
         """
         return self._evaluate(*self._samples(X, Y))
 
-    def _input(self, name: str, X: ArrayLike | PackedMatrix) -> PackedMatrix:
-        """Check X and return it packed; a plain array is packed in the model's dtype."""
-        if not isinstance(X, PackedMatrix):
-            x = checks.array(name, X, shape=(self._layer_sizes[0], None), axes="(n_features, m)")
-            return pack(x, dtype=self.dtype.name)
-        checks.input_width(name, X, self._layer_sizes[0], self.dtype)
-        return X
+    def _input(self, name: str, X: ArrayLike | PackedMatrix, *, finite: bool = True) -> PackedMatrix:
+        """Check X, also that it is ``finite``, and return it packed; a plain array is packed in the model's dtype."""
+        if isinstance(X, PackedMatrix):
+            packed = X
+            checks.input_width(name, packed, self._layer_sizes[0], self.dtype)
+        else:
+            shape, remedy = (self._layer_sizes[0], None), "pass samples of as many features, as columns"
+            x = checks.array(name, X, shape=shape, axes="(n_features, m)", remedy=remedy)
+            packed = pack(x, dtype=self.dtype.name)
+        bad = packed.not_finite(self.dtype) if finite else None
+        if bad is not None:
+            remedy = "fill in what is missing, scale what is too large, or drop the sample"
+            raise ValueError(checks.message(name, bad, f"numbers that are finite in {self.dtype}", remedy))
+        return packed
 
     def _samples(
         self,
@@ -440,13 +482,17 @@ class MLP:
         Y: ArrayLike,
         weight: ArrayLike | None = None,
         names: tuple[str, str] = ("X", "Y"),
+        *,
+        finite: bool = True,
     ) -> Samples:
-        """Check, and return X packed, labels (m,) or targets (C, m), and weights (m,)."""
-        x = self._input(names[0], X)
+        """Check, also that X and Y are ``finite``; return X packed, labels (m,) or targets (C, m), and weights (m,)."""
+        x = self._input(names[0], X, finite=finite)
         m = x.shape[1]
         y = checks.targets(names[1], Y, self._layer_sizes[-1], m)
         if y.ndim == 2:
             (y,) = checks.contiguous(self.dtype, y)
+            if finite:
+                checks.proper_targets(names[1], y)
         if weight is None:
             return x, y, _ones(m, self.dtype)
         (w,) = checks.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
@@ -456,11 +502,11 @@ class MLP:
         by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
         with np.errstate(all="ignore"):  # what overflows is refused below
             product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
-        (w,) = checks.contiguous(self.dtype, checks.sample_weight("class_weight", product, w.size))
+        (w,) = checks.contiguous(self.dtype, checks.weight_product("class_weight", product))
         return w
 
     def _early_stopping(self, patience: int | None, min_delta: float, validation: object) -> EarlyStopping | None:
-        min_delta = checks.nonnegative("min_delta", min_delta)
+        min_delta = checks.nonnegative("min_delta", min_delta, "pass a fall in loss such as 1e-4, or 0")
         if patience is None:
             return None
         if validation is None:
@@ -476,7 +522,7 @@ class MLP:
         data: Samples,
         held_out: Samples | None,
     ) -> Checkpoint | None:
-        every = checks.nonnegative("checkpoint_every", every)
+        every = checks.nonnegative("checkpoint_every", every, "pass seconds such as 60, or 0 for each epoch")
         if path is None:
             if resume:
                 remedy = "name the file to go on from, and to write to"
@@ -486,12 +532,20 @@ class MLP:
         return Checkpoint(path, every, self._record({"data": self._digest(*data), "validation": validation}))
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
-        return storage.Record(self._layer_sizes, self._parameters, self._seed, facts or {}, notes=self._notes)
+        return storage.Record(
+            self._layer_sizes, self._parameters, self._seed, self._init, facts or {}, notes=self._notes
+        )
 
     def _digest(self, x: PackedMatrix, y: Array, w: Array) -> str:
-        """Digest samples, targets and weights: the same for X plain or packed, on any backend."""
-        shapes = np.array([*x.shape, *y.shape])
-        return storage.digest(itertools.chain([shapes], self._blocks_of_rows(x), [y, w]))
+        """Digest samples, targets and weights: the same for X plain or packed, on any backend.
+
+        X in uint8 has another digest than the same values in floating point: it may be trained on to other bits,
+        because dense samples are stored in another form.
+        """
+        heads = [np.array([*x.shape, *y.shape])]
+        if x.dtype == np.uint8:
+            heads.append(np.frombuffer(b"uint8", np.uint8))
+        return storage.digest(itertools.chain(heads, self._blocks_of_rows(x), [y, w]))
 
     def _blocks_of_rows(self, x: PackedMatrix) -> Iterator[Array]:
         """Yield the rows of X, some at a time.
@@ -525,12 +579,18 @@ class MLP:
 
     def _evaluate(self, x: PackedMatrix, y: Array, w: Array) -> dict[str, float]:
         logits = self._logits(x)
-        loss, hit, targets = np.empty_like(w), np.empty_like(w), y
+        loss, hit = np.empty_like(w), np.empty_like(w)
+        step = max(1, _EVALUATED_ENTRIES // len(logits))
         with backend.Session() as kernels:
-            if y.ndim == 1:
-                targets = np.empty_like(logits)
-                kernels.one_hot(targets, y)
-            kernels.softmax_cross_entropy_grad(np.empty_like(logits), loss, hit, logits, targets, w)
+            for first in range(0, w.size, step):
+                part = slice(first, first + step)
+                z = np.ascontiguousarray(logits[:, part])
+                if y.ndim == 1:
+                    targets = np.empty_like(z)
+                    kernels.one_hot(targets, y[part])
+                else:
+                    targets = np.ascontiguousarray(y[:, part])
+                kernels.softmax_cross_entropy_grad(np.empty_like(z), loss[part], hit[part], z, targets, w[part])
             sums = [float(np.sum(one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 

@@ -5,6 +5,8 @@ n features, h hidden units, C classes, m samples. Results are float32 if NumPy's
 float32, else float64; no argument is ever changed, and nothing is kept between calls.
 """
 
+from __future__ import annotations
+
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -95,6 +97,8 @@ def Softmax(X: ArrayLike) -> Array:
     The maximum over axis 0 is subtracted first, so that nothing overflows. The relative error is at most
     (8 + max|x - max x|) eps.
 
+    Values that are not finite reach the result as they do in NumPy.
+
     Parameters
     ----------
     X : array_like of float, shape (C, ...)
@@ -135,6 +139,8 @@ def Forwardprop(
     biases_h_to_o: ArrayLike,
 ) -> Arrays4:
     """Propagate samples through the network: Z1 = W1 X + b1, A1 = ReLU(Z1), Z2 = W2 A1 + b2, A2 = Softmax(Z2).
+
+    Values that are not finite reach the result as they do in NumPy.
 
     Parameters
     ----------
@@ -190,6 +196,8 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     0 log 0 counts as 0, and the logarithm is taken of at least the smallest normal number, so the cost stays finite
     where a probability underflowed to 0.
 
+    Values that are not finite reach the result as they do in NumPy.
+
     Parameters
     ----------
     A2 : array_like of float, shape (C, m)
@@ -230,6 +238,8 @@ def backward_prop(
 
     dZ2 = A2 - Y, dW2 = dZ2 A1ᵀ / m, db2 = mean of dZ2 over the samples, dZ1 = (W2ᵀ dZ2) (Z1 > 0), dW1 = dZ1 Xᵀ / m,
     db1 = mean of dZ1.
+
+    Values that are not finite reach the result as they do in NumPy.
 
     Parameters
     ----------
@@ -295,6 +305,8 @@ def update_params(
     alpha: float = 0.1,
 ) -> Arrays4:
     """Take one step of gradient descent, w - alpha dw, into new arrays.
+
+    Values that are not finite reach the result as they do in NumPy.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """Packing the input: X, turned once per training into the form that the kernels read fastest."""
 
+from __future__ import annotations
+
 import math
 from typing import Any, TypeAlias
 
@@ -28,28 +30,38 @@ class PackedMatrix:
         uint8, which serves models of both dtypes, or the float dtype that it serves.
     density : float
         Share of the entries that are not zero.
+    finite : bool
+        Whether no value is infinite or NaN; of uint8, once decoded to float64. `MLP.fit`, `MLP.predict` and the like
+        refuse a matrix that is not finite.
     kind : str
         ``"sparse"``, ``"dense"`` or ``"mixed"``.
     nbytes : int
         Memory held, in bytes.
 
+    Notes
+    -----
+    A pickle holds the plain values and the scale, and is packed again where it is loaded: it works on any backend and
+    any processor. A copy is the matrix itself, which never changes.
+
     Examples
     --------
     >>> import numpy as np, fastmlp
     >>> P = fastmlp.pack(np.array([[0, 255], [0, 51]], np.uint8), scale=1/255)
-    >>> P.shape, P.density
-    ((2, 2), 0.5)
+    >>> P.shape, P.density, P.finite
+    ((2, 2), 0.5, True)
     >>> P.to_dense()
     array([[0. , 1. ],
            [0. , 0.2]])
     """
 
-    __slots__ = ("_backend", "_operands", "_payload", "_scale", "density", "dtype", "kind", "nbytes", "shape")
+    __slots__ = ("_backend", "_operands", "_payload", "_scale", "density", "dtype", "finite", "kind", "nbytes", "shape")
 
     def __init__(self, matrix: Array, scale: float) -> None:
         self.shape: tuple[int, int] = matrix.shape
         self.dtype = matrix.dtype
         self.density = float(np.count_nonzero(matrix) / matrix.size)
+        largest = scaled(np.array([matrix.max()], np.float64), scale) if matrix.dtype == _UINT8 else matrix
+        self.finite = checks.all_finite(largest)
         self._scale = scale
         self._backend = backend.get_backend()
         self._operands: dict[np.dtype[Any], tuple[Any, Array]] = {}
@@ -59,6 +71,17 @@ class PackedMatrix:
 
     def __repr__(self) -> str:
         return f"PackedMatrix({self.shape}, {self.dtype}, {self.kind}, density {self.density:.3f}, {self.nbytes} bytes)"
+
+    def __copy__(self) -> PackedMatrix:
+        return self
+
+    def __deepcopy__(self, _: object) -> PackedMatrix:
+        return self
+
+    def __reduce__(self) -> tuple[type[PackedMatrix], tuple[Array, float]]:
+        # Not the packed form: kernels of another vector width would read outside of it.
+        with backend.use_backend(self._backend):
+            return PackedMatrix, (self._unpack(self._payload, np.arange(256, dtype=_UINT8)), self._scale)
 
     def to_dense(self, dtype: str = "float64") -> Array:
         """Return the matrix as a plain array.
@@ -84,13 +107,10 @@ class PackedMatrix:
         >>> fastmlp.pack(np.array([[2.0, 0.0]])).to_dense()
         array([[2., 0.]])
         """
-        payload, table = self.operands(checks.float_dtype("dtype", dtype))
-        with backend.Session() as kernels:
-            dense: Array = kernels.unpack(payload, self.shape[0], table)
-        return dense
+        return self._unpack(*self.operands(checks.float_dtype("dtype", dtype)))
 
     def operands(self, dtype: np.dtype[Any]) -> tuple[Any, Array]:
-        """Return what the kernels take: the packed form, and the table (256,) that decodes uint8 to ``dtype``."""
+        """Return the kernels' operands: the packed form, and the table (256,) that decodes uint8 to ``dtype``."""
         current = backend.get_backend()
         if current != self._backend:
             got, expected = f"a matrix packed for the {self._backend} backend", f"one packed for {current}"
@@ -100,6 +120,19 @@ class PackedMatrix:
             with backend.Session() as kernels:
                 self._operands[dtype] = kernels.operands(self._payload, table), table
         return self._operands[dtype]
+
+    def not_finite(self, dtype: np.dtype[Any]) -> str | None:
+        """Return the first value that is not finite in ``dtype``, and its place, in words; None if all are finite."""
+        # Codes that are finite in float64 may not be so in float32.
+        if self.finite and (self.dtype != _UINT8 or np.isfinite(self.operands(dtype)[1][-1])):
+            return None
+        return checks.not_finite(self.to_dense(dtype.name))
+
+    def _unpack(self, payload: Any, table: Array) -> Array:
+        """Return a packed form as a plain matrix (n_features, m), decoded by ``table`` (256,) if it holds uint8."""
+        with backend.Session() as kernels:
+            dense: Array = kernels.unpack(payload, self.shape[0], table)
+        return dense
 
 
 def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> PackedMatrix:
@@ -136,7 +169,7 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
     (2,)
     """
     matrix = checks.packable("X", X)
-    factor = checks.positive("scale", 1.0 if scale is None else scale)
+    factor = checks.positive("scale", 1.0 if scale is None else scale, "pass a factor such as 1/255")
     wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
     if matrix.dtype != _UINT8:
         matrix = checks.native(wanted or checks.result_dtype(matrix), matrix)

@@ -1,10 +1,15 @@
-"""Pictures of a training and of a net: drawn on the caller's matplotlib Axes, or on a new figure of their own.
+"""Pictures of a training run and of a net: a new Figure that shows itself in a notebook, or on the caller's Axes.
 
-A new figure belongs to no window and to no global state of matplotlib: ``axes.figure.savefig(path)`` writes it.
+A new figure belongs to no window and to no global state of matplotlib; ``figure.savefig(path)`` writes it. Whoever
+passes Axes has them and their figure already: nothing is returned then, or a notebook would show it twice.
 Colours are those of Okabe and Ito, which colour-blind eyes tell apart, and maps whose lightness follows the value;
 lines differ in style and marker as well.
 """
 
+from __future__ import annotations
+
+import functools
+import io
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
@@ -15,10 +20,13 @@ from numpy.typing import ArrayLike
 from fastmlp import checks
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Axes: TypeAlias = Any  # matplotlib.axes.Axes, which is imported only when a picture is drawn
+# matplotlib.axes.Axes and matplotlib.figure.Figure, which are imported only when a picture is drawn
+Axes: TypeAlias = Any
+Figure: TypeAlias = Any
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
 _MARKERS = 10  # along a line
+_BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast, 4.55, to black and to white
 _WRITTEN_CLASSES = 20  # with more of them, numbers in the cells of a confusion matrix could not be read
 
 
@@ -46,7 +54,7 @@ def require() -> None:
         raise checks.extra("pictures are drawn by matplotlib", error) from error
 
 
-def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Array:
+def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
     """Draw loss and accuracy by epoch, of the training and, where there was one, of the validation.
 
     Parameters
@@ -58,8 +66,8 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Arra
 
     Returns
     -------
-    ndarray of Axes, shape (2,)
-        Loss, on a logarithmic scale where all values are positive, and accuracy.
+    Figure or None
+        The new figure: loss, on a logarithmic scale where all values are positive, and accuracy.
 
     Raises
     ------
@@ -72,7 +80,8 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Arra
     --------
     >>> from fastmlp import History, plots
     >>> history = History([1, 2], [0.9, 0.5], [0.6, 0.8], seconds=[0.1, 0.1])
-    >>> loss, accuracy = plots.learning_curves(history)
+    >>> figure = plots.learning_curves(history)  # in a notebook, without a name, it shows itself
+    >>> loss, accuracy = figure.axes
     >>> loss.get_xlabel(), loss.get_ylabel(), accuracy.get_ylabel()
     ('Epoch', 'Loss (mean cross-entropy)', 'Accuracy')
     """
@@ -88,15 +97,19 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Arra
         ax.grid(alpha=0.3)
         ax.legend()
         _whole_numbers(ax.xaxis)
+        if len(history.epoch) == 1:
+            ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
     if min(history.loss + history.validation_loss) > 0:
         _logarithmic(pair[0])
     _in_percent(pair[1].yaxis)
-    return pair
+    low, high = pair[1].get_ylim()
+    pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
+    return _new(pair, axes)
 
 
 def confusion_matrix(
     labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None = None, ax: Axes | None = None
-) -> Axes:
+) -> Figure | None:
     """Draw how often each class was taken for each: true classes as rows, predicted ones as columns.
 
     Parameters
@@ -112,9 +125,9 @@ def confusion_matrix(
 
     Returns
     -------
-    Axes
-        Colours are shares of the true class, on a scale of square roots, so that few mistakes show; up to 20 classes,
-        each cell has its count.
+    Figure or None
+        The new figure. Colours are shares of the true class, on a scale of square roots, so that few mistakes show; up
+        to 20 classes, each cell has its count.
 
     Raises
     ------
@@ -128,8 +141,8 @@ def confusion_matrix(
     Examples
     --------
     >>> from fastmlp import plots
-    >>> ax = plots.confusion_matrix([0, 1, 1, 1], [0, 1, 1, 0], names=["cat", "dog"])
-    >>> [text.get_text() for text in ax.texts]
+    >>> figure = plots.confusion_matrix([0, 1, 1, 1], [0, 1, 1, 0], names=["cat", "dog"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
     ['1', '', '1', '2']
     """
     require()
@@ -139,7 +152,8 @@ def confusion_matrix(
     classes = len(counts)
     title = [str(i) for i in range(classes)] if names is None else list(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    (ax,) = _grid(None if ax is None else [ax], 1, columns=1, size=(6.4, 5.4))
+    given = None if ax is None else [ax]
+    (ax,) = grid = _grid(given, 1, columns=1, size=(6.4, 5.4))
     image = ax.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1))
     bar = ax.figure.colorbar(image, ax=ax, label="Share of the true class", ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
     _in_percent(bar.ax.yaxis)
@@ -149,8 +163,12 @@ def confusion_matrix(
         ax.set_yticks(range(classes), title)
         _write_counts(ax, counts, shares)
     right = np.trace(counts)
-    ax.set(xlabel="Predicted class", ylabel="True class", title=f"{right} of {counts.sum()} right")
-    return ax
+    ax.set(
+        xlabel="Predicted class",
+        ylabel="True class",
+        title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
+    )
+    return _new(grid, given)
 
 
 def worst_mistakes(
@@ -160,7 +178,7 @@ def worst_mistakes(
     names: Sequence[str] | None = None,
     count: int = 20,
     axes: Sequence[Axes] | Array | None = None,
-) -> Array:
+) -> Figure | None:
     r"""Draw the wrongly classified images with the highest loss, worst first.
 
     Parameters
@@ -180,9 +198,9 @@ def worst_mistakes(
 
     Returns
     -------
-    ndarray of Axes, shape (n,)
-        One for each mistake drawn, titled with the true class and, below, what it was taken for and how surely. Where
-        there is no mistake, one that says so.
+    Figure or None
+        The new figure: Axes for each mistake, titled with the true class, what it was taken for, and the probability of
+        each; below stands the sample's number, from 0. Where there is no mistake, Axes that say so.
 
     Raises
     ------
@@ -197,9 +215,9 @@ def worst_mistakes(
     --------
     >>> import numpy as np
     >>> from fastmlp import plots
-    >>> drawn = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], [[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
-    >>> [ax.get_title() for ax in drawn]
-    ['true 1\nseen as 0 (90 %)', 'true 0\nseen as 1 (60 %)']
+    >>> figure = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], [[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
+    >>> [ax.get_title() for ax in figure.axes]
+    ['true 1 (10 %)\nseen as 0 (90 %)', 'true 0 (40 %)\nseen as 1 (60 %)']
     """
     pixels = checks.array("images", images, shape=(None, None, None), axes="(m, rows, columns)")
     p = checks.array("probabilities", probabilities, shape=(None, len(pixels)), axes="(n_classes, m)")
@@ -207,13 +225,15 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.0))
+    grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
-        _picture(ax, pixels[i], f"true {title[y[i]]}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
+        true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
+        _picture(ax, pixels[i], f"{true}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
+        ax.set_xlabel(f"sample {i}", fontsize=7)
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
-    return grid
+    return _new(grid, axes)
 
 
 def first_layer(
@@ -222,7 +242,7 @@ def first_layer(
     count: int = 60,
     label: str = "Weight",
     axes: Sequence[Axes] | Array | None = None,
-) -> Array:
+) -> Figure | None:
     """Draw the weights that lead to each unit of the first layer, as images of the input's shape.
 
     Parameters
@@ -240,8 +260,9 @@ def first_layer(
 
     Returns
     -------
-    ndarray of Axes, shape (n,)
-        One for each unit, titled with its number. All share one scale, from blue through grey for zero to red.
+    Figure or None
+        The new figure: Axes for each unit, titled with its number. All share one scale, from blue through grey for
+        zero to red.
 
     Raises
     ------
@@ -256,9 +277,9 @@ def first_layer(
     --------
     >>> import fastmlp
     >>> from fastmlp import plots
-    >>> drawn = plots.first_layer(fastmlp.MLP((64, 12, 10)).weights[0])
-    >>> len(drawn), drawn[0].images[0].get_array().shape
-    (12, (8, 8))
+    >>> figure = plots.first_layer(fastmlp.MLP((64, 12, 10)).weights[0])
+    >>> figure.axes[0].images[0].get_array().shape
+    (8, 8)
     """
     matrix = checks.array("weights", weights, shape=(None, None), axes="(n_out, n_in)")
     rows, columns = _shape(shape, matrix.shape[1])
@@ -268,8 +289,9 @@ def first_layer(
     grid = _grid(axes, len(shown), columns=across, size=(0.95, 1.05))
     for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
         _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
-    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label, shrink=0.6)
-    return grid
+    left_out = f"; units 0 to {len(shown) - 1} of {len(matrix)}" if len(shown) < len(matrix) else ""
+    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label + left_out, shrink=0.6)
+    return _new(grid, axes)
 
 
 def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, size: tuple[float, float]) -> Array:
@@ -287,8 +309,30 @@ def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, siz
     if len(cells) < count:
         raise ValueError(checks.message("axes", f"{len(cells)} axes", f"{count} or more", "make more subplots"))
     for ax in cells[count:]:
-        ax.axis("off")
+        if given is None:
+            ax.remove()
+        else:
+            ax.axis("off")
     return cells[:count]
+
+
+def _new(cells: Array, given: object) -> Figure | None:
+    """Return the figure of the cells, if it is a new one, made to show itself in a notebook."""
+    if given is not None:
+        return None
+    figure = cells[0].figure
+    # IPython knows how to show a figure only once pyplot is set up to draw into the notebook. It asks every other
+    # object for this method.
+    figure._repr_png_ = functools.partial(_png, figure)
+    return figure
+
+
+def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """Return a figure as PNG with twice the pixels that it is to be shown with, for screens with as many."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=2 * figure.dpi)
+    width, height = (round(float(pixels)) for pixels in figure.get_size_inches() * figure.dpi)
+    return image.getvalue(), {"width": width, "height": height}
 
 
 def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:
@@ -300,7 +344,7 @@ def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: 
 def _whole_numbers(axis: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def _logarithmic(ax: Axes) -> None:
@@ -330,8 +374,7 @@ def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | No
 
 def _write_counts(ax: Axes, counts: Array, shares: Array) -> None:
     for (i, j), count in np.ndenumerate(counts):
-        # The map's lightness passes the middle near its middle, which is at 0.5**2 for square roots.
-        color = "black" if shares[i, j] > 0.25 else "white"
+        color = "black" if shares[i, j] > _BLACK_FROM else "white"
         ax.text(j, i, str(count) if count else "", ha="center", va="center", color=color, fontsize=8)
 
 

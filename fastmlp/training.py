@@ -135,11 +135,15 @@ class Checkpoint:
             "layer sizes": (found.layer_sizes, mine.layer_sizes),
             "dtype": (found.parameters.dtype.name, mine.parameters.dtype.name),
             "seed": (found.seed, mine.seed),
+            "initialisation": (found.init, mine.init),
             **{f"digest of the {name}": (found.facts.get(name), fact) for name, fact in mine.facts.items()},
         }
         for name, (theirs, ours) in pairs.items():
             if theirs != ours:
-                raise storage.refusal(self._path, f"{name} {theirs} in the file but {ours} here")
+                got = f"{name} {theirs} in the file but {ours} here"
+                if name.startswith("digest"):  # which tells people no more than that it differs
+                    got = f"a run that was trained on other {'data' if name.endswith('data') else 'validation data'}"
+                raise storage.refusal(self._path, got)
 
 
 class _State:

@@ -1,5 +1,8 @@
+import contextlib
 import importlib
 import importlib.util
+import io
+import json
 import os
 import signal
 import subprocess
@@ -124,3 +127,19 @@ def run_python():
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def mnist_training(tmp_path_factory, mnist_data):
+    """Return folder and printed object of an example of the help: MNIST with every default, saved and drawn."""
+    pytest.importorskip("matplotlib")
+    from fastmlp import cli
+    from fastmlp.datasets import mnist
+
+    folder = tmp_path_factory.mktemp("mnist")
+    words = "train mnist --save digits.safetensors --json --plot pictures"
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.chdir(folder)
+        patch.setattr(mnist, "load_data", lambda: mnist_data)
+        assert cli.main(words.split()) == 0
+    return folder, json.loads(out.getvalue())

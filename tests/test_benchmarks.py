@@ -181,6 +181,17 @@ def test_compare_prints_a_table_and_converts(images, backend, dtype):
     assert not tracemalloc.is_tracing()
 
 
+def test_a_speed_up_is_the_formulas_time_over_one_s_own(images, monkeypatch):
+    codes, labels = images
+    times = [[4.0, 4.0, 8.0], [2.0, 2.0, 2.0], [8.0, 8.0, 16.0]]
+    monkeypatch.setattr(bench, "_times", lambda steps, budget: times)
+    found = bench.compare(codes, labels, scale=1 / 255, hidden=4)
+    assert [row.milliseconds for row in found.rows] == [4000, 2000, 8000]
+    assert [row.speedup for row in found.rows] == [1, 2, 0.5]
+    assert found.rows[1].low <= 2 <= found.rows[1].high <= 4
+    assert found.rounds == 3
+
+
 def test_compare_times_nothing_that_differs(images, monkeypatch):
     codes, labels = images
     monkeypatch.setattr(notebook, "compute_cost", lambda a2, y: np.nan)
@@ -195,8 +206,8 @@ def test_compare_times_nothing_that_differs(images, monkeypatch):
 
 def test_compare_wants_data_on_which_the_formulas_stay_finite(images):
     codes, labels = images
-    with pytest.raises(ValueError, match=r"X: got values up to 255, .*scale=1/255"):
-        bench.compare(codes, labels)
+    with pytest.raises(ValueError, match=r"X: got values up to 2.55e\+06, .*scale=1/255"):
+        bench.compare(codes * 1e4, labels)
 
 
 @pytest.mark.parametrize("wrong", [{"Y": [0, 1]}, {"Y": [-1, 0, 1]}, {"seconds": 0}, {"dtype": "f2"}], ids=str)

@@ -14,25 +14,35 @@ ROOT = PACKAGE.parent
 FREE = {"fastmlp", "fastmlp.training"}  # __init__ binds names; History and Callback name types
 
 ARROWS = {
-    "cli": {"commands"},
-    "commands": {"bench", "checks", "datasets", "inputs", "plots", "model", "storage", "training", "backend"},
-    "inputs": {"checks", "datasets", "model", "packing", "storage"},
+    "__main__": {"cli"},
+    "cli": {"commands", "console", "options"},
+    "console": set(),
+    "options": set(),
+    "commands": {
+        "backend", "bench", "checks", "console", "datasets", "keeping", "model", "packing", "preprocessing",
+        "refusals", "storage", "training",
+    },
+    "refusals": {"backend", "checks", "datasets", "options", "plots", "storage"},
+    "keeping": {"console", "history", "model", "plots", "preprocessing"},
+    "preprocessing": {"checks", "datasets", "model", "packing", "storage"},
     "plots": {"checks"},
     # It measures what users call, the notebook's functions and the model, against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing"},
-    "model": {"training", "packing", "storage", "backend", "checks"},
+    "model": {"training", "packing", "parameters", "storage", "backend", "checks"},
     "training": {"history", "storage", "backend", "checks"},
-    "history": set(),
+    "history": {"plots"},
     "notebook": {"packing", "backend", "checks"},
     "packing": {"backend", "checks"},
-    "storage": {"checks"},
+    "storage": {"atomic", "parameters", "checks"},
+    "atomic": {"checks"},
+    "parameters": set(),
     "backend": {"checks", "kernels"},
     "datasets": {"datasets", "checks"},
     "formulas": set(),
     "checks": set(),
     "kernels": {"kernels.vector"},
-    "__init__": {"backend", "model", "notebook", "packing", "training"},
-}
+    "__init__": {"backend", "datasets", "history", "model", "notebook", "packing", "plots"},
+}  # fmt: skip
 
 
 def imported(path):
@@ -84,7 +94,38 @@ def test_the_readme():
         ast.parse(block)
 
 
-def test_all_is_complete_and_documented():
-    assert sorted(fastmlp.__all__) == sorted(set(fastmlp.__all__))
+def test_all_names_are_public_documented_and_known_to_type_checkers():
+    """Names are looked up when they are used, and written down three times: for that, for `*`, for type checkers."""
+    block = next(node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    typed = {node.module: {alias.name for alias in node.names} for node in block.body}
+    assert {f"fastmlp.{module}": set(names) for module, names in fastmlp._NAMES.items()} == {
+        module: names for module, names in typed.items() if module != "fastmlp"
+    }
+    assert set(fastmlp.__all__) == {name for names in fastmlp._NAMES.values() for name in names}
     for name in fastmlp.__all__:
         assert getattr(fastmlp, name).__doc__, name
+
+
+def test_names_come_when_they_are_used(run_python):
+    run_python("""
+import sys, fastmlp
+assert dir(fastmlp) == sorted([*fastmlp.__all__, "datasets", "plots", "__version__"])
+assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
+assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
+assert fastmlp.MLP is fastmlp.MLP is __import__("fastmlp.model").model.MLP
+namespace = {}
+exec("from fastmlp import *", namespace)
+assert set(fastmlp.__all__) <= set(namespace)
+import fastmlp.backend
+assert dir(fastmlp) == sorted([*fastmlp.__all__, "datasets", "plots", "__version__"])
+try:
+    fastmlp.nonsense
+except AttributeError as error:
+    assert str(error) == "module 'fastmlp' has no attribute 'nonsense'"
+""")
+
+
+def test_the_command_line_imports_nothing_that_takes_time_before_it_answers_ctrl_c(run_python):
+    code = "import sys; before = set(sys.modules); import fastmlp.cli; print(*sorted(set(sys.modules) - before))"
+    added = run_python(code).stdout.split()
+    assert added == ["__future__", "fastmlp", "fastmlp.cli", "fastmlp.console"]

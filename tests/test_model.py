@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import pickle
+import tracemalloc
 
 import naive
 import numpy as np
@@ -48,12 +49,30 @@ def test_out(backend, rng):
     assert_same_bits(buffer, expected)
 
 
+def unaligned(count):
+    return np.empty(8 * count + 1, np.uint8)[1:].view(np.float64)
+
+
 @pytest.mark.parametrize(
-    "bad", [np.empty(3), np.empty(38, np.float32), np.empty(76)[::2], [0.0] * 38, np.frombuffer(bytes(38 * 8))]
+    "bad",
+    [
+        np.empty(38),
+        np.empty((37, 1)),
+        np.empty(37, np.float32),
+        np.empty(37, ">f8"),
+        np.empty(74)[::2],
+        unaligned(37),
+        np.frombuffer(bytes(37 * 8)),
+        [0.0] * 37,
+    ],
+    ids=["longer", "a column", "float32", "byte-swapped", "strided", "unaligned", "read-only", "a list"],
 )
 def test_a_bad_out_is_refused(backend, rng, bad):
     model, x, labels = problem(rng, (7, 4, 1))
+    assert model.parameters.size == 37
     labels[:] = 0
+    good = np.empty(37)
+    assert model.loss_and_grad(x, labels, out=good)[1] is good
     with pytest.raises((ValueError, TypeError), match=r"^out: got .*np\.empty_like"):
         model.loss_and_grad(x, labels, out=bad)
 
@@ -67,13 +86,13 @@ def test_out_may_not_be_the_parameters(backend, rng):
 def test_draws_as_the_notebook_does(dtype):
     np.random.seed(3)  # noqa: NPY002
     w1, w2 = np.random.rand(5, 4) - 0.5, np.random.rand(2, 5) - 0.5  # noqa: NPY002
-    model = fastmlp.MLP((4, 5, 2), dtype=dtype.name, seed=3)
+    model = fastmlp.MLP((4, 5, 2), dtype=dtype.name, seed=3, init="notebook")
     assert_same_bits(model.weights[0], w1.astype(dtype))
     assert_same_bits(model.weights[1], w2.astype(dtype))
     assert not any(b.any() for b in model.biases)
     assert model.dtype == dtype
     assert model.layer_sizes == (4, 5, 2)
-    assert repr(model) == f"MLP((4, 5, 2), dtype='{dtype}')"
+    assert repr(model) == f"MLP((4, 5, 2), dtype='{dtype}', init='notebook')"
 
 
 def test_no_seed_draws_afresh():
@@ -142,6 +161,27 @@ def test_predictions(backend, rng, dtype):
     assert_softmax(logistic.predict_proba(x.astype(F8)), z.astype(F8), naive.softmax(z.astype(F8)))
 
 
+def test_scores_do_not_depend_on_how_many_samples_are_evaluated_at_once(backend, rng, dtype, monkeypatch):
+    model, x, labels = problem(rng, (7, 5, 3), m=301, dtype=dtype)
+    soft = naive.softmax(rng.standard_normal((3, 301)))
+    whole = [model.evaluate(x, target) for target in (labels, soft)]
+    for entries in (1, 3 * 17, 3 * 300, 3 * 301):
+        monkeypatch.setattr("fastmlp.model._EVALUATED_ENTRIES", entries)
+        assert [model.evaluate(x, target) for target in (labels, soft)] == whole
+
+
+def test_many_classes_take_the_memory_of_their_logits(backend):
+    """And not as much again for one-hot targets, and for a gradient that nobody asked for."""
+    model, x, labels = fastmlp.MLP((1, 1000), dtype="float32"), np.ones((1, 16_000)), np.full(16_000, 999)
+    model.evaluate(x[:, :10], labels[:10])
+    tracemalloc.start()
+    try:
+        model.evaluate(x, labels)
+        assert tracemalloc.get_traced_memory()[1] < 2.3 * 4 * 1000 * 16_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_soft_targets_are_right_where_they_are_largest(backend):
     model = fastmlp.MLP((1, 3))
     model.parameters = [0, 0, 0, 0, 2, 1]
@@ -176,7 +216,9 @@ def test_what_float32_cannot_hold_is_infinite_without_a_warning(backend):
     loss, grad = model.loss_and_grad(x, labels)
     assert np.isnan(loss)
     assert np.isnan(grad).all()
-    assert np.isnan(model.predict_proba(x)[:, 0]).all()
+    for refuse in (model.predict, model.predict_proba, lambda x: model.evaluate(x, labels)):
+        with pytest.raises(ValueError, match="^X: got inf at row 0, column 0, expected numbers .* finite in float32;"):
+            refuse(x)
     model.parameters = [1e308, 0, 0, 0]
     assert model.parameters[0] == np.inf
     double = fastmlp.MLP((1, 2))
@@ -217,18 +259,24 @@ def test_the_loss_is_exact_where_probabilities_underflow(backend, dtype):
         ("34", TypeError),
         (7, TypeError),
         ((3, True), TypeError),
+        ((3, 2**31), ValueError),
+        ((1,) * 10_002, ValueError),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_bad_layer_sizes(sizes, error):
-    with pytest.raises(error, match="^layer_sizes: got "):
+    """Too wide and too deep are widths that a file could not hold."""
+    with pytest.raises(error, match="^layer_sizes: got .{0,60}expected"):
         fastmlp.MLP(sizes)
 
 
-@pytest.mark.parametrize("name", ["float16", "double precision", "int64", None, complex, "f"])
+@pytest.mark.parametrize("name", ["f", "f4", "float32", np.float32, np.dtype("f4")])
+def test_names_of_float32(name):
+    assert fastmlp.MLP((2, 2), dtype=name).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["float16", "double precision", "int64", None, complex])
 def test_bad_dtype_names(name):
-    if name == "f":
-        assert fastmlp.MLP((2, 2), dtype=name).dtype == np.float32
-        return
     with pytest.raises(ValueError, match=r"^dtype: got .*'float32' or 'float64'"):
         fastmlp.MLP((2, 2), dtype=name)
 
@@ -252,6 +300,7 @@ def test_bad_seeds(seed, error):
         ({"sample_weight": [0.0] * 23}, "sample_weight"),
         ({"sample_weight": [-1.0] + [1.0] * 22}, "sample_weight"),
         ({"sample_weight": [np.nan] + [1.0] * 22}, "sample_weight"),
+        ({"sample_weight": [np.inf] + [1.0] * 22}, "sample_weight"),
     ],
 )
 def test_bad_samples(backend, rng, change, argument):

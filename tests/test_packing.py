@@ -1,5 +1,9 @@
 """pack and PackedMatrix: what is held, what comes back, what is refused."""
 
+import copy
+import pickle
+import platform
+
 import numpy as np
 import pytest
 from compare import assert_same_bits
@@ -134,6 +138,74 @@ def test_a_matrix_packed_for_the_other_backend_is_refused():
         packed = pack(np.ones((3, 4)))
     with fastmlp.use_backend("numba"), pytest.raises(ValueError, match="packed for the numpy backend"):
         fastmlp.MLP((3, 2)).predict(packed)
+
+
+# Of few samples, in sparse tiles, in dense ones, in both; each also as uint8.
+FORMS = [(21, 5, 1.0), (21, 700, 0.1), (21, 2500, 1.0), (300, 2500, 0.4)]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda packed: pickle.loads(pickle.dumps(packed))])
+def test_a_copy_is_the_same_matrix(backend, rng, form, clone):
+    codes = images(rng, *form)
+    model = fastmlp.MLP((form[0], 4, 3))
+    labels = rng.integers(3, size=form[1])
+    for packed in (pack(codes, scale=1 / 255), pack(codes / 255.0)):
+        again = clone(packed)
+        assert (again.shape, again.dtype, again.kind) == (packed.shape, packed.dtype, packed.kind)
+        assert (again.density, again.nbytes, again.finite) == (packed.density, packed.nbytes, packed.finite)
+        assert_same_bits(again.to_dense(), packed.to_dense())
+        assert_same_bits(model.loss_and_grad(again, labels)[1], model.loss_and_grad(packed, labels)[1])
+
+
+@pytest.mark.numba
+def test_a_pickle_is_of_any_backend(rng):
+    codes = images(rng, 21, 700, 0.3)
+    with fastmlp.use_backend("numba"):
+        packed = pack(codes, scale=1 / 255)
+    with fastmlp.use_backend("numpy"):
+        again = pickle.loads(pickle.dumps(packed))
+        assert_same_bits(again.to_dense(), codes / 255.0)
+        assert fastmlp.MLP((21, 2)).predict(again).shape == (700,)
+
+
+HASWELL = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe,+f16c",
+}
+
+
+@pytest.mark.numba
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for another x86-64 processor")
+def test_a_pickle_is_of_any_vector_width(run_python, tmp_path):
+    """Kernels of another vector width would read outside of the packed form."""
+    code = f"""
+import os, pickle
+import numpy as np, fastmlp
+from fastmlp.kernels import vector
+print(vector.VECTOR_BYTES)
+for n, m, density in {FORMS}:
+    rng = np.random.default_rng(m)
+    codes = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
+    codes *= rng.random((n, m)) < density
+    made = [fastmlp.pack(codes, scale=1 / 255), fastmlp.pack(codes / 255.0)]
+    name = f"{{n}} {{m}}"
+    if not os.path.exists(name):
+        with open(name, "wb") as file:
+            pickle.dump(made, file)
+        continue
+    with open(name, "rb") as file:
+        found = pickle.load(file)
+    model = fastmlp.MLP((n, 4, 3))
+    for one, other in zip(found, made):
+        assert (one.to_dense() == codes / 255.0).all()
+        assert (model.predict_proba(one) == model.predict_proba(other)).all()
+"""
+    here = int(run_python(code, cwd=tmp_path).stdout)
+    elsewhere = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": None} if here <= 32 else HASWELL
+    there = int(run_python(code, cwd=tmp_path, env=elsewhere, timeout=400).stdout)
+    if here == there:
+        pytest.skip(f"vectors of {here} bytes for either processor")
 
 
 def test_facts(backend, rng):

@@ -1,12 +1,15 @@
 """Pictures: what is drawn is what was given, where it was asked for, and nothing global is touched."""
 
+import io
+import pickle
 import sys
 
 import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import plots
+from fastmlp import keeping, plots
+from fastmlp.preprocessing import Inputs
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
@@ -34,7 +37,7 @@ def axes(count):
 
 
 def test_learning_curves_are_the_columns(history):
-    loss, accuracy = plots.learning_curves(history)
+    loss, accuracy = plots.learning_curves(history).axes
     for ax, columns in (
         (loss, (history.loss, history.validation_loss)),
         (accuracy, (history.accuracy, history.validation_accuracy)),
@@ -53,8 +56,39 @@ def test_learning_curves_are_the_columns(history):
     assert "%" in accuracy.yaxis.get_major_formatter()(0.5)
 
 
+def test_the_curves_of_one_epoch_have_ticks_that_make_sense():
+    loss, accuracy = plots.learning_curves(fastmlp.History([1], [0.5], [1.0], seconds=[0.1])).axes
+    for ax in (loss, accuracy):
+        low, high = ax.get_xlim()
+        assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
+    assert -0.1 < accuracy.get_ylim()[0] < accuracy.get_ylim()[1] < 1.1
+
+
+def test_markers_of_two_curves_do_not_cover_each_other():
+    epochs = list(range(1, 101))
+    columns = [[1 / (i + k) for i in epochs] for k in range(4)]
+    for ax in plots.learning_curves(fastmlp.History(epochs, *columns, [0.1] * 100)).axes:
+        (first, every), (second, other) = (line.get_markevery() for line in ax.lines)
+        assert not set(range(first, 100, every)) & set(range(second, 100, other))
+
+
+def test_first_layer_change_is_what_training_changed(rng):
+    model = fastmlp.MLP((9, 4, 2), seed=3)
+    initial = model.weights[0].copy()
+    change = rng.random((4, 9))
+    model.weights[0][...] += change
+    inputs = Inputs((3, 3), 1.0, ("0", "1"), None)
+    x, y, p = np.zeros((2, 9)), np.array([0, 1]), np.eye(2)
+    figures = dict(keeping.drawings(model, inputs, x, y, p, None))
+    assert list(figures) == ["confusion-matrix", "worst-mistakes", "first-layer", "first-layer-change"]
+    for name, weights in (("first-layer", initial + change), ("first-layer-change", initial + change - initial)):
+        for ax, row in zip(figures[name].axes, weights, strict=False):
+            np.testing.assert_array_equal(ax.images[0].get_array(), row.reshape(3, 3))
+    assert figures["first-layer-change"].axes[-1].get_ylabel() == "Change of weight"
+
+
 def test_learning_curves_without_validation_and_with_a_loss_of_zero():
-    loss, accuracy = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.0], [0.5, 1.0], seconds=[0.1, 0.1]))
+    loss, accuracy = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.0], [0.5, 1.0], seconds=[0.1, 0.1])).axes
     assert (len(loss.lines), len(accuracy.lines)) == (1, 1)
     assert loss.get_yscale() == "linear"
 
@@ -63,7 +97,7 @@ def test_learning_curves_without_validation_and_with_a_loss_of_zero():
 def test_a_confusion_matrix_counts(rng, names):
     labels, predictions = rng.integers(0, 3, (2, 50))
     labels[:3] = 0, 1, 2
-    ax = plots.confusion_matrix(labels, predictions, names)
+    ax = plots.confusion_matrix(labels, predictions, names).axes[0]
     counts = np.array([[np.sum((labels == i) & (predictions == k)) for k in range(3)] for i in range(3)])
     written = [text.get_text() or "0" for text in ax.texts]
     np.testing.assert_array_equal(np.array(written, int).reshape(3, 3), counts)
@@ -71,26 +105,26 @@ def test_a_confusion_matrix_counts(rng, names):
     assert [t.get_text() for t in ax.get_xticklabels()] == (names or ["0", "1", "2"])
     assert [t.get_text() for t in ax.get_yticklabels()] == (names or ["0", "1", "2"])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Predicted class", "True class")
-    assert ax.get_title() == f"{np.sum(labels == predictions)} of 50 right"
+    assert ax.get_title() == f"{np.sum(labels == predictions)} of 50 right ({np.mean(labels == predictions):.1%})"
 
 
 def test_a_confusion_matrix_of_many_classes_or_of_one_that_never_occurs():
-    assert plots.confusion_matrix(np.arange(30), np.arange(30)).texts[:] == []
-    ax = plots.confusion_matrix([0, 2], [0, 1])
+    assert plots.confusion_matrix(np.arange(30), np.arange(30)).axes[0].texts[:] == []
+    ax = plots.confusion_matrix([0, 2], [0, 1]).axes[0]
     assert not np.isnan(np.asarray(ax.images[0].get_array(), float)).any()
 
 
 def test_numbers_in_a_confusion_matrix_stand_out():
     """By the contrast of WCAG 2: 4.5 is what text needs."""
-    shares = np.linspace(0, 1, 12)
+    shares = np.append(np.linspace(0, 1, 10), [0.21, 0.23])
     counts = np.round(1000 * shares).astype(int)
     labels = np.repeat(np.arange(12), 1000)
     predictions = np.concatenate([np.repeat([i, (i + 1) % 12], [c, 1000 - c]) for i, c in enumerate(counts)])
-    ax = plots.confusion_matrix(labels, predictions)
+    ax = plots.confusion_matrix(labels, predictions).axes[0]
     image = ax.images[0]
     for text, share in zip(ax.texts, np.ravel(image.get_array()), strict=True):
         light = [np.dot(linear(color), (0.2126, 0.7152, 0.0722)) for color in (image.to_rgba(share), text.get_color())]
-        assert (max(light) + 0.05) / (min(light) + 0.05) >= 4.0, share
+        assert (max(light) + 0.05) / (min(light) + 0.05) >= 4.5, share
 
 
 def linear(color):
@@ -102,45 +136,78 @@ def linear(color):
 
 def test_worst_mistakes_come_in_the_order_of_their_loss(answers):
     images, labels, p = answers
-    drawn = plots.worst_mistakes(images, labels, p, names=["x", "y", "z"])
+    drawn = plots.worst_mistakes(images, labels, p, names=["x", "y", "z"]).axes
     assert len(drawn) == 3
     for ax, i in zip(drawn, (7, 2, 5), strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), images[i])
         guess = p[:, i].argmax()
         true, seen = ax.get_title().split("\n")
-        assert true == f"true {'xyz'[labels[i]]}"
+        assert true == f"true {'xyz'[labels[i]]} ({100 * p[labels[i], i]:.0f} %)"
+        assert ax.get_xlabel() == f"sample {i}"
         assert seen == f"seen as {'xyz'[guess]} ({100 * p[guess, i]:.0f} %)"
 
 
 def test_as_many_mistakes_as_asked_for_and_the_other_axes_are_off(answers):
-    assert len(plots.worst_mistakes(*answers, count=2)) == 2
+    assert len(plots.worst_mistakes(*answers, count=2).axes) == 2
     given = axes(5)
-    drawn = plots.worst_mistakes(*answers, axes=given)
-    assert list(drawn) == list(given[:3])
+    assert plots.worst_mistakes(*answers, axes=given) is None
+    assert [len(ax.images) for ax in given] == [1] * 3 + [0] * 2
     assert [ax.axison for ax in given] == [True] * 3 + [False] * 2
 
 
 def test_no_mistake_is_said():
-    (ax,) = plots.worst_mistakes(np.zeros((2, 3, 3)), [0, 1], np.eye(2))
+    (ax,) = plots.worst_mistakes(np.zeros((2, 3, 3)), [0, 1], np.eye(2)).axes
     assert [text.get_text() for text in ax.texts] == ["no mistake"]
 
 
 def test_the_first_layer_s_rows_are_images_on_one_scale(rng):
     weights = rng.standard_normal((7, 6))
-    drawn = plots.first_layer(weights, (2, 3), label="Something")
+    figure = plots.first_layer(weights, (2, 3), label="Something")
+    *drawn, _ = figure.axes
     for i, (ax, row) in enumerate(zip(drawn, weights, strict=True)):
         np.testing.assert_array_equal(ax.images[0].get_array(), row.reshape(2, 3))
         assert ax.images[0].get_clim() == (-np.abs(weights).max(), np.abs(weights).max())
         assert ax.get_title() == str(i)
-    assert "Something" in [ax.get_ylabel() for ax in drawn[0].figure.axes]
-    assert len(plots.first_layer(weights, (3, 2), count=4)) == 4
+    assert "Something" in [ax.get_ylabel() for ax in figure.axes]
+    *drawn, bar = plots.first_layer(weights, (3, 2), count=4).axes
+    assert (len(drawn), bar.get_ylabel()) == (4, "Weight; units 0 to 3 of 7")
 
 
-def test_axes_of_the_caller_are_drawn_on_and_returned(history, answers):
+def test_axes_of_the_caller_are_drawn_on_and_nothing_is_returned(history, answers):
+    """A notebook shows their figure, and would show it twice."""
     pair, (ax,), grid = axes(2), axes(1), axes(4)
-    assert list(plots.learning_curves(history, pair)) == list(pair)
-    assert plots.confusion_matrix([0, 1], [0, 0], ax=ax) is ax
-    assert list(plots.first_layer(np.ones((4, 9)), axes=grid)) == list(grid)
+    assert plots.learning_curves(history, pair) is None
+    assert plots.confusion_matrix([0, 1], [0, 0], ax=ax) is None
+    assert plots.first_layer(np.ones((4, 9)), axes=grid) is None
+    assert [len(one.lines) for one in pair] == [2, 2]
+    assert [len(one.images) for one in (ax, *grid)] == [1] * 5
+
+
+def test_every_new_figure_shows_itself_in_a_notebook(history, answers):
+    """IPython asks for `_repr_png_`: an image of twice the pixels it is shown with."""
+    import PIL.Image
+
+    for figure in (
+        history.plot(),
+        plots.learning_curves(history),
+        plots.confusion_matrix([0, 1], [0, 0]),
+        plots.worst_mistakes(*answers),
+        plots.first_layer(np.ones((4, 9))),
+    ):
+        assert isinstance(figure, Figure)
+        png, shown = figure._repr_png_()
+        size = PIL.Image.open(io.BytesIO(png)).size
+        assert size == (2 * shown["width"], 2 * shown["height"])
+        assert shown["width"] == pytest.approx(figure.get_size_inches()[0] * figure.dpi, abs=1)
+        assert pickle.loads(pickle.dumps(figure))._repr_png_()[1] == shown
+
+
+def test_a_notebook_shows_a_figure_without_further_words(history):
+    formatter = pytest.importorskip("IPython.core.formatters", exc_type=ImportError).DisplayFormatter()
+    data, metadata = formatter.format(history.plot())
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert metadata["image/png"]["width"] == 900
+    assert "image/png" not in formatter.format(plots.learning_curves(history, axes(2)))[0]
 
 
 def test_pyplot_and_its_settings_stay_untouched(run_python):
@@ -150,7 +217,7 @@ before = matplotlib.rcParams.copy()  # dict() of it would choose a backend
 import numpy as np, fastmlp
 from fastmlp import plots
 assert plots.require() is None
-plots.learning_curves(fastmlp.History([1], [0.5], [0.5], seconds=[0.1]))[0].figure.savefig("/dev/null", format="png")
+plots.learning_curves(fastmlp.History([1], [0.5], [0.5], seconds=[0.1])).savefig("/dev/null", format="png")
 plots.confusion_matrix([0, 1], [0, 0])
 plots.worst_mistakes(np.zeros((2, 3, 3)), [0, 1], np.full((2, 2), 0.5))
 plots.first_layer(np.ones((4, 9)))
@@ -167,7 +234,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, history):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     for draw in (plots.require, lambda: plots.learning_curves(history), lambda: plots.confusion_matrix([0], [0])):
-        with pytest.raises(ImportError, match=r"fastmlp\[cli\]"):
+        with pytest.raises(ImportError, match=r'pip install "\.\[cli\]" in a clone'):
             draw()
 
 

@@ -109,11 +109,19 @@ def test_notes_are_copies_of_texts():
     for wrong in ({"a": 1}, {1: "a"}, ["a"], "a", None):
         with pytest.raises(TypeError, match="notes: got .* a mapping of str to str"):
             model.notes = wrong
-    with pytest.raises(ValueError, match="got 1000001 bytes, expected at most 1000000"):
-        model.notes = {"a": "b" * 1_000_000}
+    for longest in ({"a": "b" * 999_991}, {"a": "\x01" * 166_665}, {"\u00e9": "b" * 999_990}):
+        model.notes = longest
+        with pytest.raises(ValueError, match=r"^notes: got 10000\d\d bytes, expected at most 1000000 bytes of JSON;"):
+            model.notes = longest | {"": "12345"}
 
-    with pytest.raises(ValueError, match="surrogates"):
-        model.notes = {"a": "\udcff"}
+
+def test_notes_that_no_file_can_hold_are_refused_at_once():
+    """Such as the name of a file whose bytes are not UTF-8."""
+    model = fastmlp.MLP((2, 2))
+    for wrong in ({"a": "\udcff"}, {"\udcff": "a"}):
+        with pytest.raises(ValueError, match=r"^notes: got '.udcff', expected text that can be written as UTF-8;"):
+            model.notes = wrong
+    model.notes = {"a": "\udcff".encode(errors="backslashreplace").decode()}
 
 
 def test_samples_are_divided_by_the_largest_value():

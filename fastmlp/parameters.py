@@ -1,0 +1,72 @@
+"""The flat parameter vector W1, b1, W2, b2, ...: its length, its views and its initial values."""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+# The weights of a layer are drawn from U[-limit(n_in, n_out), limit(n_in, n_out)).
+_LIMITS: dict[str, Callable[[int, int], float]] = {
+    "glorot": lambda n_in, n_out: math.sqrt(6 / (n_in + n_out)),
+    "he": lambda n_in, _: math.sqrt(6 / n_in),
+    "notebook": lambda *_: 0.5,
+}
+INITIALISATIONS = tuple(_LIMITS)
+
+
+def size(sizes: tuple[int, ...]) -> int:
+    """Return the length of the vector of a net with these layer sizes."""
+    return sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
+
+
+def layers(vector: Array, sizes: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
+    """Yield views (n_out, n_in) and (n_out,) of the weights and biases of each layer in the flat ``vector`` (k,)."""
+    at = 0
+    for n_in, n_out in pairwise(sizes):
+        bias = at + n_out * n_in
+        yield vector[at:bias].reshape(n_out, n_in), vector[bias : bias + n_out]
+        at = bias + n_out
+
+
+def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: str) -> Array:
+    """Return initial parameters: uniform weights within the limits that ``init`` names, and zero biases.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Widths from input to output.
+    dtype : numpy.dtype
+        Of the vector; what is drawn is float64, and then rounded.
+    seed : int or None
+        Of `numpy.random.RandomState`, whose stream is frozen for ever. Every weight takes one number of it and a
+        multiplication, so the bits are the same on all machines, which those of a normal distribution are not.
+    init : {"glorot", "he", "notebook"}
+        Limits as `MLP` states them.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+        The flat vector.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import parameters
+    >>> np.random.seed(0)
+    >>> drawn = parameters.draw((2, 1), np.dtype(float), seed=0, init="notebook")
+    >>> bool((drawn[:2] == np.random.rand(2) - 0.5).all()), drawn[2]
+    (True, np.float64(0.0))
+    """
+    vector = np.zeros(size(sizes), dtype)
+    generator = np.random.RandomState(seed)
+    for weight, _ in layers(vector, sizes):
+        n_out, n_in = weight.shape
+        drawn = generator.random_sample(weight.shape)
+        drawn -= 0.5
+        drawn *= 2 * _LIMITS[init](n_in, n_out)
+        weight[...] = drawn
+    return vector

@@ -1,0 +1,141 @@
+"""Every example of the help, as it stands there, to the result that the help or sense states."""
+
+import json
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastmlp import bench, cli, options
+from fastmlp.datasets import mnist
+
+load_iris = pytest.importorskip("sklearn.datasets").load_iris
+
+PICTURES = {"learning-curves", "confusion-matrix", "worst-mistakes", "first-layer", "first-layer-change"}
+
+
+def right_at_least(share):
+    return lambda found: found["test"]["accuracy"] >= share
+
+
+def sees(*digits):
+    return lambda found: [one["name"] for one in found["predictions"]] == list(digits)
+
+
+def drawn(*, after_training):
+    names = PICTURES if after_training else PICTURES - {"learning-curves"}
+    return lambda found: {Path(one).stem for one in found["pictures"]} == names
+
+
+def compared(found):
+    return (
+        all(row["difference"] < 1e-3 and row["milliseconds"] > 0 for row in found["rows"]) and len(found["rows"]) == 3
+    )
+
+
+RESULTS = {
+    "train": right_at_least(0.965),
+    "train mnist --save digits.safetensors": right_at_least(0.915),
+    "train mnist --hidden 64 32 --dtype float32": right_at_least(0.925),
+    "train --epochs 2000 --validation 0.1 --patience 20 --plot pictures": lambda found: (
+        found["stopped"] == "patience" and right_at_least(0.95)(found) and drawn(after_training=True)(found)
+    ),
+    "train --epochs 300 --checkpoint run.ckpt": right_at_least(0.96),
+    "train --epochs 600 --checkpoint run.ckpt --resume": lambda found: (
+        found["epochs"] == 600 and right_at_least(0.965)(found)
+    ),
+    "train letters.csv --save letters.safetensors --json > letters.json": right_at_least(0.9),
+    "train iris.csv --label species --save iris.safetensors": right_at_least(0.9),
+    "evaluate digits.safetensors mnist": lambda found: found["accuracy"] >= 0.915,
+    "evaluate digits.safetensors mnist --plot pictures": drawn(after_training=False),
+    "evaluate digits.safetensors mine.csv --part all --json": lambda found: (
+        found["samples"] == 300 and found["accuracy"] >= 0.85
+    ),
+    "predict digits.safetensors photo.jpg": sees("7"),
+    "predict digits.safetensors three.png": sees("3"),
+    "predict digits.safetensors scans/": sees("7", "3"),
+    "predict digits.safetensors t10k-images-idx3-ubyte.gz | head": lambda found: len(found["predictions"]) == 10000,
+    "predict digits.safetensors a.jpg b.jpg --json": sees("7", "3"),
+    "bench": compared,
+    "bench mnist --dtype float32 --seconds 5": compared,
+    "info": lambda found: found["backend"] in ("numba", "numpy"),
+    "info digits.safetensors": lambda found: "784-128-10" in found["model"],
+}
+
+
+def examples():
+    """Return the examples of every help text, without `fastmlp` and without what is said of them."""
+    parser, commands = options._parsers()
+    texts = [one.epilog for one in (parser, *commands.values())]
+    found = [line for text in texts for line in re.findall(r"^  fastmlp (.*)$", text, re.MULTILINE)]
+    return list(dict.fromkeys(re.split(r"\s{2,}", line)[0] for line in found if "--help" not in line))
+
+
+def test_every_example_has_a_result():
+    assert set(examples()) == set(RESULTS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture(scope="module")
+def furnished(folder, mnist_training, mnist_data):
+    """Return a folder with the files that examples speak of: pictures of the test's digits, tables, an IDX file."""
+    pillow = pytest.importorskip("PIL.Image")
+    shutil.copy(mnist_training[0] / "digits.safetensors", folder)
+    shutil.copy(Path(os.environ["FASTMLP_DATA"], "mnist", "t10k-images-idx3-ubyte.gz"), folder)
+    (folder / "scans").mkdir()
+    x, y = mnist_data[1]
+    pages = {7: ("photo.jpg", "a.jpg", "scans/1.png"), 3: ("three.png", "b.jpg", "scans/2.jpg")}
+    for digit, names in pages.items():
+        page = pillow.new("L", (600, 500), 255)
+        ink = pillow.fromarray(255 - x[np.flatnonzero(y == digit)[0]]).resize((280, 280), pillow.Resampling.BICUBIC)
+        page.paste(ink, (120, 90))
+        for name in names:
+            page.save(folder / name)
+    rows = np.column_stack([y[:300], x[:300].reshape(300, -1)])
+    np.savetxt(folder / "mine.csv", rows, fmt="%d", delimiter=",")
+    return folder
+
+
+def write_tables():
+    """Write tables of three classes that real numbers tell apart: letters.csv and, with text as labels, iris.csv."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    values = rng.normal(size=(300, 6)) + 3 * np.eye(3, 6)[labels]
+    np.savetxt("letters.csv", np.column_stack([labels, values]), fmt=["%d", *["%.6f"] * 6], delimiter=",")
+    iris = load_iris()
+    lines = [f"{','.join(map(str, row))},{iris.target_names[k]}" for row, k in zip(iris.data, iris.target, strict=True)]
+    Path("iris.csv").write_text("\n".join(["a,b,c,d,species", *lines]))
+
+
+@pytest.mark.parametrize("example", examples())
+def test_examples(request, folder, monkeypatch, capsys, example):
+    if "mnist" in example:
+        data = request.getfixturevalue("mnist_data")
+        if example.startswith("bench"):
+            data = tuple((x[:2000], y[:2000]) for x, y in data)
+        monkeypatch.setattr(mnist, "load_data", lambda: data)
+    if "digits.safetensors" in example:
+        request.getfixturevalue("furnished")
+    if "--plot" in example:
+        pytest.importorskip("matplotlib")
+    if example == "train mnist --save digits.safetensors":
+        found = request.getfixturevalue("mnist_training")[1]  # has just run
+    else:
+        monkeypatch.chdir(folder)
+        write_tables()
+        for name, value in (("_ROUNDS", (3, 3)), ("_AT_LEAST", 0.0), ("_settle", lambda: None)):
+            monkeypatch.setattr(bench, name, value)  # all is timed, but not for long
+        words = re.split(r" [|>] ", example)[0].removesuffix(" --json").split()
+        assert cli.main([*words, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+    assert RESULTS[example](found), {key: value for key, value in found.items() if key != "history"}
+    if "history" in found:
+        assert found["history"]["loss"][-1] < found["history"]["loss"][0] < math.inf
