@@ -22,7 +22,7 @@ ARROWS = {
         "backend", "bench", "checks", "console", "datasets", "keeping", "model", "packing", "preprocessing",
         "refusals", "storage", "training",
     },
-    "refusals": {"backend", "checks", "datasets", "options", "plots", "storage"},
+    "refusals": {"backend", "checks", "datasets", "options", "plots", "storage", "threads"},
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "preprocessing": {"checks", "datasets", "model", "packing", "storage"},
     "plots": {"checks"},
