@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         use_threads,
         warmup,
     )
-    from fastmlp.history import History
+    from fastmlp.history import History, TrainingWarning
     from fastmlp.model import MLP
     from fastmlp.notebook import (
         Forwardprop,
@@ -40,6 +40,7 @@ __all__ = [
     "PackedMatrix",
     "ReLU",
     "Softmax",
+    "TrainingWarning",
     "backward_prop",
     "compute_cost",
     "get_backend",
@@ -66,7 +67,7 @@ _NAMES = {  # the names above by the module that they come from
         "use_threads",
         "warmup",
     ),
-    "history": ("History",),
+    "history": ("History", "TrainingWarning"),
     "model": ("MLP",),
     "notebook": ("Forwardprop", "ReLU", "Softmax", "backward_prop", "compute_cost", "one_hot", "update_params"),
     "packing": ("PackedMatrix", "pack"),

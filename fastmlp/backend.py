@@ -11,24 +11,32 @@ import importlib
 import os
 import platform
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fastmlp import checks
+from fastmlp import checks, interrupts, notices, quiet, threads
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
 _CHOICES = ("auto", *_MODULES)
-_INSTALL = 'install it with: python -m pip install "numba>=0.61"'
+_INSTALL = 'install it with: python -m pip install "numba>=0.62"'
 
 _process_backend: str | None = None
 _process_threads: int | None = None
 _context_backend: ContextVar[str | None] = ContextVar("fastmlp_backend", default=None)
 _context_threads: ContextVar[int | None] = ContextVar("fastmlp_threads", default=None)
+
+# Held while a kernel module is imported, also by a fork: a child would wait for ever for what another thread imports.
+_import_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_import_lock.acquire, after_in_parent=_import_lock.release, after_in_child=_import_lock.release
+    )
 
 
 def set_backend(name: str) -> None:
@@ -156,7 +164,7 @@ def get_num_threads() -> int:
     requested = _requested_threads()
     if requested is not None:
         return _launchable("FASTMLP_NUM_THREADS", requested)
-    return _kernels(get_backend()).max_threads() or _usable_cores()
+    return _kernels(get_backend()).max_threads() or threads.usable_cores()
 
 
 @contextlib.contextmanager
@@ -210,7 +218,10 @@ def warmup(dtype: str = "float64") -> None:
     >>> with fastmlp.use_backend("numpy"):
     ...     fastmlp.warmup("float32")
     """
-    _kernels(get_backend()).warmup(checks.float_dtype("dtype", dtype))
+    wanted = checks.float_dtype("dtype", dtype)
+    kernels, context = _kernels(get_backend()), quiet.context()
+    context.run(_context_threads.set, 1)
+    interrupts.detached(context.run, kernels.warmup, wanted)
 
 
 def show_config(mode: str = "stdout") -> dict[str, str] | None:
@@ -246,8 +257,8 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
         "fastmlp": __version__,
         "backend": name,
         "why": _reason(),
-        "threads": f"{get_num_threads()} of {_usable_cores()} usable cores",
-        "BLAS": ", ".join(map(_describe_blas, _blas().info())) or "not recognised: its threads are not governed",
+        "threads": f"{get_num_threads()} of {threads.usable_cores()} usable cores",
+        "BLAS": ", ".join(map(_describe_blas, threads.blas().info())) or "not recognised: its threads are not governed",
         "CPU": platform.processor() or platform.machine(),
         **_kernels(name).describe(),
         "numpy": np.__version__,
@@ -261,60 +272,55 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
 
 
 class Session:
-    """Enter the backend for one public call: ``with Session() as kernels``.
+    """The kernels of the backend that computes now: ``with Session() as kernels``.
 
-    Sets the thread count of Numba and BLAS where one was asked for and restores it, also after an exception. NumPy's
-    floating-point warnings are off: NaN and infinity come out where they belong, on both backends alike.
+    Each kernel runs on the number of threads that was asked for and without NumPy's floating-point warnings. Neither
+    outlives the kernel: nothing of the process is changed in a thread that a signal handler can interrupt.
     """
 
-    __slots__ = ("_blas", "_errstate", "_kernels", "_previous")
+    def __enter__(self) -> "_Calls":
+        return _calls(get_backend())
 
-    def __enter__(self) -> ModuleType:
-        requested = _requested_threads()
-        self._kernels = _kernels(get_backend())
-        self._previous = None
-        if requested is not None:
-            requested = _launchable("FASTMLP_NUM_THREADS", requested)
-            self._blas = _blas_threads()
-            self._blas.limit(requested)
-            self._previous = self._kernels.set_threads(requested)
-        self._errstate = np.errstate(all="ignore")
-        self._errstate.__enter__()
-        return self._kernels
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._errstate.__exit__(kind, error, trace)
-        if self._previous is not None:
-            self._kernels.set_threads(self._previous)
-            self._blas.restore()
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
-class _BlasThreads:
-    """The thread count of BLAS. It is the process', so of sessions that overlap, the last to end restores it."""
+class _Calls:
+    """The functions of a kernel module, as `call` calls them."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open = 0
-        self._found: Any = None
+    def __init__(self, kernels: ModuleType) -> None:
+        self._kernels = kernels
 
-    def limit(self, n: int) -> None:
-        """Set the count, and remember the one that was found unless it is of another session."""
-        with self._lock:
-            found = _blas().limit(limits=n)
-            self._found = self._found if self._open else found
-            self._open += 1
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        bound = functools.partial(call, getattr(self._kernels, name))
+        setattr(self, name, bound)
+        return bound
 
-    def restore(self) -> None:
-        """Set the count that was found, once no session is open."""
-        with self._lock:
-            self._open -= 1
-            if self._open == 0:
-                self._found.restore_original_limits()
-            # From the first count that a thread sets until its ``with`` ends, threadpoolctl ignores all other threads.
-            with _blas().limit(limits=None):
-                pass
+
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function on the number of threads that was asked for, and without floating-point warnings."""
+    requested = _requested_threads()
+    context = quiet.context()
+    if requested is None:
+        return context.run(function, *args, **kwargs)
+    requested = _launchable("FASTMLP_NUM_THREADS", requested)
+    context.run(_context_threads.set, requested)
+    name = get_backend()
+    if name == "numpy" or _kernels(name).limits_threads(requested):
+        return interrupts.shielded(context.run, _call_limited, name, requested, function, *args, **kwargs)
+    return context.run(function, *args, **kwargs)
+
+
+def _call_limited(name: str, n: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # The Numba backend calls no BLAS.
+    with threads.limited_blas(n) if name == "numpy" else _kernels(name).limited_threads(n):
+        return function(*args, **kwargs)
+
+
+def preparation() -> tuple[float, float]:
+    """Return the seconds this process has spent on compiling and loading kernels, and for how many it is compiling."""
+    spent, since = _kernels(get_backend()).preparation()
+    return spent, time.perf_counter() - since if since else 0.0
 
 
 def _requested_backend() -> tuple[str, str]:
@@ -381,7 +387,7 @@ def _resolve(name: str) -> str:
 def _numba_problem() -> str | None:
     """Import the Numba backend; return why that failed, or None."""
     try:
-        importlib.import_module(_MODULES["numba"])
+        _kernels("numba")
     except (ImportError, OSError) as error:
         return str(error)
     return None
@@ -394,34 +400,26 @@ def _warn_once(problem: str) -> None:
 
 
 @functools.cache
+def _calls(name: str) -> _Calls:
+    return _Calls(_kernels(name))
+
+
+@functools.cache
 def _kernels(name: str) -> ModuleType:
-    return importlib.import_module(_MODULES[name])
+    return interrupts.detached(_import, _MODULES[name])
 
 
-@functools.cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
-
-
-@functools.cache
-def _blas_threads() -> _BlasThreads:
-    # A forked child begins anew: the sessions of other threads, and a lock that one of them held, are not its own.
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_blas_threads.cache_clear)
-    return _BlasThreads()
+def _import(name: str) -> ModuleType:
+    # Threads that import Numba at once are handed modules that are half there.
+    with _import_lock:
+        kernels = importlib.import_module(name)
+        kernels.attach(threads=_requested_threads, prepare=interrupts.detached, compiling=notices.compiling)
+        return kernels
 
 
 def _describe_blas(library: dict[str, Any]) -> str:
     architecture = library.get("architecture", "unknown architecture")
     return f"{library['internal_api']} {library['version']} ({architecture}, {library['num_threads']} threads)"
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _reason() -> str:

@@ -178,7 +178,7 @@ def compare(
     x = checks.packable("X", X)
     labels = checks.labels("Y", Y, 2**31, x.shape[1])
     kind = checks.float_dtype("dtype", dtype)
-    model = MLP((len(x), hidden, int(labels.max()) + 1), dtype=kind.name)
+    model = MLP((len(x), hidden, int(labels.max()) + 1), dtype=kind.name, init="notebook")
     steps, held, density = _steps(model, x, labels, scale)
     expected = _result(steps[0])
     if not all(np.isfinite(part).all() for part in expected):

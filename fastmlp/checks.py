@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastmlp.quiet import quietly
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 DType: TypeAlias = np.dtype[Any]
 
@@ -416,7 +418,7 @@ def _as_array(name: str, value: object) -> Array:
         got = f"a sparse {type(value).__name__}"
         raise TypeError(message(name, got, "a dense array", "convert it with .toarray()"))
     # Where numpy.ma is not loaded there are no such arrays; naming it as an attribute would load it, which takes 20 ms.
-    # It may be half imported, by another thread.
+    # While another thread imports it, it is there without the name.
     masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
     if masked is not None and isinstance(value, masked):
         expected = "an array without a mask"
@@ -430,8 +432,7 @@ def _as_array(name: str, value: object) -> Array:
 
 def _require(x: Array, dtype: DType, flags: Any) -> Array:
     # What is too large for the dtype becomes infinite without a warning, as it does inside of a kernel.
-    with np.errstate(all="ignore"):
-        return np.require(x, dtype, flags)
+    return quietly(np.require, x, dtype, flags)
 
 
 def _integer(name: str, value: Any, smallest: int, expected: str) -> int:

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status, facts = _answered(words, say)
         interrupts.hold()  # all that is left is to say it
     except KeyboardInterrupt:
+        interrupts.hold()
         say.complain("stopped")
         status, facts = 130, {"error": "stopped"}
     status = _end(say, status, facts)

@@ -68,6 +68,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
             result.attempt(_test, options, result, model, inputs, data, history)
             result.facts["seconds"] = time.perf_counter() - start
     except KeyboardInterrupt:
+        say.interrupts.hold()
         say.tell("stopped by Ctrl-C before it was tested and drawn")
         return 130, result.facts
     return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
@@ -309,6 +310,7 @@ def _fit(
             )
         say.interrupts.hold()
     except KeyboardInterrupt:
+        say.interrupts.hold()
         return dataclasses.replace(watch.history, stopped="interrupt"), None
     except FAILURES as error:
         if not isinstance(error, FloatingPointError) and not len(watch.history):

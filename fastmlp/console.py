@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 
-class Interrupts:
-    """Ctrl-C for one command: the first raises KeyboardInterrupt, the next ones wait until `release`.
+_DONE_WITHIN = 0.5  # seconds in which keys that are pressed again are taken for one
 
-    So what the first has set off, above all saving a model, is done in peace, however often the keys are pressed.
+
+class Interrupts:
+    """Ctrl-C for one command: raises KeyboardInterrupt, but not between `hold` and `release`, nor twice in a moment.
+
+    So what it sets off, above all saving a model, is done in peace, however often the keys are pressed; whoever waits
+    for an end that does not come can press them again.
 
     Parameters
     ----------
@@ -29,8 +34,8 @@ class Interrupts:
     def __init__(self, to_the_end: bool) -> None:
         self._to_the_end = to_the_end
         self._found: Any = None
-        self._held = False
-        self._waiting = False
+        self._held = self._waiting = False
+        self._struck_at = -_DONE_WITHIN
 
     def begin(self) -> None:
         """Take Ctrl-C over."""
@@ -58,14 +63,14 @@ class Interrupts:
         """Let Ctrl-C raise again, at once if it was pressed again meanwhile."""
         self._held = False
         if self._waiting:
-            self._waiting = False
-            self._strike(0, None)
+            raise KeyboardInterrupt
 
     def _strike(self, number: int, frame: FrameType | None) -> None:
-        if self._held:
+        now = time.monotonic()
+        if self._held or now - self._struck_at < _DONE_WITHIN:
             self._waiting = True
             return
-        self._held = True
+        self._struck_at = now
         raise KeyboardInterrupt
 
 

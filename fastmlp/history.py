@@ -8,6 +8,10 @@ from typing import Any
 _SHOWN = 20  # rows of a printed history
 
 
+class TrainingWarning(UserWarning):
+    """A training run that does not learn, or cannot keep what it learns; the text names the remedy."""
+
+
 @dataclass(repr=False)
 class History:
     """The record of a training, as columns with one entry per epoch; prints as a table, in a notebook too.

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from fastmlp import backend, checks, parameters, storage, training
 from fastmlp.packing import PackedMatrix, pack
+from fastmlp.quiet import quietly
 from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -500,8 +501,8 @@ class MLP:
 
     def _times_class_weight(self, w: Array, y: Array, class_weight: Mapping[int, float] | ArrayLike) -> Array:
         by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
-        with np.errstate(all="ignore"):  # what overflows is refused below
-            product = w * (by_class[y] if y.ndim == 1 else by_class @ y)
+        # What overflows is refused below.
+        product = quietly(np.multiply, w, by_class[y] if y.ndim == 1 else quietly(np.matmul, by_class, y))
         (w,) = checks.contiguous(self.dtype, checks.weight_product("class_weight", product))
         return w
 
@@ -591,7 +592,7 @@ class MLP:
                 else:
                     targets = np.ascontiguousarray(y[:, part])
                 kernels.softmax_cross_entropy_grad(np.empty_like(z), loss[part], hit[part], z, targets, w[part])
-            sums = [float(np.sum(one, dtype=np.float64)) for one in (loss, hit, w)]
+            sums = [float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from fastmlp import backend, checks
 from fastmlp.packing import PackedMatrix
+from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Arrays4: TypeAlias = tuple[Array, Array, Array, Array]
@@ -345,7 +346,7 @@ def update_params(
     dtype = checks.result_dtype(*parameters, *gradients, step)
     stepped = []
     with backend.Session() as kernels:
-        rate = dtype.type(step)  # here, because it may overflow
+        rate = quietly(dtype.type, step)  # it may overflow
         for w, dw in zip(*(checks.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
             out = np.empty_like(w)
             kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import backend, checks
+from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -185,6 +186,6 @@ def scaled(values: Array, scale: float) -> Array:
     inverse = min(1 / scale, 2.0**53)
     divisor = round(inverse)
     exact = 0 < divisor < 2**53 and math.isclose(inverse, divisor, rel_tol=1e-12)
-    with np.errstate(all="ignore"):  # as inside of a kernel
-        result: Array = values / values.dtype.type(divisor) if exact else values * values.dtype.type(scale)
+    operation, factor = (np.divide, divisor) if exact else (np.multiply, scale)
+    result: Array = quietly(lambda: operation(values, values.dtype.type(factor)))  # as inside of a kernel
     return result

@@ -12,6 +12,7 @@ from pathlib import Path
 from fastmlp import backend, checks, storage
 from fastmlp.datasets import bounded
 from fastmlp.options import did_you_mean
+from fastmlp.threads import usable_cores
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def check_threads(threads: int | None) -> None:
         return
     with speaking_of("--threads", "n"):
         checks.threads("n", threads)
-    cores = backend._usable_cores()
+    cores = usable_cores()
     if backend.get_backend() == "numpy" and threads > cores:
         expected = f"at most the {cores} cores that this process may use"
         raise ValueError(checks.message("--threads", threads, expected, "leave it out to take them all"))

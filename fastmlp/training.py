@@ -1,25 +1,24 @@
 """The training loop and what accompanies it: early stopping, checkpoints, progress, Ctrl-C.
 
 The loop knows a model only by its flat parameter vector and by a function that writes a gradient: full-batch gradient
-descent, the notebook's loop exactly.
+descent, the notebook's loop exactly. It runs where no signal handler can interrupt it (`fastmlp.interrupts`), so that
+parameters, history and checkpoint always belong to one epoch; functions of the user's are called in the user's thread.
 """
 
 import math
-import signal
 import sys
-import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
-from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, checks, storage
-from fastmlp.history import History
+from fastmlp import backend, checks, interrupts, notices, quiet, storage
+from fastmlp.history import History, TrainingWarning
 
-__all__ = ["Callback", "Checkpoint", "EarlyStopping", "History", "Schedule", "descend"]
+__all__ = ["Callback", "Checkpoint", "EarlyStopping", "History", "Schedule", "TrainingWarning", "descend"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -102,8 +101,8 @@ class Checkpoint:
             state.restore(stopping)
         return state.history, state.alpha
 
-    def write(self, history: History, alpha: float, stopping: EarlyStopping | None) -> None:
-        """Write the file now."""
+    def write(self, history: History, alpha: float, stopping: EarlyStopping | None) -> str:
+        """Write the file now. Return what to say if that failed, unless it was said before, else nothing."""
         parameters = self._record.parameters
         arrays = {name: np.asarray(column, np.float64) for name, column in history.to_dict().items()}
         facts = {"epoch": str(len(history)), "alpha": repr(alpha)}
@@ -112,22 +111,22 @@ class Checkpoint:
             facts |= {"best_epoch": str(stopping.epoch), "best_loss": repr(stopping.loss)}
             if stopping.epoch > 0:
                 best, arrays["parameters"] = stopping.best, parameters
-        self._failed = True
-        storage.save(
-            self._path, replace(self._record, parameters=best, arrays=arrays, facts=self._record.facts | facts)
-        )
+        record = replace(self._record, parameters=best, arrays=arrays, facts=self._record.facts | facts)
+        try:
+            storage.save(self._path, record)
+        except (OSError, MemoryError) as error:
+            said, self._failed = self._failed, True
+            return "" if said else f"the checkpoint cannot be written, and training continues without it: {error}"
+        finally:
+            self._written = time.monotonic()
         self._failed = False
-        self._written = time.monotonic()
+        return ""
 
-    def close(self, history: History, alpha: float, stopping: EarlyStopping | None) -> None:
-        """Write the file for the last time, unless the training ended because it could not be written."""
-        if not self._failed:
-            self.write(history, alpha, stopping)
-
-    def write_if_due(self, history: History, alpha: float, stopping: EarlyStopping | None) -> None:
-        """Write the file if the last write was long enough ago."""
+    def write_if_due(self, history: History, alpha: float, stopping: EarlyStopping | None) -> str:
+        """Write the file if the last attempt was long enough ago; return as `write`."""
         if time.monotonic() - self._written >= self._every:
-            self.write(history, alpha, stopping)
+            return self.write(history, alpha, stopping)
+        return ""
 
     def _check_fit(self, found: storage.Record) -> None:
         mine = self._record
@@ -177,70 +176,25 @@ class _State:
             stopping.see(len(self.history), self.history.validation_loss[-1])
 
 
-class _Interrupts:
-    """Ctrl-C, held back while a training changes its own state, so that it never tears parameters from history.
-
-    Between `release` and `hold` it does what it did before. After the first that ended the training, further ones are
-    only remembered: the last checkpoint is written whole.
-    """
-
-    def __init__(self) -> None:
-        self.pending = False
-        self._held = True
-        self._previous: Any = None
-
-    def __enter__(self) -> "_Interrupts":
-        previous = signal.getsignal(signal.SIGINT)
-        # A handler must be a function to be called, and only the main thread can have one, or be interrupted.
-        if callable(previous) and threading.current_thread() is threading.main_thread():
-            self._previous = previous
-            signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def hold(self) -> None:
-        """Hold back what comes from here on."""
-        self._held = True
-
-    def release(self) -> None:
-        """Let through what comes from here on, and what came meanwhile."""
-        self._held = False
-        if self.pending:
-            self.pending = False
-            self._handle(signal.SIGINT, None)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._held:
-            self.pending = True
-            return
-        try:
-            self._previous(number, frame)
-        except KeyboardInterrupt:
-            self._held = True
-            raise
-
-
 class _Step:
     """One epoch's update of the parameters, or none: a FloatingPointError leaves the last finite ones.
 
-    ``epoch`` is that of the last update.
+    ``epoch`` is that of the last update, ``gradient`` (k,) the one it followed.
     """
 
     def __init__(self, parameters: Array, loss_and_grad: Callable[[Array], tuple[float, float]], epoch: int) -> None:
         self._parameters, self._loss_and_grad, self.epoch = parameters, loss_and_grad, epoch
-        self._gradient, self._stepped = np.empty_like(parameters), np.empty_like(parameters)
+        self.gradient, self._stepped = np.empty_like(parameters), np.empty_like(parameters)
 
     def __call__(self, epoch: int, alpha: float) -> tuple[float, float]:
-        loss, accuracy = self._loss_and_grad(self._gradient)
+        loss, accuracy = self._loss_and_grad(self.gradient)
+        rate = quiet.quietly(self._parameters.dtype.type, alpha)
         with backend.Session() as kernels:
-            kernels.update(self._stepped, self._parameters, self._gradient, self._parameters.dtype.type(alpha))
+            kernels.update(self._stepped, self._parameters, self.gradient, rate)
         if not (np.isfinite(loss) and np.isfinite(self._stepped).all()):
             raise FloatingPointError(
                 f"the loss or the parameters stopped being finite in epoch {epoch} with alpha {alpha}; "
-                "the model holds the last finite parameters: go on with a smaller alpha"
+                "the model holds the last finite parameters: continue with a smaller alpha"
             )
         np.copyto(self._parameters, self._stepped)
         self.epoch = epoch
@@ -251,6 +205,11 @@ def progress_bar(wanted: bool | None, total: int, done: int) -> Any | None:
     """Return a tqdm bar, or None where none is wanted, or none was asked for and tqdm or a terminal is missing."""
     if wanted is False or (wanted is None and not _is_watched()):
         return None
+    tqdm = _tqdm(wanted)
+    return None if tqdm is None else tqdm(total=total, initial=done, unit="epoch", file=sys.stdout)
+
+
+def _tqdm(wanted: bool | None) -> Any | None:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
@@ -258,13 +217,7 @@ def progress_bar(wanted: bool | None, total: int, done: int) -> Any | None:
             return None
         text = f'progress comes with tqdm, which does not import ({error}); python -m pip install "fastmlp[cli]"'
         raise ImportError(text) from error
-    return tqdm(total=total, initial=done, unit="epoch", file=sys.stdout)
-
-
-def _show(bar: Any | None, history: History) -> None:
-    if bar is not None:
-        bar.set_postfix_str(f"loss {history.loss[-1]:.4f}, accuracy {history.accuracy[-1]:.4f}", refresh=False)
-        bar.update()
+    return tqdm
 
 
 def _is_watched() -> bool:
@@ -324,49 +277,134 @@ def descend(
     OSError
         If the checkpoint cannot be written.
     """
-    history, rate = checkpoint.resume(stopping) if checkpoint is not None and resume else (History(), 0.0)
-    step = _Step(parameters, loss_and_grad, len(history))
-    bar = progress_bar(progress, epochs, len(history))
-    with _Interrupts() as interrupts:
-        try:
-            for epoch in range(len(history) + 1, epochs + 1):
-                if stopping is not None and stopping.exhausted(epoch - 1):
-                    history.stopped = "patience"
-                    break
-                interrupts.release()
-                asked = _step_size(alpha, epoch)
-                interrupts.hold()
-                _run_epoch(history, epoch, step, asked, validate, stopping)
-                rate = asked
-                _show(bar, history)
-                if checkpoint is not None:
-                    checkpoint.write_if_due(history, rate, stopping)
-                interrupts.release()
-                enough = callback is not None and callback(epoch, history)
-                interrupts.hold()
-                if enough:
-                    history.stopped = "callback"
-                    break
-        except KeyboardInterrupt:
-            history.stopped = "interrupt"
-        finally:
-            interrupts.hold()
-            if bar is not None:
-                bar.close()
-            # A validation that raised has left parameters that no row of the history speaks of.
-            if checkpoint is not None and step.epoch == len(history):
-                checkpoint.close(history, rate, stopping)
-        if stopping is not None:
-            stopping.restore()
-    if interrupts.pending:
+    run = _Run(parameters, loss_and_grad, epochs, alpha, validate, callback, stopping, checkpoint, resume)
+    loop = _Loop(run)
+    with _Watch(progress, loop) as watch:
+        history, struck = interrupts.converse(loop, watch, "after this epoch, and once kernels are compiled")
+    if isinstance(struck, KeyboardInterrupt):
         history.stopped = "interrupt"
+    elif struck is not None:
+        raise struck
     return history
 
 
-def _step_size(alpha: float | Schedule, epoch: int) -> float:
+class _Run(NamedTuple):
+    """The arguments of `descend`."""
+
+    parameters: Array
+    loss_and_grad: Callable[[Array], tuple[float, float]]
+    epochs: int
+    alpha: float | Schedule
+    validate: Callable[[], dict[str, float]] | None
+    callback: Callback | None
+    stopping: EarlyStopping | None
+    checkpoint: Checkpoint | None
+    resume: bool
+
+
+class _Loop:
+    """The epochs of a training run. It runs in a thread of its own; others read ``history`` and ``notices``."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.history = History()
+        self.notices: list[str] = []
+
+    def __call__(self, caller: interrupts.Caller) -> History:
+        run, rate = self.run, 0.0
+        if run.checkpoint is not None and run.resume:
+            self.history, rate = run.checkpoint.resume(run.stopping)
+        step = _Step(run.parameters, run.loss_and_grad, len(self.history))
+        try:
+            for epoch in range(len(self.history) + 1, run.epochs + 1):
+                self.history.stopped = self._reason_to_stop(caller, epoch)
+                if self.history.stopped != "epochs":
+                    break
+                asked = _step_size(caller, run.alpha, epoch)
+                _run_epoch(self.history, epoch, step, asked, run.validate, run.stopping)
+                rate = asked
+                self._write(rate, due=True)
+                if run.callback is not None and caller.ask(run.callback, epoch, self.history):
+                    self.history.stopped = "callback"
+                    break
+        except KeyboardInterrupt:
+            self.history.stopped = "interrupt"
+        finally:
+            # A validation that raised has left parameters that no row of the history speaks of.
+            if step.epoch == len(self.history):
+                self._write(rate, due=False)
+        if run.stopping is not None:
+            run.stopping.restore()
+        return self.history
+
+    def _reason_to_stop(self, caller: interrupts.Caller, epoch: int) -> str:
+        if self.run.stopping is not None and self.run.stopping.exhausted(epoch - 1):
+            return "patience"
+        return "interrupt" if caller.leaving else "epochs"
+
+    def _write(self, rate: float, *, due: bool) -> None:
+        if self.run.checkpoint is not None:
+            write = self.run.checkpoint.write_if_due if due else self.run.checkpoint.write
+            notice = write(self.history, rate, self.run.stopping)
+            if notice:
+                self.notices.append(notice)
+
+
+class _Watch:
+    """What the waiting thread shows: the compiler's time, warnings, and the bar once the first epoch is done.
+
+    So the compiler's time is not in the bar's estimate.
+    """
+
+    def __init__(self, progress: bool | None, loop: _Loop) -> None:
+        self._progress, self._loop, self._bar = progress, loop, None
+        self._wanted = progress is not False
+
+    def __enter__(self) -> "_Watch":
+        if self._progress:
+            _tqdm(self._progress)  # a missing tqdm is said before the training
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        notices.still_compiling(0)
+        self()
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self) -> None:
+        while self._loop.notices:
+            warnings.warn(self._loop.notices.pop(0), TrainingWarning, stacklevel=_stacklevel())
+        if self._wanted:
+            self._show()
+        _, compiling = backend.preparation()
+        notices.still_compiling(compiling)
+
+    def _show(self) -> None:
+        history, done = self._loop.history, len(self._loop.history)
+        if done == 0:
+            return
+        if self._bar is None:
+            self._bar = progress_bar(self._progress, self._loop.run.epochs, done)
+            self._wanted = self._bar is not None
+        else:
+            self._bar.update(done - self._bar.n)
+        if self._bar is not None:
+            text = f"loss {history.loss[done - 1]:.4f}, accuracy {history.accuracy[done - 1]:.4f}"
+            self._bar.set_postfix_str(text)
+
+
+def _stacklevel() -> int:
+    """Return the level at which a warning names the line of the user's that called fastmlp."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastmlp":
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _step_size(caller: interrupts.Caller, alpha: float | Schedule, epoch: int) -> float:
     if not callable(alpha):
         return alpha
-    return float(checks.learning_rate(f"alpha({epoch})", alpha(epoch), negative=False))
+    return float(checks.learning_rate(f"alpha({epoch})", caller.ask(alpha, epoch), negative=False))
 
 
 def _run_epoch(
@@ -378,16 +416,17 @@ def _run_epoch(
     stopping: EarlyStopping | None,
 ) -> None:
     """Update the parameters, and add a row to the history once all of it is known."""
-    start = time.perf_counter()
+    start, before = time.perf_counter(), backend.preparation()[0]
     loss, accuracy = step(epoch, alpha)
-    seconds = time.perf_counter() - start
+    # Less what went into compiling and loading kernels: it belongs to no epoch.
+    seconds = time.perf_counter() - start - (backend.preparation()[0] - before)
     if validate is not None:
         scores = validate()
         history.validation_loss.append(scores["loss"])
         history.validation_accuracy.append(scores["accuracy"])
         if stopping is not None:
             stopping.see(epoch, scores["loss"])
-    history.epoch.append(epoch)
     history.loss.append(loss)
     history.accuracy.append(accuracy)
     history.seconds.append(seconds)
+    history.epoch.append(epoch)  # last: the waiting thread counts by it

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,21 @@ def run_python():
         return result
 
     return run
+
+
+def copy_package(to, *ignored):
+    """Copy the package into a folder of its own, without what matches ``ignored``, and return it."""
+    import fastmlp
+
+    folder = to / "site" / "fastmlp"
+    shutil.copytree(Path(fastmlp.__file__).parent, folder, ignore=shutil.ignore_patterns(*ignored))
+    return folder
+
+
+@pytest.fixture
+def cold_package(tmp_path):
+    """Return a copy of the package with an empty compile cache."""
+    return copy_package(tmp_path, "__pycache__")
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,16 @@
 """Backends, threads and configuration."""
 
-import importlib
 import os
 import sys
 from contextvars import copy_context
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import BLOCK_NUMBA
 
 import fastmlp
-from fastmlp.backend import Session, _blas
+from fastmlp import backend as backend_module
+from fastmlp import threads
 
 SMALL_NET = """
 import numpy as np, fastmlp
@@ -78,48 +77,104 @@ def test_threads_are_restored(backend):
     assert fastmlp.get_num_threads() == before
 
 
-def test_threads_of_numba_and_blas_are_set_for_the_call_and_restored_also_after_an_exception(backend):
-    def counts():
-        kernels = importlib.import_module("fastmlp.kernels.compiled") if backend == "numba" else None
-        blas = {library["num_threads"] for library in _blas().info()}
-        return blas, kernels and __import__("numba").get_num_threads()
+def counts():
+    """Return the thread counts of the BLAS libraries, and that of Numba where it is loaded."""
+    numba = sys.modules.get("numba")
+    return {library["num_threads"] for library in threads.blas().info()}, numba and numba.get_num_threads()
 
+
+def test_threads_are_set_for_a_call_and_restored_also_after_an_exception(backend):
+    """Those of Numba where it computes, those of BLAS where NumPy does."""
     before = counts()
-    with pytest.raises(KeyError), fastmlp.use_threads(1), Session():
-        blas, numba_threads = counts()
-        assert blas <= {1}
-        assert numba_threads in (None, 1)
-        raise KeyError
+    with fastmlp.use_threads(1):
+        assert fastmlp.get_num_threads() == 1
+        blas, _ = backend_module.call(counts)
+        assert backend == "numba" or blas <= {1}
+        with pytest.raises(KeyError):
+            backend_module.call({}.__getitem__, 0)
     assert counts() == before
 
 
-def test_calls_of_several_python_threads_restore_the_threads_of_blas(run_python, backend):
+@pytest.mark.numba
+def test_fewer_threads_than_numba_has_are_woken(run_python):
+    code = """
+import fastmlp, numba
+from fastmlp import backend
+fastmlp.set_backend("numba")
+with fastmlp.use_threads(2):
+    assert backend.call(numba.get_num_threads) == 2 == backend.call(backend._kernels("numba")._usable_threads)
+with fastmlp.use_threads(1):
+    assert backend.call(backend._kernels("numba")._usable_threads) == 1
+assert numba.get_num_threads() == 3 == backend.call(backend._kernels("numba")._usable_threads)
+"""
+    run_python(code, env={"NUMBA_NUM_THREADS": "3"})
+
+
+def test_use_threads_goes_before_set_num_threads(backend):
+    before = fastmlp.get_num_threads()
+    fastmlp.set_num_threads(1)
+    try:
+        with fastmlp.use_threads(2):
+            assert fastmlp.get_num_threads() == 2
+        assert fastmlp.get_num_threads() == 1
+    finally:
+        fastmlp.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs an affinity mask")
+def test_usable_cores_are_those_of_the_affinity_mask(run_python):
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from fastmlp import threads
+assert threads.usable_cores() == 1
+"""
+    run_python(code)
+
+
+def test_overlapping_calls_restore_the_threads_of_blas(run_python):
     """Whoever called first, threadpoolctl heeds the others too; of two that overlap, the last to end restores."""
-    if {library["internal_api"] for library in _blas().info()} != {"openblas"}:
+    if {library["internal_api"] for library in threads.blas().info()} != {"openblas"}:
         pytest.skip("needs OpenBLAS")
-    code = f"""
-import fastmlp
+    code = """
 from concurrent.futures import ThreadPoolExecutor
-from fastmlp.backend import Session, _blas
+from fastmlp.threads import blas, limited_blas
 def counts(step=None, *arguments):
     if step is not None:
-        with fastmlp.use_threads(1):
-            step(*arguments)
-    return {{library["num_threads"] for library in _blas().info()}}
-fastmlp.set_backend({backend!r})
+        step(*arguments)
+    return {library["num_threads"] for library in blas().info()}
 no_error = (None, None, None)
-before, first, second, third = counts(), Session(), Session(), Session()
-assert before == {{2}}, before
+before, first, second, third = counts(), limited_blas(1), limited_blas(1), limited_blas(1)
+assert before == {2}, before
 with ThreadPoolExecutor(1) as pool:
-    assert counts(first.__enter__) == {{1}}
-    assert pool.submit(counts, second.__enter__).result() == {{1}}
-    assert counts(first.__exit__, *no_error) == {{1}}
-    assert pool.submit(counts, second.__exit__, *no_error).result() == {{2}}
-    assert counts(third.__enter__) == {{1}}
-    assert counts(third.__exit__, *no_error) == {{2}}
-    assert pool.submit(_blas().limit, limits=1).result() and counts() == {{1}}  # the user's own, elsewhere
+    assert counts(first.__enter__) == {1}
+    assert pool.submit(counts, second.__enter__).result() == {1}
+    assert counts(first.__exit__, *no_error) == {1}
+    assert pool.submit(counts, second.__exit__, *no_error).result() == {2}
+    assert counts(third.__enter__) == {1}
+    assert counts(third.__exit__, *no_error) == {2}
+    assert pool.submit(blas().limit, limits=1).result() and counts() == {1}  # the user's own, elsewhere
 """
     run_python(code, env={"OPENBLAS_NUM_THREADS": "2"})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_no_lock_of_blas_that_another_thread_held(run_python):
+    code = """
+import os, sys
+import fastmlp
+from fastmlp import threads
+fastmlp.set_backend("numpy")
+with threads._limits()._lock:
+    pid = os.fork()
+    if pid == 0:
+        with fastmlp.use_threads(1):
+            fastmlp.ReLU([1.0])
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert status == 0
+"""
+    run_python(code, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +314,5 @@ assert np.abs(grads[0] - grads[1]).max() <= 1e-12 * np.abs(grads[1]).max()
     run_python(code, env={"NUMBA_CPU_NAME": "generic", "NUMBA_NUM_THREADS": "1"})
 
 
-def test_python_version_is_supported():
-    assert sys.version_info >= (3, 11)
-    assert os.path.exists(Path(fastmlp.__file__).parent / "py.typed")
-    assert np.dtype(float) == np.float64
+def test_annotations_are_there_for_type_checkers():
+    assert (Path(fastmlp.__file__).parent / "py.typed").exists()

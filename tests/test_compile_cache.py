@@ -1,7 +1,6 @@
 """The compile cache: what hits, what misses, and what stands in its way."""
 
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -11,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-import fastmlp
+from conftest import copy_package
 
 pytestmark = pytest.mark.numba
 
@@ -23,18 +21,6 @@ from fastmlp.kernels import compiled
 totals = compiled.cache_statistics().values()
 print(sum(hits for hits, _ in totals), sum(misses for _, misses in totals))
 """
-
-
-@pytest.fixture
-def copied_package(tmp_path):
-    """A copy of the package with an empty compile cache."""
-    return copy_package(tmp_path, "__pycache__")
-
-
-def copy_package(to, *ignored):
-    folder = to / "site" / "fastmlp"
-    shutil.copytree(Path(fastmlp.__file__).parent, folder, ignore=shutil.ignore_patterns(*ignored))
-    return folder
 
 
 def clear_cache(folder):
@@ -48,17 +34,17 @@ def cache_files(folder):
 
 def test_the_compile_cache(run_python, tmp_path):
     """A second process hits for every signature and adds no file; a changed byte misses; damage is a miss."""
-    copied_package = copy_package(tmp_path)  # with what is compiled already: the stamp knows no path and no time
-    env = {"PYTHONPATH": str(copied_package.parent)}
+    package = copy_package(tmp_path)  # with what is compiled already: the stamp knows no path and no time
+    env = {"PYTHONPATH": str(package.parent)}
 
     def hits_and_misses(code=CACHE_REPORT):
-        return tuple(map(int, run_python(code, env=env, cwd=copied_package.parent).stdout.split()))
+        return tuple(map(int, run_python(code, env=env, cwd=package.parent).stdout.split()))
 
     signatures = sum(hits_and_misses())
     assert signatures >= 30
-    files = cache_files(copied_package)
+    files = cache_files(package)
     assert hits_and_misses() == (signatures, 0)
-    assert cache_files(copied_package) == files
+    assert cache_files(package) == files
 
     # Damage index and data files each way: cut short, emptied, garbage.
     for damage in (lambda data: data[:100], lambda data: b"", lambda data: b"\x80garbage" * 20):
@@ -76,15 +62,15 @@ def test_the_compile_cache(run_python, tmp_path):
     hits_and_misses(small)  # compiles it, unless the copy came with it
     for name in ("compiled", "reference", "vector"):
         assert hits_and_misses(small) == (1, 0)
-        source = copied_package / "kernels" / f"{name}.py"
+        source = package / "kernels" / f"{name}.py"
         source.write_bytes(source.read_bytes().replace(b"Shapes", b"shapes", 1).replace(b"machine", b"Machine", 1))
         assert hits_and_misses(small) == (0, 1), name
 
 
 def test_a_hit_loads_no_compiler_and_leaves_one_that_works(run_python, tmp_path):
-    copied_package = copy_package(tmp_path)
-    env = {"PYTHONPATH": str(copied_package.parent)}
-    run_python(CACHE_REPORT, env=env, cwd=copied_package.parent)
+    package = copy_package(tmp_path)
+    env = {"PYTHONPATH": str(package.parent)}
+    run_python(CACHE_REPORT, env=env, cwd=package.parent)
     code = f"""
 import sys
 {CACHE_REPORT}
@@ -94,12 +80,40 @@ import numba, numpy as np
 assert numba.njit(lambda x: np.sum(x) + np.sin(x[0]))(np.array([0.0, 2.0])) == 2
 fastmlp.warmup("float64")
 """
-    run_python(code, env=env, cwd=copied_package.parent)
+    run_python(code, env=env, cwd=package.parent)
 
 
-def test_an_entry_that_names_another_types_file_is_a_miss(run_python, copied_package):
+def test_a_flipped_bit_anywhere_is_a_miss(run_python, cold_package):
+    """Numba itself executes machine code as it finds it."""
+    env = {"PYTHONPATH": str(cold_package.parent)}
+    code = "import fastmlp; print(fastmlp.ReLU([-1.0, 2.0])); from fastmlp.kernels import compiled as c;"
+    code += "print(c.cache_statistics()['relu'])"
+    assert run_python(code, env=env).stdout == "[0. 2.]\n(0, 1)\n"
+    (path,) = (p for p in map(Path, cache_files(cold_package)) if ".relu-" in p.name and p.suffix == ".nbc")
+    whole = path.read_bytes()
+    for share in (0.01, 0.35, 0.5, 0.8, 0.99):
+        damaged = bytearray(whole)
+        damaged[int(share * len(whole))] ^= 4
+        path.write_bytes(damaged)
+        assert run_python(code, env=env).stdout == "[0. 2.]\n(0, 1)\n", share
+    assert run_python(code, env=env).stdout == "[0. 2.]\n(1, 0)\n"
+
+
+@pytest.mark.parametrize("flag", ["NUMBA_BOUNDSCHECK", "NUMBA_OPT"])
+def test_code_of_other_compiler_flags_is_not_served(run_python, cold_package, flag):
+    """Checking bounds would prove nothing on code that was compiled without."""
+    code = "import fastmlp; fastmlp.ReLU([1.0]); from fastmlp.kernels import compiled as c;"
+    code += "print(c.cache_statistics()['relu'])"
+    env = {"PYTHONPATH": str(cold_package.parent)}
+    assert run_python(code, env=env).stdout == "(0, 1)\n"
+    for expected in ("(0, 1)\n", "(1, 0)\n"):
+        assert run_python(code, env={**env, flag: "1"}).stdout == expected
+    assert run_python(code, env=env).stdout == "(1, 0)\n"
+
+
+def test_an_entry_that_names_another_types_file_is_a_miss(run_python, cold_package):
     """Two processes that fill a cache at once can leave one: float64 must not run what was compiled for float32."""
-    env = {"PYTHONPATH": str(copied_package.parent)}
+    env = {"PYTHONPATH": str(cold_package.parent)}
     code = """
 import numpy as np, fastmlp
 for dtype in {}:
@@ -109,20 +123,20 @@ from fastmlp.kernels import compiled
 print(*compiled.cache_statistics()["relu"])
 """
     run_python(code.format(["float32"]), env=env)
-    (single,) = (p for p in map(Path, cache_files(copied_package)) if ".relu-" in p.name and p.suffix == ".nbc")
+    (single,) = (p for p in map(Path, cache_files(cold_package)) if ".relu-" in p.name and p.suffix == ".nbc")
     run_python(code.format(["float64"]), env=env)
-    both = {p for p in map(Path, cache_files(copied_package)) if ".relu-" in p.name and p.suffix == ".nbc"}
+    both = {p for p in map(Path, cache_files(cold_package)) if ".relu-" in p.name and p.suffix == ".nbc"}
     (double,) = both - {single}
     double.write_bytes(single.read_bytes())
     assert run_python(code.format(["float64", "float32"]), env=env).stdout == "1 1\n"
     assert run_python(code.format(["float64", "float32"]), env=env).stdout == "2 0\n"
 
 
-def test_a_changed_kernel_is_never_served_from_the_cache(run_python, copied_package):
+def test_a_changed_kernel_is_never_served_from_the_cache(run_python, cold_package):
     """Not even a change of a few bytes that leaves size and time of the file, which is all that Numba looks at."""
-    source = copied_package / "kernels" / "compiled.py"
+    source = cold_package / "kernels" / "compiled.py"
     text, times = source.read_bytes(), source.stat()
-    env = {"PYTHONPATH": str(copied_package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {"PYTHONPATH": str(cold_package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     calls = "import fastmlp; print(fastmlp.ReLU([-1.0, 2.0])); from fastmlp.kernels import compiled as c;"
     for constant, shown, misses in ((b"0", "[0. 2.]", [1]), (b"7", "[7. 2.]", [1, 0])):
         assert text.count(b"choose(x < 0, type(x)(0)") == 1
@@ -167,19 +181,19 @@ def misses_of(processes):
     return [int(line) for line in printed]
 
 
-def test_two_processes_fill_the_cache_at_once(copied_package, tmp_path):
+def test_two_processes_fill_the_cache_at_once(cold_package, tmp_path):
     """What one writes over, the next process compiles again; after it nothing misses, and nothing is ever wrong."""
-    assert misses_of(filling(copied_package, tmp_path / "at once", ["float32"], ["float64"])) == [3, 3]
-    (lost,) = misses_of(filling(copied_package, tmp_path / "next", ["float32", "float64"]))
+    assert misses_of(filling(cold_package, tmp_path / "at once", ["float32"], ["float64"])) == [3, 3]
+    (lost,) = misses_of(filling(cold_package, tmp_path / "next", ["float32", "float64"]))
     assert lost <= 3
-    assert misses_of(filling(copied_package, tmp_path / "last", ["float32", "float64"])) == [0]
+    assert misses_of(filling(cold_package, tmp_path / "last", ["float32", "float64"])) == [0]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_process_killed_while_it_fills_the_cache_leaves_one_that_serves(copied_package, tmp_path, request):
+def test_a_process_killed_while_it_fills_the_cache_leaves_one_that_serves(cold_package, tmp_path, request):
     rng, kills, trials = np.random.default_rng(0), 0, 100 if request.config.getoption("--full") else 3
     for trial in range(trials):
-        (process,) = filling(copied_package, tmp_path / f"{trial}", ["float32"])
+        (process,) = filling(cold_package, tmp_path / f"{trial}", ["float32"])
         while not any((tmp_path / f"{trial}").iterdir()):
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.8))
@@ -187,10 +201,10 @@ def test_a_process_killed_while_it_fills_the_cache_leaves_one_that_serves(copied
         kills += process.wait() == -signal.SIGKILL
         process.stdout.close()
         if trial % 10 == 9:
-            clear_cache(copied_package)
+            clear_cache(cold_package)
     assert kills > trials / 2
-    assert misses_of(filling(copied_package, tmp_path / "after", ["float32"]))[0] <= 3
-    assert misses_of(filling(copied_package, tmp_path / "last", ["float32"])) == [0]
+    assert misses_of(filling(cold_package, tmp_path / "after", ["float32"]))[0] <= 3
+    assert misses_of(filling(cold_package, tmp_path / "last", ["float32"])) == [0]
     print(f"{kills} kills survived")  # noqa: T201
 
 
@@ -216,14 +230,14 @@ os.execv(sys.executable, [sys.executable, "-c", {code!r}])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="permissions and capabilities of Linux")
-def test_import_and_training_in_a_read_only_install_without_home(run_python, copied_package, tmp_path):
+def test_import_and_training_in_a_read_only_install_without_home(run_python, cold_package, tmp_path):
     """The cache has nowhere to go: everything runs uncached."""
-    everything = [*copied_package.rglob("*"), copied_package]
+    everything = [*cold_package.rglob("*"), cold_package]
     for path in everything:
         path.chmod(stat.S_IREAD | (stat.S_IEXEC if path.is_dir() else 0))
     home = tmp_path / "a file, not a folder"
     home.touch()
-    site = str(copied_package.parent)
+    site = str(cold_package.parent)
     code = f"""
 try:
     open({site!r} + "/fastmlp/new", "w")
@@ -237,13 +251,13 @@ else:
     try:
         if run_python(POWERLESS.format(code=code), env=env).stdout:
             pytest.skip("root cannot give up its rights here")
-        assert not cache_files(copied_package)
+        assert not cache_files(cold_package)
     finally:
         for path in reversed(everything):
             path.chmod(stat.S_IRWXU)
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(run_python, copied_package):
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(run_python, cold_package):
     """A full disk: the limit on file sizes makes every write fail."""
     pytest.importorskip("resource")
     code = """
@@ -255,5 +269,5 @@ fastmlp.Softmax(fastmlp.ReLU([1.0]))
 from fastmlp.kernels import compiled
 assert compiled.cache_statistics()["relu"] == (0, 1)
 """
-    run_python(code, env={"PYTHONPATH": str(copied_package.parent), "PYTHONDONTWRITEBYTECODE": "1"})
-    assert not [p for p in cache_files(copied_package) if p.endswith(".nbc")]
+    run_python(code, env={"PYTHONPATH": str(cold_package.parent), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert not [p for p in cache_files(cold_package) if p.endswith(".nbc")]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import cli, keeping
+from fastmlp import cli, console, keeping
 from fastmlp.console import Console
 
 pytest.importorskip("sklearn")
@@ -353,3 +353,27 @@ def test_ctrl_c_pressed_again_and_again(tmp_path):
 def test_a_free_name_is_not_taken_by_a_link_to_nothing(tmp_path):
     (tmp_path / "a.b").symlink_to(tmp_path / "nowhere")
     assert keeping._free(tmp_path, "a", ".b") == tmp_path / "a-2.b"
+
+
+@posix
+def test_ctrl_c_raises_again_only_after_a_moment_and_never_while_held(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = console.Interrupts(to_the_end=False)
+    interrupts.begin()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            strike()
+        strike()
+        now[0] += 1
+        with pytest.raises(KeyboardInterrupt):
+            strike()
+        interrupts.hold()
+        now[0] += 1
+        strike()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.release()
+    finally:
+        interrupts.end()
+    assert signal.getsignal(signal.SIGINT) is before

@@ -120,6 +120,41 @@ finally:
 """)
 
 
+@fork
+@pytest.mark.parametrize("cold", [True, False])
+def test_a_child_forked_while_another_thread_compiles_or_loads_kernels(run_python, cold_package, cold):
+    """The fork waits for the compiler, whose lock the child would otherwise wait for, for ever."""
+    code = """
+import os, threading, time
+import numpy as np, fastmlp
+x = np.ones((6, 2000))
+def work():
+    return fastmlp.ReLU(x).sum() == fastmlp.Softmax(fastmlp.one_hot(np.arange(12) % 10)).sum() * 1000
+def child():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if work() else 1)
+    for _ in range(1200):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.1)
+    os.kill(pid, 9)
+    return "hangs"
+def load():
+    fastmlp.pack(x), fastmlp.Forwardprop(x, np.ones((3, 6)), np.ones((2, 3)), np.ones((3, 1)), np.ones((2, 1)))
+thread = threading.Thread(target=load)
+thread.start()
+statuses = []
+while thread.is_alive() or not statuses:
+    time.sleep(0.02)
+    statuses.append(child())
+thread.join()
+assert set(statuses) == {0}, statuses
+"""
+    run_python(code, env={"PYTHONPATH": str(cold_package.parent)} if cold else None, timeout=400)
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_processes_of_multiprocessing(on_layer, method):
     on_layer(f"""
@@ -196,9 +231,9 @@ print("struck", 15)
 
 def test_thread_counts_are_restored_after_an_exception(on_layer):
     on_layer("""
-from fastmlp.backend import _blas
+from fastmlp.threads import blas
 def counts():
-    return numba.get_num_threads(), {library["num_threads"] for library in _blas().info()}
+    return numba.get_num_threads(), {library["num_threads"] for library in blas().info()}
 def refuse(epoch, history):
     raise KeyError("the caller's")
 def attempt(error, **options):

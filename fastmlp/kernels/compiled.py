@@ -18,6 +18,7 @@ import inspect
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +29,11 @@ import llvmlite.binding
 import numba
 import numpy as np
 from numba import config, njit, prange
+from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 from numba.np.ufunc import parallel as numba_parallel
 
@@ -95,6 +98,23 @@ def _cache_variant(*, parallel: bool) -> str:
     return f"{'parallel' if parallel else 'serial'}-{hashlib.sha256(repr(flags).encode()).hexdigest()[:8]}"
 
 
+class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]
+    """Files of machine code that begin with a digest of the rest: Numba's own run a flipped bit as it is."""
+
+    def _save_data(self, name: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+
+    def _load_data(self, name: str) -> Any:
+        content = Path(self._data_path(name)).read_bytes()
+        digest, content = content[:32], content[32:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("damaged")
+        return pickle.loads(content)
+
+
 class _KernelCache(FunctionCache):  # type: ignore[misc]
     """Numba's own cache on disk, in Numba's own places, made strict about freshness and lenient about failure.
 
@@ -104,9 +124,13 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any], stamp: str, variant: str) -> None:
         super().__init__(function)
-        self._cache_file = IndexDataCacheFile(self._cache_path, f"{self._impl.filename_base}-{variant}", stamp)
+        self._cache_file = _CacheFile(self._cache_path, f"{self._impl.filename_base}-{variant}", stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with _preparation.measured():
+            return self._load_or_none(sig, target_context)
+
+    def _load_or_none(self, sig: Any, target_context: Any) -> Any:
         try:
             # Not super().load_overload, which first imports all that a compiler needs, and SciPy where it is installed:
             # a warm start took 1.5 s, so it takes 0.9.
@@ -140,9 +164,82 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
             self.disable()
 
 
+class _Preparation(event.Listener):  # type: ignore[misc]
+    """The time that goes into compiling kernels and loading them, and who is told that it begins.
+
+    Attributes
+    ----------
+    seconds : float
+        Time spent so far. One thread at a time compiles: Numba holds a lock meanwhile.
+    compiling_since : float
+        When the kernel that is being compiled was begun, by `time.perf_counter`, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.compiling_since = 0.0, 0.0
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def on_start(self, event: Any) -> None:
+        if event.data["dispatcher"] in _DISPATCHERS:
+            _host.compiling()
+            self.compiling_since = time.perf_counter()
+
+    def on_end(self, event: Any) -> None:
+        if event.data["dispatcher"] in _DISPATCHERS:
+            self.seconds += time.perf_counter() - self.compiling_since
+            self.compiling_since = 0.0
+
+
+class _Host:
+    """What the kernels ask of whoever calls them: by default nothing.
+
+    Attributes
+    ----------
+    threads : callable
+        Returns how many threads a kernel may use now, or None for as many as Numba says.
+    prepare : callable
+        Calls a function that compiles or loads a kernel where no signal can tear it.
+    compiling : callable
+        Called before a kernel is compiled.
+    """
+
+    threads: Callable[[], int | None] = staticmethod(lambda: None)
+    prepare: Callable[..., Any] = staticmethod(lambda function, *args: function(*args))
+    compiling: Callable[[], None] = staticmethod(lambda: None)
+
+
+_host = _Host()
+_preparation = _Preparation()
+_DISPATCHERS: set[Any] = set()
+event.register("numba:compile", _preparation)
+
+
+def attach(**host: Callable[..., Any]) -> None:
+    """Set members of what the kernels ask of their host, by name."""
+    for name, function in host.items():
+        setattr(_host, name, function)
+
+
+def preparation() -> tuple[float, float]:
+    """Return the seconds spent so far on compiling and loading kernels, and when the one being compiled was begun."""
+    return _preparation.seconds, _preparation.compiling_since
+
+
 def _compile(shell: Callable[..., Any], *, parallel: bool, by_address: bool = False) -> Any:
     """Return the dispatcher, cached; one whose function is only called ``by_address`` must not be called itself."""
     dispatcher = njit(parallel=parallel, no_cpython_wrapper=by_address, no_cfunc_wrapper=True, **_OPTIONS)(shell)
+    _DISPATCHERS.add(dispatcher)
+    # What Numba calls for types that it has not seen. A signal in the middle of it would leave half a library behind.
+    compile_for = getattr(dispatcher, "_compile_for_args", None)
+    if compile_for is not None:
+        dispatcher._compile_for_args = lambda *args, **kws: _host.prepare(compile_for, *args, **kws)
     # Where no folder is writeable, as in a read-only install without HOME, the kernel runs uncached.
     with contextlib.suppress(RuntimeError, OSError):
         dispatcher._cache = _KernelCache(shell, _STAMP, _cache_variant(parallel=parallel))
@@ -157,18 +254,28 @@ _layer_lock = threading.Lock()
 _forked_after_launch = False
 
 
+def _before_fork() -> None:
+    """Wait until no other thread compiles or loads a kernel: a child would wait for ever for the lock it holds."""
+    global_compiler_lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    global_compiler_lock.release()
+
+
 def _after_fork_in_child() -> None:
     """Keep to serial shells in a child of a process whose workers run: they did not survive the fork.
 
     On the omp layer a parallel launch would end the child; on workqueue it would wait for ever.
     """
     global _forked_after_launch, _layer_lock  # noqa: PLW0603
+    global_compiler_lock.release()
     _layer_lock = threading.Lock()
     _forked_after_launch = _forked_after_launch or numba_parallel._is_initialized
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class Kernel:
@@ -206,7 +313,7 @@ class Kernel:
     def warmup(self) -> None:
         """Compile the parallel shell for all types that the serial one knows."""
         for types in self.serial.signatures:
-            self.parallel.compile(types)
+            _host.prepare(self.parallel.compile, types)
 
     def dispatchers(self) -> list[Any]:
         """Return what Numba compiles for this kernel."""
@@ -265,14 +372,28 @@ def _launch(serial: Callable[..., None], parallel: Callable[..., None], workers:
 
 def _address(dispatcher: Any, types: tuple[Any, ...]) -> int:
     """Compile for these types, and return where the function is."""
-    dispatcher.compile(types)
+    _host.prepare(dispatcher.compile, types)
     result = dispatcher.overloads[types]
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 def _usable_threads() -> int:
     """Return how many workers a launch may use now; asking Numba starts its threads, which a forked child must not."""
-    return 1 if _forked_after_launch else int(numba.get_num_threads())
+    if _forked_after_launch:
+        return 1
+    return _host.threads() or _numba_threads()
+
+
+def _numba_threads() -> int:
+    """Return Numba's thread count for this Python thread.
+
+    `numba.get_num_threads` takes a lock of the process in Python code at each call: a signal in the middle of it would
+    lock all later calls out.
+    """
+    if not numba_parallel._is_initialized:
+        _host.prepare(numba.get_num_threads)
+    count = getattr(numba_parallel, "_get_num_threads", numba.get_num_threads)
+    return int(count())
 
 
 def _read_only(x: Any) -> Any:
@@ -2723,7 +2844,7 @@ def _network_outputs(out: Any, z: Any, a: Any, parameters: Any, sizes: tuple[int
 
 
 def warmup(dtype: Any) -> None:
-    """Compile, or load from the cache, both shells of every kernel for ``dtype``."""
+    """Compile, or load from the cache, both shells of every kernel for ``dtype``; to be called for one thread."""
     x = np.ones((1, 1), dtype)
     row = x[0]
     one_hot(np.ones((1, 1)), np.zeros(1, np.int64))  # the notebook's encoding is float64 always
@@ -2737,16 +2858,12 @@ def warmup(dtype: Any) -> None:
     cross_entropy(x, x)
     update(row.copy(), row, row, x.dtype.type(0))
     parameters = np.ones(2, dtype)
-    threads = set_threads(1)  # so that serial shells run
-    try:
-        for matrix in (x, np.ones((1, _FEW + 1), dtype), np.ones((1, _FEW + 1), np.uint8)):
-            m = matrix.shape[1]
-            table, labels, weight = np.ones(256, dtype), np.zeros(m, np.int64), np.ones(m, dtype)
-            packed = operands(pack(matrix), table)
-            network_step(parameters.copy(), parameters, (1, 1), packed, table, labels, weight)
-            network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed, table)
-    finally:
-        set_threads(threads)
+    for matrix in (x, np.ones((1, _FEW + 1), dtype), np.ones((1, _FEW + 1), np.uint8)):
+        m = matrix.shape[1]
+        table, labels, weight = np.ones(256, dtype), np.zeros(m, np.int64), np.ones(m, dtype)
+        packed = operands(pack(matrix), table)
+        network_step(parameters.copy(), parameters, (1, 1), packed, table, labels, weight)
+        network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed, table)
     for kernel in _KERNELS.values():
         kernel.warmup()
 
@@ -2756,11 +2873,20 @@ def max_threads() -> int | None:
     return int(config.NUMBA_NUM_THREADS)
 
 
-def set_threads(n: int) -> int:
-    """Let parallel kernels of this Python thread use ``n`` threads; return the count before."""
+def limits_threads(n: int) -> bool:
+    """Return whether kernels on ``n`` threads need `limited_threads`: one thread runs the serial shells."""
+    return n > 1 and not _forked_after_launch and n != _numba_threads()
+
+
+@contextlib.contextmanager
+def limited_threads(n: int) -> Iterator[None]:
+    """Let no more than ``n`` of Numba's threads wake when this Python thread launches a kernel."""
     previous = int(numba.get_num_threads())
     numba.set_num_threads(n)
-    return previous
+    try:
+        yield
+    finally:
+        numba.set_num_threads(previous)
 
 
 def cache_statistics() -> dict[str, tuple[int, int]]:

@@ -5,6 +5,7 @@ neither check nor raise: shapes, dtypes and labels have been checked before.
 Shapes: n features, h units of a layer, C classes, m samples; columns are samples.
 """
 
+import contextlib
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -221,9 +222,23 @@ def max_threads() -> int | None:
     return None
 
 
-def set_threads(n: int) -> int:
-    """Return ``n``: the threads of this backend are those of BLAS, which the caller governs."""
-    return n
+def limits_threads(n: int) -> bool:
+    """Return True: the threads of this backend are those of BLAS, whose count is the process'."""
+    return True
+
+
+def limited_threads(n: int) -> contextlib.AbstractContextManager[None]:
+    """Do nothing: the caller governs BLAS."""
+    return contextlib.nullcontext()
+
+
+def attach(**host: Any) -> None:
+    """Do nothing: this backend compiles nothing, and asks nothing of its host."""
+
+
+def preparation() -> tuple[float, float]:
+    """Return zeros: NumPy compiles nothing."""
+    return 0.0, 0.0
 
 
 def describe() -> dict[str, str]:

@@ -1,0 +1,238 @@
+"""Work that no signal can tear apart: it runs in a thread of its own, and the calling thread waits for it.
+
+Python runs signal handlers in the main thread only, and there between any two instructions. What a handler raises
+(KeyboardInterrupt, the SystemExit of a SIGTERM handler, an alarm) can therefore end any ``finally`` half-way, and no
+order of statements in the main thread is safe from it. Other threads are never interrupted. So whatever changes state
+that outlives a call (thread counts, a model's parameters and the record of their training, compiled code) is done in
+another thread, and the main thread only waits and is told to stop.
+"""
+
+import _thread
+import atexit
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+# Seconds between two looks of the waiting thread at the clock and the progress bar. Windows delivers Ctrl-C only then.
+_TICK = 0.1
+
+# Seconds after which somebody who pressed Ctrl-C is told that it was seen; from then on another one ends the waiting.
+_ACKNOWLEDGED_AFTER = 0.5
+
+
+# The ends of the threads that run now, as locks that each holds until then.
+_running: set[threading.Lock] = set()
+
+
+@atexit.register
+def _wait_for_all() -> None:
+    """Let no thread be ended by the interpreter's exit in the middle of its work."""
+    for ended in tuple(_running):
+        with ended:
+            pass
+
+
+def _is_interruptible() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def _start(function: Callable[[], None]) -> None:
+    """Start a thread. Not by `threading.Thread`, whose start is a page of Python that a signal can tear."""
+    _thread.start_new_thread(copy_context().run, (_run, function))
+
+
+def _run(function: Callable[[], None]) -> None:
+    ended = threading.Lock()
+    with ended:
+        _running.add(ended)
+        try:
+            # As threading.Thread does, for debuggers, profilers and coverage.
+            sys.settrace(threading.gettrace())
+            sys.setprofile(threading.getprofile())
+            function()
+        finally:
+            _running.discard(ended)
+
+
+class Caller:
+    """The thread that called `converse`, as the body sees it: here one that cannot be interrupted, so the same."""
+
+    leaving = False  #: Whether the body should end as soon as its state is whole.
+
+    def ask(self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Any:
+        """Call a function in the calling thread; return or raise what it does."""
+        return function(*args, **kwargs)
+
+
+class _MainThread(Caller):
+    """The main thread, which serves the body's questions until the body ends, whatever its signal handlers raise."""
+
+    def __init__(self, body: Callable[[Caller], Any], tick: Callable[[], None], waiting_for: str) -> None:
+        self._body, self._tick, self._waiting_for = body, tick, waiting_for
+        self._questions: SimpleQueue[Any] = SimpleQueue()
+        self._answers: SimpleQueue[Any] = SimpleQueue()
+        # Held while the main thread serves. A lock's `with` is left by the interpreter itself, without a Python
+        # instruction at which a signal could strike: so the body always learns that nobody waits any more.
+        self._present = threading.Lock()
+        self._told_to_leave = self._ended = False
+        self._ticket, self._working = threading.Lock(), threading.Lock()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._struck_at = 0.0
+        self.struck: BaseException | None = None
+
+    @property
+    def leaving(self) -> bool:  # type: ignore[override]
+        return self._told_to_leave or not self._present.locked()
+
+    def ask(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.leaving:
+            raise KeyboardInterrupt
+        self._questions.put((function, args, kwargs))
+        while self._present.locked():
+            with contextlib.suppress(Empty):
+                value, error = self._answers.get(timeout=_TICK)
+                if error is not None:
+                    raise error
+                return value
+        raise KeyboardInterrupt
+
+    def serve(self) -> Any:
+        try:
+            with self._present:
+                _start(self._work)
+                self._serve()
+        finally:
+            # A signal may strike before the thread has begun. Whoever takes the ticket first decides whether it does.
+            if not self._ticket.acquire(blocking=False):
+                with self._working:
+                    pass
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _work(self) -> None:
+        with self._working:
+            if not self._ticket.acquire(blocking=False):
+                return
+            try:
+                self._result = self._body(self)
+            except BaseException as error:  # whatever it is, it is the caller's
+                self._error = error
+            self._ended = True
+            self._questions.put(None)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                return self._serve_until_the_end()
+            except BaseException as error:
+                self._told_to_leave = True
+                # The body may wait for an answer that was lost when this struck.
+                self._answers.put((None, error))
+                if self.struck is None:
+                    self.struck, self._struck_at = error, time.monotonic()
+                elif self._is_acknowledged():
+                    raise
+
+    def _serve_until_the_end(self) -> None:
+        while True:
+            try:
+                question = self._questions.get(timeout=_TICK)
+            except Empty:
+                self._wait()
+                question = None
+            # Not by the None alone: a signal can strike between taking it and looking at it.
+            if self._ended:
+                return
+            if question is not None:
+                self._answer(*question)
+
+    def _answer(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        try:
+            answer = function(*args, **kwargs), None
+        except BaseException as error:  # it is the body that called
+            answer = None, error
+        self._answers.put(answer)
+
+    def _wait(self) -> None:
+        if self.struck is None:
+            self._tick()
+        elif self._waiting_for and self._is_acknowledged() and sys.stderr is not None:
+            print(f"\nfastmlp: stopping {self._waiting_for}; once more to leave at once", file=sys.stderr)  # noqa: T201
+            self._waiting_for = ""
+
+    def _is_acknowledged(self) -> bool:
+        return time.monotonic() - self._struck_at >= _ACKNOWLEDGED_AFTER
+
+
+def _nothing() -> None:
+    pass
+
+
+def converse(
+    body: Callable[[Caller], _Result], tick: Callable[[], None] = _nothing, waiting_for: str = ""
+) -> tuple[_Result, BaseException | None]:
+    """Run ``body`` where no signal handler can interrupt it, and wait for its end.
+
+    Parameters
+    ----------
+    body : callable
+        Called with a `Caller`: through it, it runs functions of the user's in the calling thread, and sees that it
+        should end.
+    tick : callable
+        Called in the calling thread several times a second.
+    waiting_for : str
+        What the body still has to do once it is told to stop, for somebody who pressed Ctrl-C and waits.
+
+    Returns
+    -------
+    result
+        What the body returned; what it raises is raised.
+    struck : BaseException or None
+        What a signal handler raised meanwhile. The caller must raise it, or answer it otherwise.
+    """
+    if not _is_interruptible():
+        return body(Caller()), None
+    main = _MainThread(body, tick, waiting_for)
+    return main.serve(), main.struck
+
+
+def shielded(function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    """Call ``function`` where no signal handler can interrupt it; what one raises meanwhile is raised at its end."""
+    result, struck = converse(lambda _: function(*args, **kwargs))
+    if struck is not None:
+        raise struck
+    return result
+
+
+def detached(function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    """Call ``function`` where no signal handler can interrupt it; what one raises meanwhile is raised at once.
+
+    The function then goes on by itself to its end, which the interpreter waits for before it exits.
+    """
+    if not _is_interruptible():
+        return function(*args, **kwargs)
+    outcome: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcome.put((function(*args, **kwargs), None))
+        except BaseException as error:  # it is the caller's
+            outcome.put((None, error))
+
+    _start(work)
+    while True:
+        with contextlib.suppress(Empty):
+            result, error = outcome.get(timeout=_TICK)
+            if error is not None:
+                raise error
+            return result  # type: ignore[no-any-return]
