@@ -104,8 +104,15 @@ def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
 
 
 def native(dtype: DType, x: Array) -> Array:
-    """Return 2-D ``x`` in ``dtype``, native and aligned, in whatever order it has; a copy only where one is needed."""
+    """Return 2-D ``x`` in ``dtype``, native and aligned, with any strides: NumPy reads it or copies it for a kernel."""
     return x if x.dtype == dtype and x.flags.behaved else _require(x, dtype, ["A"])
+
+
+def in_one_piece(dtype: DType, x: Array) -> Array:
+    """Return 2-D ``x`` in ``dtype``, native, aligned, C- or Fortran-contiguous; a copy only where one is needed."""
+    if x.dtype == dtype and x.flags.aligned and x.flags.forc:
+        return x
+    return quietly(np.array, x, dtype, order="K")  # quietly as in _require, in the order that reads x fastest
 
 
 def packable(name: str, value: object) -> Array:
@@ -198,8 +205,7 @@ def all_finite(x: Array) -> bool:
     if x.dtype.kind != "f":
         return True
     # One pass without a temporary array: a finite sum has only finite terms.
-    with np.errstate(all="ignore"):
-        total = np.add.reduce(x, axis=None)
+    total = quietly(np.add.reduce, x, axis=None)
     return math.isfinite(total) or bool(np.isfinite(x).all())
 
 

@@ -157,6 +157,7 @@ class _MainThread(Caller):
                 self._answer(*question)
 
     def _answer(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        answer: tuple[Any, BaseException | None]
         try:
             answer = function(*args, **kwargs), None
         except BaseException as error:  # it is the body that called

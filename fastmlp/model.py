@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
@@ -299,9 +300,9 @@ class MLP:
             names = "validation X", "validation Y"
             held_out = self._samples(*checks.pair("validation", validation), names=names)
             validate = functools.partial(self._evaluate, *held_out)
-        return training.descend(
+        history = training.descend(
             self._parameters,
-            lambda grad: self._step(grad, x, y, w),
+            functools.partial(self._step, x=x, y=y, w=w),
             epochs=epochs,
             alpha=alpha,
             validate=validate,
@@ -311,6 +312,15 @@ class MLP:
             resume=resume,
             progress=progress,
         )
+        advice = training.advice(
+            history,
+            chance=lambda: self._loss_of_guessing(y, w),
+            dead=lambda: self._is_dead(x, y, w),
+            unscaled=x.largest if x.looks_unscaled() else None,
+        )
+        if advice:
+            warnings.warn(advice, training.TrainingWarning, stacklevel=2)
+        return history
 
     def save(self, path: storage.PathName) -> None:
         """Write parameters, dtype, seed, initialisation and notes to a safetensors file, atomically and durably.
@@ -505,6 +515,20 @@ class MLP:
         product = quietly(np.multiply, w, by_class[y] if y.ndim == 1 else quietly(np.matmul, by_class, y))
         (w,) = checks.contiguous(self.dtype, checks.weight_product("class_weight", product))
         return w
+
+    def _loss_of_guessing(self, y: Array, w: Array) -> float:
+        """Return the least loss of a model that gives every sample the same probabilities."""
+        mass = np.bincount(y, w, self._layer_sizes[-1]) if y.ndim == 1 else y @ w
+        share = mass[mass > 0].astype(np.float64) / np.sum(w, dtype=np.float64)
+        return float(-(share * np.log(share / share.sum())).sum())
+
+    def _is_dead(self, x: PackedMatrix, y: Array, w: Array) -> bool:
+        """Return whether no sample activates any unit of some hidden layer: then no gradient reaches the first."""
+        if len(self._layer_sizes) == 2:
+            return False
+        gradient = np.empty_like(self._parameters)
+        self._step(gradient, x, y, w)
+        return not gradient[: self._layer_sizes[0] * self._layer_sizes[1]].any()
 
     def _early_stopping(self, patience: int | None, min_delta: float, validation: object) -> EarlyStopping | None:
         min_delta = checks.nonnegative("min_delta", min_delta, "pass a fall in loss such as 1e-4, or 0")

@@ -227,7 +227,7 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     checked = checks.array("A2", A2, shape=(None, None), axes="(n_classes, m)")
     target = checks.array("Y", Y, shape=checked.shape, axes="(n_classes, m)")
     dtype = checks.result_dtype(checked, target)
-    a2, y = checks.native(dtype, checked), checks.native(dtype, target)
+    a2, y = checks.in_one_piece(dtype, checked), checks.in_one_piece(dtype, target)
     with backend.Session() as kernels:
         return dtype.type(kernels.cross_entropy(a2, y))
 

@@ -15,6 +15,9 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _UINT8 = np.dtype(np.uint8)
 
+# Columns in which the largest value is looked for, and what it is at most where inputs are scaled.
+_SEEN, _SCALED = 1000, 20.0
+
 
 class PackedMatrix:
     """An input matrix in the form that the kernels of one backend read fastest; made by `pack`.
@@ -38,6 +41,8 @@ class PackedMatrix:
         ``"sparse"``, ``"dense"`` or ``"mixed"``.
     nbytes : int
         Memory held, in bytes.
+    largest : float
+        The largest absolute value in about 1000 of the columns, scaled.
 
     Notes
     -----
@@ -55,7 +60,10 @@ class PackedMatrix:
            [0. , 0.2]])
     """
 
-    __slots__ = ("_backend", "_operands", "_payload", "_scale", "density", "dtype", "finite", "kind", "nbytes", "shape")
+    __slots__ = (
+        "_backend", "_operands", "_payload", "_scale", "density", "dtype", "finite", "kind", "largest", "nbytes",
+        "shape",
+    )  # fmt: skip
 
     def __init__(self, matrix: Array, scale: float) -> None:
         self.shape: tuple[int, int] = matrix.shape
@@ -63,6 +71,8 @@ class PackedMatrix:
         self.density = float(np.count_nonzero(matrix) / matrix.size)
         largest = scaled(np.array([matrix.max()], np.float64), scale) if matrix.dtype == _UINT8 else matrix
         self.finite = checks.all_finite(largest)
+        seen = matrix[:, :: -(-matrix.shape[1] // _SEEN)]
+        self.largest = float(max(seen.max(), -float(seen.min()))) * scale
         self._scale = scale
         self._backend = backend.get_backend()
         self._operands: dict[np.dtype[Any], tuple[Any, Array]] = {}
@@ -83,6 +93,23 @@ class PackedMatrix:
         # Not the packed form: kernels of another vector width would read outside of it.
         with backend.use_backend(self._backend):
             return PackedMatrix, (self._unpack(self._payload, np.arange(256, dtype=_UINT8)), self._scale)
+
+    def looks_unscaled(self) -> bool:
+        """Return whether values lie so far from zero that a network hardly learns from them.
+
+        Returns
+        -------
+        bool
+            True for uint8 beyond 1 that was packed without a scale, and for any values beyond 20.
+
+        Examples
+        --------
+        >>> import numpy as np, fastmlp
+        >>> pixels = np.array([[0, 255]], np.uint8)
+        >>> fastmlp.pack(pixels).looks_unscaled(), fastmlp.pack(pixels, scale=1/255).looks_unscaled()
+        (True, False)
+        """
+        return self.largest > (1 if self.dtype == _UINT8 and self._scale == 1 else _SCALED)
 
     def to_dense(self, dtype: str = "float64") -> Array:
         """Return the matrix as a plain array.

@@ -9,10 +9,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fastmlp import backend, checks, storage
+from fastmlp import backend, checks, storage, threads
 from fastmlp.datasets import bounded
 from fastmlp.options import did_you_mean
-from fastmlp.threads import usable_cores
 
 
 @contextlib.contextmanager
@@ -28,16 +27,16 @@ def speaking_of(option: str, argument: str = "path") -> Iterator[None]:
         raise (OSError(error.errno, text) if isinstance(error, OSError) else type(error)(text)) from None
 
 
-def check_threads(threads: int | None) -> None:
+def check_threads(count: int | None) -> None:
     """Raise ValueError for less than one thread, or for more than there are cores where BLAS would take any number."""
-    if threads is None:
+    if count is None:
         return
     with speaking_of("--threads", "n"):
-        checks.threads("n", threads)
-    cores = usable_cores()
-    if backend.get_backend() == "numpy" and threads > cores:
+        checks.threads("n", count)
+    cores = threads.usable_cores()
+    if backend.get_backend() == "numpy" and count > cores:
         expected = f"at most the {cores} cores that this process may use"
-        raise ValueError(checks.message("--threads", threads, expected, "leave it out to take them all"))
+        raise ValueError(checks.message("--threads", count, expected, "leave it out to take them all"))
 
 
 def check_data(data: str, named: Iterable[str]) -> None:

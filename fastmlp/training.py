@@ -22,6 +22,9 @@ __all__ = ["Callback", "Checkpoint", "EarlyStopping", "History", "Schedule", "Tr
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+# Epochs from which on a run is judged, and the share of the loss of guessing below which it has learnt something.
+_EPOCHS_TO_JUDGE, _NO_BETTER = 10, 0.995
+
 Callback: TypeAlias = Callable[[int, History], bool | None]
 Schedule: TypeAlias = Callable[[int], float]
 
@@ -215,8 +218,7 @@ def _tqdm(wanted: bool | None) -> Any | None:
     except ImportError as error:
         if wanted is None:
             return None
-        text = f'progress comes with tqdm, which does not import ({error}); python -m pip install "fastmlp[cli]"'
-        raise ImportError(text) from error
+        raise checks.extra("the progress bar is drawn by tqdm", error) from error
     return tqdm
 
 
@@ -399,6 +401,41 @@ def _stacklevel() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fastmlp":
         level, frame = level + 1, frame.f_back
     return level
+
+
+def advice(history: History, *, chance: Callable[[], float], dead: Callable[[], bool], unscaled: float | None) -> str:
+    """Return why a training run did not learn and what to do about it, in one sentence; nothing if it did learn.
+
+    Parameters
+    ----------
+    history : History
+        The record of the run.
+    chance : callable
+        Returns the least loss that can be had without looking at the samples.
+    dead : callable
+        Returns whether no sample activates a unit of some hidden layer.
+    unscaled : float or None
+        The largest input, if inputs look unscaled.
+    """
+    reasons, remedies = [], []
+    if len(history) >= _EPOCHS_TO_JUDGE:
+        first, last, guessed = history.loss[0], history.loss[-1], chance()
+        if last > first:
+            reasons.append(f"the loss rose from {first:.4g} to {last:.4g}")
+        elif last >= _NO_BETTER * guessed > 0:
+            reasons.append(
+                f"the loss ended at {last:.4g}, where guessing without looking at the inputs gives {guessed:.4g}"
+            )
+        if reasons and dead():
+            reasons.append("no sample activates any hidden unit")
+            remedies.append("begin with another init, or another seed")
+        if reasons:
+            remedies.append("take a smaller alpha" if last > first else "take another alpha or more epochs")
+    learns = "the model does not learn: " if reasons else ""
+    if unscaled is not None:
+        reasons.append(f"the inputs look unscaled, they reach {unscaled:.4g}")
+        remedies.insert(0, "scale them to about 1, as pack(X, scale=1/255) does for pixels")
+    return f"{learns}{', and '.join(reasons)}; {', or '.join(remedies)}" if reasons else ""
 
 
 def _step_size(caller: interrupts.Caller, alpha: float | Schedule, epoch: int) -> float:

@@ -7,7 +7,11 @@ F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 # Relative to the largest entry of what is expected.
 TOLERANCE = {
     ("product", F8): 1e-12,
-    ("product", F4): 2e-5,
+    ("product", F4): 5e-6,  # the contract says 2e-5; what is reached is 1.1e-6
+    ("sum", F8): 1e-12,
+    ("sum", F4): 1e-7,  # summed in float64, and rounded once
+    ("function", F8): 1e-15,
+    ("function", F4): 5e-7,
     ("trajectory", F8): 1e-10,
     ("central difference", F8): 1e-6,
     ("other framework", F8): 1e-6,
@@ -28,6 +32,13 @@ def assert_close(actual, expected, kind, dtype=None):
     assert np.asarray(actual).dtype == dtype
     assert np.isfinite(actual).all()
     assert relative_difference(actual, expected) <= TOLERANCE[kind, dtype]
+
+
+def assert_close_where_finite(actual, expected, kind, dtype=None):
+    """NaN and infinity at the same places, and all else within the tolerance of ``kind``."""
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(actual[~finite], expected[~finite])
+    assert_close(np.where(finite, actual, 0), np.where(finite, expected, 0), kind, dtype)
 
 
 def assert_same_bits(actual, expected):

@@ -161,11 +161,12 @@ def test_each_threading_layer_gives_the_same_digest(run_python):
     assert found == found[:1] * len(present)
 
 
+@pytest.mark.kernels
 def test_bits_do_not_depend_on_what_memory_held_before(compiled, rng, dtype, monkeypatch):
     """Rows and units that fill up the last group of a list: what lies there must not change how a sum is made."""
     wide = 16 * compiled.vector.VECTOR_BYTES // np.dtype(dtype).itemsize
     aligned_parts = compiled._aligned_parts
-    for hidden, m in itertools.product([(wide, wide + 1), (wide + 2, wide + 1, wide + 3)], (121, 125, 241)):
+    for hidden, m in itertools.product([(wide, wide + 1), (wide + 2, wide + 1, wide + 3)], (121, 124, 125, 128, 241)):
         sizes = (5, *hidden, 3)
         x, y = rng.standard_normal((5, m)) * (rng.random((5, m)) < 0.3), rng.integers(3, size=m)
         model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name)

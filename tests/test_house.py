@@ -20,7 +20,7 @@ ARROWS = {
     "options": set(),
     "commands": {
         "backend", "bench", "checks", "console", "datasets", "keeping", "model", "packing", "preprocessing",
-        "refusals", "storage", "training",
+        "refusals", "storage", "threads", "training",
     },
     "refusals": {"backend", "checks", "datasets", "options", "plots", "storage", "threads"},
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
@@ -41,7 +41,7 @@ ARROWS = {
     "notices": set(),
     "quiet": set(),
     "threads": set(),
-    "datasets": {"datasets", "checks"},
+    "datasets": {"datasets", "checks", "quiet"},
     "formulas": set(),
     "checks": {"quiet"},
     "kernels": {"kernels.vector"},
@@ -69,6 +69,13 @@ def test_arrows_go_one_way(path):
     assert imported(path) <= ARROWS[room]
     if room != "backend":
         assert not re.search(r"kernels\.(reference|compiled)", path.read_text()) or room == "kernels"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_state_of_the_process_is_changed_where_a_signal_can_strike(path):
+    """No ``with`` and no ``finally`` restores it surely: see `fastmlp.interrupts` and `fastmlp.quiet`."""
+    text = path.read_text()
+    assert not re.search(r"with np\.errstate|signal\.signal\(|set_printoptions|os\.environ\[", text)
 
 
 def test_formulas_import_only_numpy():

@@ -3,11 +3,14 @@
 import ast
 import inspect
 import os
+import textwrap
 
 import naive
 import numpy as np
 import pytest
 from compare import assert_close, assert_same_bits, assert_softmax
+
+import fastmlp
 
 pytestmark = pytest.mark.kernels
 
@@ -74,17 +77,15 @@ def test_both_backends_have_the_same_names_and_signatures(compiled, reference):
 
 @pytest.mark.numba
 def test_kernels_never_raise_or_assert(compiled):
-    tree = ast.parse(inspect.getsource(compiled))
-    kernels = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-        and any("_body" in ast.dump(d) or "_kernel" in ast.dump(d) for d in node.decorator_list)
-    ]
-    assert len(kernels) > 20
-    for function in kernels:
-        for node in ast.walk(function):
-            assert not isinstance(node, ast.Raise | ast.Assert | ast.Try | ast.Dict | ast.List), function.name
+    """Whatever Numba compiles: kernels, the bodies that are given to large ones, and what these call."""
+    dispatchers = [one for module in (compiled, compiled.vector) for one in vars(module).values()]
+    dispatchers += [one for kernel in compiled._KERNELS.values() for one in kernel.dispatchers()]
+    dispatchers += compiled._SINGLE.values()
+    functions = {one.py_func for one in dispatchers if isinstance(one, compiled.numba.core.dispatcher.Dispatcher)}
+    assert {"_units_of", "_mean_of", "_outputs_of", "_fill_of", "_few_of"} <= {one.__name__ for one in functions}
+    for function in functions:
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+            assert not isinstance(node, ast.Raise | ast.Assert | ast.Try | ast.Dict | ast.List), function.__name__
 
 
 @pytest.mark.numba
@@ -201,8 +202,63 @@ def test_softmax_cross_entropy_grad_where_probabilities_underflow(kernels, dtype
     np.testing.assert_array_equal(hit, [0, 1])
 
 
+def test_the_first_nan_counts_as_the_largest_logit(kernels, rng, dtype):
+    """As np.argmax says: a target is hit where it is the first of two."""
+    z = rng.standard_normal((5, 4)).astype(dtype)
+    z[1], z[3] = np.nan, (np.nan, np.nan, np.inf, np.nan)
+    y = naive.one_hot([1, 3, 1, 0], 5).astype(dtype)
+    hit = np.empty(4, dtype)
+    kernels.softmax_cross_entropy_grad(np.empty_like(z), np.empty(4, dtype), hit, z, y, np.ones(4, dtype))
+    np.testing.assert_array_equal(hit, [1, 0, 1, 0])
+
+
+def test_an_infinite_loss_counts_only_where_there_is_a_target(kernels, rng, dtype):
+    z = rng.standard_normal((4, 3)).astype(dtype)
+    z[2] = -np.inf
+    y = np.array([[1, 0.5, 0], [0, 0.5, 0], [0, 0, 0.5], [0, 0, 0.5]], dtype)
+    dz, loss, hit = np.empty_like(z), np.empty(3, dtype), np.empty(3, dtype)
+    kernels.softmax_cross_entropy_grad(dz, loss, hit, z, y, np.ones(3, dtype))
+    p, there = naive.softmax(z), [0, 1, 3]
+    assert_close(loss[:2], -(y[there, :2] * np.log(p[there, :2])).sum(axis=0), "product", dtype)
+    assert loss[2] == np.inf
+    assert_close(dz, p - y, "product", dtype)
+
+
 @pytest.mark.parametrize("m", [1, 2, 511, 512, 513, 5000])
 def test_bias_sum(kernels, rng, dtype, m):
     out, dz = kernel_arguments(rng, dtype, m=m)["bias_sum"]
     kernels.bias_sum(out, dz)
     assert_close(out, dz.astype(naive.WIDE).sum(axis=1, keepdims=True), "product", dtype)
+
+
+def test_bias_sum_of_a_row_that_cancels(kernels, rng, dtype):
+    """The gradient of a bias is such a sum; single precision would leave nothing of it."""
+    dz = (np.array([1, 1, -1, -1] * 1250) * 1e3 + rng.random((3, 5000))).astype(dtype)
+    out = np.empty((3, 1), dtype)
+    kernels.bias_sum(out, dz)
+    assert_close(out, dz.astype(naive.WIDE).sum(axis=1, keepdims=True), "sum", dtype)
+
+
+def test_the_last_chunk_of_a_step_may_be_one_sample(backend, reference, rng, dtype):
+    m, sizes = reference._CHUNK + 1, (3, 2)
+    model = fastmlp.MLP(sizes, dtype=dtype.name)
+    x, labels = rng.standard_normal((3, m)).astype(dtype), rng.integers(2, size=m)
+    weight = np.ones(m)
+    weight[-1] = m  # as much as all others together
+    loss, grad = model.loss_and_grad(x, labels, weight)
+    wanted_loss, wanted = naive.loss_and_grad(model.parameters, sizes, x, naive.one_hot(labels, 2), weight)
+    assert_close(np.asarray(loss, dtype), wanted_loss, "product", dtype)
+    assert_close(grad, wanted, "product", dtype)
+
+
+@pytest.mark.numba
+def test_an_exception_leaves_a_layer_that_is_not_thread_safe_free(compiled, monkeypatch):
+    def fail(workers):
+        raise KeyboardInterrupt
+
+    calls = []
+    monkeypatch.setattr(compiled, "_layer_is_threadsafe", lambda: False)
+    with pytest.raises(KeyboardInterrupt):
+        compiled._launch(fail, fail, 2, ())
+    compiled._launch(lambda workers: calls.append("serial"), lambda workers: calls.append("parallel"), 2, ())
+    assert calls == ["parallel"]

@@ -21,7 +21,7 @@ def check(run_python):
     def run(*names, dtype, check=True):
         lines = [f"guarded.check({name!r}, {dtype!r})" for name in names]
         start = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import guarded"
-        return run_python("\n".join([start, *lines]), check=check)
+        return run_python("\n".join([start, *lines]), check=check, env={"PYTHONMALLOC": "debug"})
 
     return run
 
@@ -40,6 +40,16 @@ def test_list_nonzero_of_bytes(check):
 def test_the_engine_stays_within_its_buffers(check, dtype):
     """Register tiles take whole groups of rows where the last has fewer: the engine's buffers have room for them."""
     check("engine", dtype=dtype)
+
+
+def test_an_overrun_of_any_buffer_meets_the_protected_page(check):
+    """Beyond each array that each kernel is given, in every kind of pass."""
+    check("overruns", dtype="float32")
+
+
+def test_an_overrun_of_a_buffer_that_a_kernel_made_ends_the_process(check):
+    result = check("own_buffer_and_a_vector_more", dtype="float64", check=False)
+    assert result.returncode == -signal.SIGABRT, result.stderr
 
 
 def test_an_entry_too_many_meets_the_protected_page(check):

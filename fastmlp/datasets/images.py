@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from fastmlp import checks
 from fastmlp.datasets import bounded, decoding
+from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -242,8 +243,7 @@ def _otsu(ink: Array) -> float:
     weight = np.cumsum(counts)
     mass = np.cumsum(counts * edges[:-1])
     below, above = weight[:-1], weight[-1] - weight[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mass[-1] * below - mass[:-1] * weight[-1]) ** 2 / (below * above.astype(np.float64))
+    between = quietly(np.divide, (mass[-1] * below - mass[:-1] * weight[-1]) ** 2, below * above.astype(np.float64))
     return float(np.nanargmax(between)) + 0.5
 
 

@@ -803,7 +803,7 @@ def _costs(sums, a, a_class, a_sample, y, y_class, y_sample, m, workers):
 
 
 def cross_entropy(a: Any, y: Any) -> float:
-    """Return the mean of -sum_k y_k log(max(a_k, tiny)) over the columns of a, y (C, m), in any order of memory."""
+    """Return the mean of -sum_k y_k log(max(a_k, tiny)) over the columns of a, y (C, m), C- or F-contiguous."""
     m = a.shape[1]
     sums = np.empty(-(-m // _COST_BLOCK))
     _costs(sums, *_flat_and_steps(a), *_flat_and_steps(y), m)
@@ -811,7 +811,7 @@ def cross_entropy(a: Any, y: Any) -> float:
 
 
 def _flat_and_steps(x: Any) -> tuple[Any, int, int]:
-    """Return a matrix as a flat array, and the elements from one row, and from one column, to the next."""
+    """Return a contiguous matrix as a flat array, and the elements from one row, and from one column, to the next."""
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         return x.T.reshape(-1), 1, x.shape[0]
     return x.reshape(-1), x.shape[1], 1

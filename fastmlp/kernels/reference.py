@@ -71,7 +71,7 @@ def output_delta(dz: Array, a: Array, y: Array) -> None:
 
 def bias_sum(out: Array, dz: Array) -> None:
     """Set ``out`` (h, 1) to the sum over the columns of ``dz`` (h, m)."""
-    np.sum(dz, axis=1, keepdims=True, out=out)
+    out[...] = np.sum(dz, axis=1, keepdims=True, dtype=np.float64)  # the rows of a gradient cancel
 
 
 def cross_entropy(a: Array, y: Array) -> float:
