@@ -10,7 +10,6 @@ import functools
 import importlib
 import os
 import platform
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import checks, interrupts, notices, quiet, threads
+from fastmlp import checks, interrupts, loading, notices, quiet, threads
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
 _CHOICES = ("auto", *_MODULES)
@@ -30,14 +29,6 @@ _process_backend: str | None = None
 _process_threads: int | None = None
 _context_backend: ContextVar[str | None] = ContextVar("fastmlp_backend", default=None)
 _context_threads: ContextVar[int | None] = ContextVar("fastmlp_threads", default=None)
-
-# Held while kernels are imported, compiled or loaded, so that threads which call at once find them whole. And by a fork:
-# a child would wait for ever for the locks of a thread that imports or compiles.
-_preparation_lock = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_preparation_lock.acquire, after_in_parent=_preparation_lock.release, after_in_child=_preparation_lock.release
-    )
 
 
 def set_backend(name: str) -> None:
@@ -411,7 +402,7 @@ def _kernels(name: str) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
-    with _preparation_lock:
+    with loading.lock:
         kernels = importlib.import_module(name)
         kernels.attach(threads=_requested_threads, prepare=_prepare, compiling=notices.compiling)
         return kernels
@@ -423,7 +414,7 @@ def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _call_alone(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with _preparation_lock:
+    with loading.lock:
         return function(*args, **kwargs)
 
 

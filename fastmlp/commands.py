@@ -131,7 +131,7 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
     checks.layer_sizes("--hidden", (1, options.hidden, 1))
     refusals.check_data(options.data, _NAMED)
     _set_backend(options)
-    data = _load(options.data)
+    data = _load(options.data, options.label)
     x = data.parts.x_train
     found = bench.compare(
         x.reshape(len(x), -1).T, data.parts.y_train, 1 / data.parts.max_value, options.hidden, options.dtype,
@@ -151,7 +151,7 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
         facts["model"] = f"{options.model}: {net}, {model.dtype}, init {model.init}, seed {model.seed}"
         facts |= {f"model {name}": note for name, note in sorted(model.notes.items())}
     for key, value in facts.items():
-        say(f"{key + ':':17}{value}")
+        say(f"{key + ':':17}{bounded.brief(value) if key.startswith('model ') else value}")
     return 0, facts
 
 
@@ -208,7 +208,8 @@ def _load(what: str, label: str | None = None, usual: str | None = None) -> _Dat
         return _Data(name, parts, getattr(module, "CLASSES", None))
     refusals.check_data(what, _NAMED)
     chosen = usual if label is None and tables.is_table(Path(what)) else label
-    return _Data(name, datasets.load(what, chosen), None)
+    with refusals.speaking_of("--label", "label"):
+        return _Data(name, datasets.load(what, chosen), None)
 
 
 def _check_classes(data: _Data, y: Array) -> None:
@@ -224,6 +225,8 @@ def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
         say(remark)
     if inputs.columns is not None:
         say("each column is standardised: less its mean, by its standard deviation, both of the training samples")
+    elif len(inputs.shape) == 1:
+        say(f"more than {preprocessing.MOST_COLUMNS} columns, so none is standardised: all are divided by one number")
 
 
 def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
@@ -234,7 +237,7 @@ def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array,
     count = round(share * m) if math.isfinite(share) else 0
     if not 1 <= count < m:
         got, expected = f"{share} of {m} samples", "a share that leaves samples to both sides, such as 0.1"
-        raise ValueError(checks.message("--validation", got, expected, "give such a share"))
+        raise ValueError(checks.message("--validation", got, expected, "give a larger or smaller one"))
     aside = np.zeros(m, np.bool_)
     aside[np.random.default_rng(checks.seed("seed", options.seed)).permutation(m)[:count]] = True
     x, y = parts.x_train, parts.y_train

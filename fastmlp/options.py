@@ -253,6 +253,7 @@ def _add_predict(command: argparse.ArgumentParser) -> None:
 def _add_bench(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("data", nargs="?", metavar="DATA", default="digits", help="as for train; default: %(default)s")
+    _add_label(command)
     add("--hidden", type=int, default=128, metavar="N", help="hidden width; default: %(default)s")
     add("--dtype", choices=("float32", "float64"), default="float64", help="default: %(default)s")
     add("--seconds", type=float, default=20.0, metavar="S", help="about how long to measure; default: 20")

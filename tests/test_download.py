@@ -117,11 +117,16 @@ def test_answers_are_not_compressed_once_more(serve, tmp_path):
 
 
 def test_rounds_of_mirrors_wait_longer_and_longer(serve, tmp_path, monkeypatch):
-    address, server = serve({FILE: [500, 500, BIG]})
+    first, failing = serve({FILE: [500]})
+    second, server = serve({FILE: [500, 500, BIG]})
     waits = []
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: waits.append((seconds, server.asked[FILE])))
-    download.fetch({FILE: md5(BIG)}, tmp_path, [DEAD, address], "", pause=0.25)
-    assert waits == [(0.25, 1), (0.5, 2)]  # once a round, before its first mirror
+
+    def sleep(seconds):
+        waits.append((seconds, failing.asked[FILE], server.asked[FILE]))
+
+    monkeypatch.setattr(download.time, "sleep", sleep)
+    download.fetch({FILE: md5(BIG)}, tmp_path, [first, second], "", pause=0.25)
+    assert waits == [(0.25, 1, 1), (0.5, 2, 2)]  # once a round, before its first mirror
 
 
 def test_a_file_is_downloaded_once(serve, tmp_path):

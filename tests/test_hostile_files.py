@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hostile_corpus
 import pytest
-from hostile_corpus import CORPUS, HONEST
+from hostile_corpus import CORPUS, HONEST, LARGE
 
 import fastmlp
 from fastmlp.datasets import files
@@ -119,10 +119,6 @@ def test_a_hostile_file_gives_one_clear_error(verdicts, name):
     assert [word for word in CORPUS[name].words.split() if word not in text] == [], text
 
 
-def test_the_corpus_is_as_large_as_promised():
-    assert len(CORPUS) >= 40
-
-
 @linux
 def test_unpickling_nothing_springs_no_trap(judge, tmp_path):
     judge({"pickle": CORPUS["place: pickle"]}, tmp_path)
@@ -131,7 +127,9 @@ def test_unpickling_nothing_springs_no_trap(judge, tmp_path):
 
 @linux
 def test_honest_files_pass_under_the_same_limits(judge, tmp_path):
-    assert {v["class"] for v in judge(HONEST, tmp_path).values()} == {"accepted"}
+    honest = {**HONEST, **{f"large {name}": large for name, large in LARGE.items()}}
+    found = {name: verdict["class"] for name, verdict in judge(honest, tmp_path).items()}
+    assert found == dict.fromkeys(honest, "accepted")
 
 
 @linux

@@ -36,8 +36,9 @@ ARROWS = {
     "storage": {"atomic", "parameters", "checks"},
     "atomic": {"checks"},
     "parameters": set(),
-    "backend": {"checks", "interrupts", "kernels", "notices", "quiet", "threads"},
+    "backend": {"checks", "interrupts", "kernels", "loading", "notices", "quiet", "threads"},
     "interrupts": set(),
+    "loading": set(),
     "notices": set(),
     "quiet": set(),
     "threads": set(),
@@ -45,7 +46,7 @@ ARROWS = {
     "formulas": set(),
     "checks": {"quiet"},
     "kernels": {"kernels.vector"},
-    "__init__": {"backend", "datasets", "history", "model", "notebook", "packing", "plots"},
+    "__init__": {"backend", "datasets", "history", "loading", "model", "notebook", "packing", "plots"},
 }  # fmt: skip
 
 

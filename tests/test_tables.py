@@ -239,8 +239,8 @@ def bundled(name):
     return getattr(datasets, f"load_{name}")(return_X_y=True)
 
 
-@pytest.mark.parametrize(("name", "bound"), [("wine", 0.97), ("breast_cancer", 0.96)])
-def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_path, name, bound):
+@pytest.mark.parametrize("name", ["wine", "breast_cancer"])
+def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_path, name):
     """On one scale for all columns wine reaches 62 %: proline counts to 1680, hue to 1.7."""
     x, y = bundled(name)
     lines = [f"{','.join(map(repr, row))},{label}" for row, label in zip(x.tolist(), y, strict=True)]
@@ -249,12 +249,14 @@ def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_
     status, printed, _ = run(words, tmp_path / "m", tmp_path / "x.csv")
     found = json.loads(printed)
     assert status == 0
-    assert found["test"]["accuracy"] >= bound
+    assert found["test"]["accuracy"] >= 0.97  # StandardScaler and MLPClassifier reach 1 and 0.974
     _, printed, _ = run("evaluate --json", tmp_path / "m", tmp_path / "x.csv")  # the column of the label is known
     assert json.loads(printed)["accuracy"] == found["test"]["accuracy"]
     data = load(tmp_path / "x.csv", "last")
     model = fastmlp.MLP.load(tmp_path / "m")
     mean, scale = (np.array(column) for column in json.loads(model.notes["columns"]))
+    assert max(map(len, run("info", tmp_path / "m")[1].splitlines())) < 200  # its numbers are cut
+    assert json.loads(run("info --json", tmp_path / "m")[1])["model columns"] == model.notes["columns"]
     assert_close(mean, data.x_train.mean(axis=0), "trajectory")
     assert_close(scale, data.x_train.std(axis=0), "trajectory")
     assert model.evaluate(((data.x_test - mean) / scale).T, data.y_test)["accuracy"] == found["test"]["accuracy"]
@@ -315,18 +317,6 @@ def test_classes_are_counted_by_what_they_are(run, tmp_path, monkeypatch):
     ]
 
 
-def test_many_classes_are_counted_in_little_memory(run, tmp_path):
-    """A table of all pairs of 65536 classes would take 32 GiB."""
-    names = [str(i) for i in range(2**16)]
-    model = fastmlp.MLP((1, 2**16), dtype="float32")
-    model.notes = {"inputs": "[1]", "max_value": "1.0", "classes": json.dumps(names)}
-    model.save(tmp_path / "model")
-    (tmp_path / "x.csv").write_text("".join(f"{i % 2 * 65535},{i}\n" for i in range(8)))
-    status, printed, _ = run("evaluate --json --part all --backend numpy", tmp_path / "model", tmp_path / "x.csv")
-    assert status == 0
-    assert {one["name"]: one["samples"] for one in json.loads(printed)["classes"]} == {"0": 4, "65535": 4}
-
-
 @pytest.mark.parametrize("words", ["train", "train --label first"])
 def test_one_class_is_nothing_to_learn(run, tmp_path, words):
     (tmp_path / "x.csv").write_text("3,0.5\n" * 10)
@@ -338,10 +328,19 @@ def test_one_class_is_nothing_to_learn(run, tmp_path, words):
     assert "the one class 4" in run("train", tmp_path / "x.npz")[2]
 
 
-def test_a_label_is_for_tables_only(run):
+def test_bench_takes_the_label_as_well(run, iris):
+    status, printed, _ = run("bench --hidden 4 --seconds 0.01 --backend numpy --label species", iris)
+    assert status == 0
+    assert "4-4-3, float64, 120 samples" in printed
+
+
+def test_a_label_is_for_tables_only(run, iris):
     status, _, error = run("train digits --label last")
     assert status == 2
     assert error.startswith("fastmlp: --label: got 'last' for digits, expected a table with it")
+    status, _, error = run("train --label kind", iris)
+    assert status == 2
+    assert error.startswith("fastmlp: --label: got 'kind' for ")
 
 
 def test_standardising_does_not_look_at_samples_set_aside(run, iris, tmp_path):

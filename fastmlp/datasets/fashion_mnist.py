@@ -40,9 +40,9 @@ PUBLISHED = published.Published(
 def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Load Fashion-MNIST as Keras does: from ``FASTMLP_DATA``, the cache folder, or its publisher.
 
-    In turn: from the folder ``fashion_mnist`` under the one that the environment variable ``FASTMLP_DATA`` names, if it
-    is there; from the folder ``fashion_mnist`` of the cache, which ``FASTMLP_CACHE`` can name; downloaded into it once.
-    Each folder holds the four IDX files, gzip-compressed or not. Downloads are verified by digest.
+    In turn: from the folder ``fashion_mnist`` under the one that the environment variable ``FASTMLP_DATA`` names, or
+    that folder itself; from the folder ``fashion_mnist`` of the cache, which ``FASTMLP_CACHE`` can name; downloaded
+    into it once. Each folder holds the four IDX files, gzip-compressed or not. Downloads are verified by digest.
 
     Returns
     -------
