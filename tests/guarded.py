@@ -118,7 +118,7 @@ def assert_added(out, before, product, o_row):
     """The product was added to the rows of ``out``, and what lies between them is as before."""
     expected = before.astype(naive.WIDE)
     as_rows(expected, *product.shape, o_row)[...] += product
-    assert_close(out, expected, "product", out.dtype)
+    assert_close(out, expected, "tile", out.dtype)
     between = np.ones(out.shape, bool)
     as_rows(between, *product.shape, o_row)[...] = False
     assert_same_bits(out[between], before[between])

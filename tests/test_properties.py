@@ -100,7 +100,8 @@ def assert_columns_of_softmax(actual, z):
     with np.errstate(all="ignore"):
         assert_softmax(actual[:, shown], z[:, shown], naive.softmax(z[:, shown]))
         wanted = formulas.Softmax(z[:, ~shown])
-    assert_close_where_finite(actual[:, ~shown], wanted, "product")
+    if wanted.size:
+        assert_close_where_finite(actual[:, ~shown], wanted, "product")
 
 
 def packed_or_not(data, arguments, x):

@@ -308,6 +308,7 @@ def check(backend, dtype):
     """Run everything in this process."""
     faulthandler.enable()
     fastmlp.set_backend(backend)
+    fastmlp.set_num_threads(1)  # thousands of launches would take most of the time
     for name in (name for name, call in vars(Calls).items() if inspect.isfunction(call)):
         for shape in SHAPES_OF_COST if "cost" in name else SHAPES:
             check_call(name, (np.dtype(dtype), *shape), bits=backend == "numba")
