@@ -19,9 +19,10 @@ ARROWS = {
     "console": set(),
     "options": set(),
     "commands": {
-        "backend", "bench", "checks", "console", "datasets", "keeping", "model", "packing", "preprocessing",
-        "refusals", "storage", "threads", "training",
+        "backend", "bench", "checks", "console", "datasets", "model", "packing", "preprocessing", "refusals", "runs",
+        "storage",
     },
+    "runs": {"backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "refusals", "storage"},
     "refusals": {"backend", "checks", "datasets", "options", "plots", "storage", "threads"},
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "preprocessing": {"checks", "datasets", "model", "packing", "storage"},
