@@ -11,6 +11,7 @@ from fastmlp.datasets import bounded, images
 from fastmlp.datasets.files import Dataset
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix, pack
+from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -131,8 +132,7 @@ def pack_samples(x: Array, inputs: Inputs, model: MLP) -> PackedMatrix:
         dtype = None if x.dtype == np.uint8 else model.dtype.name
         return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype)
     mean, scale = map(np.array, inputs.columns)
-    with np.errstate(over="ignore"):  # the model refuses what becomes infinite
-        standardised = (rows - mean) / scale
+    standardised = quietly(lambda: (rows - mean) / scale)  # the model refuses what becomes infinite
     return pack(standardised.T, dtype=model.dtype.name)
 
 
