@@ -136,7 +136,7 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
 
 
 def info(options: argparse.Namespace, say: Say) -> Outcome:
-    """Show what computes, and what a model file holds."""
+    """Show the backend and the machine, and what a model file holds."""
     _set_backend(options)
     facts: dict[str, Any] = dict(backend.show_config(mode="dicts") or {})
     if options.model is not None:
