@@ -348,7 +348,7 @@ def notes(name: str, value: object) -> dict[str, str]:
         if not _is_unicode(text):
             remedy = "escape it: text.encode(errors='backslashreplace').decode()"
             raise ValueError(message(name, f"{text!a:.40}", "text that can be written as UTF-8", remedy))
-    # A file's header is bounded: what could not be read again is not to be written.
+    # A file's header is bounded: longer notes could be written, but not read again.
     length = len(json.dumps(dict(value), ensure_ascii=False).encode())
     if length > _LONGEST_NOTES:
         got, expected = f"{length} bytes", f"at most {_LONGEST_NOTES} bytes of JSON"

@@ -180,7 +180,8 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
     Returns
     -------
     PackedMatrix
-        What `MLP.fit`, `MLP.loss_and_grad`, `MLP.predict` and the like take in place of X. It holds a copy.
+        What `MLP.fit`, `MLP.loss_and_grad`, `MLP.predict` and the like take in place of X. It holds a copy, also of
+        values that are not finite: see its ``finite``.
 
     Raises
     ------

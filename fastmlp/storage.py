@@ -42,7 +42,7 @@ _ARCHITECTURE = re.compile("[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})+")
 # Bounds the memory that parsing a hostile header can take, about 25 times as much. The deepest net that `checks` admits
 # takes 2.5 MB, and notes take at most 1 MB.
 _LARGEST_HEADER = 4_000_000
-# What files said before there was a choice.
+# Of files that were written before there was a choice.
 _OLD_INIT = "notebook"
 
 
@@ -61,7 +61,7 @@ class Record:
     init : str
         How they were drawn.
     facts : dict of str to str
-        What else is known; of a checkpoint where its training run is and on what data.
+        Further facts; of a checkpoint: its epoch, its step size, and digests of its data.
     arrays : dict of str to ndarray
         The state of a training run, by names without their prefix ``training.``; empty in a model file.
     notes : dict of str to str
@@ -78,7 +78,7 @@ class Record:
 
 
 class _Entry(NamedTuple):
-    """What the header says of a tensor; it begins ``first`` bytes behind the header."""
+    """A tensor as the header describes it: it begins ``first`` bytes after the header."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -216,7 +216,7 @@ def _header(tensors: dict[str, Array], metadata: dict[str, str]) -> bytes:
 
 
 def _read_header(path: str, file: BinaryIO) -> tuple[int, dict[str, _Entry], dict[str, str]]:
-    """Return where the tensors begin, what they are, and the strings."""
+    """Return the offset of the tensors in the file, their entries in the header, and the strings."""
     extent = os.fstat(file.fileno()).st_size
     head = file.read(8)
     length = int.from_bytes(head, "little")
@@ -243,7 +243,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(entry: dict[str, Any], extent: int) -> _Entry:
-    """Return what the header says of a tensor; raise where it does not fit together."""
+    """Parse the entry of a tensor in the header; raise where it is inconsistent."""
     dtype, shape, (first, last) = _DTYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
     if dtype is None or len(entry) > 3 or len(shape) > 2:
         raise ValueError("a tensor that is neither a float32 nor a float64 matrix or vector")
@@ -267,7 +267,7 @@ def _check_cover(entries: dict[str, _Entry], size: int) -> None:
 
 
 def _read(path: str, file: BinaryIO, place: Array) -> None:
-    """Fill an array, C-contiguous, with what comes next in the file."""
+    """Fill a C-contiguous array with the next bytes of the file."""
     if file.readinto(place.reshape(-1).view(np.uint8)) < place.nbytes:  # type: ignore[attr-defined]
         raise refusal(path, "a file that became shorter while it was read")
     if sys.byteorder == "big":
