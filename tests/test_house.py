@@ -28,7 +28,7 @@ ARROWS = {
     "preprocessing": {"checks", "datasets", "model", "packing", "quiet", "storage"},
     "plots": {"checks"},
     # It measures what users call, the notebook's functions and the model, against the formulas.
-    "bench": {"backend", "checks", "formulas", "model", "notebook", "packing"},
+    "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {"training", "packing", "parameters", "storage", "backend", "checks", "quiet"},
     "training": {"history", "storage", "backend", "checks", "interrupts", "notices", "quiet"},
     "history": {"plots"},
