@@ -82,7 +82,10 @@ if not TYPE_CHECKING:  # or every name would exist for a type checker
             raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
         from importlib import import_module
 
-        found = import_module(f"fastmlp.{module}")
+        from fastmlp.loading import lock
+
+        with lock:
+            found = import_module(f"fastmlp.{module}")
         value = found if name == module else getattr(found, name)
         globals()[name] = value
         return value

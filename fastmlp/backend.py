@@ -10,7 +10,6 @@ import functools
 import importlib
 import os
 import platform
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import checks, interrupts, notices, quiet, threads
+from fastmlp import checks, interrupts, loading, notices, quiet, threads
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
 _CHOICES = ("auto", *_MODULES)
@@ -30,13 +29,6 @@ _process_backend: str | None = None
 _process_threads: int | None = None
 _context_backend: ContextVar[str | None] = ContextVar("fastmlp_backend", default=None)
 _context_threads: ContextVar[int | None] = ContextVar("fastmlp_threads", default=None)
-
-# Held while a kernel module is imported, also by a fork: a child would wait for ever for what another thread imports.
-_import_lock = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_import_lock.acquire, after_in_parent=_import_lock.release, after_in_child=_import_lock.release
-    )
 
 
 def set_backend(name: str) -> None:
@@ -410,11 +402,20 @@ def _kernels(name: str) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
-    # Threads that import Numba at once are handed modules that are half there.
-    with _import_lock:
+    with loading.lock:
         kernels = importlib.import_module(name)
-        kernels.attach(threads=_requested_threads, prepare=interrupts.detached, compiling=notices.compiling)
+        kernels.attach(threads=_requested_threads, prepare=_prepare, compiling=notices.compiling)
         return kernels
+
+
+def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function that compiles or loads a kernel; Ctrl-C is answered at once, and it continues to its end."""
+    return interrupts.detached(_call_alone, function, *args, **kwargs)
+
+
+def _call_alone(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with loading.lock:
+        return function(*args, **kwargs)
 
 
 def _describe_blas(library: dict[str, Any]) -> str:

@@ -66,8 +66,10 @@ def _run(words: Sequence[str], say: console.Console) -> tuple[int, dict[str, Any
     import io
     import warnings
 
+    from fastmlp import notices
     from fastmlp import options as language
 
+    notices.announce_always()
     try:
         with contextlib.redirect_stdout(io.StringIO()) as printed:  # argparse hides that it cannot print
             options = language.parse(words)

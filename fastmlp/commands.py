@@ -145,7 +145,7 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
         facts["model"] = f"{options.model}: {net}, {model.dtype}, init {model.init}, seed {model.seed}"
         facts |= {f"model {name}": note for name, note in sorted(model.notes.items())}
     for key, value in facts.items():
-        say(f"{key + ':':17}{value}")
+        say(f"{key + ':':17}{bounded.brief(value) if key.startswith('model ') else value}")
     return 0, facts
 
 

@@ -132,7 +132,7 @@ def pack_samples(x: Array, inputs: Inputs, model: MLP) -> PackedMatrix:
         dtype = None if x.dtype == np.uint8 else model.dtype.name
         return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype)
     mean, scale = map(np.array, inputs.columns)
-    standardised = quietly(lambda: (rows - mean) / scale)  # the model refuses what becomes infinite
+    standardised: Array = quietly(lambda: (rows - mean) / scale)  # the model refuses what becomes infinite
     return pack(standardised.T, dtype=model.dtype.name)
 
 

@@ -22,7 +22,8 @@ __all__ = ["Callback", "Checkpoint", "EarlyStopping", "History", "Schedule", "Tr
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Epochs from which on a run is judged, and the share of the loss of guessing below which it has learnt something.
+# Epochs from which on a run is judged, and the share of the loss of guessing, and of the loss half-way, below which it
+# has learnt something.
 _EPOCHS_TO_JUDGE, _NO_BETTER = 10, 0.995
 
 Callback: TypeAlias = Callable[[int, History], bool | None]
@@ -422,7 +423,7 @@ def advice(history: History, *, chance: Callable[[], float], dead: Callable[[], 
         first, last, guessed = history.loss[0], history.loss[-1], chance()
         if last > first:
             reasons.append(f"the loss rose from {first:.4g} to {last:.4g}")
-        elif last >= _NO_BETTER * guessed > 0:
+        elif last >= _NO_BETTER * guessed > 0 and last >= _NO_BETTER * history.loss[len(history) // 2]:
             reasons.append(
                 f"the loss ended at {last:.4g}, where guessing without looking at the inputs gives {guessed:.4g}"
             )

@@ -152,6 +152,13 @@ def test_columns_whose_squares_are_no_numbers_are_standardised(rng, scale):
     assert_close(np.array([dense.mean() + 1, dense.std()]), np.ones(2), "central difference")
 
 
+def test_values_far_from_those_of_the_training_are_refused_without_a_warning():
+    model = fastmlp.MLP((1, 2))
+    inputs = preprocessing.from_dataset(table(np.array([[1e-300], [2e-300]])))
+    with pytest.raises(ValueError, match="X: got inf"):
+        model.predict(preprocessing.pack_samples(np.array([[1e300]]), inputs, model))
+
+
 def test_only_the_training_part_is_measured(rng):
     parts = table(rng.normal(size=(20, 3)))
     other = parts._replace(x_test=parts.x_test * 1000)
