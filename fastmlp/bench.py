@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from fastmlp import backend, checks, formulas, notebook
 from fastmlp.model import MLP
 from fastmlp.packing import pack, scaled
+from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Step: TypeAlias = Callable[[], tuple[Any, ...]]  # takes a step; returns cost and gradients
@@ -231,14 +232,18 @@ def _steps(model: MLP, x: Array, labels: Array, scale: float | None) -> tuple[li
 def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
     (w1, w2), (b1, b2) = model.weights, model.biases
 
-    def step() -> tuple[Any, ...]:
-        # A session around the formulas too: their BLAS gets fastmlp's number of threads.
-        with backend.Session():
-            a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
-            cost = functions.compute_cost(a2, y)
-            gradients = functions.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
-            functions.update_params(w1, b1, w2, b2, *gradients, _ALPHA)
+    def turn() -> tuple[Any, ...]:
+        a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
+        cost = functions.compute_cost(a2, y)
+        gradients = functions.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
+        functions.update_params(w1, b1, w2, b2, *gradients, _ALPHA)
         return cost, *gradients
+
+    def step() -> tuple[Any, ...]:
+        # A session around the formulas too: their BLAS gets fastmlp's number of threads. Where they overflow, NumPy
+        # would warn; fastmlp's functions never do.
+        with backend.Session():
+            return quietly(turn) if functions is formulas else turn()
 
     return step
 

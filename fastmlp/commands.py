@@ -1,11 +1,8 @@
 """What each command does; each returns an exit status and what a machine is told, and says the rest to people."""
 
 import argparse
-import dataclasses
 import json
 import math
-import os
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,21 +10,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, bench, checks, datasets, keeping, preprocessing, refusals, storage
-from fastmlp.console import FAILURES, Console, failure
+from fastmlp import backend, bench, checks, datasets, preprocessing, refusals, runs
+from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, images, tables
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
-from fastmlp.training import History
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Say: TypeAlias = Callable[..., None]
 Outcome: TypeAlias = tuple[int, dict[str, Any]]
 
 _NAMED = ("digits", "fashion_mnist", "mnist")
-_EPOCHS = {"digits": 500}  # 0.6 s, to 97 %; 100 for any other
-_LINES = 20  # progress lines of a training
 
 
 class _Data(NamedTuple):
@@ -52,20 +46,20 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
     _say_data(say, data, inputs)
     _say_start(options, say, data, model, len(y))
-    history, problem = _fit(options, say, model, inputs, (x, y), validation)
+    history, problem = runs.fit(options, say, model, inputs, (x, y), validation)
     if problem is None and not len(history):
         say.tell("stopped before the first epoch was done")
         return 130, {"stopped": "interrupt", "epochs": 0}
-    result = _Result(say, {"data": data.name, "samples": len(y), **_told(options, model, history)})
+    result = runs.Result(say, {"data": data.name, "samples": len(y), **runs.told(options, model, history)})
     if problem is not None:
         result.fail(problem)
-    _say_stopped(options, say, history)
+    runs.say_stopped(options, say, history)
     if options.save is not None:
-        _save(options, result, model, history)
+        runs.save(options, result, model, history)
     try:
         say.interrupts.release()
         if problem is None:
-            result.attempt(_test, options, result, model, inputs, data, history)
+            result.attempt(runs.test, options, result, model, inputs, data.parts, history)
             result.facts["seconds"] = time.perf_counter() - start
     except KeyboardInterrupt:
         say.interrupts.hold()
@@ -96,8 +90,8 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
         say(f"  {one['name']:12} {one['right'] / one['samples']:7.2%} of {one['samples']}{_mostly(one)}")
     say(f"accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f}")
     facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
-    result = _Result(say, {**facts, "classes": classes, "pictures": []})
-    result.attempt(_draw, options.plot, result, model, inputs, x, y, probabilities, None)
+    result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
+    result.attempt(runs.draw, options.plot, result, model, inputs, x, y, probabilities, None)
     return result.status, result.facts
 
 
@@ -142,7 +136,7 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
 
 
 def info(options: argparse.Namespace, say: Say) -> Outcome:
-    """Show what computes, and what a model file holds."""
+    """Show the backend and the machine, and what a model file holds."""
     _set_backend(options)
     facts: dict[str, Any] = dict(backend.show_config(mode="dicts") or {})
     if options.model is not None:
@@ -171,27 +165,6 @@ def _set_backend(options: argparse.Namespace) -> None:
     if options.threads is not None:
         with refusals.speaking_of("--threads", "n"):
             backend.set_num_threads(options.threads)
-
-
-class _Result:
-    """What a command has found, for a machine; an attempt that fails is said and leaves the others to be made."""
-
-    def __init__(self, say: Console, facts: dict[str, Any]) -> None:
-        self.say, self.facts, self.status = say, facts, 0
-
-    def attempt(self, act: Callable[..., object], *arguments: Any) -> None:
-        """Call ``act``; an error that a command may end with becomes a line."""
-        try:
-            act(*arguments)
-        except FAILURES as error:
-            self.fail(error)
-
-    def fail(self, error: Exception | str) -> None:
-        """Say what went wrong, and let the exit status tell of it."""
-        status, text = (2, error) if isinstance(error, str) else failure(error)
-        self.status = max(self.status, status)
-        self.say.complain(text)
-        self.facts["error"] = "; ".join(filter(None, (self.facts.get("error"), text)))
 
 
 def _load(what: str, label: str | None = None, usual: str | None = None) -> _Data:
@@ -260,167 +233,11 @@ def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: ML
         f"alpha {options.alpha}, {backend.get_backend()} backend, threads: {backend.get_num_threads()}"
     )
     if options.resume:
-        say(_resumption(options.checkpoint, _epochs(options)))
-
-
-def _resumption(checkpoint: str, epochs: int) -> str:
-    """Return what --resume finds."""
-    if not os.path.exists(checkpoint):
-        return f"no {checkpoint} yet: begins anew"
-    with refusals.speaking_of("--checkpoint"):
-        done = storage.load(checkpoint).facts.get("epoch", "")
-    if not done.isdecimal():
-        return f"goes on from {checkpoint}"  # which will be refused, in the words of whoever knows why
-    if int(done) < epochs:
-        return f"goes on from {checkpoint}, after epoch {done}"
-    return f"{checkpoint} is already at epoch {done}: nothing is left to train; give more --epochs to go on"
-
-
-def _epochs(options: argparse.Namespace) -> int:
-    return int(_EPOCHS.get(options.data, 100) if options.epochs is None else options.epochs)
-
-
-def _fit(
-    options: argparse.Namespace,
-    say: Console,
-    model: MLP,
-    inputs: Inputs,
-    samples: tuple[Array, Array],
-    validation: tuple[Array, Array] | None,
-) -> tuple[History, Exception | None]:
-    """Return the history, and the error that ended the training early; Ctrl-C then waits until it is released."""
-    watch = _Watch(say, _epochs(options), options.quiet)
-    try:
-        with refusals.speaking_of("--checkpoint"):
-            history = model.fit(
-                pack_samples(samples[0], inputs, model),
-                samples[1],
-                epochs=_epochs(options),
-                alpha=options.alpha,
-                validation=(
-                    None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])
-                ),
-                patience=options.patience,
-                min_delta=options.min_delta,
-                callback=watch,
-                checkpoint=options.checkpoint,
-                checkpoint_every=options.checkpoint_every,
-                resume=options.resume,
-                progress=False,
-            )
-        say.interrupts.hold()
-    except KeyboardInterrupt:
-        say.interrupts.hold()
-        return dataclasses.replace(watch.history, stopped="interrupt"), None
-    except FAILURES as error:
-        if not isinstance(error, FloatingPointError) and not len(watch.history):
-            raise  # nothing was learnt
-        say.interrupts.hold()
-        stopped = "diverged" if isinstance(error, FloatingPointError) else "error"
-        return dataclasses.replace(watch.history, stopped=stopped), error
-    return history, None
-
-
-def _told(options: argparse.Namespace, model: MLP, history: History) -> dict[str, Any]:
-    """Return what a machine is told of a training, before its result is kept."""
-    return {
-        "network": list(model.layer_sizes),
-        "dtype": options.dtype,
-        "init": options.init,
-        "alpha": options.alpha,
-        "backend": backend.get_backend(),
-        "threads": backend.get_num_threads(),
-        "epochs": len(history),
-        "stopped": history.stopped,
-        "seconds_per_epoch": statistics.median(history.seconds) if history.seconds else None,
-        "saved": None,
-        "test": None,
-        "pictures": [],
-        "history": history.to_dict(),
-    }
+        say(runs.resumption(options.checkpoint, runs.epochs(options)))
 
 
 def _set_aside(parts: datasets.Dataset) -> str:
     return " (set aside: every fifth of each class)" if parts.held_out else ""
-
-
-class _Watch:
-    """The callback of a training: prints how it learns, and knows its history if it ends with an error."""
-
-    def __init__(self, say: Console, epochs: int, quiet: bool) -> None:
-        self._say, self._epochs, self._quiet = say, epochs, quiet
-        self._every = max(1, epochs // _LINES)
-        self.history = History()
-
-    def __call__(self, epoch: int, history: History) -> bool:
-        self.history = history
-        if self._quiet or (epoch % self._every and epoch not in (1, self._epochs)):
-            return False
-        width = len(str(self._epochs))
-        line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.2%}"
-        if history.validation_loss:
-            line += f"  validation {history.validation_loss[-1]:.4f}  {history.validation_accuracy[-1]:.2%}"
-        self._say.tell(line)
-        return self._say.gone  # nobody reads on: stop here, so that what was learnt can be saved
-
-
-_UNFINISHED = {"interrupt": "interrupted", "callback": "interrupted", "diverged": "diverged", "error": "interrupted"}
-
-
-def _save(options: argparse.Namespace, result: _Result, model: MLP, history: History) -> None:
-    kept = keeping.save(model, Path(options.save), _UNFINISHED.get(history.stopped))
-    result.facts["saved"] = None if kept.path is None else str(kept.path)
-    if kept.problem is not None:
-        result.fail(kept.problem)
-    elif kept.path == Path(options.save):
-        result.say.tell(f"saved: {kept.path}")
-    else:
-        result.say.tell(f"saved: {kept.path}; {options.save} is left as it was")
-
-
-def _test(
-    options: argparse.Namespace, result: _Result, model: MLP, inputs: Inputs, data: _Data, history: History
-) -> None:
-    """Evaluate on the test part, and draw."""
-    x, y = data.parts.x_test, data.parts.y_test
-    X = pack_samples(x, inputs, model)
-    scores = model.evaluate(X, y)
-    result.facts["test"] = {"samples": len(y), **scores}
-    result.say.tell(
-        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs; "
-        f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
-    )
-    _draw(options.plot, result, model, inputs, x, y, model.predict_proba(X), history)
-
-
-def _draw(
-    folder: str | None,
-    result: _Result,
-    model: MLP,
-    inputs: Inputs,
-    x: Array,
-    y: Array,
-    p: Array,
-    history: History | None,
-) -> None:
-    """Draw into the folder, if there is one."""
-    if folder is None:
-        return
-    for path, problem in keeping.draw(Path(folder), model, inputs, x, y, p, history):
-        if problem is not None:
-            result.fail(problem)
-            continue
-        result.facts["pictures"].append(str(path))
-        result.say.tell(f"drawn: {path}")
-
-
-def _say_stopped(options: argparse.Namespace, say: Console, history: History) -> None:
-    if history.stopped == "patience":
-        say.tell(
-            f"stopped early: {options.patience} epochs without a better validation loss; the best parameters are kept"
-        )
-    if history.stopped == "interrupt":
-        say.tell("stopped by Ctrl-C" + (f"; --resume goes on from {options.checkpoint}" if options.checkpoint else ""))
 
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:

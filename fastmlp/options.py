@@ -12,9 +12,9 @@ _STATUS = """\
 exit status:
   0    done
   1    the training diverged: its loss or parameters stopped being finite
-  2    wrong use, or data, a model or a library that is missing or damaged
+  2    wrong use; data, a model or a library that is missing or damaged; a result that could not be written
   130  stopped by Ctrl-C; what was asked for is saved
-  141  whoever read the output went away
+  141  the reader of the output went away
 """
 _EXAMPLES = """\
 examples:
@@ -23,20 +23,20 @@ examples:
   fastmlp evaluate digits.safetensors mnist      its test images
   fastmlp predict digits.safetensors photo.jpg   a picture of a digit
   fastmlp bench                                  the notebook's formulas against fastmlp
-  fastmlp info                                   what computes, and why
+  fastmlp info                                   the backend in use, and why
   fastmlp train --help                           every option, with examples
 """
 _TRAIN = """\
 examples:
   fastmlp train
-      the digits: 97 % of the test part are right
+      the digits, to 97 % on the test part
   fastmlp train mnist --hidden 64 32 --dtype float32
       two hidden layers, in single precision: 93 %
   fastmlp train --epochs 2000 --validation 0.1 --patience 20 --plot pictures
-      stops when the loss on a tenth of the training data, set aside, no longer falls; draws what came of it
+      stops when the loss on a tenth of the training data, set aside, no longer falls; draws the result
   fastmlp train --epochs 300 --checkpoint run.ckpt
   fastmlp train --epochs 600 --checkpoint run.ckpt --resume
-      goes on after epoch 300, or after Ctrl-C, a kill or a power cut: the same bits as without a break
+      continues after epoch 300, or after Ctrl-C, a kill or a power cut: the same bits as without a break
   fastmlp train letters.csv --save letters.safetensors --json > letters.json
       a table, the label in its first column; the result as one JSON object
   fastmlp train iris.csv --label species --save iris.safetensors
@@ -176,7 +176,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         ("evaluate", "evaluate", "say how well a trained network does on data", _EVALUATE, _add_evaluate),
         ("predict", "predict", "say what is in pictures", _PREDICT, _add_predict),
         ("bench", "compare", "compare with the notebook's formulas in NumPy", _BENCH, _add_bench),
-        ("info", "info", "show what computes: backend, threads, BLAS, CPU, versions", _INFO, _add_info),
+        ("info", "info", "show backend, threads, BLAS, CPU and versions", _INFO, _add_info),
     ):
         description = f"{text[0].upper()}{text[1:]}."
         command = subparsers.add_parser(name, help=text, description=description, epilog=examples + "\n" + _STATUS)
@@ -217,16 +217,16 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--validation", type=float, metavar="SHARE", help="of the training data, set aside to watch; as 0.1")
     add("--patience", type=int, metavar="N", help="stop after N epochs without a better validation loss; keep the best")
     add("--min-delta", type=float, default=0.0, metavar="D", help="what counts as better; default: 0")
-    add("--checkpoint", metavar="FILE", help="where the training stands, written as it goes on and at its end")
+    add("--checkpoint", metavar="FILE", help="the state of the run, written while it trains and at its end")
     add("--checkpoint-every", type=float, default=10.0, metavar="SECONDS", help="default: 10")
-    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    add("--save", metavar="FILE", help="the trained model, also after Ctrl-C")
+    add("--resume", action="store_true", help="continue from the checkpoint, if there is one")
+    add("--save", metavar="FILE", help="the trained model; of a run cut short, beside a FILE that exists")
     add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer, as PNG")
     add("--dtype", choices=("float32", "float64"), default="float64", help="default: %(default)s")
     _add_label(command)
     add("--init", choices=("glorot", "he", "notebook"), default="glorot", help=_INIT)
     add("--seed", type=int, default=0, metavar="S", help="of initial weights and the validation's choice; default: 0")
-    add("--quiet", action="store_true", help="no lines while it learns")
+    add("--quiet", action="store_true", help="print no lines while it trains")
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:

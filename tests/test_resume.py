@@ -174,7 +174,7 @@ def test_plain_packed_and_either_backend_are_the_same_data(path, forms):
 def test_uint8_and_floating_point_are_not_the_same_data(backend, path):
     """Dense samples are stored in another form, and may be trained on to other bits."""
     model().fit(fastmlp.pack(IMAGES, scale=1 / 255), Y, epochs=2, checkpoint=path)
-    with pytest.raises(ValueError, match="digest of the data"):
+    with pytest.raises(ValueError, match="a run that was trained on other data: "):
         model().fit(IMAGES / 255.0, Y, epochs=3, checkpoint=path, resume=True)
 
 
@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_refused(path, change, word):
     before = path.read_bytes()
     net = change.pop("net", model())
     parameters = net.parameters.copy()
-    with pytest.raises(ValueError, match=f"^path: got {word}.* in the file but .* here: .*run.safetensors, expected"):
+    with pytest.raises(ValueError, match=f"^path: got .*{word}.*: .*run.safetensors, expected"):
         net.fit(**{**options, **change}, epochs=3, resume=True)
     assert_same_bits(net.parameters, parameters)
     assert path.read_bytes() == before
