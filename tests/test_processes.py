@@ -129,7 +129,7 @@ import os, threading, time
 import numpy as np, fastmlp
 x = np.ones((6, 2000))
 def work():
-    return fastmlp.ReLU(x).sum() == fastmlp.Softmax(fastmlp.one_hot(np.arange(12) % 10)).sum() * 1000
+    return fastmlp.ReLU(x).sum() == 12000 and fastmlp.one_hot(np.arange(12) % 10).sum() == 12
 def child():
     pid = os.fork()
     if pid == 0:

@@ -254,13 +254,27 @@ _layer_lock = threading.Lock()
 _forked_after_launch = False
 
 
-def _before_fork() -> None:
-    """Wait until no other thread compiles or loads a kernel: a child would wait for ever for the lock it holds."""
-    global_compiler_lock.acquire()
+class _CompilerInForks:
+    """Numba's compiler lock, which a fork takes and gives back: the child would wait for ever for another thread's.
 
+    Only where it was taken: the hooks may be registered by another thread while a fork waits for that thread's lock.
+    """
 
-def _after_fork_in_parent() -> None:
-    global_compiler_lock.release()
+    def __init__(self) -> None:
+        self._held = False
+
+    def take(self) -> None:
+        global_compiler_lock.acquire()
+        self._held = True
+
+    def give_back(self) -> None:
+        held, self._held = self._held, False
+        if held:
+            global_compiler_lock.release()
+
+    def give_back_in_child(self) -> None:
+        self.give_back()
+        _after_fork_in_child()
 
 
 def _after_fork_in_child() -> None:
@@ -269,13 +283,15 @@ def _after_fork_in_child() -> None:
     On the omp layer a parallel launch would end the child; on workqueue it would wait for ever.
     """
     global _forked_after_launch, _layer_lock  # noqa: PLW0603
-    global_compiler_lock.release()
     _layer_lock = threading.Lock()
     _forked_after_launch = _forked_after_launch or numba_parallel._is_initialized
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    _in_forks = _CompilerInForks()
+    os.register_at_fork(
+        before=_in_forks.take, after_in_parent=_in_forks.give_back, after_in_child=_in_forks.give_back_in_child
+    )
 
 
 class Kernel:
@@ -372,7 +388,11 @@ def _launch(serial: Callable[..., None], parallel: Callable[..., None], workers:
 
 def _address(dispatcher: Any, types: tuple[Any, ...]) -> int:
     """Compile for these types, and return where the function is."""
-    _host.prepare(dispatcher.compile, types)
+    return int(_host.prepare(_compiled_address, dispatcher, types))
+
+
+def _compiled_address(dispatcher: Any, types: tuple[Any, ...]) -> int:
+    dispatcher.compile(types)
     result = dispatcher.overloads[types]
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
