@@ -33,7 +33,6 @@ from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
-from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 from numba.np.ufunc import parallel as numba_parallel
 
@@ -254,29 +253,6 @@ _layer_lock = threading.Lock()
 _forked_after_launch = False
 
 
-class _CompilerInForks:
-    """Numba's compiler lock, which a fork takes and gives back: the child would wait for ever for another thread's.
-
-    Only where it was taken: the hooks may be registered by another thread while a fork waits for that thread's lock.
-    """
-
-    def __init__(self) -> None:
-        self._held = False
-
-    def take(self) -> None:
-        global_compiler_lock.acquire()
-        self._held = True
-
-    def give_back(self) -> None:
-        held, self._held = self._held, False
-        if held:
-            global_compiler_lock.release()
-
-    def give_back_in_child(self) -> None:
-        self.give_back()
-        _after_fork_in_child()
-
-
 def _after_fork_in_child() -> None:
     """Keep to serial shells in a child of a process whose workers run: they did not survive the fork.
 
@@ -288,10 +264,7 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    _in_forks = _CompilerInForks()
-    os.register_at_fork(
-        before=_in_forks.take, after_in_parent=_in_forks.give_back, after_in_child=_in_forks.give_back_in_child
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Kernel:
