@@ -276,9 +276,16 @@ class MLP:
             If the loss or the parameters stop being finite; the model then holds the last finite parameters, and so
             does the checkpoint.
         OSError
-            If the checkpoint cannot be written; the model keeps what it has learnt, the file what it held.
+            If the checkpoint's folder takes no file. A checkpoint that cannot be written later is said once, as a
+            warning, and training continues.
         ImportError
             If progress is True and tqdm is not installed; it comes with the extra ``cli``.
+
+        Warns
+        -----
+        TrainingWarning
+            If the run does not learn: the loss rose or is that of guessing, hidden units are all dead, inputs look
+            unscaled; the text names the remedy. If a checkpoint cannot be written.
 
         Examples
         --------

@@ -15,6 +15,8 @@ from small import X, Y, held_out, model, schedule
 import fastmlp
 from fastmlp import storage
 
+# Thirty epochs on labels drawn by chance: some nets do no better than guessing, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 HERE = f"""
@@ -157,6 +159,58 @@ CODES = {
 
 
 @pytest.mark.parametrize("forms", [FLOATS, CODES], ids=["floating point", "uint8"])
+def test_a_checkpoint_that_cannot_be_written_is_said_once_and_training_continues(path, monkeypatch):
+    """What can be written again is written."""
+    save, failures = storage.save, [True] * 3 + [False] * 10
+    monkeypatch.setattr(storage, "save", lambda *a: save(*a) if not failures.pop(0) else full())
+
+    def full():
+        raise OSError(28, "No space left on device", str(path))
+
+    net = model()
+    with pytest.warns(fastmlp.TrainingWarning, match="the checkpoint cannot be written") as caught:
+        history = net.fit(X, Y, epochs=6, checkpoint=path, checkpoint_every=0)
+    assert len(caught) == 1
+    assert len(history) == 6
+    assert storage.load(path).facts["epoch"] == "6"
+    assert_same_bits(storage.load(path).parameters, net.parameters)
+
+
+def test_a_validation_that_raises_leaves_a_file_to_resume_from(path, monkeypatch):
+    options = {"epochs": 6, "validation": held_out, "checkpoint": path, "checkpoint_every": 0}
+    evaluate, calls = fastmlp.MLP._evaluate, []
+
+    def third_raises(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError("the validation's")
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fastmlp.MLP, "_evaluate", third_raises)
+        with pytest.raises(MemoryError, match="the validation's"):
+            model().fit(X, Y, **options)
+    assert storage.load(path).facts["epoch"] == "2"
+    assert_same_end(trained(resume=True, **options), trained(epochs=6, validation=held_out))
+
+
+def test_every_so_many_seconds_counts_from_the_last_write(path, monkeypatch):
+    from fastmlp import training
+
+    now, written = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    save = storage.save
+    monkeypatch.setattr(
+        storage, "save", lambda place, record: written.append(record.facts["epoch"]) or save(place, record)
+    )
+
+    def second_passes(epoch, history):
+        now[0] += 1.0
+
+    model().fit(X, Y, epochs=9, checkpoint=path, checkpoint_every=3.0, callback=second_passes)
+    assert written == ["4", "7", "9"]
+
+
 def test_plain_packed_and_either_backend_are_the_same_data(path, forms):
     epochs = 0
     for name in ("numba", "numpy"):

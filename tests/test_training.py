@@ -196,6 +196,58 @@ def test_the_best_parameters_stand_also_after_a_callback_s_stop(data):
     assert_same_bits(model.parameters, first.parameters)
 
 
+def test_an_equal_validation_loss_is_no_improvement(data):
+    history = fastmlp.MLP((12, 4)).fit(*data, epochs=9, alpha=0, validation=data, patience=2)
+    assert (len(history), history.stopped) == (3, "patience")
+
+
+def test_where_no_validation_loss_is_finite_the_last_parameters_stay(data, monkeypatch):
+    endless = lambda *_: {"loss": np.inf, "accuracy": 0.0}  # noqa: E731
+    monkeypatch.setattr(fastmlp.MLP, "_evaluate", endless)
+    model, plain = fastmlp.MLP((12, 4)), fastmlp.MLP((12, 4))
+    model.fit(*data, epochs=3, validation=data, patience=5)
+    plain.fit(*data, epochs=3)
+    assert_same_bits(model.parameters, plain.parameters)
+
+
+def test_seconds_are_those_of_the_step_alone(data, monkeypatch):
+    evaluate = fastmlp.MLP._evaluate
+
+    def slow(*arguments):
+        time.sleep(0.2)
+        return evaluate(*arguments)
+
+    model = fastmlp.MLP((12, 4))
+    model.fit(*data, epochs=1, validation=data)
+    monkeypatch.setattr(fastmlp.MLP, "_evaluate", slow)
+    start = time.perf_counter()
+    history = model.fit(*data, epochs=3, validation=data, callback=lambda *_: time.sleep(0.1))
+    assert time.perf_counter() - start - sum(history.seconds) >= 0.9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal to itself")
+def test_ctrl_c_in_the_last_epoch_is_said(data):
+    model = fastmlp.MLP((12, 4))
+
+    def last(epoch, history):
+        if epoch == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    assert model.fit(*data, epochs=3, callback=last).stopped == "interrupt"
+
+
+def test_functions_of_the_user_s_run_in_the_user_s_thread(data):
+    threads = set()
+
+    def note(*_):
+        threads.add(threading.current_thread())
+        return 0.1
+
+    fastmlp.MLP((12, 4)).fit(*data, epochs=3, alpha=note, callback=lambda *_: note() and None)
+    assert threads == {threading.main_thread()}
+
+
 def test_alpha_may_follow_a_schedule(backend, data):
     model, pieces, seen = fastmlp.MLP((12, 9, 4)), fastmlp.MLP((12, 9, 4)), []
 

@@ -1,0 +1,78 @@
+"""Training that does not learn says so, once, in words that name the remedy; training that learns says nothing."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import fastmlp
+
+
+@pytest.fixture
+def data(rng):
+    """Three classes that a straight line tells apart."""
+    labels = rng.integers(3, size=200)
+    x = rng.standard_normal((8, 200)) + 3 * np.eye(8)[:, labels]
+    return x, labels
+
+
+def advice(model, *arguments, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(*arguments, **options)
+    assert {one.category for one in caught} <= {fastmlp.TrainingWarning}
+    assert len(caught) <= 1
+    if caught:
+        assert caught[0].filename == __file__, "the line that called fit"
+    return str(caught[0].message) if caught else ""
+
+
+def test_what_learns_says_nothing(backend, data, dtype):
+    model = fastmlp.MLP((8, 16, 3), dtype=dtype.name)
+    assert advice(model, *data, epochs=60, alpha=0.3) == ""
+    assert advice(model, *data, epochs=1) == ""
+
+
+def test_a_loss_that_rises_asks_for_a_smaller_alpha(backend, data):
+    text = advice(fastmlp.MLP((8, 16, 3)), *data, epochs=30, alpha=200)
+    assert "the loss rose from" in text
+    assert "smaller alpha" in text
+
+
+def test_dead_units_are_named(backend, data):
+    model = fastmlp.MLP((8, 16, 12, 3))
+    model.biases[1][:] = -1e3
+    text = advice(model, *data, epochs=200, alpha=0.3)
+    assert "no sample activates any hidden unit" in text
+    assert "where guessing without looking at the inputs gives" in text
+    assert "another init" in text
+
+
+@pytest.mark.parametrize("targets", ["labels", "one-hot", "weighted"])
+def test_the_loss_of_guessing_is_the_entropy_of_the_labels(backend, rng, targets):
+    """Inputs that say nothing: the loss comes down to the entropy, and is told beside it."""
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    share = np.array([0.5, 0.3, 0.2])
+    options = {}
+    if targets == "weighted":
+        weight = np.where(labels == 0, 1.0, 2.0)
+        options = {"sample_weight": weight}
+        share = np.array([50, 60, 40]) / 150
+    y = fastmlp.one_hot(labels, 3) if targets == "one-hot" else labels
+    text = advice(fastmlp.MLP((2, 3)), np.zeros((2, 100)), y, epochs=300, alpha=1.0, **options)
+    assert f"gives {-(share * np.log(share)).sum():.4g}" in text
+
+
+@pytest.mark.parametrize("form", ["plain uint8", "packed uint8", "large floats"])
+def test_unscaled_inputs_are_named(backend, data, form):
+    x = np.clip(np.abs(data[0]) * 60, 0, 255).astype(np.uint8)
+    samples = {"plain uint8": x, "packed uint8": fastmlp.pack(x), "large floats": x.astype(float)}[form]
+    text = advice(fastmlp.MLP((8, 16, 3)), samples, data[1], epochs=2, alpha=1e-5)
+    assert f"inputs look unscaled, they reach {x.max()}" in text
+    assert "scale them to about 1" in text
+    scaled = fastmlp.pack(x, scale=1 / 255)
+    assert advice(fastmlp.MLP((8, 16, 3)), scaled, data[1], epochs=2, alpha=1e-5) == ""
+
+
+def test_bits_are_no_unscaled_bytes(backend, data):
+    assert advice(fastmlp.MLP((8, 16, 3)), (data[0] > 1).astype(np.uint8), data[1], epochs=2) == ""
