@@ -137,6 +137,7 @@ def test_overlapping_calls_restore_the_threads_of_blas(run_python):
     if {library["internal_api"] for library in threads.blas().info()} != {"openblas"}:
         pytest.skip("needs OpenBLAS")
     code = """
+import numpy  # whose BLAS it is
 from concurrent.futures import ThreadPoolExecutor
 from fastmlp.threads import blas, limited_blas
 def counts(step=None, *arguments):

@@ -158,7 +158,6 @@ CODES = {
 }
 
 
-@pytest.mark.parametrize("forms", [FLOATS, CODES], ids=["floating point", "uint8"])
 def test_a_checkpoint_that_cannot_be_written_is_said_once_and_training_continues(path, monkeypatch):
     """What can be written again is written."""
     save, failures = storage.save, [True] * 3 + [False] * 10
@@ -211,6 +210,7 @@ def test_every_so_many_seconds_counts_from_the_last_write(path, monkeypatch):
     assert written == ["4", "7", "9"]
 
 
+@pytest.mark.parametrize("forms", [FLOATS, CODES], ids=["floating point", "uint8"])
 def test_plain_packed_and_either_backend_are_the_same_data(path, forms):
     epochs = 0
     for name in ("numba", "numpy"):
