@@ -263,18 +263,13 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
     return None
 
 
-class Session:
-    """The kernels of the backend that computes now: ``with Session() as kernels``.
+def kernels() -> "_Calls":
+    """Return the kernels of the backend that computes now.
 
-    Each kernel runs on the number of threads that was asked for and without NumPy's floating-point warnings. Neither
-    outlives the kernel: nothing of the process is changed in a thread that a signal handler can interrupt.
+    Each runs on the number of threads that was asked for and without NumPy's floating-point warnings. Neither outlives
+    the kernel: nothing of the process is changed in a thread that a signal handler can interrupt.
     """
-
-    def __enter__(self) -> "_Calls":
-        return _calls(get_backend())
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    return _calls(get_backend())
 
 
 class _Calls:
@@ -307,6 +302,17 @@ def _call_limited(name: str, n: int, function: Callable[..., Any], *args: Any, *
     # The Numba backend calls no BLAS.
     with threads.limited_blas(n) if name == "numpy" else _kernels(name).limited_threads(n):
         return function(*args, **kwargs)
+
+
+def call_with_blas(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function that calls BLAS itself, on the number of threads that was asked for."""
+    requested = _requested_threads()
+    return function(*args) if requested is None else interrupts.shielded(_with_blas, requested, function, *args)
+
+
+def _with_blas(n: int, function: Callable[..., Any], *args: Any) -> Any:
+    with threads.limited_blas(n):
+        return function(*args)
 
 
 def preparation() -> tuple[float, float]:

@@ -186,7 +186,8 @@ def compare(
         got = f"values up to {np.max(np.abs(x)):.3g}"
         expectation = "data on which the plain formulas stay finite"
         raise ValueError(checks.message("X", got, expectation, "scale it, as uint8 images with scale=1/255"))
-    rows, rounds = _rows(steps, held, expected, budget)
+    # The formulas' BLAS gets fastmlp's number of threads too.
+    rows, rounds = backend.call_with_blas(_rows, steps, held, expected, budget)
     return Comparison(
         net="-".join(map(str, model.layer_sizes)),
         dtype=kind.name,
@@ -240,10 +241,8 @@ def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
         return cost, *gradients
 
     def step() -> tuple[Any, ...]:
-        # A session around the formulas too: their BLAS gets fastmlp's number of threads. Where they overflow, NumPy
-        # would warn; fastmlp's functions never do.
-        with backend.Session():
-            return quietly(turn) if functions is formulas else turn()
+        # Where the formulas overflow, NumPy would warn; fastmlp's functions never do.
+        return quietly(turn) if functions is formulas else turn()
 
     return step
 
@@ -251,8 +250,7 @@ def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
 def _packed_step(model: MLP, packed: Any, labels: Array) -> Step:
     def step() -> tuple[Any, ...]:
         cost, gradient = model.loss_and_grad(packed, labels)
-        with backend.Session() as kernels:
-            kernels.update(np.empty_like(gradient), model.parameters, gradient, model.dtype.type(_ALPHA))
+        backend.kernels().update(np.empty_like(gradient), model.parameters, gradient, model.dtype.type(_ALPHA))
         return cost, gradient
 
     return step

@@ -445,8 +445,8 @@ class MLP:
         """
         z = self._logits(self._input("X", X))
         probabilities = np.empty_like(z)
-        with backend.Session() as kernels:
-            kernels.softmax_columns(probabilities, z)
+        kernels = backend.kernels()
+        kernels.softmax_columns(probabilities, z)
         return probabilities
 
     def evaluate(self, X: ArrayLike | PackedMatrix, Y: ArrayLike) -> dict[str, float]:
@@ -590,40 +590,40 @@ class MLP:
             rows = min(_DIGESTED_ROWS, n - first)
             identity = np.eye(rows, n, first, self.dtype)
             block = np.empty((rows, m), self.dtype)
-            with backend.Session() as kernels:
-                vector = np.concatenate([identity.ravel(), np.zeros(rows, self.dtype)])
-                kernels.network_logits(block, vector, (n, rows), *x.operands(self.dtype))
+            kernels = backend.kernels()
+            vector = np.concatenate([identity.ravel(), np.zeros(rows, self.dtype)])
+            kernels.network_logits(block, vector, (n, rows), *x.operands(self.dtype))
             yield block
 
     def _step(self, grad: Array, x: PackedMatrix, y: Array, w: Array) -> tuple[float, float]:
         """Write the mean gradient; return mean loss and accuracy."""
-        with backend.Session() as kernels:
-            loss, hit, total = kernels.network_step(
-                grad, self._parameters, self._layer_sizes, *x.operands(self.dtype), y, w
-            )
+        kernels = backend.kernels()
+        loss, hit, total = kernels.network_step(
+            grad, self._parameters, self._layer_sizes, *x.operands(self.dtype), y, w
+        )
         return loss / total, hit / total
 
     def _logits(self, x: PackedMatrix) -> Array:
         logits = np.empty((self._layer_sizes[-1], x.shape[1]), self.dtype)
-        with backend.Session() as kernels:
-            kernels.network_logits(logits, self._parameters, self._layer_sizes, *x.operands(self.dtype))
+        kernels = backend.kernels()
+        kernels.network_logits(logits, self._parameters, self._layer_sizes, *x.operands(self.dtype))
         return logits
 
     def _evaluate(self, x: PackedMatrix, y: Array, w: Array) -> dict[str, float]:
         logits = self._logits(x)
         loss, hit = np.empty_like(w), np.empty_like(w)
         step = max(1, _EVALUATED_ENTRIES // len(logits))
-        with backend.Session() as kernels:
-            for first in range(0, w.size, step):
-                part = slice(first, first + step)
-                z = np.ascontiguousarray(logits[:, part])
-                if y.ndim == 1:
-                    targets = np.empty_like(z)
-                    kernels.one_hot(targets, y[part])
-                else:
-                    targets = np.ascontiguousarray(y[:, part])
-                kernels.softmax_cross_entropy_grad(np.empty_like(z), loss[part], hit[part], z, targets, w[part])
-            sums = [float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)]
+        kernels = backend.kernels()
+        for first in range(0, w.size, step):
+            part = slice(first, first + step)
+            z = np.ascontiguousarray(logits[:, part])
+            if y.ndim == 1:
+                targets = np.empty_like(z)
+                kernels.one_hot(targets, y[part])
+            else:
+                targets = np.ascontiguousarray(y[:, part])
+            kernels.softmax_cross_entropy_grad(np.empty_like(z), loss[part], hit[part], z, targets, w[part])
+        sums = [float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 
 

@@ -53,8 +53,8 @@ def one_hot(Y: ArrayLike, C: int = 10) -> Array:
     classes = checks.n_classes("C", C)
     labels = checks.labels("Y", Y, classes)
     out = np.empty((classes, labels.size))
-    with backend.Session() as kernels:
-        kernels.one_hot(out, labels)
+    kernels = backend.kernels()
+    kernels.one_hot(out, labels)
     return out
 
 
@@ -87,8 +87,8 @@ def ReLU(X: ArrayLike) -> Array:
     checked = checks.array("X", X)
     (x,) = checks.contiguous(checks.result_dtype(checked), checked)
     out = np.empty_like(x)
-    with backend.Session() as kernels:
-        kernels.relu(out.reshape(-1), x.reshape(-1))
+    kernels = backend.kernels()
+    kernels.relu(out.reshape(-1), x.reshape(-1))
     return out
 
 
@@ -127,8 +127,8 @@ def Softmax(X: ArrayLike) -> Array:
     checked = checks.array("X", X)
     (x,) = checks.contiguous(checks.result_dtype(checked), checked)
     out = np.empty_like(x)
-    with backend.Session() as kernels:
-        kernels.softmax_columns(out.reshape(len(x), -1), x.reshape(len(x), -1))
+    kernels = backend.kernels()
+    kernels.softmax_columns(out.reshape(len(x), -1), x.reshape(len(x), -1))
     return out
 
 
@@ -184,10 +184,10 @@ def Forwardprop(
     w2 = checks.array("W_h_to_o", W_h_to_o, shape=(None, len(w1)), axes="(n_classes, n_hidden)")
     b2 = checks.array("biases_h_to_o", biases_h_to_o, shape=(len(w2), 1), axes="(n_classes, 1)")
     dtype = _result_dtype(x, w1, w2, b1, b2)
-    with backend.Session() as kernels:
-        z1, a1, z2 = kernels.forward(*checks.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
-        a2 = np.empty_like(z2)
-        kernels.softmax_columns(a2, z2)
+    kernels = backend.kernels()
+    z1, a1, z2 = kernels.forward(*checks.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
+    a2 = np.empty_like(z2)
+    kernels.softmax_columns(a2, z2)
     return a1, z1, a2, z2
 
 
@@ -228,8 +228,8 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     target = checks.array("Y", Y, shape=checked.shape, axes="(n_classes, m)")
     dtype = checks.result_dtype(checked, target)
     a2, y = checks.in_one_piece(dtype, checked), checks.in_one_piece(dtype, target)
-    with backend.Session() as kernels:
-        return dtype.type(kernels.cross_entropy(a2, y))
+    kernels = backend.kernels()
+    return dtype.type(kernels.cross_entropy(a2, y))
 
 
 def backward_prop(
@@ -287,10 +287,10 @@ def backward_prop(
     y = checks.array("Y", Y, shape=z2.shape, axes="(n_classes, m)")
     dtype = _result_dtype(x, z1, a1, z2, a2, w1, w2, y)
     delta = np.empty(z2.shape, dtype)
-    with backend.Session() as kernels:
-        kernels.output_delta(delta, *checks.contiguous(dtype, a2, y))
-        z1, a1, (w2,) = checks.native(dtype, z1), checks.native(dtype, a1), checks.contiguous(dtype, w2)
-        gradients: Arrays4 = kernels.backward(n, w2, *_operands(x, dtype), z1, a1, delta)
+    kernels = backend.kernels()
+    kernels.output_delta(delta, *checks.contiguous(dtype, a2, y))
+    z1, a1, (w2,) = checks.native(dtype, z1), checks.native(dtype, a1), checks.contiguous(dtype, w2)
+    gradients: Arrays4 = kernels.backward(n, w2, *_operands(x, dtype), z1, a1, delta)
     return gradients
 
 
@@ -345,12 +345,12 @@ def update_params(
     ]
     dtype = checks.result_dtype(*parameters, *gradients, step)
     stepped = []
-    with backend.Session() as kernels:
-        rate = quietly(dtype.type, step)  # it may overflow
-        for w, dw in zip(*(checks.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
-            out = np.empty_like(w)
-            kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)
-            stepped.append(out)
+    kernels = backend.kernels()
+    rate = quietly(dtype.type, step)  # it may overflow
+    for w, dw in zip(*(checks.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
+        out = np.empty_like(w)
+        kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)
+        stepped.append(out)
     return stepped[0], stepped[1], stepped[2], stepped[3]
 
 

@@ -76,9 +76,9 @@ class PackedMatrix:
         self._scale = scale
         self._backend = backend.get_backend()
         self._operands: dict[np.dtype[Any], tuple[Any, Array]] = {}
-        with backend.Session() as kernels:
-            self._payload = kernels.pack(matrix)
-            self.kind, self.nbytes = kernels.packed_facts(self._payload, matrix.shape[0])
+        kernels = backend.kernels()
+        self._payload = kernels.pack(matrix)
+        self.kind, self.nbytes = kernels.packed_facts(self._payload, matrix.shape[0])
 
     def __repr__(self) -> str:
         return f"PackedMatrix({self.shape}, {self.dtype}, {self.kind}, density {self.density:.3f}, {self.nbytes} bytes)"
@@ -145,8 +145,8 @@ class PackedMatrix:
             raise ValueError(checks.message("X", got, expected, "pack it again under the backend that computes"))
         if dtype not in self._operands:
             table = scaled(np.arange(256, dtype=dtype), self._scale)
-            with backend.Session() as kernels:
-                self._operands[dtype] = kernels.operands(self._payload, table), table
+            kernels = backend.kernels()
+            self._operands[dtype] = kernels.operands(self._payload, table), table
         return self._operands[dtype]
 
     def not_finite(self, dtype: np.dtype[Any]) -> str | None:
@@ -158,8 +158,8 @@ class PackedMatrix:
 
     def _unpack(self, payload: Any, table: Array) -> Array:
         """Return a packed form as a plain matrix (n_features, m), decoded by ``table`` (256,) if it holds uint8."""
-        with backend.Session() as kernels:
-            dense: Array = kernels.unpack(payload, self.shape[0], table)
+        kernels = backend.kernels()
+        dense: Array = kernels.unpack(payload, self.shape[0], table)
         return dense
 
 

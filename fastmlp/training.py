@@ -193,8 +193,8 @@ class _Step:
     def __call__(self, epoch: int, alpha: float) -> tuple[float, float]:
         loss, accuracy = self._loss_and_grad(self.gradient)
         rate = quiet.quietly(self._parameters.dtype.type, alpha)
-        with backend.Session() as kernels:
-            kernels.update(self._stepped, self._parameters, self.gradient, rate)
+        kernels = backend.kernels()
+        kernels.update(self._stepped, self._parameters, self.gradient, rate)
         if not (np.isfinite(loss) and np.isfinite(self._stepped).all()):
             raise FloatingPointError(
                 f"the loss or the parameters stopped being finite in epoch {epoch} with alpha {alpha}; "
