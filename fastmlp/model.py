@@ -324,6 +324,7 @@ class MLP:
             chance=lambda: self._loss_of_guessing(y, w),
             dead=lambda: self._is_dead(x, y, w),
             unscaled=x.largest if x.looks_unscaled() else None,
+            classes=self._layer_sizes[-1],
         )
         if advice:
             warnings.warn(advice, training.TrainingWarning, stacklevel=2)

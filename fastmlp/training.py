@@ -404,7 +404,14 @@ def _stacklevel() -> int:
     return level
 
 
-def advice(history: History, *, chance: Callable[[], float], dead: Callable[[], bool], unscaled: float | None) -> str:
+def advice(
+    history: History,
+    *,
+    chance: Callable[[], float],
+    dead: Callable[[], bool],
+    unscaled: float | None,
+    classes: int,
+) -> str:
     """Return why a training run did not learn and what to do about it, in one sentence; nothing if it did learn.
 
     Parameters
@@ -417,7 +424,11 @@ def advice(history: History, *, chance: Callable[[], float], dead: Callable[[], 
         Returns whether no sample activates a unit of some hidden layer.
     unscaled : float or None
         The largest input, if inputs look unscaled.
+    classes : int
+        Number of output units.
     """
+    if classes == 1:
+        return "a single output unit always has probability 1: there is nothing to learn; take two, for labels 0 and 1"
     reasons, remedies = [], []
     if len(history) >= _EPOCHS_TO_JUDGE:
         first, last, guessed = history.loss[0], history.loss[-1], chance()

@@ -76,3 +76,9 @@ def test_unscaled_inputs_are_named(backend, data, form):
 
 def test_bits_are_no_unscaled_bytes(backend, data):
     assert advice(fastmlp.MLP((8, 16, 3)), (data[0] > 1).astype(np.uint8), data[1], epochs=2) == ""
+
+
+def test_a_single_output_unit_has_nothing_to_learn(backend, data):
+    assert "a single output unit always has probability 1" in advice(
+        fastmlp.MLP((8, 4, 1)), data[0], np.zeros(200, int)
+    )
