@@ -18,6 +18,8 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from fastmlp import notices
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -231,9 +233,14 @@ def detached(function: Callable[_Arguments, _Result], *args: _Arguments.args, **
             outcome.put((None, error))
 
     _start(work)
-    while True:
-        with contextlib.suppress(Empty):
-            result, error = outcome.get(timeout=_TICK)
-            if error is not None:
-                raise error
-            return result  # type: ignore[no-any-return]
+    begun = time.monotonic()
+    try:
+        while True:
+            with contextlib.suppress(Empty):
+                result, error = outcome.get(timeout=_TICK)
+                if error is not None:
+                    raise error
+                return result  # type: ignore[no-any-return]
+            notices.still_compiling(time.monotonic() - begun)
+    finally:
+        notices.end()

@@ -2,36 +2,55 @@
 
 import sys
 import threading
+import time
 
 _TEXT = "fastmlp: compiling kernels, once on this machine, about 15 s"
 
+# Seconds that a kernel must take before the time is shown again, once the line has ended.
+_LONG = 1.0
+
+
+class _Notice:
+    """The line on standard error: said once in a process, and on a terminal kept up to date until it is ended."""
+
+    def __init__(self) -> None:
+        self.always = self.said = self.open = False
+        self.since, self.shown = 0.0, -1
+
+
+_notice = _Notice()
 _lock = threading.Lock()
-_state = {"always": False, "said": False, "open": False}
 
 
 def announce_always() -> None:
     """Say it wherever standard error goes, not only where somebody is seen to read it."""
-    _state["always"] = True
+    _notice.always = True
 
 
 def compiling() -> None:
     """Say, once in a process, that kernels are being compiled."""
     with _lock:
-        if _state["said"] or not (_state["always"] or _is_watched(sys.stderr)):
+        if _notice.said or not (_notice.always or _is_watched(sys.stderr)):
             return
-        _state["said"] = True
-    _write(_TEXT if _is_terminal(sys.stderr) else _TEXT + "\n")
-    _state["open"] = _is_terminal(sys.stderr)
+        _notice.said, _notice.since = True, time.monotonic()
+    _notice.open = _is_terminal(sys.stderr)
+    _write(_TEXT if _notice.open else _TEXT + "\n")
 
 
 def still_compiling(seconds: float) -> None:
-    """Show for how long, on a terminal where `compiling` was said; 0 ends the line."""
-    if not _state["open"]:
+    """Show on a terminal since when kernels are compiled, during one that has taken so many seconds already."""
+    if not _notice.said or not _is_terminal(sys.stderr) or not (_notice.open or seconds >= _LONG):
         return
-    if seconds > 0:
-        _write(f"\r{_TEXT}: {seconds:.0f} s")
-    else:
-        _state["open"] = False
+    passed = int(time.monotonic() - _notice.since)
+    if passed != _notice.shown:
+        _notice.open, _notice.shown = True, passed
+        _write(f"\r{_TEXT}: {passed} s")
+
+
+def end() -> None:
+    """End the line, before anything else is printed."""
+    if _notice.open:
+        _notice.open = False
         _write("\n")
 
 

@@ -369,7 +369,7 @@ class _Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        notices.still_compiling(0)
+        notices.end()
         self()
         if self._bar is not None:
             self._bar.close()
@@ -380,7 +380,8 @@ class _Watch:
         if self._wanted:
             self._show()
         _, compiling = backend.preparation()
-        notices.still_compiling(compiling)
+        if compiling:
+            notices.still_compiling(compiling)
 
     def _show(self) -> None:
         history, done = self._loop.history, len(self._loop.history)
@@ -478,4 +479,5 @@ def _run_epoch(
     history.loss.append(loss)
     history.accuracy.append(accuracy)
     history.seconds.append(seconds)
+    notices.end()
     history.epoch.append(epoch)  # last: the waiting thread counts by it

@@ -38,7 +38,7 @@ ARROWS = {
     "atomic": {"checks"},
     "parameters": set(),
     "backend": {"checks", "interrupts", "kernels", "loading", "notices", "quiet", "threads"},
-    "interrupts": set(),
+    "interrupts": {"notices"},
     "loading": set(),
     "notices": set(),
     "quiet": set(),
