@@ -97,15 +97,15 @@ def test_a_model_that_is_passed_on_keeps_it(tmp_path, init, passed_on):
 def test_the_change_of_the_first_layer_is_from_its_own_initial_weights(init):
     """What ``fastmlp train --plot`` draws."""
     pytest.importorskip("matplotlib")
-    from fastmlp import commands, inputs
+    from fastmlp import keeping, preprocessing
 
     model = fastmlp.MLP((64, 12, 10), seed=4, init=init)
     rng = np.random.default_rng(0)
     x, y = rng.random((20, 8, 8)), rng.integers(10, size=20)
-    seen = inputs.Inputs((8, 8), 1.0, tuple("0123456789"), None)
+    seen = preprocessing.Inputs((8, 8), 1.0, tuple("0123456789"), None)
     p = model.predict_proba(x.reshape(20, -1).T)
-    drawn = dict(commands._drawings(model, seen, x, y, p, None))
-    image = np.ravel(drawn["first-layer-change"])[0].images[0].get_array()
+    drawn = dict(keeping.drawings(model, seen, x, y, p, None))
+    image = drawn["first-layer-change"].axes[0].images[0].get_array()
     assert not np.ma.getdata(image).any()
 
 
