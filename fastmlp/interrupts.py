@@ -117,9 +117,13 @@ class _MainThread(Caller):
             if not self._ticket.acquire(blocking=False):
                 with self._working:
                     pass
-        if self._error is not None:
-            raise self._error
-        return self._result
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return self._result
+        finally:
+            del error  # or it would hold this frame, and this frame it
 
     def _work(self) -> None:
         with self._working:

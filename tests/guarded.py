@@ -312,8 +312,9 @@ def every_call(inputs, scale):
     model = fastmlp.MLP(sizes, dtype=parameters.dtype.name)
     model.parameters = parameters
     packed = fastmlp.pack(x, scale=scale)
-    results = [*model.loss_and_grad(packed, labels), model.predict_proba(packed), packed.to_dense()]
-    results += model.evaluate(packed, labels).values()
+    results = [*model.loss_and_grad(packed, labels), packed.to_dense()]
+    if packed.finite:  # or these refuse it
+        results += [model.predict_proba(packed), *model.evaluate(packed, labels).values()]
     if len(sizes) != 3:  # no net of the notebook
         return [np.array(one) for one in results]
     (w1, w2), (b1, b2) = model.weights, model.biases
