@@ -411,6 +411,7 @@ def _import(name: str) -> ModuleType:
     with loading.lock:
         kernels = importlib.import_module(name)
         kernels.attach(threads=_requested_threads, prepare=_prepare, compiling=notices.compiling)
+        loading.also_held += kernels.compiler_locks()
         return kernels
 
 

@@ -226,6 +226,12 @@ def attach(**host: Callable[..., Any]) -> None:
         setattr(_host, name, function)
 
 
+def compiler_locks() -> list[Any]:
+    """Return the locks that a fork must hold: llvmlite's, which freeing a module takes at any time."""
+    lock = getattr(getattr(llvmlite.binding.ffi, "lib", None), "_lock", None)
+    return [lock] if hasattr(lock, "__enter__") else []
+
+
 def preparation() -> tuple[float, float]:
     """Return the seconds spent so far on compiling and loading kernels, and when the one being compiled was begun."""
     return _preparation.seconds, _preparation.compiling_since

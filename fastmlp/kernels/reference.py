@@ -236,6 +236,11 @@ def attach(**host: Any) -> None:
     """Do nothing: this backend compiles nothing, and asks nothing of its host."""
 
 
+def compiler_locks() -> list[Any]:
+    """Return no locks: NumPy compiles nothing."""
+    return []
+
+
 def preparation() -> tuple[float, float]:
     """Return zeros: NumPy compiles nothing."""
     return 0.0, 0.0
