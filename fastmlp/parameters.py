@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastmlp.quiet import quietly
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # The weights of a layer are drawn from U[-limit(n_in, n_out), limit(n_in, n_out)).
@@ -62,7 +64,8 @@ def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: s
     (True, np.float64(0.0))
     """
     vector = np.zeros(size(sizes), dtype)
-    generator = np.random.RandomState(seed)
+    # Quietly, because seeding sets NumPy's error state for a moment, which a signal could make to stay.
+    generator = quietly(np.random.RandomState, seed)
     for weight, _ in layers(vector, sizes):
         n_out, n_in = weight.shape
         drawn = generator.random_sample(weight.shape)

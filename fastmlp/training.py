@@ -22,9 +22,9 @@ __all__ = ["Callback", "Checkpoint", "EarlyStopping", "History", "Schedule", "Tr
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Epochs from which on a run is judged, and the share of the loss of guessing, and of the loss half-way, below which it
-# has learnt something.
-_EPOCHS_TO_JUDGE, _NO_BETTER = 10, 0.995
+# Epochs from which on a run is judged, and from which on it should have learnt something, even if its loss still falls.
+# It has where the loss is below this share of that of guessing; the loss is flat if above this share of that half-way.
+_EPOCHS_TO_JUDGE, _EPOCHS_TO_LEARN, _NO_BETTER = 10, 50, 0.995
 
 Callback: TypeAlias = Callable[[int, History], bool | None]
 Schedule: TypeAlias = Callable[[int], float]
@@ -435,7 +435,7 @@ def advice(
         first, last, guessed = history.loss[0], history.loss[-1], chance()
         if last > first:
             reasons.append(f"the loss rose from {first:.4g} to {last:.4g}")
-        elif last >= _NO_BETTER * guessed > 0 and last >= _NO_BETTER * history.loss[len(history) // 2]:
+        elif last >= _NO_BETTER * guessed > 0 and (len(history) >= _EPOCHS_TO_LEARN or _is_flat(history)):
             reasons.append(
                 f"the loss ended at {last:.4g}, where guessing without looking at the inputs gives {guessed:.4g}"
             )
@@ -449,6 +449,10 @@ def advice(
         reasons.append(f"the inputs look unscaled, they reach {unscaled:.4g}")
         remedies.insert(0, "scale them to about 1, as pack(X, scale=1/255) does for pixels")
     return f"{learns}{', and '.join(reasons)}; {', or '.join(remedies)}" if reasons else ""
+
+
+def _is_flat(history: History) -> bool:
+    return history.loss[-1] >= _NO_BETTER * history.loss[len(history) // 2]
 
 
 def _step_size(caller: interrupts.Caller, alpha: float | Schedule, epoch: int) -> float:

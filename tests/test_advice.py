@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastmlp
+from fastmlp import training
 
 
 @pytest.fixture
@@ -82,3 +83,10 @@ def test_a_single_output_unit_has_nothing_to_learn(backend, data):
     assert "a single output unit always has probability 1" in advice(
         fastmlp.MLP((8, 4, 1)), data[0], np.zeros(200, int)
     )
+
+
+@pytest.mark.parametrize(("epochs", "learns"), [(20, True), (60, False)])
+def test_a_loss_that_only_comes_back_to_guessing_is_told_after_many_epochs(epochs, learns):
+    history = fastmlp.History(list(range(epochs)), list(np.linspace(2.5, 2.3, epochs)), [0.1] * epochs)
+    text = training.advice(history, chance=lambda: 2.302, dead=lambda: False, unscaled=None, classes=10)
+    assert (text == "") == learns

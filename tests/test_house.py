@@ -36,7 +36,7 @@ ARROWS = {
     "packing": {"backend", "checks", "quiet"},
     "storage": {"atomic", "parameters", "checks"},
     "atomic": {"checks"},
-    "parameters": set(),
+    "parameters": {"quiet"},
     "backend": {"checks", "interrupts", "kernels", "loading", "notices", "quiet", "threads"},
     "interrupts": {"notices"},
     "loading": set(),
