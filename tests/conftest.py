@@ -64,6 +64,28 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="numba does not import here"))
 
 
+@pytest.fixture(autouse=True)
+def _restored_defaults():
+    """Undo what a test has set for the process, as every run of the command line does."""
+    yield
+    backend = sys.modules.get("fastmlp.backend")
+    if backend is not None:
+        backend._process_backend = backend._process_threads = None
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs words of the command line: status, standard output and standard error."""
+    from fastmlp import cli
+
+    def call(words, *paths):
+        capsys.readouterr()
+        status = cli.main([*words.split(), *map(str, paths)])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """Run the test on each backend that imports."""

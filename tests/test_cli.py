@@ -27,26 +27,6 @@ posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 PICTURES = {"confusion-matrix.png", "worst-mistakes.png", "first-layer.png", "first-layer-change.png"}
 
 
-@pytest.fixture(autouse=True)
-def _restore_defaults():
-    yield
-    import fastmlp.backend
-
-    fastmlp.backend._process_backend = fastmlp.backend._process_threads = None
-
-
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs words, and returns status, standard output and standard error."""
-
-    def call(words, *paths):
-        capsys.readouterr()
-        status = cli.main([*words.split(), *map(str, paths)])
-        return (status, *capsys.readouterr())
-
-    return call
-
-
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """Return the file of a model of the digits."""

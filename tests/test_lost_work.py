@@ -25,14 +25,6 @@ TRAIN = "train --backend numpy --hidden 4 --epochs 40"
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
 
-@pytest.fixture(autouse=True)
-def _restore_defaults():
-    yield
-    import fastmlp.backend
-
-    fastmlp.backend._process_backend = fastmlp.backend._process_threads = None
-
-
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
     """Return a function that runs words in a folder of their own, and returns status, object, and standard error."""

@@ -16,14 +16,6 @@ pillow = pytest.importorskip("PIL.Image")
 ONE = "got a file of another kind, expected a picture"
 
 
-@pytest.fixture(autouse=True)
-def _restore_defaults():
-    yield
-    import fastmlp.backend
-
-    fastmlp.backend._process_backend = fastmlp.backend._process_threads = None
-
-
 @pytest.fixture
 def predict(capsys, tmp_path, rng):
     """Return a function that predicts with a model of images of 8x8 that count to 16: status, output and errors."""

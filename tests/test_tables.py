@@ -9,31 +9,10 @@ import pytest
 from compare import assert_close
 
 import fastmlp
-from fastmlp import cli
 from fastmlp.datasets import load
 
 FEATURES = [[0.5, 3], [1.5, -2], [2.5, 0], [-3.5, 1], [4.5, 7], [5.5, 0]]
 KINDS = ["setosa", "virginica", "setosa", "virginica", "versicolor", "versicolor"]
-
-
-@pytest.fixture(autouse=True)
-def _restore_defaults():
-    yield
-    import fastmlp.backend
-
-    fastmlp.backend._process_backend = fastmlp.backend._process_threads = None
-
-
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs words, and returns status, standard output and standard error."""
-
-    def call(words, *paths):
-        capsys.readouterr()
-        status = cli.main([*words.split(), *map(str, paths)])
-        return (status, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture
