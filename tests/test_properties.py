@@ -295,11 +295,18 @@ def test_huge_logits_and_parameters_crash_nothing(backend, data):
     net = Net(data, *ANY, 1e4, -1e4)
     with Untouched(*net.arguments()):
         loss, grad = net.model.loss_and_grad(net.given_x, net.y, net.weight)
+        assert type(loss) is float
+        assert grad.shape == net.model.parameters.shape
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(net.plain_x.astype(net.dtype)).all()
+        if not finite:
+            for call in (net.model.predict, net.model.predict_proba, lambda x: net.model.evaluate(x, net.y)):
+                with pytest.raises(ValueError, match=r"^X: got .* at row \d+, column \d+"):
+                    call(net.given_x)
+            return
         probabilities = net.model.predict_proba(net.given_x)
         labels = net.model.predict(net.given_x)
         scores = net.model.evaluate(net.given_x, net.y)
-    assert type(loss) is float
-    assert grad.shape == net.model.parameters.shape
     assert probabilities.shape == (net.sizes[-1], net.m)
     assert ((probabilities >= 0) & (probabilities <= 1 + 1e-5) | np.isnan(probabilities)).all()
     assert ((labels >= 0) & (labels < net.sizes[-1])).all()
