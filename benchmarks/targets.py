@@ -49,14 +49,14 @@ def half_against_pure_forms():
     codes, labels = problems.half_codes()
     x = codes / 255.0
     ours = fastmlp.pack(x)
-    share = compiled._DENSE_SHARE
+    share = compiled.tuning.DENSE_SHARE
     pure = []
     try:
         for forced in (-1.0, 2.0):  # every tile dense, every tile sparse
-            compiled._DENSE_SHARE = forced
+            compiled.tuning.DENSE_SHARE = forced
             pure.append(fastmlp.pack(x))
     finally:
-        compiled._DENSE_SHARE = share
+        compiled.tuning.DENSE_SHARE = share
     model = fastmlp.MLP((784, 128, 10), seed=0)
     mixed = problems.packed_step(model, ours, labels)
     return min(ratio(problems.packed_step(model, packed, labels), mixed) for packed in pure)

@@ -190,7 +190,7 @@ def coded_tile(rng, dtype):
 
 def dot_tile(rng, dtype):
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    turn = vector._CHAINS * lanes  # the most that a turn of the loop takes
+    turn = vector.CHAINS * lanes  # the most that a turn of the loop takes
     counts = {*range(2 * lanes + 2), *range(turn - 1, turn + lanes + 1), 2 * turn - 1, 2 * turn, 2 * turn + 1}
     shapes = itertools.product({1, vector.DOT_ROWS}, {1, 2, vector.DOT_COLUMNS})
     for (rows, columns), count, side in itertools.product(shapes, sorted(counts), SIDES):
@@ -363,7 +363,11 @@ class GuardedArguments:
                 value[...] = array
 
     def __enter__(self):
-        small, large, pack = compiled.Kernel.__call__, compiled.LargeKernel.launch, compiled._pack_parameters
+        small, large, pack = (
+            compiled.launch.Kernel.__call__,
+            compiled.launch.LargeKernel.launch,
+            compiled.step.pack_parameters,
+        )
 
         def call(kernel, *args):
             names = inspect.signature(kernel).parameters
@@ -380,9 +384,9 @@ class GuardedArguments:
             self._run(pack.__name__, names, lambda *placed: finite.append(pack(*placed)), args)
             return finite[0]
 
-        self._patches.enter_context(mock.patch.object(compiled.Kernel, "__call__", call))
-        self._patches.enter_context(mock.patch.object(compiled.LargeKernel, "launch", launch))
-        self._patches.enter_context(mock.patch.object(compiled, "_pack_parameters", pack_parameters))
+        self._patches.enter_context(mock.patch.object(compiled.launch.Kernel, "__call__", call))
+        self._patches.enter_context(mock.patch.object(compiled.launch.LargeKernel, "launch", launch))
+        self._patches.enter_context(mock.patch.object(compiled.step, "pack_parameters", pack_parameters))
         return self
 
     def __exit__(self, *_):
@@ -391,17 +395,17 @@ class GuardedArguments:
 
 def engine(rng, dtype):
     """Whole passes, whose buffers end at the page: samples, features, units and classes of every remainder."""
-    few, tile_size = compiled._FEW, compiled.TILE
+    few, tile_size = compiled.tuning.FEW_SAMPLES, compiled.tuning.SAMPLE_TILE
     cases = [(m, n, 5, 3) for m, n in zip((*range(1, 14), few - 1, few), itertools.cycle(range(1, 14)), strict=False)]
     cases += [(few + 1 + k, 1 + k, 1 + k, 2 + k) for k in range(13)]
     cases += [(tile_size + k, 13 - k, 18 - k, 2 + k) for k in range(-1, 12)]
-    cases += [(130, compiled._LARGEST_PART + 1, 3, 2), (8 * tile_size + 61, 7, 9, 4)]
+    cases += [(130, compiled.tuning.FEATURE_BLOCK + 1, 3, 2), (8 * tile_size + 61, 7, 9, 4)]
     # Hidden layers wide enough for lists of what is not zero in them.
     wide = 16 * vector.VECTOR_BYTES // dtype.itemsize
     cases += [(few + 1 + k, 5, wide + k, wide + 13 - k, 2 + k) for k in range(0, 13, 3)]
-    cases += [(few + 1, 5, compiled._LARGEST_PART + 1, wide + 1, 3)]
+    cases += [(few + 1, 5, compiled.tuning.FEATURE_BLOCK + 1, wide + 1, 3)]
     # Dense samples, more than are taken as they are.
-    cases += [(compiled._FEW_DENSE + 1 + k, 40 + k, 7 + k, 2) for k in range(0, 13, 4)]
+    cases += [(compiled.tuning.FEW_DENSE_SAMPLES + 1 + k, 40 + k, 7 + k, 2) for k in range(0, 13, 4)]
     # Last lists of a few rows, or units, and panels so narrow that a sum is made in parts: list for list the same bits.
     cases += [(few + 1, 5, wide, wide + 1, 3), (few + 1, 5, wide + 1, wide + 1, 3)]
     for k, (m, *sizes) in enumerate(cases):  # mostly on one thread: launches would take most of the time
@@ -442,15 +446,17 @@ def overruns(rng, dtype):
         killed.add((name, side))
 
     wide = 16 * vector.VECTOR_BYTES // dtype.itemsize
-    cases = [(dtype, 8 * compiled.TILE + 61, 7, 9, 4), (np.uint8, 250, 5, 4, 3), (dtype, 100, 5, 4, 3)]
-    cases += [(dtype, 130, 5, wide, wide, 3), (dtype, compiled._FEW_DENSE + 1, 40, 8, 2)]
+    cases = [(dtype, 8 * compiled.tuning.SAMPLE_TILE + 61, 7, 9, 4), (np.uint8, 250, 5, 4, 3), (dtype, 100, 5, 4, 3)]
+    cases += [(dtype, 130, 5, wide, wide, 3), (dtype, compiled.tuning.FEW_DENSE_SAMPLES + 1, 40, 8, 2)]
     for side, (kind, m, *sizes) in itertools.product(SIDES, cases):
         x = (rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < 0.3)).astype(kind)
         size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(sizes))
         labels, parameters = rng.integers(sizes[-1], size=m), rng.standard_normal(size).astype(dtype)
         with fastmlp.use_threads(1), GuardedArguments(side, probe):
-            every_call((x if m <= compiled._FEW_DENSE else x + dtype.type(1), labels, parameters, sizes), 1)
-    assert {name.split(".")[0] for name, _ in killed} == {*compiled._KERNELS, "_pack_parameters"}
+            every_call(
+                (x if m <= compiled.tuning.FEW_DENSE_SAMPLES else x + dtype.type(1), labels, parameters, sizes), 1
+            )
+    assert {name.split(".")[0] for name, _ in killed} == {*compiled.launch.KERNELS, "pack_parameters"}
     # All buffers of a step: one allocation made several of them once, each guarded by the next alone.
     step = "grads folded sums stacks scratches shares p.packed p.back p.layers p.weight p.labels lists.rows x.dense"
     assert {(f"_units.{name}", side) for name in step.split() for side in SIDES} <= killed

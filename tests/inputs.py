@@ -82,10 +82,24 @@ def samples():
     edges = {2, 4, 6, 60, 64, 120, 128, 240, 512, 1920, 2000, 4096, 7680}
     if HAS_NUMBA:
         kernels = importlib.import_module("fastmlp.kernels.compiled")
-        edges |= {kernels.TILE, kernels._FEW, kernels._FEW_DENSE, kernels._LEAF_STEP, kernels._FULL_LEAF}
-        edges |= {kernels._MOST_LEAVES * kernels._LEAF_STEP, kernels._MOST_LEAVES * kernels.TILE}
+        edges |= {
+            kernels.tuning.SAMPLE_TILE,
+            kernels.tuning.FEW_SAMPLES,
+            kernels.tuning.FEW_DENSE_SAMPLES,
+            kernels.tuning.LEAF_STEP,
+            kernels.tuning.FULL_LEAF,
+        }
+        edges |= {
+            kernels.tuning.MOST_LEAVES * kernels.tuning.LEAF_STEP,
+            kernels.tuning.MOST_LEAVES * kernels.tuning.SAMPLE_TILE,
+        }
         edges |= {kernels.vector.GROUP, kernels.vector.DENSE_GROUP, kernels.vector.PADDING}
-        edges |= {kernels._COLUMN_BLOCK, kernels._COST_BLOCK, kernels._LOSS_BLOCK, kernels._SUM_BLOCK}
+        edges |= {
+            kernels.tuning.COLUMN_BLOCK,
+            kernels.tuning.COST_BLOCK,
+            kernels.tuning.LOSS_BLOCK,
+            kernels.tuning.SUM_BLOCK,
+        }
     return sorted({edge + step for edge, step in itertools.product(edges, (-1, 0, 1))})
 
 

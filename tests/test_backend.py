@@ -280,7 +280,7 @@ import fastmlp
 fastmlp.warmup("float32"), fastmlp.warmup("float64")
 from fastmlp.kernels import compiled
 def count():
-    return {{name: [len(one.signatures) for one in k.dispatchers()] for name, k in compiled._KERNELS.items()}}
+    return {{name: [len(one.signatures) for one in k.dispatchers()] for name, k in compiled.launch.KERNELS.items()}}
 before = count()
 {EVERY_PUBLIC_CALL}
 assert count() == before, (before, count())
@@ -288,7 +288,7 @@ assert count() == before, (before, count())
 # where it reads what is to be packed, which may be uint8.
 most = {{"_fill": 3}}
 assert all(n <= most.get(name, 2) for name, counts in before.items() for n in counts), before
-assert len(compiled._SINGLE["_workers"].signatures) == 1
+assert len(compiled.runtime.SINGLE["_workers"].signatures) == 1
 """
     run_python(code)
 

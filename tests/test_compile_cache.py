@@ -60,10 +60,12 @@ def test_the_compile_cache(run_python, tmp_path):
     # Each kernel source counts, not only the one that holds the kernel.
     small = CACHE_REPORT.replace('warmup("float32")', "ReLU([1.0])")
     hits_and_misses(small)  # compiles it, unless the copy came with it
-    for name in ("compiled", "reference", "vector"):
+    for name in ("reference", "compiled/__init__", "compiled/step", "vector/tile"):
         assert hits_and_misses(small) == (1, 0)
         source = package / "kernels" / f"{name}.py"
-        source.write_bytes(source.read_bytes().replace(b"Shapes", b"shapes", 1).replace(b"machine", b"Machine", 1))
+        text = source.read_bytes()
+        source.write_bytes(text.replace(b"the ", b"The ", 1))
+        assert source.read_bytes() != text
         assert hits_and_misses(small) == (0, 1), name
 
 
@@ -134,7 +136,7 @@ print(*compiled.cache_statistics()["relu"])
 
 def test_a_changed_kernel_is_never_served_from_the_cache(run_python, cold_package):
     """Not even a change of a few bytes that leaves size and time of the file, which is all that Numba looks at."""
-    source = cold_package / "kernels" / "compiled.py"
+    source = cold_package / "kernels" / "compiled" / "activations.py"
     text, times = source.read_bytes(), source.stat()
     env = {"PYTHONPATH": str(cold_package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     calls = "import fastmlp; print(fastmlp.ReLU([-1.0, 2.0])); from fastmlp.kernels import compiled as c;"

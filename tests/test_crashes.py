@@ -50,7 +50,7 @@ with np.errstate(all="raise"):
     out = fastmlp.Softmax(np.full((3, 100_000), -np.inf))
 assert np.isnan(out).all()
 from fastmlp.kernels import compiled
-compiled_for_it = [one for k in compiled._KERNELS.values() for one in k.dispatchers()]
+compiled_for_it = [one for k in compiled.launch.KERNELS.values() for one in k.dispatchers()]
 assert all(one.targetoptions["error_model"] == "numpy" for one in compiled_for_it)
 """
     run_python(code)
@@ -75,6 +75,6 @@ def test_the_guards_are_what_keeps_the_process_alive():
     """The state that the guards read exists in this version of Numba."""
     from fastmlp.kernels import compiled
 
-    assert isinstance(compiled.numba_parallel._is_initialized, bool)
-    assert compiled.numba_parallel._threading_layer in (None, "omp", "tbb", "workqueue")
+    assert isinstance(compiled.launch.numba_parallel._is_initialized, bool)
+    assert compiled.launch.numba_parallel._threading_layer in (None, "omp", "tbb", "workqueue")
     assert fastmlp.get_backend() == "numba"

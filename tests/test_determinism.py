@@ -104,7 +104,7 @@ for layout in layouts:
 
 FEW = """
 from fastmlp.kernels import compiled
-compiled._PARALLEL_WORK = 0  # all of the threads, however little there is to share
+compiled.tuning.PARALLEL_WORK = 0  # all of the threads, however little there is to share
 for m, sizes, dtype in itertools.product(range(1, 49), [(90, 17, 7), (9, 41, 19, 10)], ["float64", "float32"]):
     x, labels = rng.standard_normal((sizes[0], m)), rng.integers(sizes[-1], size=m)
     model = fastmlp.MLP(sizes, dtype=dtype, seed=0)
@@ -165,7 +165,7 @@ def test_each_threading_layer_gives_the_same_digest(run_python):
 def test_bits_do_not_depend_on_what_memory_held_before(compiled, rng, dtype, monkeypatch):
     """Rows and units that fill up the last group of a list: what lies there must not change how a sum is made."""
     wide = 16 * compiled.vector.VECTOR_BYTES // np.dtype(dtype).itemsize
-    aligned_parts = compiled._aligned_parts
+    aligned_parts = compiled.memory.aligned_parts
     for hidden, m in itertools.product([(wide, wide + 1), (wide + 2, wide + 1, wide + 3)], (121, 124, 125, 128, 241)):
         sizes = (5, *hidden, 3)
         x, y = rng.standard_normal((5, m)) * (rng.random((5, m)) < 0.3), rng.integers(3, size=m)
@@ -180,6 +180,6 @@ def test_bits_do_not_depend_on_what_memory_held_before(compiled, rng, dtype, mon
                     part[:] = held
                 return made
 
-            monkeypatch.setattr(compiled, "_aligned_parts", filled)
+            monkeypatch.setattr(compiled.step, "aligned_parts", filled)
             gradients.append(model.loss_and_grad(fastmlp.pack(x.astype(dtype)), y)[1])
         np.testing.assert_array_equal(*gradients)

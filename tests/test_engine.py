@@ -83,11 +83,11 @@ def test_gradients_of_odd_widths(rng, dtype, n, classes):
 
 def test_tiles_fill_the_leaves_and_leaves_the_samples(compiled):
     for m in (*range(1, 10_000), 60_000, 100_000, 10**6):
-        start, most, per_leaf, leaf = compiled._tiles(m)
-        assert leaf == compiled._leaf_size(m)
+        start, most, per_leaf, leaf = compiled.tree.tiling(m)
+        assert leaf == compiled.tree._leaf_size(m)
         assert (start[0], start[-1]) == (0, m)
         sizes = np.diff(start)
-        assert 0 < sizes.min() <= sizes.max() <= most <= 1.5 * compiled.TILE
+        assert 0 < sizes.min() <= sizes.max() <= most <= 1.5 * compiled.tuning.SAMPLE_TILE
         np.testing.assert_array_equal(start[:-1:per_leaf], np.arange(0, m, leaf))
         for group in (compiled.vector.GROUP, compiled.vector.DENSE_GROUP):
             assert not np.any(start[:-1] % group)
@@ -138,7 +138,7 @@ def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value, sizes, m, densi
 
 
 def test_memory_made_in_a_kernel_begins_on_a_cache_line(compiled, dtype):
-    numba, room, line = compiled.numba, compiled._room, compiled.vector.LINE_BYTES
+    numba, room, line = compiled.numba, compiled.memory.aligned_room, compiled.vector.LINE_BYTES
 
     @numba.njit
     def offset(count, like):

@@ -46,7 +46,7 @@ ARROWS = {
     "datasets": {"datasets", "checks", "quiet"},
     "formulas": set(),
     "checks": {"quiet"},
-    "kernels": {"kernels.vector"},
+    "kernels": {"kernels"},
     "__init__": {"backend", "datasets", "history", "loading", "model", "notebook", "packing", "plots"},
 }  # fmt: skip
 
@@ -62,7 +62,7 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module)
     ours = {name.removeprefix("fastmlp.") for name in names if name.startswith("fastmlp.")}
-    return {name if name.startswith("kernels.") else name.partition(".")[0] for name in ours if name != "__version__"}
+    return {name.partition(".")[0] for name in ours if name != "__version__"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -71,6 +71,11 @@ def test_arrows_go_one_way(path):
     assert imported(path) <= ARROWS[room]
     if room != "backend":
         assert not re.search(r"kernels\.(reference|compiled)", path.read_text()) or room == "kernels"
+
+
+def test_micro_kernels_know_no_kernels():
+    for path in (PACKAGE / "kernels" / "vector").glob("*.py"):
+        assert "kernels.compiled" not in path.read_text(), path
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))

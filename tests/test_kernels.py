@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import sys
 import textwrap
 
 import naive
@@ -78,11 +79,13 @@ def test_both_backends_have_the_same_names_and_signatures(compiled, reference):
 @pytest.mark.numba
 def test_kernels_never_raise_or_assert(compiled):
     """Whatever Numba compiles: kernels, the bodies that are given to large ones, and what these call."""
-    dispatchers = [one for module in (compiled, compiled.vector) for one in vars(module).values()]
-    dispatchers += [one for kernel in compiled._KERNELS.values() for one in kernel.dispatchers()]
-    dispatchers += compiled._SINGLE.values()
+    modules = [module for name, module in sys.modules.items() if name.startswith("fastmlp.kernels.")]
+    dispatchers = [one for module in modules for one in vars(module).values()]
+    dispatchers += [one for kernel in compiled.launch.KERNELS.values() for one in kernel.dispatchers()]
+    dispatchers += compiled.runtime.SINGLE.values()
     functions = {one.py_func for one in dispatchers if isinstance(one, compiled.numba.core.dispatcher.Dispatcher)}
-    assert {"_units_of", "_mean_of", "_outputs_of", "_fill_of", "_few_of"} <= {one.__name__ for one in functions}
+    names = {one.__name__ for one in functions}
+    assert {"_units_of", "_mean_of", "_outputs_of", "_fill_of", "_few_of", "forward_lists", "_leaf"} <= names
     for function in functions:
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
             assert not isinstance(node, ast.Raise | ast.Assert | ast.Try | ast.Dict | ast.List), function.__name__
@@ -103,12 +106,12 @@ def test_what_one_worker_of_a_large_kernel_raises_is_raised_when_all_are_done(co
         compiled.vector.spread(launcher, address, (out,), workers)
 
     out = np.zeros(3, np.int64)
-    address = compiled._address(numba.njit(body), (numba.typeof(out), numba.int64, numba.int64))
+    address = compiled.runtime.address_of(numba.njit(body), (numba.typeof(out), numba.int64, numba.int64))
     for _ in range(2):
         with pytest.raises(ZeroDivisionError, match="in one worker"):
-            shell(compiled._launcher() if parallel else 0, address, out, 3)
+            shell(compiled.launch._launcher() if parallel else 0, address, out, 3)
         assert out.tolist() == [3, 3, 3]
-    shell(compiled._launcher() if parallel else 0, address, out[:1], 1)
+    shell(compiled.launch._launcher() if parallel else 0, address, out[:1], 1)
     assert out.tolist() == [1, 3, 3]
 
 
@@ -135,7 +138,7 @@ def test_a_large_kernel_counts_no_references_to_what_its_workers_share(compiled)
 
     out, nested = np.ones(3, np.int64), (np.ones((2, 2)), (np.ones(1), 1))
     types = (*map(numba.typeof, (out, nested)), numba.int64, numba.int64)
-    assert shell(compiled._address(body, types), out, nested) != 0
+    assert shell(compiled.runtime.address_of(body, types), out, nested) != 0
     assert out.tolist() == [0, 0, 0]
 
 
@@ -145,9 +148,9 @@ def test_a_large_kernel_counts_no_references_to_what_its_workers_share(compiled)
 def test_parallel_and_serial_shells_give_the_same_bits(compiled, rng, dtype, name):
     for m in (1, 64, 133, 2000):
         args = kernel_arguments(rng, dtype, m=m)[name]
-        kernel = getattr(compiled, name)
+        kernel = compiled.launch.KERNELS[name]
         if name == "_costs":  # float64 for either dtype, one for each block of samples
-            args[0] = np.full(-(-m // compiled._COST_BLOCK), np.nan)
+            args[0] = np.full(-(-m // compiled.tuning.COST_BLOCK), np.nan)
         expected = copies(args)
         kernel.serial(*expected, 1)
         for workers in (1, 2, 3, 8):
@@ -257,8 +260,8 @@ def test_an_exception_leaves_a_layer_that_is_not_thread_safe_free(compiled, monk
         raise KeyboardInterrupt
 
     calls = []
-    monkeypatch.setattr(compiled, "_layer_is_threadsafe", lambda: False)
+    monkeypatch.setattr(compiled.launch, "_layer_is_threadsafe", lambda: False)
     with pytest.raises(KeyboardInterrupt):
-        compiled._launch(fail, fail, 2, ())
-    compiled._launch(lambda workers: calls.append("serial"), lambda workers: calls.append("parallel"), 2, ())
+        compiled.launch._launch(fail, fail, 2, ())
+    compiled.launch._launch(lambda workers: calls.append("serial"), lambda workers: calls.append("parallel"), 2, ())
     assert calls == ["parallel"]

@@ -322,8 +322,8 @@ def check_compiled_types():
 
     from fastmlp.kernels import compiled
 
-    kernels = [one for kernel in compiled._KERNELS.values() for one in kernel.dispatchers()]
-    signatures = [one for kernel in (*kernels, *compiled._SINGLE.values()) for one in kernel.signatures]
+    kernels = [one for kernel in compiled.launch.KERNELS.values() for one in kernel.dispatchers()]
+    signatures = [one for kernel in (*kernels, *compiled.runtime.SINGLE.values()) for one in kernel.signatures]
     arrays = [one for signature in signatures for one in signature if isinstance(one, types.Array)]
     arrays = [one for one in arrays if not isinstance(one.dtype, types.Record)]
     assert len(arrays) > 20

@@ -1,0 +1,82 @@
+"""The explicit-vector micro-kernels, as LLVM IR through Numba's ``@intrinsic``.
+
+Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
+explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
+forms: `tile` takes its factors as they are, `coded_tile` through a table. `sparse_rows` does so for single rows, each
+over a list of its own. `list_nonzero` makes the lists that they run over. Where both factors lie along the sum,
+`dot_tile` takes inner products. `nonzero_bits` finds the targets of costs.
+
+A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
+alone writes one entry more. Rows are what the caller must round up: a register tile has a whole group of them, so
+buffers hold rows up to a multiple of PADDING.
+
+Everything that depends on the machine is decided here, once, from the features of Numba's target, which need not be
+those of the host. A vector that the target does not have is legal IR all the same: LLVM splits it.
+"""
+
+from fastmlp.kernels.vector.dot import dot_tile
+from fastmlp.kernels.vector.exp import exp
+from fastmlp.kernels.vector.log import log
+from fastmlp.kernels.vector.nonzero import list_nonzero, nonzero_bits
+from fastmlp.kernels.vector.scalars import choose, line_start, outline, population_count, smallest_normal, take
+from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
+from fastmlp.kernels.vector.sparse_rows import sparse_rows
+from fastmlp.kernels.vector.target import (
+    BLOCK,
+    CACHE_BYTES,
+    CPU_NAME,
+    DENSE_GROUP,
+    DENSE_SAMPLES,
+    DOT_COLUMNS,
+    DOT_ROWS,
+    FACTOR_BYTES,
+    GROUP,
+    HAS_FMA,
+    LINE_BYTES,
+    PADDING,
+    PANEL,
+    SPARSE_BYTES,
+    STRIPS,
+    VECTOR_BYTES,
+)
+from fastmlp.kernels.vector.tile import coded_tile, tile
+from fastmlp.kernels.vector.transpose import transpose
+from fastmlp.kernels.vector.workers import spread, work
+
+__all__ = [
+    "BLOCK",
+    "CACHE_BYTES",
+    "CPU_NAME",
+    "DENSE_GROUP",
+    "DENSE_SAMPLES",
+    "DOT_COLUMNS",
+    "DOT_ROWS",
+    "FACTOR_BYTES",
+    "GROUP",
+    "HAS_FMA",
+    "LINE_BYTES",
+    "PADDING",
+    "PANEL",
+    "SPARSE_BYTES",
+    "STRIPS",
+    "VECTOR_BYTES",
+    "choose",
+    "coded_tile",
+    "dot_tile",
+    "exp",
+    "exp_columns",
+    "line_start",
+    "list_nonzero",
+    "log",
+    "nonzero_bits",
+    "outline",
+    "population_count",
+    "smallest_normal",
+    "softmax_columns",
+    "sparse_rows",
+    "spread",
+    "take",
+    "tile",
+    "transpose",
+    "work",
+]

@@ -1,0 +1,137 @@
+"""Pieces of LLVM IR that the micro-kernels share."""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from fastmlp.kernels.vector.target import HAS_FMA, VECTOR_BYTES
+
+
+def vector_type(element):
+    """Return the LLVM vector of a Numba float type, and its number of elements."""
+    lanes = VECTOR_BYTES * 8 // element.bitwidth
+    scalar = ir.DoubleType() if element == types.float64 else ir.FloatType()
+    return ir.VectorType(scalar, lanes), lanes
+
+
+def data_pointer(context, builder, array_type, array):
+    return context.make_array(array_type)(context, builder, array).data
+
+
+def load(builder, pointer, vector, element):
+    address = builder.bitcast(pointer, vector.as_pointer())
+    return builder.load(address, align=element.bitwidth // 8)
+
+
+def store(builder, value, pointer, element):
+    address = builder.bitcast(pointer, value.type.as_pointer())
+    builder.store(value, address, align=element.bitwidth // 8)
+
+
+def shuffle(builder, a, b, lanes):
+    """Return the vector of these lanes of a and b, whose lanes are numbered on from those of a."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+
+def splat(builder, scalar, vector):
+    undefined = ir.Constant(vector, ir.Undefined)
+    single = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return shuffle(builder, single, undefined, [0] * vector.count)
+
+
+def multiply_add(builder, a, b, c):
+    """Return a * b + c of scalars or vectors."""
+    if not HAS_FMA:
+        return builder.fadd(builder.fmul(a, b), c)
+    if not isinstance(a.type, ir.VectorType):
+        return builder.fma(a, b, c)
+    # llvmlite's own fma refuses vectors, so the intrinsic is declared by name.
+    suffix = "f64" if a.type.element == ir.DoubleType() else "f32"
+    signature = ir.FunctionType(a.type, [a.type] * 3)
+    name = f"llvm.fma.v{a.type.count}{suffix}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [a, b, c])
+
+
+def sum_entries(builder, k, stop, sums, at_once, grow):
+    """Emit the loop that adds the entries from k on, ``at_once`` in each turn, while all of a turn are below ``stop``.
+
+    ``sums`` are ``at_once`` lists of values, ``grow(k, sums)`` returns one of them with entry k added. Return the entry
+    to go on with, and the sums.
+    """
+    i64 = ir.IntType(64)
+    entry = builder.basic_block
+    loop, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
+
+    def more(k):
+        return builder.icmp_signed("<=", builder.add(k, i64(at_once)), stop)
+
+    def phis(incoming):
+        return [[builder.phi(one.type) for one in some] for some in incoming]
+
+    def connect(phis, values, block):
+        for some, others in zip(phis, values, strict=True):
+            for phi, value in zip(some, others, strict=True):
+                phi.add_incoming(value, block)
+
+    builder.cbranch(more(k), loop, end)
+    builder.position_at_end(loop)
+    [[now], *before] = looping = phis([[k], *sums])
+    after = [grow(builder.add(now, i64(one)), some) for one, some in enumerate(before)]
+    following = builder.add(now, i64(at_once))
+    builder.cbranch(more(following), loop, end)
+    connect(looping, [[k], *sums], entry)
+    connect(looping, [[following], *after], loop)
+    builder.position_at_end(end)
+    [[done], *results] = ending = phis([[k], *sums])
+    connect(ending, [[k], *sums], entry)
+    connect(ending, [[following], *after], loop)
+    return done, results
+
+
+def add_outer_product(builder, left, right, sums):
+    """Return the sums, row by row, each with left[r] right[c] added.
+
+    ``right`` is an iterator that emits the load of one value at a time: with 16 registers there is room for no more.
+    """
+    grown, columns = list(sums), len(sums) // len(left)
+    for c, value in enumerate(right):
+        for r, factor in enumerate(left):
+            cell = r * columns + c
+            grown[cell] = multiply_add(builder, factor, value, sums[cell])
+    return grown
+
+
+def add_listed_row(builder, k, index, b, b_row, scalars, sums, element):
+    """Return the sums, row by row, each with its scalar times the vectors of row index[k] of b added."""
+    vector, lanes = vector_type(element)
+    i64 = ir.IntType(64)
+    row = builder.sext(builder.load(builder.gep(index, [k])), i64)
+    at_b = builder.gep(b, [builder.mul(row, b_row)])
+    factors = [splat(builder, scalar, vector) for scalar in scalars]
+    vectors = range(len(sums) // len(factors))
+    of_b = (load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in vectors)
+    return add_outer_product(builder, factors, of_b, sums)
+
+
+def call_for_shape(builder, name, arguments, shapes, emit, *options):
+    """Call a function that does ``emit(builder, arguments[2:], *shape, *options)`` for the shape in its first two.
+
+    A function of its own, never inlined: the step calls it from many places, and compiling each shape in each of them
+    took a minute.
+    """
+    i64 = ir.IntType(64)
+    signature = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    if function.is_declaration:
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        first, second, *rest = function.args
+        impossible = function.append_basic_block("impossible")
+        branch = inner.switch(inner.add(inner.shl(first, i64(8)), second), impossible)
+        ir.IRBuilder(impossible).unreachable()
+        for shape in sorted(shapes):
+            block = function.append_basic_block("shape_{}_{}".format(*shape))
+            branch.add_case(i64((shape[0] << 8) + shape[1]), block)
+            emit(ir.IRBuilder(block), rest, *shape, *options)
+    builder.call(function, arguments)
