@@ -97,8 +97,8 @@ def test_too_little_memory_means_a_smaller_size(monkeypatch, capsys):
     suite.need_memory(10, "float64")
     monkeypatch.setattr(problems, "available_bytes", lambda: int(3e9))
     assert peers.affordable((60_000, 10_000, 1000), 5) == 10_000
-    assert "3.0 GB are too little for 60000 samples: 10000 instead" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="choose some with --only"):
+    assert "3.0 GB are not enough for 60000 samples: measuring 10000" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="choose fewer with --only"):
         peers.affordable((60_000, 10_000, 1000), 50)
 
 
