@@ -91,7 +91,7 @@ def test_an_interrupted_run_is_saved_beside_a_better_model(run, better, monkeypa
         assert (status, found["stopped"]) == (130, "interrupt")
         assert path.read_bytes() == content
         assert found["saved"] == str(path.with_name(name))
-        assert f"saved: {path.with_name(name)}; {path} is left as it was" in error
+        assert f"saved: {path.with_name(name)}; {path} was not changed" in error
         assert fastmlp.MLP.load(path.with_name(name)).evaluate(*digits_test())["loss"] == found["test"]["loss"]
 
 
@@ -141,7 +141,7 @@ def test_ctrl_c_waits_while_a_model_is_saved(run, tmp_path, monkeypatch):
     monkeypatch.setattr(fastmlp.MLP, "save", struck)
     status, found, error = run(f"{TRAIN} --save", tmp_path / "model")
     assert (status, found["saved"], found["test"]) == (130, str(tmp_path / "model"), None)
-    assert "stopped by Ctrl-C before it was tested and drawn" in error
+    assert "stopped by Ctrl-C before the test and the figures" in error
     assert fastmlp.MLP.load(tmp_path / "model").layer_sizes == (64, 4, 10)
 
 
@@ -150,7 +150,7 @@ def test_a_folder_that_is_gone_at_the_end_costs_nothing(run, tmp_path, monkeypat
     at(monkeypatch, "epoch", lambda: shutil.rmtree(tmp_path / "gone"))
     status, found, error = run(f"{TRAIN} --save", tmp_path / "gone" / "model.safetensors")
     assert (status, found["saved"]) == (2, str(tmp_path / "current" / "model.safetensors"))
-    assert f"saved in its stead: {found['saved']}" in error
+    assert f"saved instead: {found['saved']}" in error
     assert found["test"]["accuracy"] == fastmlp.MLP.load(found["saved"]).evaluate(*digits_test())["accuracy"]
 
 
@@ -169,7 +169,7 @@ def test_a_full_disk_costs_nothing_as_long_as_another_has_room(run, tmp_path, mo
         monkeypatch.setattr(fastmlp.MLP, "save", fails(*[errno.ENOSPC] * full)(fastmlp.MLP.save))
         status, found, error = run(f"{TRAIN} --save", tmp_path / "model")
         assert (status, found["saved"]) == (2, str(tmp_path / place))
-        assert f"--save: No space left on device; saved in its stead: {tmp_path / place}" in error
+        assert f"--save: No space left on device; saved instead: {tmp_path / place}" in error
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path / "current")
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -180,7 +180,7 @@ def test_a_model_that_no_place_takes_does_not_cost_the_answer(run, tmp_path, mon
     monkeypatch.setattr(fastmlp.MLP, "save", fails(*[errno.ENOSPC] * 3)(fastmlp.MLP.save))
     status, found, error = run(f"{TRAIN} --save", tmp_path / "model")
     assert (status, found["saved"], found["test"]["samples"]) == (2, None, 364)
-    assert "no other place took the model either" in error
+    assert "the model could not be saved anywhere else either" in error
 
 
 def test_a_picture_that_cannot_be_written_is_named_and_costs_no_other(run, tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def test_a_folder_is_read_past_what_is_no_picture(predict, folder):
     ):
         assert line.startswith(f"fastmlp: {folder}/{name}.png: ")
         assert words in line
-    assert last == "fastmlp: 3 could not be read, 2 answered"
+    assert last == "fastmlp: answers: 2, unreadable inputs: 3"
 
 
 def test_json_holds_answers_and_failures(predict, folder):
@@ -99,7 +99,7 @@ def test_whatever_cannot_be_read_is_status_2(predict, folder, name, content, wor
     first, last = error.splitlines()
     assert first.startswith("fastmlp: ")
     assert words in first
-    assert last == "fastmlp: 1 could not be read, 1 answered"
+    assert last == "fastmlp: answers: 1, unreadable inputs: 1"
 
 
 def test_pictures_are_divided_by_full_ink_and_idx_files_as_in_training(predict, folder, rng):

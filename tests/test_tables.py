@@ -302,9 +302,9 @@ def test_one_class_is_nothing_to_learn(run, tmp_path, words):
     status, printed, error = run(words, tmp_path / "x.csv")
     assert (status, printed) == (2, "")
     assert "--label" in error
-    assert ("nothing but 3" if words == "train" else "the one class 3 in 8 training samples") in error
+    assert ("nothing but 3" if words == "train" else "only class 3 in 8 training samples") in error
     np.savez(tmp_path / "x.npz", x_train=np.eye(6), y_train=np.full(6, 4))
-    assert "the one class 4" in run("train", tmp_path / "x.npz")[2]
+    assert "only class 4" in run("train", tmp_path / "x.npz")[2]
 
 
 def test_bench_takes_the_label_as_well(run, iris):
@@ -358,7 +358,7 @@ def test_a_model_of_a_table_says_that_it_takes_no_pictures(run, iris, tmp_path):
     assert run("train --epochs 1 --quiet --backend numpy --save", tmp_path / "model", iris)[0] == 0
     status, _, error = run("predict", tmp_path / "model", iris)
     assert status == 2
-    assert "MODEL: got a model of a table with 4 values a sample, expected one of square pictures" in error
+    assert "MODEL: got a model for a table with 4 values per sample, expected a model for square pictures" in error
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
