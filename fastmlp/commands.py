@@ -172,8 +172,8 @@ def _load(what: str, label: str | None = None, usual: str | None = None) -> _Dat
     name = bounded.shown(what)
     if what in _NAMED:
         if label is not None:
-            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table with it, such as a .csv file"
-            raise ValueError(checks.message("--label", got, expected, "leave it out"))
+            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table, such as a .csv file"
+            raise ValueError(checks.message("--label", got, expected, "omit it"))
         module: Any = getattr(datasets, what)
         (x_train, y_train), (x_test, y_test) = module.load_data()
         labels = tuple(map(str, range(1 + int(y_train.max()))))
@@ -309,7 +309,7 @@ def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
     x = files.read_idx(path)
     check_width(bounded.shown(path), x.shape[1:], model)
     names = [f"{path}[{i}]" for i in range(len(x))]
-    return _Read(names, pack_samples(x, inputs, model), ["taken as it is"] * len(x))
+    return _Read(names, pack_samples(x, inputs, model), ["used unchanged"] * len(x))
 
 
 def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:
@@ -325,5 +325,5 @@ def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[st
 
 
 def _spoken(answer: dict[str, Any]) -> str:
-    done = "" if answer["done"] == "taken as it is" else f"  ({answer['done']})"
+    done = "" if answer["done"] == "used unchanged" else f"  ({answer['done']})"
     return f"{answer['source']}: {answer['name']}, {answer['probability']:.1%}{done}"

@@ -225,7 +225,7 @@ def test_predict_reads_pictures_of_mnist_digits(mnist_training, mnist_data, run,
         assert one["probability"] == max(one["probabilities"])
         assert sum(one["probabilities"]) == pytest.approx(1)
         assert "cropped to" in one["done"]
-    assert "turned as its EXIF data says" in predictions[1]["done"]
+    assert "rotated as its EXIF data says" in predictions[1]["done"]
 
 
 def test_predict_reads_idx_files(mnist_training, mnist_data, run):
@@ -248,7 +248,7 @@ def test_predict_says_what_it_did(run, tmp_path, model):
     _, printed, _ = run("predict", model, tmp_path / "one.png", tmp_path / "exact.png")
     assert re.search(
         r"one.png: \d, [\d.]+%  \(80x60, dark on light: inverted, cropped to 10x40, resized to 2x8, "
-        r"centred by its outline in 8x8\)\n.*exact.png: \d, [\d.]+%  \(8x8, taken as it is\)",
+        r"centred by its outline in 8x8\)\n.*exact.png: \d, [\d.]+%  \(8x8, used unchanged\)",
         printed,
     )
 

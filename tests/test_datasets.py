@@ -225,5 +225,5 @@ def test_a_file_of_one_byte_less_than_allowed_is_read(tmp_path):
         if fits:
             assert read_idx(tmp_path / "x.gz").shape == (length,)
         else:
-            with pytest.raises(ValueError, match=f"announce {length}, expected at most {bounded.FREE}"):
+            with pytest.raises(ValueError, match=f"announces {length}, expected at most {bounded.FREE}"):
                 read_idx(tmp_path / "x.gz")

@@ -159,7 +159,7 @@ def test_what_goes_wrong_twice_is_tried_three_times(serve, tmp_path, answers):
         (404, "404 Client Error"),
         (500, "500 Server Error"),
         ((BIG, 100_000), "IncompleteRead|Connection broken|bytes"),
-        (PAGE, "a page of HTML"),
+        (PAGE, "an HTML page"),
         (b"something else", "MD5 hash of downloaded file .* does not match"),
         (b"", "MD5 hash"),
         (bytes(download.LARGEST + 1), "at most 67108864"),
@@ -172,7 +172,7 @@ def test_what_no_mirror_has_whole_is_refused_and_leaves_nothing(serve, tmp_path,
         fetch(tmp_path, [address, DEAD])
     assert server.asked[FILE] == download.TRIES
     text = str(caught.value)
-    assert text.startswith(f"{FILE}: got no whole file from {address} (")
+    assert text.startswith(f"{FILE}: got no complete file from {address} (")
     assert f"; {DEAD} (" in text
     assert f"expected a file with MD5 {md5(BIG)}; connect to the network" in text
     assert f"or put the files somewhere, or into {tmp_path}" in text
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_replaced_and_a_whole_one_survives_a_failure(serve, tm
 def test_a_folder_that_cannot_be_made_is_named(serve, tmp_path):
     address, server = serve({FILE: [BIG]})
     (tmp_path / "taken").write_text("")
-    with pytest.raises(OSError, match=r"taken.*: got .*expected a folder to write to; set FASTMLP_CACHE"):
+    with pytest.raises(OSError, match=r"taken.*: got .*expected a writable folder; set FASTMLP_CACHE"):
         fetch(tmp_path / "taken" / "mnist", [address])
     assert not server.asked
 
@@ -325,11 +325,11 @@ def test_what_is_wrong_under_fastmlp_data_is_said_and_not_downloaded(serve, smal
     path = folder / f"{name}.gz"
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"mnist: got no such file there, expected {name} or {name}\.gz"):
+    with pytest.raises(FileNotFoundError, match=rf"mnist: got no such file, expected {name} or {name}\.gz"):
         published.load(described)
     for content, reason in [
         (whole[:-5], "damaged content"),
-        (PAGE, "a page of HTML"),
+        (PAGE, "an HTML page"),
         (idx(np.ones(10)), "content with sha256"),
     ]:
         path.write_bytes(content)
@@ -364,7 +364,7 @@ def test_mnist_is_found_in_the_very_folder(monkeypatch):
 
 def test_a_data_folder_that_is_not_there_is_a_mistake(monkeypatch, places):
     monkeypatch.setenv("FASTMLP_DATA", str(places / "dat"))
-    with pytest.raises(FileNotFoundError, match=r"^FASTMLP_DATA: got '.*dat', expected a folder that holds"):
+    with pytest.raises(FileNotFoundError, match=r"^FASTMLP_DATA: got '.*dat', expected a folder with subfolders"):
         mnist.load_data()
 
 
@@ -378,7 +378,7 @@ def test_offline_the_error_says_where_to_put_which_files(small, places, monkeypa
     with pytest.raises(FileNotFoundError) as caught:
         published.load(small[2])
     text = str(caught.value)
-    assert f"no whole file from {DEAD} (" in text
+    assert f"no complete file from {DEAD} (" in text
     names = ", ".join(f"{file.name}[.gz]" for file in mnist.PUBLISHED.files)
     assert f"or put {names} in the folder mnist under {root}, or into {places / 'cache' / 'mnist'}" in text
 

@@ -69,7 +69,7 @@ def test_framing_tells_centring_by_mass_from_centring_by_outline(rng):
     assert images.framing(by_outline) == images.Framing(16, 8, False, 8.0)
     assert images.framing(by_mass) == images.Framing(16, 8, True, 8.0)
     assert images.framing(np.zeros((3, 9, 9))) == images.Framing(9, 9, False, 4.5)
-    with pytest.raises(ValueError, match=r"images: got shape \(1, 4, 5\), expected squares"):
+    with pytest.raises(ValueError, match=r"images: got shape \(1, 4, 5\), expected square images"):
         images.framing(np.ones((1, 4, 5)))
 
 
@@ -77,10 +77,10 @@ def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path, mnist_data):
     digit = mnist_data[1][0][0]
     pixels, sentence = made(tmp_path / "a.png", Image.fromarray(digit))
     np.testing.assert_array_equal(pixels, digit)
-    assert sentence == "28x28, taken as it is"
+    assert sentence == "28x28, used unchanged"
     pixels, sentence = made(tmp_path / "a.png", Image.fromarray(255 - digit))
     np.testing.assert_array_equal(pixels, digit)
-    assert sentence == "28x28, its border is light: inverted"
+    assert sentence == "28x28, light border: inverted"
 
 
 @pytest.mark.parametrize("frame", [images.MNIST, images.Framing(8, 8, False, 4.0), images.Framing(33, 25, False, 16.5)])
@@ -126,7 +126,7 @@ def test_exif_orientation_is_honoured(tmp_path, page, seven, orientation):
     exif[0x0112] = orientation
     pixels, sentence = made(tmp_path / "a.png", turned, exif=exif)
     np.testing.assert_array_equal(pixels, seven)
-    assert "turned as its EXIF data says" in sentence
+    assert "rotated as its EXIF data says" in sentence
 
 
 def on_nothing(page, ink):
@@ -206,7 +206,7 @@ def test_a_folder_is_read_by_name(tmp_path, page):
     assert [path.name for path in images.find(tmp_path)] == ["A.PNG", "b.png", "c.jpeg"]
     assert images.find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="a folder without a picture"):
+    with pytest.raises(ValueError, match="a folder without pictures"):
         images.find(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         images.find(tmp_path / "nowhere")
@@ -254,7 +254,7 @@ HOSTILE = {
     "a short PGM": (b"P5 5000 5000 255\nabc", DAMAGED),
     "a huge BMP": (b"BM" + struct.pack("<IIIIiiHH", 60, 0, 54, 40, 2**30, 2**30, 1, 24) + bytes(24), HUGE),
     "a format that is not on the list": (encoded(np.eye(50, dtype=np.uint8) * 255, "PCX"), OTHER),
-    "blank paper": (encoded(np.full((50, 60), 200, np.uint8), "PNG"), "a picture that shows nothing"),
+    "blank paper": (encoded(np.full((50, 60), 200, np.uint8), "PNG"), "a blank picture"),
 }
 
 

@@ -55,7 +55,7 @@ def test_a_folder_is_read_past_what_is_no_picture(predict, folder):
     assert [line.partition(": ")[0] for line in printed.splitlines()] == [f"{folder}/{name} good.png" for name in "bd"]
     *errors, last = error.splitlines()
     for line, (name, words) in zip(
-        errors, [("a blank", "shows nothing"), ("c text", ONE), ("e cut", "cannot be decoded")], strict=True
+        errors, [("a blank", "a blank picture"), ("c text", ONE), ("e cut", "cannot be decoded")], strict=True
     ):
         assert line.startswith(f"fastmlp: {folder}/{name}.png: ")
         assert words in line
@@ -80,7 +80,7 @@ def test_json_holds_answers_and_failures(predict, folder):
     ("name", "content", "words"),
     [
         ("nowhere.png", None, "no such file"),
-        ("empty", "folder", "a folder without a picture"),
+        ("empty", "folder", "a folder without pictures"),
         ("text.csv", b"0,1\n", ONE),
         ("labels-idx1-ubyte", idx(np.arange(2)), "samples of 1 values, expected 64"),
         ("cut-idx3-ubyte", idx(np.zeros((2, 8, 8)))[:-1], "127 bytes after the header"),

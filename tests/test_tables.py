@@ -58,7 +58,9 @@ def test_tables_as_programs_write_them(read, separator, quoted, at, header):
     assert data.names == ("setosa", "versicolor", "virginica")
     assert data.label == ("species" if header else ("first", "", "last")[at])
     column = "'species'" if header else at + 1
-    assert data.remarks == (f"label: column {column} (the only one of text), 3 classes: setosa, versicolor, virginica",)
+    assert data.remarks == (
+        f"label: column {column} (the only column of text), 3 classes: setosa, versicolor, virginica",
+    )
 
 
 @pytest.mark.parametrize("name", ["x.tsv", "x.TXT", "x.csv"])
@@ -72,7 +74,7 @@ def test_the_separator_is_found_whatever_the_name(read, name):
 def test_the_index_of_a_data_frame_is_no_feature(read, quoted, label):
     data = read(text(index=True, quoted=quoted), label)
     assert samples(data) == EXPECTED
-    assert "the first column, which has no name, is taken for an index and left out" in data.remarks
+    assert "the first column has no name: treated as an index and ignored" in data.remarks
     numbers = text(kinds=list("120120"), at=0, index=True, quoted=quoted)
     assert read(numbers, "first").names == ("0", "1", "2")
 
@@ -90,7 +92,7 @@ def test_column_numbers_in_the_first_line_are_no_sample(read):
         data = read("\n".join([first, *rows]), "last")
         assert len(data.y_train) + len(data.y_test) == 10
         assert data.names == ("0", "1")
-        assert "the first line, which counts the columns, is taken for their names" in data.remarks
+        assert "the first line numbers the columns: treated as their names" in data.remarks
     data = read("\n".join(rows), "last")
     assert len(data.y_train) + len(data.y_test) == 10
 
@@ -136,8 +138,8 @@ def columns(*several):
 @pytest.mark.parametrize(
     ("table", "label", "remark"),
     [
-        (columns(BITS, REAL, REAL), "first", "(the first one), 2"),
-        (columns(BITS, REAL, BITS), "first", "(the first one; the last looks like labels too: --label last), 2"),
+        (columns(BITS, REAL, REAL), "first", "(the first column), 2"),
+        (columns(BITS, REAL, BITS), "first", "(the first column; the last looks like labels too: --label last), 2"),
         ("target,a,b\n" + columns(BITS, REAL, BITS), "target", "'target' (by its name), 2"),
         ("a,Class,b\n" + columns(BITS, BITS, BITS), "Class", "'Class' (by its name), 2"),
     ],
@@ -154,10 +156,10 @@ def test_the_label_is_found_and_said(read, table, label, remark):
         (columns(REAL, REAL, BITS), r"column 1: got 0\.5, expected labels in the first .*the last .*: --label last"),
         (columns(REAL, BITS, REAL), r"column 1: got 0\.5, .*; name the label's column: --label first, last or NAME"),
         (columns(COUNT, REAL, REAL), "column 1: got 12 different values in 12 lines, expected labels"),
-        (columns(["0"] * 12, BITS, BITS), r"column 1: got nothing but 0, .*: --label last"),
-        (columns(["0"] * 12, BITS, REAL), "column 1: got nothing but 0, .*; name the label's column"),
+        (columns(["0"] * 12, BITS, BITS), r"column 1: got only 0, .*: --label last"),
+        (columns(["0"] * 12, BITS, REAL), "column 1: got only 0, .*; name the label's column"),
         (columns([f"k{i}" for i in range(12)], REAL), "column 1: got 12 different values in 12 lines, .*repeat"),
-        ("id,label\n" + columns(BITS, REAL), r"'label': got label 0\.5 in sample 0, expected integers"),
+        ("id,label\n" + columns(BITS, REAL), r"'label': got label 0\.5 in sample 0, expected 64-bit integers"),
     ],
 )
 def test_a_label_is_never_guessed(read, table, words):
@@ -180,7 +182,7 @@ def test_a_label_that_is_not_there_is_refused(read, tmp_path):
             read("a,b\n0,1\n0,1\n", name)
     with pytest.raises(ValueError, match="expected first, last: no line names columns;"):
         read("1,0\n0,1\n", "b")
-    with pytest.raises(ValueError, match="^label: got 'last' for .*, expected a table with it"):
+    with pytest.raises(ValueError, match="^label: got 'last' for .*, expected a table"):
         load(tmp_path, "last")
 
 
@@ -189,14 +191,14 @@ def test_a_label_that_is_not_there_is_refused(read, tmp_path):
     [
         ("a,b,kind\n1,2,x\n3,,x\n", r"x\.csv, line 3, column 'b': got no value \(''\), expected a value; fill it in"),
         ("a,b,kind\n1,2,x\n\n3,N/A,x\n", r"line 4, column 'b': got no value \('N/A'\)"),
-        ("a;b;kind\n1,5;2;x\n", r"line 2, column 'a': got '1,5', expected a number with a point"),
-        ("a,b,kind\n1,2,x\n1,red,y\n", "line 3, column 'b': got 'red', .* the label may be text.* column 'kind'"),
+        ("a;b;kind\n1,5;2;x\n", r"line 2, column 'a': got '1,5', expected a decimal point"),
+        ("a,b,kind\n1,2,x\n1,red,y\n", "line 3, column 'b': got 'red', .* only the label .column 'kind'. may be text"),
         ("1,2\n1,2\n3,4x\n", "line 3, column 2: got '4x', expected a number, as in other lines; correct it"),
         ("a b kind\n1 2 x\n", "a line without a comma, semicolon or tab, .*; separate the columns by commas"),
         ("kind\nx\n", "a line without a comma, semicolon or tab"),
         ("kind,a\nx,1,2\n", "line 2: got 3 cells, expected 2, as in the first line"),
         ("a,b,kind\n1,x\n2,y\n", "line 2: got 2 cells, expected 3"),
-        (",kind\n0,x\n1,x\n2,y\n3,y\n", "got labels and nothing else"),
+        (",kind\n0,x\n1,x\n2,y\n3,y\n", "got only labels"),
     ],
 )
 def test_a_fault_is_named_by_line_and_column(read, table, words):
@@ -254,7 +256,7 @@ def iris(tmp_path):
 def test_answers_are_in_the_words_of_the_table(run, iris, tmp_path):
     status, printed, _ = run("train --epochs 300 --save", tmp_path / "model", iris)
     assert status == 0
-    assert "label: column 'species' (the only one of text), 3 classes: setosa, versicolor, virginica\n" in printed
+    assert "label: column 'species' (the only column of text), 3 classes: setosa, versicolor, virginica\n" in printed
     assert "each column is standardised" in printed
     assert "(set aside: every fifth of each class)" in printed
     notes = fastmlp.MLP.load(tmp_path / "model").notes
@@ -302,7 +304,7 @@ def test_one_class_is_nothing_to_learn(run, tmp_path, words):
     status, printed, error = run(words, tmp_path / "x.csv")
     assert (status, printed) == (2, "")
     assert "--label" in error
-    assert ("nothing but 3" if words == "train" else "only class 3 in 8 training samples") in error
+    assert ("only 3" if words == "train" else "only class 3 in 8 training samples") in error
     np.savez(tmp_path / "x.npz", x_train=np.eye(6), y_train=np.full(6, 4))
     assert "only class 4" in run("train", tmp_path / "x.npz")[2]
 
@@ -316,7 +318,7 @@ def test_bench_takes_the_label_as_well(run, iris):
 def test_a_label_is_for_tables_only(run, iris):
     status, _, error = run("train digits --label last")
     assert status == 2
-    assert error.startswith("fastmlp: --label: got 'last' for digits, expected a table with it")
+    assert error.startswith("fastmlp: --label: got 'last' for digits, expected a table")
     status, _, error = run("train --label kind", iris)
     assert status == 2
     assert error.startswith("fastmlp: --label: got 'kind' for ")
