@@ -1,4 +1,4 @@
-"""Files as nobody should make them, each with the words that its refusal must hold. Built on demand, never stored."""
+"""Hostile files, each with the words that its error must contain. They are built on demand and never stored."""
 
 import gzip
 import io
@@ -30,7 +30,7 @@ def deflated(content):
 
 
 def bomb(beginning, mebibytes, byte=b"\x00"):
-    """Raw deflate of ``beginning`` and so many MiB of one byte, 1000 times smaller and made in no time."""
+    """Return raw deflate of ``beginning`` and many MiB of one byte, which is 1000 times smaller and fast to make."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = packer.compress(beginning) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(byte * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -38,13 +38,13 @@ def bomb(beginning, mebibytes, byte=b"\x00"):
 
 
 def gz(raw, content=b""):
-    """Wrap raw deflate; the checksum is that of ``content``."""
+    """Wrap raw deflate as gzip, with the checksum of ``content``."""
     trailer = struct.pack("<II", zlib.crc32(content), len(content) % 2**32)
     return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff" + raw + trailer
 
 
 def npy(array=None, *, data=None, version=1, **header):
-    """Return an array in NumPy's format, with whatever in its header is to be a lie."""
+    """Return an array in NumPy's format whose header may be forged."""
     array = np.zeros((6, 4), np.uint8) if array is None else array
     told = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape} | header
     return npy_text(repr(told), array.tobytes() if data is None else data, version)
@@ -58,7 +58,7 @@ def npy_text(text, data=bytes(24), version=1, length=None):
 
 
 def entry(content, *, raw=None, method=8, flags=0, crc=None, size=None, packed=None, extra=b"", local=None):
-    """Return what a zip file says of an entry, and its bytes."""
+    """Return a zip file's fields for an entry, and its bytes."""
     raw = (deflated(content) if method == 8 else content) if raw is None else raw
     crc = zlib.crc32(content) if crc is None else crc
     size, packed = len(content) if size is None else size, len(raw) if packed is None else packed
@@ -66,7 +66,7 @@ def entry(content, *, raw=None, method=8, flags=0, crc=None, size=None, packed=N
 
 
 def archive(*entries, hole=0, directory=None, offset=None):
-    """Write a zip file from (name, entry) pairs by hand, so that every field can lie."""
+    """Build a zip file from (name, entry) pairs by hand, so that every field can be forged."""
     body, listing = io.BytesIO(), b""
     for key, (fields, raw, extra, local) in entries:
         at, name = body.tell(), f"{key}.npy".encode()
@@ -81,13 +81,13 @@ def archive(*entries, hole=0, directory=None, offset=None):
 
 
 def npz(x=None, y=None, **more):
-    """Return an archive of training data, an entry of which may be given as `entry` returns it."""
+    """Return an archive of training data; an entry may be replaced by a result of `entry`."""
     parts = {"x_train": x or entry(npy(TRAIN["x_train"])), "y_train": y or entry(npy(TRAIN["y_train"]))} | more
     return b"".join(archive(*parts.items()))
 
 
 class Trap:
-    """An object that makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -97,7 +97,7 @@ class Trap:
 
 
 def file(name, content):
-    """Return a maker of one file; ``content`` may be a function, so that only the test pays for it."""
+    """Return a maker of one file; ``content`` may be a function, which is only called in its test."""
 
     def make(folder):
         path = folder / name
@@ -108,7 +108,7 @@ def file(name, content):
 
 
 def folder_of(**files):
-    """Return a maker of a folder of IDX files, given by the first letters of their names."""
+    """Return a maker of a folder of IDX files, which are given by the first letters of their names."""
     names = {"x": "train-images-idx3-ubyte", "y": "train-labels-idx1-ubyte", "tx": "t10k-images-idx3-ubyte"}
     names |= {"ty": "t10k-labels-idx1-ubyte", "other_x": "other-train-images-idx3-ubyte.gz"}
 
@@ -140,7 +140,7 @@ def locked(folder):
 
 
 def sparse(name, beginning, size, ending=b""):
-    """Return a maker of a file that is mostly a hole."""
+    """Return a maker of a sparse file."""
 
     def make(folder):
         path = folder / name
@@ -167,7 +167,7 @@ def forged_directory(folder):
 
 
 def nearly_whole():
-    """300 MB in a file of 4 MB, which is not too much for its size; the last byte is not there."""
+    """300 MB in a file of 4 MB, which is a legal ratio; the last byte is missing."""
     noise = np.random.default_rng(1).bytes(4 * 2**20)
     shape = (len(noise) + 296 * 2**20 + 1, 1)
     return gz(bomb(idx_header(shape) + noise, 296))
@@ -386,7 +386,7 @@ HONEST = {
     "CSV of text": Hostile(LOAD, file("x.csv", b'"";"a";"b";"kind"\n' + b'"1";0.5;"7";"x y"\n"2";-1e3;2;z\n' * 40), ""),
     "CSV": Hostile(LOAD, file("x.csv", b"label,a\n" + rows(99).replace(b",0\n", b"\n")), ""),
 }
-# Nearly as much as small files may expand to.
+# Nearly the largest expansion allowed for small files.
 LARGE = {
     "CSV": Hostile(LOAD, file("x.csv.gz", lambda: gzip.compress(b"0,.5\n1,2.\n" * (2**23 // 10), 1)), ""),
     "CSV of text": Hostile(LOAD, file("x.csv.gz", lambda: gzip.compress(b"0,.5,a\n1,2.,b\n" * (2**23 // 14), 1)), ""),

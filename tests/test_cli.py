@@ -1,4 +1,4 @@
-"""The command line, as a user calls it."""
+"""The command line, called as a user calls it."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ PICTURES = {"confusion-matrix.png", "worst-mistakes.png", "first-layer.png", "fi
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """Return the file of a model of the digits."""
+    """Return the file of a model trained on the digits."""
     path = tmp_path_factory.mktemp("digits") / "model.safetensors"
     assert silently("train --hidden 32 --epochs 60 --quiet --save", path)[0] == 0
     return path
@@ -114,7 +114,7 @@ def test_patience_ends_a_training_and_keeps_the_best(run, tmp_path):
 
 
 def test_train_learns_mnist(mnist_training):
-    """The notebook's net and epochs: 91 % or more on the test images."""
+    """The notebook's net reaches at least 91 % on the test images in the notebook's number of epochs."""
     _, found = mnist_training
     assert found["test"]["accuracy"] >= 0.91
     assert (found["samples"], found["test"]["samples"], found["network"]) == (60000, 10000, [784, 128, 10])
@@ -132,7 +132,7 @@ def test_the_pictures_are_written(mnist_training, run, tmp_path, model):
 
 
 def test_pictures_of_what_is_none(run, tmp_path):
-    """A table of 3 columns is drawn as far as that goes."""
+    """For a table of 3 columns, only the figures without images are drawn."""
     pytest.importorskip("matplotlib")
     table(tmp_path / "a.csv", 3)
     assert run("train --epochs 2 --plot", tmp_path / "pictures", tmp_path / "a.csv")[0] == 0
@@ -183,7 +183,7 @@ def test_parts_of_the_data(run, model):
 
 
 def test_a_table_is_evaluated_on_the_scale_of_its_training(run, tmp_path):
-    """Other data have another largest value, and must not be divided by that."""
+    """Other data are scaled as in training, although their largest value differs."""
     table(tmp_path / "a.csv", 4)
     assert run("train --epochs 2 --quiet --save", tmp_path / "model", tmp_path / "a.csv")[0] == 0
     lines = (tmp_path / "a.csv").read_text().splitlines()
@@ -197,7 +197,7 @@ def test_a_table_is_evaluated_on_the_scale_of_its_training(run, tmp_path):
 
 
 def test_predict_reads_pictures_of_mnist_digits(mnist_training, mnist_data, run, tmp_path):
-    """Dark on white, large, anywhere on the page, as PNG and JPEG, turned with EXIF, and on nothing."""
+    """Large digits, dark on white, anywhere on the page, as PNG and JPEG, rotated by EXIF, and transparent."""
     pillow = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
     x, y = mnist_data[1][0][:100], mnist_data[1][1][:100]
@@ -464,7 +464,7 @@ def test_widths_may_be_written_as_a_list_and_data_may_follow_them(words, sizes, 
     ("module", "words"), [("PIL", "predict {model} {tmp}/a.png"), ("matplotlib", "train --plot {tmp}/pictures")]
 )
 def test_a_missing_library_names_the_extra(run_python, tmp_path, model, module, words):
-    """And does so at once: before an hour of training, not after it."""
+    """The error comes at once, not after an hour of training."""
     (tmp_path / "a.png").write_bytes(b"")
     code = f"""
 import sys
@@ -632,7 +632,7 @@ def test_a_data_file_whose_name_is_no_text(run, tmp_path):
     try:
         Path(path).write_text("")
     except OSError:
-        pytest.skip("this file system takes text only")
+        pytest.skip("this file system accepts only text as names")
     table(Path(path), 4)
     status, _, _ = run("train --epochs 2 --save", tmp_path / "model", path)
     assert status == 0

@@ -1,4 +1,4 @@
-"""Tables: how they are written, where the label is, what it may be, and what a model learns and answers from them."""
+"""Tables: their formats, the label's column and its values, and models that learn from tables."""
 
 import json
 import os
@@ -27,13 +27,13 @@ def read(tmp_path):
 
 
 def samples(data):
-    """Return features and the names of their classes, whichever part they are in, sorted."""
+    """Return the features and class names of both parts, sorted."""
     x, y = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.y_train, data.y_test])
     return sorted((row, data.names[label]) for row, label in zip(x.tolist(), y, strict=True))
 
 
 def text(header=True, separator=",", kinds=KINDS, at=2, quoted="{}", index=False):
-    """Return the table of FEATURES and KINDS, its label in column ``at``, as programs write it."""
+    """Return the table of FEATURES and KINDS as programs write it, with the label in column ``at``."""
     rows = [[*map(str, row)] for row in FEATURES]
     for row, kind in zip(rows, kinds, strict=True):
         row.insert(at, kind)
@@ -86,7 +86,7 @@ def test_the_index_of_a_data_frame_may_be_text(read):
 
 
 def test_column_numbers_in_the_first_line_are_no_sample(read):
-    """What pandas writes of an array: its columns have numbers for names."""
+    """pandas writes an array with numbers as column names."""
     rows = [f"{i},{i + 1},{i % 5},0,0.5,{i % 2}" for i in range(10)]
     for first in ("0,1,2,3,4,5", "1,2,3,4,5,6", "0,1,2,3,4,target"):
         data = read("\n".join([first, *rows]), "last")
@@ -117,7 +117,7 @@ def test_labels_of_any_integers_and_texts_are_encoded_in_their_order(read, label
 
 
 def test_labels_of_arrays_are_encoded_as_well(tmp_path):
-    """EMNIST counts its letters from 1; a part need not have all classes."""
+    """EMNIST numbers its letters from 1; a part may lack some classes."""
     x = np.arange(24).reshape(6, 4)
     np.savez(tmp_path / "x.npz", x_train=x, y_train=[1, 26, 1, 26, 3, -3], x_test=x[:2], y_test=[7, 3])
     data = load(tmp_path / "x.npz")
@@ -215,14 +215,14 @@ def test_a_fault_in_a_later_block_is_named_by_its_line(read):
 
 
 def bundled(name):
-    """Return a data set of scikit-learn as a table, its label last, and the same parts that `load` makes."""
+    """Return a data set of scikit-learn as a table with the label last, and its parts as `load` splits them."""
     datasets = pytest.importorskip("sklearn.datasets")
     return getattr(datasets, f"load_{name}")(return_X_y=True)
 
 
 @pytest.mark.parametrize("name", ["wine", "breast_cancer"])
 def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_path, name):
-    """On one scale for all columns wine reaches 62 %: proline counts to 1680, hue to 1.7."""
+    """With one scale for all columns, wine is hard to learn: proline goes up to 1680, hue up to 1.7."""
     x, y = bundled(name)
     lines = [f"{','.join(map(repr, row))},{label}" for row, label in zip(x.tolist(), y, strict=True)]
     (tmp_path / "x.csv").write_text("\n".join(lines))
@@ -230,13 +230,13 @@ def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_
     status, printed, _ = run(words, tmp_path / "m", tmp_path / "x.csv")
     found = json.loads(printed)
     assert status == 0
-    assert found["test"]["accuracy"] >= 0.97  # StandardScaler and MLPClassifier reach 1 and 0.974
-    _, printed, _ = run("evaluate --json", tmp_path / "m", tmp_path / "x.csv")  # the column of the label is known
+    assert found["test"]["accuracy"] >= 0.97  # about the accuracy of StandardScaler and MLPClassifier
+    _, printed, _ = run("evaluate --json", tmp_path / "m", tmp_path / "x.csv")  # the model knows the label's column
     assert json.loads(printed)["accuracy"] == found["test"]["accuracy"]
     data = load(tmp_path / "x.csv", "last")
     model = fastmlp.MLP.load(tmp_path / "m")
     mean, scale = (np.array(column) for column in json.loads(model.notes["columns"]))
-    assert max(map(len, run("info", tmp_path / "m")[1].splitlines())) < 200  # its numbers are cut
+    assert max(map(len, run("info", tmp_path / "m")[1].splitlines())) < 200  # its numbers are shortened
     assert json.loads(run("info --json", tmp_path / "m")[1])["model columns"] == model.notes["columns"]
     assert_close(mean, data.x_train.mean(axis=0), "trajectory")
     assert_close(scale, data.x_train.std(axis=0), "trajectory")
@@ -245,7 +245,7 @@ def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_
 
 @pytest.fixture
 def iris(tmp_path):
-    """Return the file of a table with a header, and text for labels in its last column."""
+    """Return the file of a table with a header and text labels in the last column."""
     x, y = bundled("iris")
     names = np.array(["setosa", "versicolor", "virginica"])[y]
     lines = [f"{','.join(map(repr, row))},{label}" for row, label in zip(x.tolist(), names, strict=True)]
@@ -284,11 +284,11 @@ def test_a_part_of_the_classes_is_evaluated_by_name_and_an_unknown_one_refused(r
 
 
 def test_classes_are_counted_by_what_they_are(run, tmp_path, monkeypatch):
-    """Rows of the table of confusions are labels, not predictions."""
+    """Rows of the confusion matrix are labels, not predictions."""
     rows = "".join(f"{label},{'7' if label == 'a' else '-7'},1\n" * 6 for label in "ab") + "b,7,1\n" * 3
     (tmp_path / "x.csv").write_text(rows)
     model = fastmlp.MLP((2, 2))
-    model.parameters = [1, 0, -1, 0, 0, 0]  # predicts a where the first feature is positive
+    model.parameters = [1, 0, -1, 0, 0, 0]  # predicts a if the first feature is positive
     model.notes = {"inputs": "[2]", "max_value": "1.0", "classes": '["a", "b"]', "data": "x"}
     model.save(tmp_path / "model")
     _, printed, _ = run("evaluate --json --part all", tmp_path / "model", tmp_path / "x.csv")
@@ -325,7 +325,7 @@ def test_a_label_is_for_tables_only(run, iris):
 
 
 def test_standardising_does_not_look_at_samples_set_aside(run, iris, tmp_path):
-    """Neither at the test part nor at the validation part."""
+    """Neither the test part nor the validation part is used."""
     words = "train --epochs 1 --validation 0.5 --seed 3 --backend numpy --save"
     assert run(words, tmp_path / "model", iris)[0] == 0
     data = load(iris)
@@ -336,7 +336,7 @@ def test_standardising_does_not_look_at_samples_set_aside(run, iris, tmp_path):
 
 
 def test_the_seed_chooses_the_validation_part(run, iris):
-    """The initial weights differ as well; but with none to learn from, the last epoch's cost shows the part alone."""
+    """Each seed has its own validation part; with alpha 0, the loss on it is that of the initial weights."""
     words = "train --epochs 1 --alpha 0 --hidden --validation 0.5 --json --backend numpy --seed"
     costs = []
     for seed in (0, 1):
@@ -363,7 +363,7 @@ def test_a_model_of_a_table_says_that_it_takes_no_pictures(run, iris, tmp_path):
     assert "MODEL: got a model for a table with 4 values per sample, expected a model for square pictures" in error
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+@pytest.mark.skipif(sys.platform != "linux", reason="file names may contain any bytes")
 def test_a_file_name_of_any_bytes_loses_no_run(run, iris, tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/iris\xff.csv")
     iris.rename(path)
