@@ -62,7 +62,8 @@ def _notebook(functions, version, problem):
 def _blas():
     from threadpoolctl import threadpool_info
 
-    return ", ".join(f"{one['internal_api']} {one.get('architecture', '')}".strip() for one in threadpool_info())
+    libraries = threadpool_info()
+    return ", ".join(f"{found['internal_api']} {found.get('architecture', '')}".strip() for found in libraries)
 
 
 def numpy_formulas(problem):

@@ -150,9 +150,9 @@ def rows(result):
     for name in result["names"]:
         found = [figures[name] for figures in result["figures"].values()]
         cells = [
-            cell(one[what], 1e3) if isinstance(one, dict) else one.partition(":")[0]
-            for one in found
-            for what in ("step", "training")
+            cell(figure[quantity], 1e3) if isinstance(figure, dict) else figure.partition(":")[0]
+            for figure in found
+            for quantity in ("step", "training")
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     if result["limits"]:
@@ -169,10 +169,10 @@ def notes(result):
     """Yield the lines under the table: data, machine, versions and limits, then the reasons for missing figures."""
     problem = result["problem"]
     versions = {
-        one["version"]
+        figure["version"]
         for figures in result["figures"].values()
-        for one in figures.values()
-        if isinstance(one, dict) and "version" in one
+        for figure in figures.values()
+        if isinstance(figure, dict) and "version" in figure
     }
     reasons = {
         f"{name}: {reason}"
@@ -182,9 +182,9 @@ def notes(result):
     }
     m = result["machine"]
     peaks = "".join(
-        f" Peak in {dtype}, measured between the nets: {one['peak'] / 1e9:.0f} GFLOP/s; "
-        f"all products of a step at peak: {one['dense'] * 1e3:.0f} ms."
-        for dtype, one in result["limits"].items()
+        f" Peak in {dtype}, measured between the nets: {limit['peak'] / 1e9:.0f} GFLOP/s; "
+        f"all products of a step at peak: {limit['dense'] * 1e3:.0f} ms."
+        for dtype, limit in result["limits"].items()
     )
     yield (
         "The output of `python -m benchmarks.peers --readme README.md` (extra `peers`); ten-epoch times include "
@@ -213,7 +213,7 @@ def run(only, small):
         "problem": {"data": data, "samples": m, "density": nonzero / codes.size, "net": SIZES, "epochs": EPOCHS},
         "names": [name for name in names if name != LIMIT],
         "figures": figures,
-        "limits": limits(figures, nonzero, m) if any(LIMIT in one for one in figures.values()) else {},
+        "limits": limits(figures, nonzero, m) if any(LIMIT in found for found in figures.values()) else {},
     }
 
 

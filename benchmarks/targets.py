@@ -142,11 +142,11 @@ def two_threads():
     codes, labels = problems.mnist_codes()
     ours = problems.packed_step(fastmlp.MLP((784, 128, 10)), fastmlp.pack(codes, scale=1 / 255), labels)
 
-    def one():
+    def on_one_thread():
         with fastmlp.use_threads(1):
             ours()
 
-    return ratio(one, ours)
+    return ratio(on_one_thread, ours)
 
 
 def cell(images, m, hidden, name, rounds):
@@ -163,9 +163,9 @@ def worst_cell():
     """Return the lowest of 96 ratios; the five lowest medians of 3 rounds are noisy and measured again over 7."""
     grid = itertools.product((1, 2, 7, 10, 100, 1000, 10_000, 60_000), (1, 2, 32, 100, 129, 1024), ("MNIST", "normal"))
     images = problems.mnist_codes()
-    ratios = {one: cell(images, *one, rounds=3) for one in grid}
-    for one in sorted(ratios, key=ratios.get)[:5]:
-        ratios[one] = cell(images, *one, rounds=7)
+    ratios = {point: cell(images, *point, rounds=3) for point in grid}
+    for point in sorted(ratios, key=ratios.get)[:5]:
+        ratios[point] = cell(images, *point, rounds=7)
     worst = min(ratios, key=ratios.get)
     print("    worst cell: m = {}, hidden = {}, {}".format(*worst))
     return ratios[worst]
@@ -215,9 +215,9 @@ def packing():
 
 def many_samples():
     """Return the time per sample of a step on 1 000 000 synthetic images over that on 10 000 images."""
-    some, labels = problems.synthetic_codes(100_000)
+    images, labels = problems.synthetic_codes(100_000)
     steps = []
-    for codes, y in ((np.tile(some, 10), np.tile(labels, 10)), (some[:, :10_000], labels[:10_000])):
+    for codes, y in ((np.tile(images, 10), np.tile(labels, 10)), (images[:, :10_000], labels[:10_000])):
         packed = fastmlp.pack(codes, scale=1 / 255)
         steps.append(problems.packed_step(fastmlp.MLP((784, 128, 10)), packed, y))
     return ratio(*steps) / 100

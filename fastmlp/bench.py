@@ -211,7 +211,7 @@ def _rows(
     memory = [(size + _peak(step)) / 1e6 for size, step in zip(held, steps, strict=True)]
     same = [difference <= _TOLERANCE[expected[1].dtype.name] for difference in differences]
     times = _times([step for step, fits in zip(steps, same, strict=True) if fits], budget)
-    timings = iter([_summary(times[0], one) for one in times])
+    timings = iter([_summary(times[0], taken) for taken in times])
     rows = tuple(
         Row(name, difference, size, *(next(timings) if fits else ()))
         for name, difference, size, fits in zip(_NAMES, differences, memory, same, strict=True)
@@ -225,14 +225,18 @@ def _steps(model: MLP, x: Array, labels: Array, scale: float | None) -> tuple[li
     plain = scaled(np.asarray(x, model.dtype), 1.0 if scale is None else scale)
     y = formulas.one_hot(labels, model.layer_sizes[-1]).astype(model.dtype, copy=False)
     held = plain.nbytes + y.nbytes
-    steps = [_turn(formulas, model, plain, y), _turn(notebook, model, plain, y), _packed_step(model, packed, labels)]
+    steps = [
+        _notebook_step(formulas, model, plain, y),
+        _notebook_step(notebook, model, plain, y),
+        _packed_step(model, packed, labels),
+    ]
     return steps, [held, held, packed.nbytes + labels.nbytes], packed.density
 
 
-def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
+def _notebook_step(functions: Any, model: MLP, x: Array, y: Array) -> Step:
     (w1, w2), (b1, b2) = model.weights, model.biases
 
-    def turn() -> tuple[Any, ...]:
+    def iterate() -> tuple[Any, ...]:
         a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
         cost = functions.compute_cost(a2, y)
         gradients = functions.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
@@ -241,7 +245,7 @@ def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
 
     def step() -> tuple[Any, ...]:
         # NumPy warns if the formulas overflow; fastmlp's functions never warn.
-        return quietly(turn) if functions is formulas else turn()
+        return quietly(iterate) if functions is formulas else iterate()
 
     return step
 

@@ -86,8 +86,8 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     part = "all samples" if options.part == "all" else f"the {options.part} part"
     _say_data(say, data, inputs)
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
-    for one in classes:
-        say(f"  {one['name']:12} {one['right'] / one['samples']:7.2%} of {one['samples']}{_mostly(one)}")
+    for row in classes:
+        say(f"  {row['name']:12} {row['right'] / row['samples']:7.2%} of {row['samples']}{_mostly(row)}")
     say(f"accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f}")
     facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
@@ -152,9 +152,9 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
 def finite(value: Any) -> Any:
     """Return ``value`` as JSON can express it: a non-finite number becomes None."""
     if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(one) for one in value]
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -258,8 +258,8 @@ def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict
     ]
 
 
-def _mostly(one: dict[str, Any]) -> str:
-    for name, count in one["taken_for"].items():
+def _mostly(row: dict[str, Any]) -> str:
+    for name, count in row["taken_for"].items():
         return f", most often taken for {name} ({count})"
     return ""
 
@@ -296,13 +296,14 @@ def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[_Read | _Unrea
         got = f"a model for {kind} with {model.layer_sizes[0]} values per sample"
         remedy = "use `fastmlp evaluate` for its accuracy on a table, or call MLP.predict in Python"
         raise ValueError(checks.message("MODEL", got, "a model for square pictures", remedy))
-    for one in found:
+    for picture in found:
         try:
-            pixels, done = images.read([one], inputs.frame)
+            pixels, done = images.read([picture], inputs.frame)
         except (ValueError, OSError) as error:
-            yield _Unread(str(one), error)
+            yield _Unread(str(picture), error)
         else:
-            yield _Read([str(one)], pack_samples(pixels, inputs._replace(max_value=FULL_INK), model), list(done))
+            packed = pack_samples(pixels, inputs._replace(max_value=FULL_INK), model)
+            yield _Read([str(picture)], packed, list(done))
 
 
 def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
@@ -319,7 +320,7 @@ def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[st
         "class": best,
         "name": names[best],
         "probability": float(p[best]),
-        "probabilities": [float(one) for one in p],
+        "probabilities": list(map(float, p)),
         "done": done,
     }
 

@@ -147,7 +147,7 @@ class Console:
         self._write(sys.stdout, None)
 
     def _write(self, stream: TextIO | None, text: str | None) -> None:
-        if stream is None or any(stream is one for one in self._given_up):
+        if stream is None or any(stream is closed for closed in self._given_up):
             return
         try:
             if text is not None:

@@ -126,7 +126,7 @@ def did_you_mean(word: str, legal: Iterable[str]) -> str:
     >>> did_you_mean("Fashion-MNIST", ["digits", "fashion_mnist"])
     '; did you mean fashion_mnist?'
     """
-    plain = {_plain(one): one for one in legal}
+    plain = {_plain(candidate): candidate for candidate in legal}
     found = difflib.get_close_matches(_plain(word), plain, n=1)
     return f"; did you mean {plain[found[0]]}?" if found else ""
 

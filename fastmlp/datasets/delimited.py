@@ -75,7 +75,7 @@ def layout_of(content: bounded.Source) -> Layout:
             if not line.strip():
                 continue
             unquoted = re.sub('"[^"]*"', "", line)
-            separator = next((one for one in _SEPARATORS if one in unquoted), None)
+            separator = next((candidate for candidate in _SEPARATORS if candidate in unquoted), None)
             if separator is None:
                 got, remedy = "a line without a comma, semicolon or tab", "separate the columns by commas"
                 raise ValueError(checks.message(content.name, got, TABLE, remedy))

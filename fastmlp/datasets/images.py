@@ -103,7 +103,7 @@ def framing(images: ArrayLike) -> Framing:
     ink = ink[ink.any(axis=(1, 2))]
     if not len(ink):
         return Framing(side, side, False, side / 2)
-    boxes, masses = (np.array([measure(one) for one in ink]) for measure in (_box, _centre_of_mass))
+    boxes, masses = (np.array([measure(image) for image in ink]) for measure in (_box, _centre_of_mass))
     outlines = boxes.mean(axis=2)
     by_mass = bool(np.mean(_scatter(masses)) <= np.mean(_scatter(outlines)))
     return Framing(
@@ -145,7 +145,7 @@ def find(path: str | Path) -> list[Path]:
     bounded.status(path)
     if not path.is_dir():
         return [path]
-    found = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
     if not found:
         expected = f"files named {' '.join('*' + suffix for suffix in SUFFIXES)}"
         raise ValueError(checks.message(bounded.shown(path), "a folder without pictures", expected, "add pictures"))
