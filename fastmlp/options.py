@@ -31,7 +31,7 @@ examples:
   fastmlp train
       the digits: 97 % of the test samples are right
   fastmlp train mnist --hidden 64 32 --dtype float32
-      MNIST with two hidden layers, in single precision: 93 %
+      MNIST with two hidden layers, in single precision: 93 % are right
   fastmlp train --epochs 2000 --validation 0.1 --patience 20 --plot pictures
       sets aside a tenth of the training data, stops when the loss on it no longer falls, and draws figures
   fastmlp train --epochs 300 --checkpoint run.ckpt
@@ -65,8 +65,9 @@ examples:
   fastmlp predict digits.safetensors t10k-images-idx3-ubyte.gz | head
   fastmlp predict digits.safetensors a.jpg b.jpg --json
 
-A picture shows one digit or other object, dark on light or light on dark. It is cropped, resized and centred like the
-training images, and the steps are printed next to the answer. A picture of exactly their size is used unchanged.
+A picture shows a single digit or similar object, dark on light or light on dark. It is cropped, resized and centred
+like the training images, and the steps are printed next to the answer. A picture that already has their size is only
+inverted, if its border is light.
 """
 _BENCH = """\
 examples:
@@ -203,8 +204,12 @@ def _take_data_from_hidden(parser: _Parser, options: argparse.Namespace) -> None
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--backend", choices=("auto", "numba", "numpy"), help="default: FASTMLP_BACKEND, else auto")
-    command.add_argument("--threads", type=int, metavar="T", help="default: FASTMLP_NUM_THREADS, else all cores")
+    command.add_argument(
+        "--backend", choices=("auto", "numba", "numpy"), help="backend; default: FASTMLP_BACKEND, else auto"
+    )
+    command.add_argument(
+        "--threads", type=int, metavar="T", help="number of threads; default: FASTMLP_NUM_THREADS, else all"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object; other output to standard error")
 
 
@@ -214,15 +219,15 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--hidden", nargs="*", default=["128"], metavar="N", help="widths of the hidden layers, if any; default: 128")
     add("--epochs", type=int, metavar="N", help="number of epochs; default: 500 for digits, else 100")
     add("--alpha", type=float, default=0.5, metavar="A", help="step size; default: %(default)s")
-    add("--validation", type=float, metavar="SHARE", help="share of the training data set aside for validation: 0.1")
+    add("--validation", type=float, metavar="SHARE", help="share of the training data for validation, such as 0.1")
     add("--patience", type=int, metavar="N", help="stop after N epochs without a better validation loss; keep the best")
     add("--min-delta", type=float, default=0.0, metavar="D", help="smallest improvement that counts; default: 0")
     add("--checkpoint", metavar="FILE", help="save the state of the run to FILE during training and at the end")
-    add("--checkpoint-every", type=float, default=10.0, metavar="SECONDS", help="default: 10")
+    add("--checkpoint-every", type=float, default=10.0, metavar="SECONDS", help="time between checkpoints; default: 10")
     add("--resume", action="store_true", help="continue from the checkpoint, if it exists")
     add("--save", metavar="FILE", help="save the model; an unfinished run does not overwrite FILE")
     add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer as PNG")
-    add("--dtype", choices=("float32", "float64"), default="float64", help="default: %(default)s")
+    add("--dtype", choices=("float32", "float64"), default="float64", help="precision; default: %(default)s")
     _add_label(command)
     add("--init", choices=("glorot", "he", "notebook"), default="glorot", help=_INIT)
     add("--seed", type=int, default=0, metavar="S", help="seed of initial weights and validation split; default: 0")
@@ -255,7 +260,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     add("data", nargs="?", metavar="DATA", default="digits", help="as for train; default: %(default)s")
     _add_label(command)
     add("--hidden", type=int, default=128, metavar="N", help="width of the hidden layer; default: %(default)s")
-    add("--dtype", choices=("float32", "float64"), default="float64", help="default: %(default)s")
+    add("--dtype", choices=("float32", "float64"), default="float64", help="precision; default: %(default)s")
     add("--seconds", type=float, default=20.0, metavar="S", help="approximate time to measure; default: 20")
 
 
