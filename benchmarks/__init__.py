@@ -1,14 +1,13 @@
-"""Benchmarks: what fastmlp promises about speed, printed by commands.
+"""Benchmarks: fastmlp's promises about speed, each checked by a command.
 
-``python -m benchmarks.targets`` holds the project to its targets, ``python -m benchmarks.peers`` compares it with other
-frameworks, and the suites that build on `benchmarks.suite` are run by asv, which shows what a commit did to each of
-them.
+``python -m benchmarks.targets`` measures the project's targets, ``python -m benchmarks.peers`` compares fastmlp with
+other frameworks, and asv runs the suites that build on `benchmarks.suite` and shows how commits change their figures.
 """
 
 import os
 import sys
 
-# The baseline must be the strongest, so BLAS shall choose its own kernels. It does when NumPy is imported; afterwards
-# only the children of this process would compute otherwise than it does.
+# The baseline must be as fast as possible, so BLAS must be free to choose its own kernels. It chooses when NumPy is
+# imported; removing the variable later would only make child processes differ from this one.
 if "numpy" not in sys.modules:
     os.environ.pop("OPENBLAS_CORETYPE", None)

@@ -17,7 +17,7 @@ def relu_mask(rng, m, dtype):
         biased = z + bias
         return biased, np.maximum(0, biased), biased > 0
 
-    # The kernel adds the bias to z in place, so each call finds another z: as much work, since it has no branches.
+    # The kernel adds the bias to z in place, so every call sees another z; without branches this takes the same time.
     return plain, (z.copy(), np.empty_like(z), np.empty(z.shape, np.bool_)), (bias,)
 
 
@@ -52,7 +52,7 @@ MODULES = {"numpy": "fastmlp.kernels.reference", "numba": "fastmlp.kernels.compi
 
 
 class Kernels(suite.Suite):
-    """The update works on as many elements as the hidden layer has activations."""
+    """`update` is given as many elements as the hidden layer has activations."""
 
     params = (["plain", *MODULES], list(KERNELS), suite.DTYPES, suite.sample_counts(100, 1000, 60_000))
     param_names = ("implementation", "kernel", "dtype", "m")

@@ -1,7 +1,7 @@
-"""The two limits of a step: how fast this machine multiplies and adds, and how long the necessary arithmetic takes so.
+"""The limits of a step: the peak speed of this machine, and the arithmetic that a step cannot avoid.
 
 The peak is measured with the register tile of our own kernels over one cache line: with strides of zero, every operand
-of every multiply-add is in the first-level cache or in a register.
+of every multiply-add is in the L1 cache or in a register.
 """
 
 import numba
@@ -10,7 +10,7 @@ from numba import njit, prange
 
 from fastmlp.kernels import vector
 
-_ENTRIES = 2000  # of a tile: the indices too stay in the first-level cache
+_ENTRIES = 2000  # per tile: few enough that the indices too stay in the L1 cache
 _TILES = 2000
 
 
@@ -27,7 +27,7 @@ def _every_core(outs, a, index, b, columns):
 
 
 def multiply_adds(dtype):
-    """Return a function that does nothing but multiply and add on every core, and how many operations it does."""
+    """Return a function that only multiplies and adds, on every core, and its number of operations."""
     columns = vector.PANEL * vector.VECTOR_BYTES // np.dtype(dtype).itemsize
     cells = vector.DENSE_GROUP * columns
     cores = numba.get_num_threads()
@@ -42,9 +42,9 @@ def multiply_adds(dtype):
 
 
 def necessary_operations(nonzero, m, sizes):
-    """Return the operations of a step of one hidden layer on m samples: zeros of the input need no arithmetic.
+    """Return the operations of a step with one hidden layer on m samples, not counting products with zero inputs.
 
-    Two products with the input, three in the second layer, two operations for each pair of numbers.
+    Two products with the input and three in the second layer; a multiply-add counts as two operations.
     """
     _, h, c = sizes
     return 4 * h * nonzero + 6 * h * c * m

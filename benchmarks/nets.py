@@ -1,6 +1,6 @@
-"""The same net in every framework: from the same weights, on the same data, one full-batch step of gradient descent.
+"""The same net in every framework: same initial weights, same data, full-batch gradient descent.
 
-Each builder takes a `Problem` and returns a `Net`. It imports its framework itself, in a process of its own.
+Each builder takes a `Problem` and returns a `Net`. It runs in a process of its own and imports its framework itself.
 """
 
 import warnings
@@ -18,14 +18,14 @@ SIZES = (784, 128, 10)
 
 
 class Problem(NamedTuple):
-    """Images (784, m) uint8, labels (m,), and the dtype to compute in."""
+    """Images (784, m) uint8, labels (m,), and the dtype of the computation."""
 
     codes: Any
     labels: Any
     dtype: str
 
     def rows(self):
-        """Return X (m, 784), a sample a row, as the frameworks want it."""
+        """Return X (m, 784), one sample per row, as the frameworks expect it."""
         return np.divide(self.codes.T, 255, dtype=self.dtype)
 
     def layers(self):
@@ -34,13 +34,13 @@ class Problem(NamedTuple):
 
 
 class Net(NamedTuple):
-    """``start()`` returns a function from the initial weights on: one step, which returns the cost before it."""
+    """``start()`` resets to the initial weights and returns a step function, which returns the cost before the step."""
 
     start: Callable[[], Callable[[], float]]
     version: str
-    train: Callable[[int], Any] | None = None  # so many epochs, where that is more than so many steps
-    costs: Callable[[int], list[float]] | None = None  # of so many steps, where a step returns another cost
-    operations: int = 0  # of a step of the limit
+    train: Callable[[int], Any] | None = None  # trains n epochs, if that is more than n steps
+    costs: Callable[[int], list[float]] | None = None  # the costs of n steps, if a step returns another cost
+    operations: int = 0  # per step, for the limit only
 
 
 def _notebook(functions, version, problem):
@@ -62,7 +62,8 @@ def _notebook(functions, version, problem):
 def _blas():
     from threadpoolctl import threadpool_info
 
-    return ", ".join(f"{one['internal_api']} {one.get('architecture', '')}".strip() for one in threadpool_info())
+    libraries = threadpool_info()
+    return ", ".join(f"{found['internal_api']} {found.get('architecture', '')}".strip() for found in libraries)
 
 
 def numpy_formulas(problem):
@@ -90,7 +91,7 @@ def _packed(backend, problem):
 
         return step
 
-    def train(epochs):  # packing is part of it
+    def train(epochs):  # includes packing
         model = fastmlp.MLP(SIZES, dtype=problem.dtype, seed=0)
         model.fit(fastmlp.pack(problem.codes, scale=1 / 255), problem.labels, epochs=epochs, alpha=ALPHA)
 
@@ -183,14 +184,14 @@ def sklearn_classifier(problem):
     import sklearn
     from sklearn.neural_network import MLPClassifier
 
-    warnings.simplefilter("ignore")  # of a batch as large as the data
+    warnings.simplefilter("ignore")  # scikit-learn warns of a batch as large as the data
     x, classes = problem.rows(), np.arange(SIZES[-1])
 
     def begin():
         net = MLPClassifier(
             SIZES[1:-1], solver="sgd", alpha=0, batch_size=len(x), learning_rate_init=ALPHA, shuffle=False, momentum=0
         )
-        net.partial_fit(x[:1], problem.labels[:1], classes=classes)  # makes the layers that are set here
+        net.partial_fit(x[:1], problem.labels[:1], classes=classes)  # creates the layers that are overwritten below
         w1, b1, w2, b2 = problem.layers()
         for ours, given in zip((*net.coefs_, *net.intercepts_), (w1, w2, b1, b2), strict=True):
             ours[...] = given.squeeze().T
@@ -201,7 +202,7 @@ def sklearn_classifier(problem):
         return lambda: net.partial_fit(x, problem.labels).loss_
 
     def costs(count):
-        # Its own cost takes the logarithm of at least eps, which in float32 lies above many a probability.
+        # scikit-learn's cost clips probabilities at eps, which in float32 is larger than many of them.
         net, y, found = begin(), formulas.one_hot(problem.labels), []
         for _ in range(count):
             (w1, w2), (b1, b2) = net.coefs_, net.intercepts_
@@ -214,7 +215,7 @@ def sklearn_classifier(problem):
 
 
 def peak(problem):
-    """Not a net: nothing but multiply-adds, measured between the nets because the clock drifts."""
+    """Not a net: only multiply-adds, measured in turn with the nets because the clock frequency drifts."""
     from benchmarks import limits
 
     run, operations = limits.multiply_adds(problem.dtype)

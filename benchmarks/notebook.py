@@ -1,4 +1,4 @@
-"""Each of the notebook's functions, in the plain formulas and on both backends; and how they compare."""
+"""The notebook's functions, one by one: the plain formulas, both backends, and their ratios."""
 
 import functools
 
@@ -12,7 +12,7 @@ FUNCTIONS = ["one_hot", "ReLU", "Softmax", "Forwardprop", "compute_cost", "backw
 
 
 def arguments(function, m, dtype):
-    """Return what the notebook passes to a function in its first turn."""
+    """Return the arguments that the notebook passes to a function in its first iteration."""
     if function == "one_hot":
         return (suite.codes_and_labels(m)[1],)
     x, y = suite.arrays(m, dtype)
@@ -35,7 +35,7 @@ class _Functions(suite.Suite):
 
     def prepare(self, implementation, function, dtype, m):
         if function == "one_hot" and dtype == "float32":
-            raise NotImplementedError("one_hot returns float64 always")
+            raise NotImplementedError("one_hot always returns float64")
         given = arguments(function, m, dtype)
         self.plain = functools.partial(getattr(formulas, function), *given)
         self.call = functools.partial(getattr(suite.functions(implementation), function), *given)
@@ -50,7 +50,7 @@ class Functions(_Functions):
 
 
 class FunctionsAgainstPlain(_Functions):
-    """Lower is better in both, as asv has it."""
+    """Lower is better for both figures, as asv expects."""
 
     params = (["numpy", "numba"], FUNCTIONS, suite.DTYPES, suite.sample_counts(1000, 60_000))
 

@@ -1,4 +1,4 @@
-"""Packing the input: time, and what the packed matrix holds."""
+"""Packing the input: time, and size of the packed matrix."""
 
 import fastmlp
 from benchmarks import problems, suite

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.peers``: the same training in fastmlp and in the frameworks that are installed, as a table.
+"""``python -m benchmarks.peers``: a table of the same training in fastmlp and in every installed framework.
 
-784-128-10 on MNIST (on images like it where FASTMLP_DATA names none), all samples in one step: cost, gradients, update.
-Every net begins with the notebook's weights and has to reach the notebook's costs before it is timed. Each has its own
-process; they take turns, with the same number of threads. ``taskset`` chooses the cores for all of them. In the ten
-epochs of a packed input, packing is included; what the frameworks need to take the data over is not.
+784-128-10 on MNIST (on similar images if FASTMLP_DATA is not set), all samples in one step: cost, gradients, update.
+Every net starts from the notebook's weights and must reproduce the notebook's costs before it is timed. The nets run in
+processes of their own, in turn, with the same number of threads; ``taskset`` chooses the cores for all of them.
+Ten-epoch times include fastmlp's packing, but not the other frameworks' data conversion.
 """
 
 import argparse
@@ -26,29 +26,29 @@ from benchmarks.workers import Worker, WorkerError
 
 EPOCHS = 10
 SAMPLES = (60_000, 10_000, 1000)
-# What a process holds: its framework, and X twice while it takes it over from NumPy.
+# Memory of a process: its framework, and X twice while it is converted from NumPy.
 PROCESS_BYTES, BYTES_PER_SAMPLE = 4e8, 2 * 8 * SIZES[0]
 ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(CORES)),
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # more would be processes of their own
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # with more, PyTorch would start compiler processes
 }
 BEGIN, END = "<!-- python -m benchmarks.peers: begin -->", "<!-- python -m benchmarks.peers: end -->"
 
 
 def affordable(samples, processes):
-    """Return the first of the sample counts that fits the memory; say so where that is not the first of all."""
+    """Return the first sample count that fits into memory; print a line if it is not the first in the list."""
     free = problems.available_bytes()
     fitting = [m for m in samples if free is None or processes * (PROCESS_BYTES + m * BYTES_PER_SAMPLE) <= free]
     if not fitting:
-        raise SystemExit(f"not enough memory: {free / 1e9:.1f} GB for {processes} processes; choose some with --only")
+        raise SystemExit(f"not enough memory: {free / 1e9:.1f} GB for {processes} processes; choose fewer with --only")
     if fitting[0] != samples[0]:
-        print(f"{free / 1e9:.1f} GB are too little for {samples[0]} samples: {fitting[0]} instead", file=sys.stderr)
+        print(f"{free / 1e9:.1f} GB are not enough for {samples[0]} samples: measuring {fitting[0]}", file=sys.stderr)
     return fitting[0]
 
 
 def begin(names, folder, dtype, stack):
-    """Start the workers that can be measured; return them, and why the others cannot."""
+    """Start the workers; return those that can be measured, and the reasons why the others cannot."""
     workers, reasons = {}, {}
     for name in names:
         print(f"{dtype}: starting {name}", file=sys.stderr)
@@ -70,7 +70,7 @@ def begin(names, folder, dtype, stack):
 
 
 def in_turns(workers, rounds, *question):
-    """Ask every worker once a round; return the median and the quartiles of the seconds, or why there are none."""
+    """Ask every worker once per round; return the quartiles of its seconds, or the reason why it failed."""
     taken = {name: [] for name in workers}
     failed = {}
     for _ in range(rounds):
@@ -83,13 +83,13 @@ def in_turns(workers, rounds, *question):
 
 
 def quartiles(times):
-    """Return {"q1", "median", "q3"} of some seconds."""
+    """Return {"q1", "median", "q3"} of a list of seconds."""
     q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
     return {"q1": q1, "median": median, "q3": q3}
 
 
 def measure(names, folder, dtype, rounds, at_least):
-    """Return the figures of one dtype: of each name, a step, ten epochs and the version, or why there are none."""
+    """Return the figures of one dtype: for each name its step, ten epochs and version, or why there are none."""
     with contextlib.ExitStack() as stack:
         workers, figures = begin(names, folder, dtype, stack)
         print(f"{dtype}: measuring", file=sys.stderr)
@@ -104,7 +104,7 @@ def measure(names, folder, dtype, rounds, at_least):
 
 
 def machine():
-    """Return what was measured on."""
+    """Return the facts of this machine that matter for the figures."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -123,7 +123,7 @@ def machine():
 
 
 def limits(figures, nonzero, m):
-    """Return of each dtype the peak in operations a second, and the seconds of the necessary and of all products."""
+    """Return for each dtype the peak in operations per second, and the seconds for non-zero and for all products."""
     from benchmarks.limits import necessary_operations
 
     counts = [necessary_operations(count, m, SIZES) for count in (nonzero, SIZES[0] * m)]
@@ -144,33 +144,35 @@ def cell(figure, scale):
 
 
 def rows(result):
-    """Return the lines of the table: each net, what it may take at best, and who is absent."""
+    """Return the lines of the table: each net, or why it was not measured, and the limit."""
     lines = ["| ms, median (quartiles) | " + " | ".join(f"step, {d} | {EPOCHS} epochs, {d}" for d in result["figures"])]
     lines = [lines[0] + " |", "| --- " * (1 + 2 * len(result["figures"])) + "|"]
     for name in result["names"]:
         found = [figures[name] for figures in result["figures"].values()]
         cells = [
-            cell(one[what], 1e3) if isinstance(one, dict) else one.partition(":")[0]
-            for one in found
-            for what in ("step", "training")
+            cell(figure[quantity], 1e3) if isinstance(figure, dict) else figure.partition(":")[0]
+            for figure in found
+            for quantity in ("step", "training")
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     if result["limits"]:
         times = [limit["necessary"] * 1e3 for limit in result["limits"].values()]
         lines.append(
-            "| limit: what is not zero, at peak | " + " | ".join(f"{t:.1f} | {t * EPOCHS:.0f}" for t in times) + " |"
+            "| limit: all non-zero products at peak speed | "
+            + " | ".join(f"{t:.1f} | {t * EPOCHS:.0f}" for t in times)
+            + " |"
         )
     return lines
 
 
 def notes(result):
-    """Return the lines under the table: what was measured, on what, with which versions, and the limits."""
+    """Yield the lines under the table: data, machine, versions and limits, then the reasons for missing figures."""
     problem = result["problem"]
     versions = {
-        one["version"]
+        figure["version"]
         for figures in result["figures"].values()
-        for one in figures.values()
-        if isinstance(one, dict) and "version" in one
+        for figure in figures.values()
+        if isinstance(figure, dict) and "version" in figure
     }
     reasons = {
         f"{name}: {reason}"
@@ -180,14 +182,14 @@ def notes(result):
     }
     m = result["machine"]
     peaks = "".join(
-        f" Peak in {dtype}, measured between the nets: {one['peak'] / 1e9:.0f} GFLOP/s; "
-        f"all products of a step at peak: {one['dense'] * 1e3:.0f} ms."
-        for dtype, one in result["limits"].items()
+        f" Peak in {dtype}, measured between the nets: {limit['peak'] / 1e9:.0f} GFLOP/s; "
+        f"all products of a step at peak: {limit['dense'] * 1e3:.0f} ms."
+        for dtype, limit in result["limits"].items()
     )
     yield (
-        "The output of `python -m benchmarks.peers --readme README.md` (extra `peers`); packing counts, "
-        "what a framework needs to take the data over does not. "
-        f"{problem['data']}, {problem['samples']} samples, {problem['density']:.1%} of the pixels not zero; "
+        "The output of `python -m benchmarks.peers --readme README.md` (extra `peers`); ten-epoch times include "
+        "fastmlp's packing, but not the other frameworks' data conversion. "
+        f"{problem['data']}, {problem['samples']} samples, {problem['density']:.1%} of the pixels non-zero; "
         f"{m['CPU']}, threads: {m['cores']}; {m['system']}; Python {m['python']}, numba {m['numba']}, "
         + ", ".join(sorted(versions))
         + f"; {m['date']}.{peaks}"
@@ -196,7 +198,7 @@ def notes(result):
 
 
 def run(only, small):
-    """Measure; return everything as plain data."""
+    """Run all measurements and return them as plain data."""
     os.environ.update(ENVIRONMENT)
     names = [name for name in BUILDERS if name in (BASELINE, LIMIT) or only in name]
     m = 1000 if small else affordable(SAMPLES, len(names))
@@ -211,7 +213,7 @@ def run(only, small):
         "problem": {"data": data, "samples": m, "density": nonzero / codes.size, "net": SIZES, "epochs": EPOCHS},
         "names": [name for name in names if name != LIMIT],
         "figures": figures,
-        "limits": limits(figures, nonzero, m) if any(LIMIT in one for one in figures.values()) else {},
+        "limits": limits(figures, nonzero, m) if any(LIMIT in found for found in figures.values()) else {},
     }
 
 
@@ -227,10 +229,12 @@ def rewrite(path, text):
 def main(words=None):
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--only", default="", metavar="TEXT", help="beside NumPy, the nets whose name contains this")
-    parser.add_argument("--small", action="store_true", help="1000 samples, one round: shows that it works, no figures")
-    parser.add_argument("--json", metavar="FILE", help="also write everything there")
-    parser.add_argument("--readme", metavar="FILE", help="also put the table between the markers in this file")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="measure NumPy and the nets whose name contains TEXT"
+    )
+    parser.add_argument("--small", action="store_true", help="1000 samples, one round: a test run, not a measurement")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures to FILE")
+    parser.add_argument("--readme", metavar="FILE", help="also put the table between the markers in FILE")
     options = parser.parse_args(words)
     result = run(options.only, options.small)
     text = "\n".join([*rows(result), "", *notes(result)])

@@ -1,4 +1,4 @@
-"""What is measured: data, and the steps of the plain formulas and of fastmlp on it."""
+"""The benchmarks' data, and training steps of the plain formulas and of fastmlp on it."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import fastmlp
 from fastmlp import formulas
 from fastmlp.datasets import mnist
 
-# How far a result may lie from the plain formulas', relative to their largest entry; else it is not timed.
+# Largest allowed difference from the plain formulas, relative to their largest entry; beyond it nothing is timed.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
 
 
@@ -20,7 +20,7 @@ def mnist_codes():
 
 
 def half_codes():
-    """Return MNIST with strokes widened until about half of the pixels are not zero, as in pictures of clothing."""
+    """Return MNIST with strokes widened until about half of the pixels are non-zero, as in pictures of clothing."""
     codes, y = mnist_codes()
     images = codes.T.reshape(-1, 28, 28)
     for axis in (1, 2):
@@ -29,10 +29,10 @@ def half_codes():
 
 
 def synthetic_codes(m):
-    """Return data like MNIST where there is none: as many features, zeros and classes, (784, m) uint8, and labels.
+    """Return a substitute for MNIST with the same features, density and classes: images (784, m) uint8, and labels.
 
-    An image is the template of its class and noise, both blurred and faded towards the border; its brightest 19.1 % are
-    its strokes.
+    An image is its class's template plus noise, both blurred and faded towards the border; its brightest 19.1 % of
+    pixels are its strokes.
     """
     rng = np.random.default_rng(0)
     labels = rng.integers(10, size=m)
@@ -51,7 +51,7 @@ def synthetic_codes(m):
 
 
 def image_codes(m):
-    """Return the first m images of MNIST where FASTMLP_DATA names its folder, else synthetic ones; labels; the name."""
+    """Return the first m images of MNIST if FASTMLP_DATA is set, else synthetic images; their labels; the name."""
     if os.environ.get("FASTMLP_DATA"):
         codes, labels = mnist_codes()
         return codes[:, :m], labels[:m], "MNIST"
@@ -59,7 +59,7 @@ def image_codes(m):
 
 
 def normal(n, m, dtype=np.float64, classes=10):
-    """Return standard normal X (n, m), without zeros, Fortran-ordered, and labels."""
+    """Return a standard normal X (n, m), Fortran-ordered and without zeros, and labels."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((m, n)).astype(dtype).T, rng.integers(classes, size=m)
 
@@ -81,27 +81,27 @@ def difference(actual, expected):
 
 
 def check(actual, expected, dtype, what="the result"):
-    """Raise, with the difference, where a result is not what the plain formulas give; NaN is no result."""
+    """Raise AssertionError with the difference if a result is NaN or differs from the plain formulas'."""
     found = difference(actual, expected)
     if not found <= TOLERANCE[np.dtype(dtype).name]:
         raise AssertionError(f"{what} differs from the plain formulas by {found:.1e}: not timed")
 
 
 def available_bytes():
-    """Return the memory that this process may still take, or None where the system does not say."""
+    """Return the memory that this process may still allocate, or None if the system does not tell."""
     free = []
     try:
-        facts = Path("/proc/meminfo").read_text().split()
-        free.append(int(facts[facts.index("MemAvailable:") + 1]) * 1024)
+        words = Path("/proc/meminfo").read_text().split()
+        free.append(int(words[words.index("MemAvailable:") + 1]) * 1024)
         used, limit = (Path("/sys/fs/cgroup", name).read_text() for name in ("memory.current", "memory.max"))
         free.append(int(limit) - int(used))
-    except (OSError, ValueError):  # another system, or a group without a limit
+    except (OSError, ValueError):  # not Linux, or a control group without a limit
         pass
     return min(free, default=None)
 
 
 def plain_step(layers, x, y, alpha=0.1):
-    """Return a function: one step of the notebook's formulas, of any depth; layers [W1, b1, W2, b2, ...]."""
+    """Return a function that takes one step of the notebook's formulas, for layers [W1, b1, W2, b2, ...]."""
     weights, biases = layers[::2], layers[1::2]
 
     def step():
@@ -124,7 +124,7 @@ def plain_step(layers, x, y, alpha=0.1):
 
 
 def packed_step(model, packed, labels, alpha=0.1):
-    """Return a function: one step of the model, loss and gradient and update."""
+    """Return a function that takes one step of the model: loss, gradient and update."""
     grad = np.empty_like(model.parameters)
 
     def step():
@@ -145,7 +145,7 @@ def pair(sizes, x, labels, packed, dtype=np.float64):
 
 
 def notebook_turn(functions, layers, x, y, alpha=0.1):
-    """Take one turn of the notebook's loop with the given module of functions; return the cost and the new layers."""
+    """Run one iteration of the notebook's loop with a module of functions; return the cost and the new layers."""
     w1, b1, w2, b2 = layers
     a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
     cost = functions.compute_cost(a2, y)
@@ -154,7 +154,7 @@ def notebook_turn(functions, layers, x, y, alpha=0.1):
 
 
 def notebook_training(functions, layers, x, y, epochs):
-    """Return the costs of so many turns of the notebook's loop."""
+    """Return the costs of ``epochs`` iterations of the notebook's loop."""
     costs = []
     for _ in range(epochs):
         cost, layers = notebook_turn(functions, layers, x, y)
@@ -163,6 +163,6 @@ def notebook_training(functions, layers, x, y, epochs):
 
 
 def notebook_loop(functions, x, y, sizes=(784, 128, 10)):
-    """Return a function: one turn of the notebook's loop with the given module of functions."""
+    """Return a function that runs the first iteration of the notebook's loop with a module of functions."""
     layers = parameters(sizes, np.float64)
     return lambda: notebook_turn(functions, layers, x, y)[1]

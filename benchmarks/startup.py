@@ -1,4 +1,4 @@
-"""Start-up, each in a fresh process: the import, and the first step with an empty and a filled compile cache."""
+"""Start-up in a fresh process: the import, and the first step with an empty and with a filled compile cache."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ class FirstStep:
         if implementation == "numpy" and cache == "cold":
             raise NotImplementedError("the NumPy backend compiles nothing")
         if implementation == "numba" and not suite.HAS_NUMBA:
-            raise NotImplementedError("Numba does not import here")
+            raise NotImplementedError("Numba cannot be imported")
         if self._code is None:
             self._code = _FIRST.format(backend=implementation), _MAKE.format(cold=cache == "cold", m=m)
             if cache == "warm":

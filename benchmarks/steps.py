@@ -1,4 +1,4 @@
-"""The full step, loss and gradient and update, on few samples and many; and how it scales over threads."""
+"""The full step (loss, gradient and update) for few and many samples, and for different numbers of threads."""
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -16,7 +16,10 @@ def flat(layers):
 
 
 def step_of(implementation, m, dtype):
-    """Return a function: one step in the notebook's functions, or, ``packed``, in the model; it returns the vector."""
+    """Return a function that takes a step with the notebook's functions or, if "packed", the model; it returns layers.
+
+    The layers come as one vector.
+    """
     if implementation == "packed":
         suite.choose_backend("numba")
         codes, labels = suite.codes_and_labels(m)
@@ -43,7 +46,7 @@ class Step(_Steps):
 
 
 class StepAgainstPlain(_Steps):
-    """Lower is better in both, as asv has it."""
+    """Lower is better for both figures, as asv expects."""
 
     params = (IMPLEMENTATIONS[1:], suite.DTYPES, suite.sample_counts(1, 100, 60_000))
     param_names = ("implementation", "dtype", "m")
@@ -69,8 +72,8 @@ class Threads(_Steps):
     param_names = ("implementation", "dtype", "threads", "m")
 
     def prepare(self, implementation, dtype, threads, m):
-        fastmlp.set_num_threads(threads)  # before the first call: it decides which form of a kernel is compiled
-        threadpool_limits(threads, user_api="blas")  # for the plain formulas, which fastmlp does not govern
+        fastmlp.set_num_threads(threads)  # before the first call, which compiles the serial or the parallel kernel
+        threadpool_limits(threads, user_api="blas")  # for the plain formulas, which fastmlp does not control
         super().prepare(implementation, dtype, m)
 
     def time_step(self, *cell):

@@ -1,4 +1,4 @@
-"""Model files: saving and loading, beside NumPy's own npz of the same arrays."""
+"""Model files: saving and loading, compared with NumPy's npz of the same arrays."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What the asv suites share: sizes, data through files, one preparation per process, the gate before any timing."""
+"""The base of the asv suites: sizes, data in files, one preparation per process, a correctness check before timing."""
 
 import os
 
@@ -9,7 +9,7 @@ from benchmarks import problems
 from benchmarks.timing import settle
 from fastmlp import formulas
 
-# Loads Numba before asv's fork server forks, if it runs one; fastmlp falls back to NumPy where it is absent.
+# Imported here so that asv's fork server, if it runs one, loads Numba only once.
 try:
     import numba  # noqa: F401
 except ImportError:
@@ -19,14 +19,14 @@ else:
 
 DTYPES = ["float64", "float32"]
 SIZES = (784, 128, 10)
-ELEMENTS_PER_SAMPLE = 3 * 784  # X, what the formulas keep of a pass, and what a packed copy takes at most
+ELEMENTS_PER_SAMPLE = 3 * 784  # X, the formulas' intermediate results, and at most as much for a packed copy
 
 
 def sample_counts(*full, small=1000):
-    """Return the sample counts to measure: ``full``, or one small one where FASTMLP_BENCH_SIZES is small."""
+    """Return the sample counts to measure: ``full``, or [``small``] if FASTMLP_BENCH_SIZES is small."""
     chosen = os.environ.get("FASTMLP_BENCH_SIZES", "full")
     if chosen not in ("full", "small"):
-        raise ValueError(f"FASTMLP_BENCH_SIZES: got {chosen!r}, expected 'full' or 'small'; set it to one, or unset it")
+        raise ValueError(f"FASTMLP_BENCH_SIZES: got {chosen!r}, expected 'full' or 'small'; correct it, or unset it")
     return list(full) if chosen == "full" else [small]
 
 
@@ -36,12 +36,12 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 class Suite:
-    """A benchmark class. asv calls `setup` before every timed call; the work in `prepare` is done once per process."""
+    """A benchmark class. asv calls `setup` before every timed call; `prepare` runs once per process."""
 
     _prepared = None
 
     def setup_cache(self):
-        """Write the data to the folder that asv runs the benchmarks in: too large to be pickled for each."""
+        """Write the data to asv's working folder, because it is too large to be pickled for each benchmark."""
         codes, labels, _ = problems.image_codes(LARGEST)
         np.save("codes.npy", codes)
         np.save("labels.npy", labels)
@@ -55,8 +55,8 @@ class Suite:
         settle()
 
     def prepare(self, *cell):
-        """Make the inputs, compile, and compare with the plain formulas; NotImplementedError skips the cell."""
-        raise NotImplementedError(f"{type(self).__name__} has nothing to measure")
+        """Make the inputs, compile, and check against the plain formulas; NotImplementedError skips the cell."""
+        raise NotImplementedError(f"{type(self).__name__} measures nothing")
 
 
 def codes_and_labels(m):
@@ -65,7 +65,7 @@ def codes_and_labels(m):
 
 
 def arrays(m, dtype):
-    """Return X (784, m) and one-hot Y (10, m), Fortran-ordered, as the notebook has them."""
+    """Return X (784, m) and one-hot Y (10, m), Fortran-ordered as in the notebook."""
     need_memory(m, dtype)
     codes, labels = codes_and_labels(m)
     x = np.divide(codes, 255, dtype=dtype)
@@ -73,7 +73,7 @@ def arrays(m, dtype):
 
 
 def need_memory(m, dtype):
-    """Skip a size that does not fit the memory; asv prints the sentence, and measures the smaller sizes."""
+    """Skip a size that does not fit into memory; asv prints the reason and measures the smaller sizes."""
     free, needed = problems.available_bytes(), m * ELEMENTS_PER_SAMPLE * np.dtype(dtype).itemsize
     if free is not None and needed > free:
         sentence = f"{m} samples of {dtype} need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
@@ -91,5 +91,5 @@ def functions(implementation):
 def choose_backend(name):
     """Choose a backend for this process, which measures nothing else."""
     if name == "numba" and not HAS_NUMBA:
-        raise NotImplementedError("Numba does not import here")
+        raise NotImplementedError("Numba cannot be imported")
     fastmlp.set_backend(name)

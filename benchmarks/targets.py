@@ -1,7 +1,7 @@
-"""``python -m benchmarks.targets``: the project's targets, required, aimed at and measured, side by side.
+"""``python -m benchmarks.targets``: a table of the project's targets: required, aimed at and measured.
 
-Needs MNIST (FASTMLP_DATA) and the Numba backend. Exit status: 1 where a required figure falls short, 2 where none does
-but one could not be measured, else 0. ``--only TEXT`` measures the rows whose name contains the text.
+Needs MNIST (FASTMLP_DATA) and the Numba backend. Exit status: 0 if all targets are reached, 1 if one is missed,
+2 if one could not be measured. ``--only TEXT`` measures the rows whose name contains TEXT.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def half_against_pure_forms():
     share = compiled.tuning.DENSE_SHARE
     pure = []
     try:
-        for forced in (-1.0, 2.0):  # every tile dense, every tile sparse
+        for forced in (-1.0, 2.0):  # all tiles dense, then all tiles sparse
             compiled.tuning.DENSE_SHARE = forced
             pure.append(fastmlp.pack(x))
     finally:
@@ -90,7 +90,7 @@ else:
 
 
 def child(code, *words, env=None):
-    """Run code in a fresh process; return what it printed."""
+    """Run code in a fresh process and return its output."""
     command = [sys.executable, "-c", code, *words]
     done = subprocess.run(command, env={**os.environ, **(env or {})}, check=True, capture_output=True, text=True)
     return done.stdout
@@ -126,7 +126,7 @@ def kilobytes(name):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(name))
 with open("/proc/self/clear_refs", "w") as reset:
-    reset.write("5")  # the high-water mark falls to what is held now; compiling had set it
+    reset.write("5")  # resets the high-water mark, which compiling had raised, to the current size
 before = kilobytes("VmHWM")
 fastmlp.MLP((784, 128, 10)).fit(fastmlp.pack(x.reshape(len(x), -1).T, scale=1/255), y, epochs=2)
 print((kilobytes("VmHWM") - before) * 1024 / 1e6)
@@ -134,7 +134,7 @@ print((kilobytes("VmHWM") - before) * 1024 / 1e6)
 
 
 def memory():
-    """Growth of the high-water mark of resident memory, which only Linux lets a process reset."""
+    """Return the growth of the high-water mark of resident memory, which a process can reset only on Linux."""
     return float(child(_MEMORY)) if os.access("/proc/self/clear_refs", os.W_OK) else None
 
 
@@ -142,11 +142,11 @@ def two_threads():
     codes, labels = problems.mnist_codes()
     ours = problems.packed_step(fastmlp.MLP((784, 128, 10)), fastmlp.pack(codes, scale=1 / 255), labels)
 
-    def one():
+    def on_one_thread():
         with fastmlp.use_threads(1):
             ours()
 
-    return ratio(one, ours)
+    return ratio(on_one_thread, ours)
 
 
 def cell(images, m, hidden, name, rounds):
@@ -160,12 +160,12 @@ def cell(images, m, hidden, name, rounds):
 
 
 def worst_cell():
-    """The lowest of 96 medians of three is as much noise as speed: the lowest five are taken again, of seven."""
+    """Return the lowest of 96 ratios; the five lowest medians of 3 rounds are noisy and measured again over 7."""
     grid = itertools.product((1, 2, 7, 10, 100, 1000, 10_000, 60_000), (1, 2, 32, 100, 129, 1024), ("MNIST", "normal"))
     images = problems.mnist_codes()
-    ratios = {one: cell(images, *one, rounds=3) for one in grid}
-    for one in sorted(ratios, key=ratios.get)[:5]:
-        ratios[one] = cell(images, *one, rounds=7)
+    ratios = {point: cell(images, *point, rounds=3) for point in grid}
+    for point in sorted(ratios, key=ratios.get)[:5]:
+        ratios[point] = cell(images, *point, rounds=7)
     worst = min(ratios, key=ratios.get)
     print("    worst cell: m = {}, hidden = {}, {}".format(*worst))
     return ratios[worst]
@@ -195,7 +195,7 @@ print(time.time() - making)
 
 
 def first_step(cold):
-    """Seconds from when the process is asked for, interpreter and imports included, without making the data."""
+    """Return the seconds from the start of a process to its first gradient, without the time to make its data."""
 
     def seconds():
         start = time.time()
@@ -214,17 +214,17 @@ def packing():
 
 
 def many_samples():
-    """Time per sample of a step on 1 000 000 synthetic images over that on 10 000."""
-    some, labels = problems.synthetic_codes(100_000)
+    """Return the time per sample of a step on 1 000 000 synthetic images over that on 10 000 images."""
+    images, labels = problems.synthetic_codes(100_000)
     steps = []
-    for codes, y in ((np.tile(some, 10), np.tile(labels, 10)), (some[:, :10_000], labels[:10_000])):
+    for codes, y in ((np.tile(images, 10), np.tile(labels, 10)), (images[:, :10_000], labels[:10_000])):
         packed = fastmlp.pack(codes, scale=1 / 255)
         steps.append(problems.packed_step(fastmlp.MLP((784, 128, 10)), packed, y))
     return ratio(*steps) / 100
 
 
 def tensorflow_peer():
-    """The step in TensorFlow, the fastest float32 peer, over ours."""
+    """Return TensorFlow's time for a step over ours; it is the fastest other framework in float32."""
     if importlib.util.find_spec("tensorflow") is None:
         return None
     import tensorflow as tf
@@ -251,7 +251,7 @@ def tensorflow_peer():
 
 
 class Row(NamedTuple):
-    """A target: at least ``required``, or at most where ``at_most``."""
+    """A target: the figure must be at least ``required``, or at most that if ``at_most``."""
 
     name: str
     required: float
@@ -267,41 +267,41 @@ ROWS = [
     Row("MNIST step float32, packed, over TensorFlow", 2, 4, "x", tensorflow_peer),
     Row("784-100-10 and 784-256-256-10, float64, packed, over NumPy", 2.5, 4, "x", other_nets),
     Row("dense input, float64 step over the notebook", 1.5, 1.7, "x", dense),
-    Row("half of the pixels not zero, over the notebook", 1.5, 2.5, "x", half),
-    Row("half of the pixels not zero, against the better pure form", 0.95, 1, "x", half_against_pure_forms),
+    Row("half of the pixels non-zero, over the notebook", 1.5, 2.5, "x", half),
+    Row("half of the pixels non-zero, over all-dense or all-sparse", 0.95, 1, "x", half_against_pure_forms),
     Row("the notebook's own loop with our functions, plain arrays", 1.5, 3, "x", notebook_loop),
     Row("20 epochs from uint8 MNIST, whole process, over NumPy", 2.5, 4, "x", user),
     Row("one_hot, Softmax, compute_cost: the slowest, over NumPy", 4, 10, "x", elementwise),
     Row("ReLU on (128, 60000) over NumPy", 1.5, 3, "x", relu),
     Row("peak memory of training from uint8 MNIST", 200, 100, "MB", memory, at_most=True),
     Row("two threads over one, MNIST step", 1.8, 1.95, "x", two_threads),
-    Row("time per sample, 1 000 000 samples over 10 000", 1.3, 1, "x", many_samples, at_most=True),
+    Row("time per sample, 1 000 000 samples over 10 000 samples", 1.3, 1, "x", many_samples, at_most=True),
     Row("packed step over NumPy, worst cell of 96", 1.0, 1.5, "x", worst_cell),
     Row("the notebook's loop on small batches, our time over NumPy's", 1.5, 1.0, "x", small_batches, at_most=True),
     Row("first step from process start, cold cache", 20, 8, "s", lambda: first_step(cold=True), at_most=True),
     Row("first step from process start, warm cache", 1.2, 0.7, "s", lambda: first_step(cold=False), at_most=True),
-    Row("packing uint8 MNIST, in steps' time", 2, 1, "x", packing, at_most=True),
+    Row("packing uint8 MNIST, over one step", 2, 1, "x", packing, at_most=True),
 ]
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--only", default="", metavar="TEXT", help="measure the rows whose name contains the text")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure the rows whose name contains TEXT")
     only = parser.parse_args().only
     fastmlp.set_backend("numba")
     fastmlp.show_config()
     print(f"\n{'figure':62}{'required':>10}{'aim':>8}{'measured':>10}")
-    short = missing = 0
+    missed = unmeasured = 0
     for row in ROWS:
         if only not in row.name:
             continue
         value = row.measure()
         kept = value is not None and (value <= row.required if row.at_most else value >= row.required)
-        shown = "not measured" if value is None else f"{value:.2f} {row.unit}{'' if kept else '  short'}"
+        shown = "not measured" if value is None else f"{value:.2f} {row.unit}{'' if kept else '  missed'}"
         print(f"{row.name:62}{row.required:>10g}{row.aim:>8g}   {shown}", flush=True)
-        missing += value is None
-        short += value is not None and not kept
-    return 1 if short else 2 if missing else 0
+        unmeasured += value is None
+        missed += value is not None and not kept
+    return 1 if missed else 2 if unmeasured else 0
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""Timing on machines that are shared and drift: ratios, taken alternately in one process, and their medians."""
+"""Timing on shared machines whose speed drifts: medians of ratios, both sides timed alternately in one process."""
 
 import statistics
 import time
 
 
 def settle(most=1.0):
-    """Wait until no thread of this process runs, ``most`` seconds at most.
+    """Wait until no thread of this process runs, but at most ``most`` seconds.
 
-    After a call the idle threads of OpenBLAS spin on for 0.1 s, those of libgomp for a few ms; they would take a core
-    from the other side.
+    After a call, idle threads of OpenBLAS and libgomp spin for a while and would slow down the other side.
     """
     end = time.perf_counter() + most
     while time.perf_counter() < end:
@@ -19,7 +18,7 @@ def settle(most=1.0):
 
 
 def seconds(function, repeats=1):
-    """Return the seconds of one of ``repeats`` calls in a row."""
+    """Return the seconds per call of ``repeats`` calls in a row."""
     start = time.perf_counter()
     for _ in range(repeats):
         function()
@@ -27,10 +26,9 @@ def seconds(function, repeats=1):
 
 
 def warm_up(function, at_least=0.02):
-    """Call the function until so many seconds have passed, once in any case; return how many calls that took.
+    """Call the function until ``at_least`` seconds have passed, and at least once; return the number of calls.
 
-    Threads that slept may share a core for some ms, until the system takes them apart: a first step of 0.2 ms took 4 or
-    8, and the next one too.
+    Threads that have just woken up may share a core until the system moves them apart, which slows the first calls.
     """
     calls, end = 0, time.perf_counter() + at_least
     while calls == 0 or time.perf_counter() < end:
@@ -40,14 +38,14 @@ def warm_up(function, at_least=0.02):
 
 
 def repeats_for(function, at_least=0.02):
-    """Return how many calls in a row take about ``at_least`` seconds."""
+    """Return the number of calls that take about ``at_least`` seconds."""
     settle()
     warm_up(function)
     return warm_up(function, at_least)
 
 
 def ratio(baseline, ours, rounds=7):
-    """Return the median over ``rounds`` of the baseline's time over ours, taken in turn, each side warm."""
+    """Return the median over ``rounds`` of the baseline's time over ours, timed alternately and after a warm-up."""
     times = [repeats_for(function) for function in (baseline, ours)]
     ratios = []
     for _ in range(rounds):

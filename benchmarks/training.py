@@ -1,4 +1,4 @@
-"""Ten epochs, from the images as the data set has them: time, and peak memory of the process."""
+"""Ten epochs from uint8 images: time, and peak memory of the process."""
 
 import fastmlp
 from benchmarks import problems, suite
@@ -7,9 +7,9 @@ EPOCHS = 10
 
 
 def training_of(implementation, m, dtype):
-    """Return a function: ten epochs from uint8 images, packing or the division by 255 included; it returns the costs.
+    """Return a function that trains ten epochs from uint8 images, including packing or division; it returns the costs.
 
-    The memory that the images take as float arrays belongs to the figure, so nothing of it is made before.
+    Float copies of the images are made inside, because their memory is part of the figure.
     """
     codes, labels = suite.codes_and_labels(m)
     if implementation == "packed":
@@ -34,7 +34,7 @@ class TenEpochs(suite.Suite):
     param_names = ("implementation", "dtype", "m")
 
     def setup_cache(self):
-        """Keep the costs of the plain formulas: computed beside what is measured, they would set its peak of memory."""
+        """Also store the costs of the plain formulas: computing them later would raise the measured peak memory."""
         super().setup_cache()
         return {(dtype, m): training_of("plain", m, dtype)() for dtype in suite.DTYPES for m in self.params[2]}
 

@@ -1,6 +1,7 @@
-"""One process per net, which holds its data and waits; they are asked for one timing each, in turn.
+"""One process per net, which holds the data and waits; the processes are asked in turn for one timing each.
 
-So no runtime's threads, allocator or settings meet another's, and whatever the machine does meanwhile meets all alike.
+Threads, allocators and settings of different frameworks therefore never share a process, and other load on the machine
+affects all nets alike.
 """
 
 import multiprocessing
@@ -12,7 +13,7 @@ from benchmarks.timing import repeats_for, seconds, settle, warm_up
 
 
 class WorkerError(Exception):
-    """A net that cannot be measured; the message says why, in one line."""
+    """A net cannot be measured; the message gives the reason in one line."""
 
 
 class Worker:
@@ -32,7 +33,7 @@ class Worker:
 
     def stop(self):
         """End the process."""
-        self._connection.close()  # which the process notices, unless it is busy for ever
+        self._connection.close()  # tells the process to end; if it hangs, it is killed
         self._process.join(10)
         self._process.kill()
 
@@ -58,7 +59,7 @@ def _serve(connection, name, folder, dtype):
         while True:
             question, *words = connection.recv()
             connection.send((None, questions[question](*words)))
-    except (EOFError, ConnectionError):  # nobody asks any more
+    except (EOFError, ConnectionError):  # closed by `stop`
         pass
     except ModuleNotFoundError as error:
         connection.send((f"absent: {error}", None))
@@ -78,8 +79,8 @@ def _questions(net):
         step = state["step"]
         if state["repeats"] is None:
             state["repeats"] = repeats_for(step, at_least)
-        # While the others had their turns, caches filled with theirs and a virtual machine gave free pages back to its
-        # host: the first steps pay for that.
+        # While the other nets ran, the caches filled with their data, and a virtual machine may have returned free
+        # pages to its host: the first steps would be slow.
         warm_up(step, at_least)
         return _settled(lambda: seconds(step, state["repeats"]))
 
@@ -92,7 +93,7 @@ def _questions(net):
 
 
 def _settled(measure):
-    """Return a time only when this process' threads rest: the next process has its turn then."""
+    """Measure, and return the time once this process's threads are idle, because the next process then starts."""
     taken = measure()
     settle()
     return taken

@@ -1,4 +1,4 @@
-"""What ``fastmlp bench`` prints: the notebook's formulas against fastmlp, here and on the user's own data."""
+"""The comparison that ``fastmlp bench`` prints: fastmlp against the notebook's formulas, on the user's own data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from fastmlp.packing import pack, scaled
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Step: TypeAlias = Callable[[], tuple[Any, ...]]  # takes a step; returns cost and gradients
+Step: TypeAlias = Callable[[], tuple[Any, ...]]  # takes one training step; returns cost and gradients
 
 _ALPHA = 0.1
-# Largest difference, relative to the largest entry, with which a step counts as the same and is timed.
+# Largest difference from the formulas, relative to their largest entry, of a step that is timed.
 _TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
 _ROUNDS = 3, 25  # at least, at most
-_AT_LEAST = 0.02  # seconds of one timing: as many steps in a row
+_AT_LEAST = 0.02  # seconds of one timing, which repeats short steps
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Row:
     Attributes
     ----------
     name : str
-        Which way.
+        Its name.
     difference : float
         Largest difference of cost and gradients from the formulas', relative to the largest entry of each.
     megabytes : float
-        Memory of the input and, at its peak, of one step, in 10^6 bytes.
+        Memory of the input plus the peak memory of one step, in 10^6 bytes.
     milliseconds : float or None
-        Median time of a step; None where it was not timed because it differs.
+        Median time of a step; None if it was not timed because its result differs.
     speedup, low, high : float or None
-        Median and quartiles of the formulas' time over this one's, taken in turn.
+        Median and quartiles of the formulas' time over the time of this row, measured in turn.
     """
 
     name: str
@@ -66,20 +66,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `str` of it is a table.
+    """The result of `compare`; ``str`` makes a table of it.
 
     Attributes
     ----------
     net, dtype : str
-        The network and what it computed in.
+        Layer sizes such as ``"784-128-10"``, and the dtype of the computation.
     samples : int
         Number of samples m.
     density : float
-        Share of X that is not zero.
+        Share of the entries of X that are non-zero.
     backend, blas : str
         fastmlp's backend, and the BLAS libraries of the process, which compute the formulas' products.
     threads, rounds : int
-        Threads of all, and how often each was timed.
+        Number of threads, the same for all rows, and of timings per row.
     rows : tuple of Row
         The formulas, then fastmlp.
     """
@@ -97,16 +97,16 @@ class Comparison:
     def __str__(self) -> str:
         return "\n".join(
             (
-                f"{self.net}, {self.dtype}, {self.samples} samples, {self.density:.1%} of X not zero",
+                f"{self.net}, {self.dtype}, {self.samples} samples, {self.density:.1%} of X non-zero",
                 f"{self.backend} backend, threads: {self.threads}; BLAS: {self.blas}",
                 f"{'one step':35}{'memory':>12}{'difference':>12}{'time':>14}{'speed-up (quartiles)':>23}",
                 *map(str, self.rows),
-                f"medians of {self.rounds} rounds, in turn",
+                f"medians of {self.rounds} rounds, measured in turn",
             )
         )
 
     def to_json(self) -> str:
-        """Return everything as a JSON object; a difference that is not finite becomes null.
+        """Return all attributes as a JSON object; a non-finite difference becomes null.
 
         Returns
         -------
@@ -133,37 +133,36 @@ def compare(
     dtype: str = "float64",
     seconds: float = 20.0,
 ) -> Comparison:
-    """Compare the notebook's formulas in NumPy with fastmlp, on one training step of a net with one hidden layer.
+    """Compare fastmlp with the notebook's formulas in NumPy, on one training step of a net with one hidden layer.
 
-    Checks first that cost and gradients agree, which also compiles; then times both in turn, so that what else the
-    machine does meets both alike.
+    Checks that costs and gradients agree, which also compiles the kernels, then times all in turn, so that other load
+    on the machine affects them alike.
 
     Parameters
     ----------
     X : array_like, shape (n_features, m)
-        uint8 or other real numbers; samples as columns.
+        uint8 or other real numbers; columns are samples.
     Y : array_like of int, shape (m,)
-        Labels from 0 on.
+        Labels, counted from 0.
     scale : float, optional
-        Positive factor on every value, as in `fastmlp.pack`.
+        Positive factor for all values, as in `fastmlp.pack`.
     hidden : int
         Width of the hidden layer.
     dtype : {"float64", "float32"}
-        What is computed in.
+        The dtype of the computation.
     seconds : float
-        About how long to measure, beside compiling; three rounds are taken in any case.
+        Approximate time to measure, without compiling; at least three rounds are taken.
 
     Returns
     -------
     Comparison
-        Its rows are the formulas, the notebook's functions of fastmlp on the same arrays, and `fastmlp.MLP` on packed
-        input.
+        Its rows are the formulas, fastmlp's functions on the same arrays, and `fastmlp.MLP` on packed input.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, an array is empty, a label is negative, the scale, width, dtype or duration is out of
-        range, or the formulas do not stay finite on this data.
+        If shapes do not match, an array is empty, a label is negative, the scale, width, dtype or duration is out of
+        range, or the formulas overflow on this data.
     TypeError
         If an array does not hold real numbers or the width is not an integer.
 
@@ -185,8 +184,8 @@ def compare(
     if not all(np.isfinite(part).all() for part in expected):
         got = f"values up to {np.max(np.abs(x)):.3g}"
         expectation = "data on which the plain formulas stay finite"
-        raise ValueError(checks.message("X", got, expectation, "scale it, as uint8 images with scale=1/255"))
-    # The formulas' BLAS gets fastmlp's number of threads too.
+        raise ValueError(checks.message("X", got, expectation, "scale it; for uint8 images, pass scale=1/255"))
+    # The formulas' BLAS uses fastmlp's number of threads too.
     rows, rounds = backend.call_with_blas(_rows, steps, held, expected, budget)
     return Comparison(
         net="-".join(map(str, model.layer_sizes)),
@@ -207,12 +206,12 @@ _NAMES = "the notebook's formulas, NumPy", "fastmlp's functions, same arrays", "
 def _rows(
     steps: list[Step], held: list[int], expected: tuple[Array, Array], budget: float
 ) -> tuple[tuple[Row, ...], int]:
-    """Return the rows, and how many rounds they are the medians of; what differs is not timed."""
+    """Return the rows and the number of rounds; a step with a different result is not timed."""
     differences = [_difference(_result(step), expected) for step in steps]
     memory = [(size + _peak(step)) / 1e6 for size, step in zip(held, steps, strict=True)]
     same = [difference <= _TOLERANCE[expected[1].dtype.name] for difference in differences]
     times = _times([step for step, fits in zip(steps, same, strict=True) if fits], budget)
-    timings = iter([_summary(times[0], one) for one in times])
+    timings = iter([_summary(times[0], taken) for taken in times])
     rows = tuple(
         Row(name, difference, size, *(next(timings) if fits else ()))
         for name, difference, size, fits in zip(_NAMES, differences, memory, same, strict=True)
@@ -226,14 +225,18 @@ def _steps(model: MLP, x: Array, labels: Array, scale: float | None) -> tuple[li
     plain = scaled(np.asarray(x, model.dtype), 1.0 if scale is None else scale)
     y = formulas.one_hot(labels, model.layer_sizes[-1]).astype(model.dtype, copy=False)
     held = plain.nbytes + y.nbytes
-    steps = [_turn(formulas, model, plain, y), _turn(notebook, model, plain, y), _packed_step(model, packed, labels)]
+    steps = [
+        _notebook_step(formulas, model, plain, y),
+        _notebook_step(notebook, model, plain, y),
+        _packed_step(model, packed, labels),
+    ]
     return steps, [held, held, packed.nbytes + labels.nbytes], packed.density
 
 
-def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
+def _notebook_step(functions: Any, model: MLP, x: Array, y: Array) -> Step:
     (w1, w2), (b1, b2) = model.weights, model.biases
 
-    def turn() -> tuple[Any, ...]:
+    def iterate() -> tuple[Any, ...]:
         a1, z1, a2, z2 = functions.Forwardprop(x, w1, w2, b1, b2)
         cost = functions.compute_cost(a2, y)
         gradients = functions.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
@@ -241,8 +244,8 @@ def _turn(functions: Any, model: MLP, x: Array, y: Array) -> Step:
         return cost, *gradients
 
     def step() -> tuple[Any, ...]:
-        # Where the formulas overflow, NumPy would warn; fastmlp's functions never do.
-        return quietly(turn) if functions is formulas else turn()
+        # NumPy warns if the formulas overflow; fastmlp's functions never warn.
+        return quietly(iterate) if functions is formulas else iterate()
 
     return step
 
@@ -269,7 +272,7 @@ def _difference(actual: tuple[Array, Array], expected: tuple[Array, Array]) -> f
 
 
 def _peak(step: Step) -> int:
-    """Return the most bytes that one step holds at once; NumPy tells Python of every array that it makes."""
+    """Return the peak memory of one step in bytes; NumPy reports its allocations to tracemalloc."""
     traced = tracemalloc.is_tracing()
     tracemalloc.start()
     try:
@@ -283,7 +286,7 @@ def _peak(step: Step) -> int:
 
 
 def _times(steps: list[Step], budget: float) -> list[list[float]]:
-    """Return the seconds of each step, of as many rounds as the budget allows."""
+    """Return the seconds of each step, for as many rounds as fit into the budget."""
     repeats = []
     for step in steps:
         _settle()
@@ -307,7 +310,7 @@ def _seconds(step: Step, repeats: int) -> float:
 
 
 def _warm_up(step: Step) -> int:
-    """Step for as long as one timing takes, and return how often: threads that slept may share a core for some ms."""
+    """Take steps for the time of one timing, and return their number: threads just woken up may share a core."""
     count, end = 0, time.perf_counter() + _AT_LEAST
     while count == 0 or time.perf_counter() < end:
         step()
@@ -316,7 +319,7 @@ def _warm_up(step: Step) -> int:
 
 
 def _settle(most: float = 1.0) -> None:
-    """Wait until no thread of this process runs: idle threads of BLAS spin on for 0.1 s, beside who comes next."""
+    """Wait until no thread of this process runs: idle BLAS threads spin for a while and would slow the next step."""
     end = time.perf_counter() + most
     while time.perf_counter() < end:
         before = time.process_time()
@@ -326,7 +329,7 @@ def _settle(most: float = 1.0) -> None:
 
 
 def _summary(baseline: list[float], taken: list[float]) -> tuple[float, float, float, float]:
-    """Return the median in milliseconds, and of the baseline's times over these the median and the quartiles."""
+    """Return the median in milliseconds, and the median and quartiles of the baseline's times over these times."""
     low, median, high = statistics.quantiles([b / t for b, t in zip(baseline, taken, strict=True)], n=4)
     return 1e3 * statistics.median(taken), median, low, high
 
@@ -334,4 +337,4 @@ def _summary(baseline: list[float], taken: list[float]) -> tuple[float, float, f
 def _blas() -> str:
     config = backend.show_config(mode="dicts") or {}
     forced = os.environ.get("OPENBLAS_CORETYPE")
-    return config["BLAS"] + (f"; held to {forced} by OPENBLAS_CORETYPE: unset it for its best" if forced else "")
+    return config["BLAS"] + (f"; limited to {forced} by OPENBLAS_CORETYPE: unset it for full speed" if forced else "")

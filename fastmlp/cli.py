@@ -1,6 +1,6 @@
 """The command line: ``fastmlp train``, ``evaluate``, ``predict``, ``bench``, ``info``.
 
-Whatever takes time to import is imported where Ctrl-C is already answered in one line.
+Slow imports are delayed until Ctrl-C is handled.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        The words after ``fastmlp``; those of the process if not given.
+        The words after ``fastmlp``; by default those of the process.
 
     Returns
     -------
     int
-        The exit status: 0 done, 1 training diverged, 2 wrong use, missing or damaged data, or a result that could not
-        be written, 130 stopped by Ctrl-C, 141 if the reader of the output went away.
+        The exit status: 0 success, 1 training diverged, 2 wrong usage, missing or damaged data, or a result that could
+        not be written, 130 stopped by Ctrl-C, 141 the reader of the output closed the pipe.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     if arguments is None:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         interrupts.begin()
         status, facts = _answered(words, say)
-        interrupts.hold()  # all that is left is to say it
+        interrupts.hold()  # only the result is left to print
     except KeyboardInterrupt:
         interrupts.hold()
         say.complain("stopped")
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answered(words: Sequence[str], say: console.Console) -> tuple[int, dict[str, Any] | None]:
-    """Return what `_run` returns; of an error, its status and its line."""
+    """Return the result of `_run`; for an error, its exit status and its message."""
     try:
         return _run(words, say)
     except BrokenPipeError:
@@ -61,7 +61,7 @@ def _answered(words: Sequence[str], say: console.Console) -> tuple[int, dict[str
 
 
 def _run(words: Sequence[str], say: console.Console) -> tuple[int, dict[str, Any] | None]:
-    """Return the exit status, and the object for a machine; None where it is not meant for one."""
+    """Return the exit status and the object for ``--json``, or None after the help or the version."""
     import contextlib
     import io
     import warnings
@@ -71,7 +71,7 @@ def _run(words: Sequence[str], say: console.Console) -> tuple[int, dict[str, Any
 
     notices.announce_always()
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:  # argparse hides that it cannot print
+        with contextlib.redirect_stdout(io.StringIO()) as printed:  # argparse ignores errors when it prints
             options = language.parse(words)
     except language.WrongWordsError as wrong:
         say.complain_of_words(wrong.usage, f"{wrong.program}: error: {wrong}")
@@ -81,7 +81,7 @@ def _run(words: Sequence[str], say: console.Console) -> tuple[int, dict[str, Any
         return 0, None
     say.json = options.json
     with warnings.catch_warnings():
-        # Those that are for the user; libraries' words to their developers stay hidden.
+        # Show warnings meant for users; warnings of libraries to their developers stay hidden.
         for category in (UserWarning, RuntimeWarning):
             warnings.simplefilter("default", category)
         warnings.showwarning = say.warn
@@ -92,7 +92,7 @@ def _run(words: Sequence[str], say: console.Console) -> tuple[int, dict[str, Any
 
 
 def _end(say: console.Console, status: int, facts: dict[str, Any] | None) -> int:
-    """Print the object where one is wanted, and return the status, in which output that was lost counts."""
+    """Print the object for ``--json``, and return the exit status, which is not 0 if output was lost."""
     if say.json and facts is not None:
         import json
 

@@ -1,4 +1,4 @@
-"""What each command does; each returns an exit status and what a machine is told, and says the rest to people."""
+"""The commands. Each prints its report and returns an exit status and the facts for ``--json``."""
 
 import argparse
 import json
@@ -27,11 +27,11 @@ _NAMED = ("digits", "fashion_mnist", "mnist")
 class _Data(NamedTuple):
     name: str
     parts: datasets.Dataset
-    names: tuple[str, ...] | None  # of the classes
+    names: tuple[str, ...] | None  # class names
 
 
 def train(options: argparse.Namespace, say: Console) -> Outcome:
-    """Train a network, save it, evaluate it on the test part, and draw what came of it, each whatever the others do."""
+    """Train a network, save it, test it and draw figures; a failed step does not stop the others."""
     start = time.perf_counter()
     refusals.check_train(options)
     refusals.check_data(options.data, _NAMED)
@@ -48,7 +48,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     _say_start(options, say, data, model, len(y))
     history, problem = runs.fit(options, say, model, inputs, (x, y), validation)
     if problem is None and not len(history):
-        say.tell("stopped before the first epoch was done")
+        say.tell("stopped before the end of the first epoch")
         return 130, {"stopped": "interrupt", "epochs": 0}
     result = runs.Result(say, {"data": data.name, "samples": len(y), **runs.told(options, model, history)})
     if problem is not None:
@@ -63,13 +63,13 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
             result.facts["seconds"] = time.perf_counter() - start
     except KeyboardInterrupt:
         say.interrupts.hold()
-        say.tell("stopped by Ctrl-C before it was tested and drawn")
+        say.tell("stopped by Ctrl-C before the test and the figures")
         return 130, result.facts
     return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
 
 
 def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
-    """Say how well a trained network does on data, and on each of its classes."""
+    """Report the accuracy of a trained network on data, and on each of its classes."""
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
@@ -83,11 +83,11 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     scores = model.evaluate(X, y)
     probabilities = model.predict_proba(X)
     classes = _by_class(y, probabilities.argmax(axis=0), inputs.names)
-    part = "all" if options.part == "all" else f"the {options.part} part"
+    part = "all samples" if options.part == "all" else f"the {options.part} part"
     _say_data(say, data, inputs)
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
-    for one in classes:
-        say(f"  {one['name']:12} {one['right'] / one['samples']:7.2%} of {one['samples']}{_mostly(one)}")
+    for row in classes:
+        say(f"  {row['name']:12} {row['right'] / row['samples']:7.2%} of {row['samples']}{_mostly(row)}")
     say(f"accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f}")
     facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
@@ -96,12 +96,12 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
 
 
 def predict(options: argparse.Namespace, say: Console) -> Outcome:
-    """Say what is in pictures, and what was done to them."""
+    """Classify pictures, and report how they were prepared."""
     _set_backend(options)
     model = MLP.load(options.model)
     inputs = preprocessing.from_model(model)
     if not model.notes:
-        say(f"{options.model} does not say what it was trained on: taken as pictures like MNIST's")
+        say(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
     answers: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     for what in options.what:
@@ -115,13 +115,13 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
                 answers.append(_answer(source, sentence, column, inputs.names))
                 say(_spoken(answers[-1]))
     if failures:
-        say.complain(f"{len(failures)} could not be read, {len(answers)} answered")
+        say.complain(f"answers: {len(answers)}, unreadable inputs: {len(failures)}")
     return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
 
 
 def compare(options: argparse.Namespace, say: Say) -> Outcome:
     """Compare fastmlp with the notebook's formulas on one training step."""
-    checks.positive("--seconds", options.seconds, "give one such as 20")
+    checks.positive("--seconds", options.seconds, "give a number of seconds such as 20")
     checks.layer_sizes("--hidden", (1, options.hidden, 1))
     refusals.check_data(options.data, _NAMED)
     _set_backend(options)
@@ -136,7 +136,7 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
 
 
 def info(options: argparse.Namespace, say: Say) -> Outcome:
-    """Show the backend and the machine, and what a model file holds."""
+    """Show the backend, the machine, and the contents of a model file."""
     _set_backend(options)
     facts: dict[str, Any] = dict(backend.show_config(mode="dicts") or {})
     if options.model is not None:
@@ -150,11 +150,11 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
 
 
 def finite(value: Any) -> Any:
-    """Return what JSON can say of ``value``: a number that is not finite becomes None."""
+    """Return ``value`` as JSON can express it: a non-finite number becomes None."""
     if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(one) for one in value]
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -168,12 +168,12 @@ def _set_backend(options: argparse.Namespace) -> None:
 
 
 def _load(what: str, label: str | None = None, usual: str | None = None) -> _Data:
-    """Return a data set by its name, or from files; a table's label is in column ``label``, by default in ``usual``."""
+    """Load a data set by its name or from files; a table's label is in column ``label``, by default in ``usual``."""
     name = bounded.shown(what)
     if what in _NAMED:
         if label is not None:
-            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table with it, such as a .csv file"
-            raise ValueError(checks.message("--label", got, expected, "leave it out"))
+            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table, such as a .csv file"
+            raise ValueError(checks.message("--label", got, expected, "omit it"))
         module: Any = getattr(datasets, what)
         (x_train, y_train), (x_test, y_test) = module.load_data()
         labels = tuple(map(str, range(1 + int(y_train.max()))))
@@ -186,31 +186,31 @@ def _load(what: str, label: str | None = None, usual: str | None = None) -> _Dat
 
 
 def _check_classes(data: _Data, y: Array) -> None:
-    """Raise ValueError if there is nothing to tell apart."""
+    """Raise ValueError if all training samples have the same class."""
     if (y == y[0]).all():
-        got = f"the one class {bounded.brief(data.parts.names[y[0]])} in {len(y)} training samples"
-        remedy = "add samples of others, or name another column of a table: --label first, last or NAME"
-        raise ValueError(checks.message(data.name, got, "two classes at least", remedy))
+        got = f"only class {bounded.brief(data.parts.names[y[0]])} in {len(y)} training samples"
+        remedy = "add samples of other classes, or choose another label column of a table: --label first, last or NAME"
+        raise ValueError(checks.message(data.name, got, "at least two classes", remedy))
 
 
 def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
     for remark in data.parts.remarks:
         say(remark)
     if inputs.columns is not None:
-        say("each column is standardised: less its mean, by its standard deviation, both of the training samples")
+        say("each column is standardised by the mean and standard deviation of the training samples")
     elif len(inputs.shape) == 1:
-        say(f"more than {preprocessing.MOST_COLUMNS} columns, so none is standardised: all are divided by one number")
+        say(f"more than {preprocessing.MOST_COLUMNS} columns: all are divided by one number instead of standardised")
 
 
 def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
-    """Return training samples and labels, and those that are set aside for validation, chosen by the seed."""
+    """Return training samples and labels, and a random choice of samples and labels set aside for validation."""
     share, m = options.validation, len(parts.y_train)
     if share is None:
         return parts.x_train, parts.y_train, None
     count = round(share * m) if math.isfinite(share) else 0
     if not 1 <= count < m:
-        got, expected = f"{share} of {m} samples", "a share that leaves samples to both sides, such as 0.1"
-        raise ValueError(checks.message("--validation", got, expected, "give a larger or smaller one"))
+        got, expected = f"{share} of {m} samples", "a share that leaves samples for training and for validation"
+        raise ValueError(checks.message("--validation", got, expected, "give a larger or smaller share, such as 0.1"))
     aside = np.zeros(m, np.bool_)
     aside[np.random.default_rng(checks.seed("seed", options.seed)).permutation(m)[:count]] = True
     x, y = parts.x_train, parts.y_train
@@ -241,8 +241,8 @@ def _set_aside(parts: datasets.Dataset) -> str:
 
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return for each class that occurs its samples, those right, and how often it was taken for each other."""
-    # Pairs that occur, not a table of all: many classes would make that larger than the data.
+    """Return for each class in ``y`` its number of samples, of right predictions and of each wrong prediction."""
+    # Only pairs that occur: a full table of many classes would be larger than the data.
     pairs, numbers = np.unique(np.stack([y, predictions]), axis=1, return_counts=True)
     counts: dict[int, dict[int, int]] = {}
     for (i, k), number in zip(pairs.T.tolist(), numbers.tolist(), strict=True):
@@ -258,8 +258,8 @@ def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict
     ]
 
 
-def _mostly(one: dict[str, Any]) -> str:
-    for name, count in one["taken_for"].items():
+def _mostly(row: dict[str, Any]) -> str:
+    for name, count in row["taken_for"].items():
         return f", most often taken for {name} ({count})"
     return ""
 
@@ -267,7 +267,7 @@ def _mostly(one: dict[str, Any]) -> str:
 class _Read(NamedTuple):
     sources: list[str]
     packed: PackedMatrix
-    done: list[str]  # to each
+    done: list[str]  # how each was prepared
 
 
 class _Unread(NamedTuple):
@@ -276,12 +276,12 @@ class _Unread(NamedTuple):
 
 
 def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[_Read | _Unread]:
-    """Yield the pictures of a file or folder, or why one cannot be read.
+    """Yield the pictures of a file or folder; for a picture that cannot be read, the reason.
 
     Raises
     ------
     ValueError
-        If the model cannot take pictures at all.
+        If the model does not take square pictures.
     """
     try:
         if path.is_file() and files.is_idx(path):
@@ -293,23 +293,24 @@ def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[_Read | _Unrea
         return
     if inputs.frame is None:
         kind = "a table" if len(inputs.shape) == 1 else "images"
-        got = f"a model of {kind} with {model.layer_sizes[0]} values a sample"
-        remedy = "ask `fastmlp evaluate` how well it does on a table, or call MLP.predict in Python"
-        raise ValueError(checks.message("MODEL", got, "one of square pictures, which predict reads", remedy))
-    for one in found:
+        got = f"a model for {kind} with {model.layer_sizes[0]} values per sample"
+        remedy = "use `fastmlp evaluate` for its accuracy on a table, or call MLP.predict in Python"
+        raise ValueError(checks.message("MODEL", got, "a model for square pictures", remedy))
+    for picture in found:
         try:
-            pixels, done = images.read([one], inputs.frame)
+            pixels, done = images.read([picture], inputs.frame)
         except (ValueError, OSError) as error:
-            yield _Unread(str(one), error)
+            yield _Unread(str(picture), error)
         else:
-            yield _Read([str(one)], pack_samples(pixels, inputs._replace(max_value=FULL_INK), model), list(done))
+            packed = pack_samples(pixels, inputs._replace(max_value=FULL_INK), model)
+            yield _Read([str(picture)], packed, list(done))
 
 
 def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
     x = files.read_idx(path)
     check_width(bounded.shown(path), x.shape[1:], model)
     names = [f"{path}[{i}]" for i in range(len(x))]
-    return _Read(names, pack_samples(x, inputs, model), ["taken as it is"] * len(x))
+    return _Read(names, pack_samples(x, inputs, model), ["used unchanged"] * len(x))
 
 
 def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:
@@ -319,11 +320,11 @@ def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[st
         "class": best,
         "name": names[best],
         "probability": float(p[best]),
-        "probabilities": [float(one) for one in p],
+        "probabilities": list(map(float, p)),
         "done": done,
     }
 
 
 def _spoken(answer: dict[str, Any]) -> str:
-    done = "" if answer["done"] == "taken as it is" else f"  ({answer['done']})"
+    done = "" if answer["done"] == "used unchanged" else f"  ({answer['done']})"
     return f"{answer['source']}: {answer['name']}, {answer['probability']:.1%}{done}"

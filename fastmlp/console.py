@@ -1,6 +1,6 @@
-"""What the command line and its user say to each other: lines, warnings, one JSON object, Ctrl-C.
+"""Input and output of the command line: lines, warnings, the JSON object, Ctrl-C.
 
-This module imports nothing that takes time: Ctrl-C is answered while everything else is imported.
+This module imports nothing slow, so that Ctrl-C is handled while everything else is imported.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 
-_DONE_WITHIN = 0.5  # seconds in which keys that are pressed again are taken for one
+_DONE_WITHIN = 0.5  # seconds within which repeated Ctrl-C counts once
 
 
 class Interrupts:
-    """Ctrl-C for one command: raises KeyboardInterrupt, but not between `hold` and `release`, nor twice in a moment.
+    """Ctrl-C handling for one command: raises KeyboardInterrupt, but not between `hold` and `release`.
 
-    So what it sets off, above all saving a model, is done in peace, however often the keys are pressed; whoever waits
-    for an end that does not come can press them again.
+    Ctrl-C pressed again within half a second raises nothing either, so that the reaction to the first one, such as
+    saving a model, is not interrupted. A later Ctrl-C raises again and ends a command that hangs.
 
     Parameters
     ----------
     to_the_end : bool
-        Whether the process ends with the command: Ctrl-C is then ignored afterwards, because a traceback is all that
-        it could still cause. Otherwise the handler that was found is restored.
+        Whether the process ends with the command. If so, `end` ignores Ctrl-C, which could only cause a traceback;
+        otherwise it restores the previous handler.
     """
 
     def __init__(self, to_the_end: bool) -> None:
@@ -38,29 +38,29 @@ class Interrupts:
         self._struck_at = -_DONE_WITHIN
 
     def begin(self) -> None:
-        """Take Ctrl-C over."""
+        """Install the handler."""
         import signal
         import threading
 
         found = signal.getsignal(signal.SIGINT)
-        # Only the main thread can set a handler; and where Ctrl-C was ignored, as in the background, it stays so.
+        # Only the main thread can set a handler. If Ctrl-C is ignored, as in background jobs, it stays ignored.
         if callable(found) and threading.current_thread() is threading.main_thread():
             self._found = found
             signal.signal(signal.SIGINT, self._strike)
 
     def end(self) -> None:
-        """Give Ctrl-C back, or ignore it for good."""
+        """Restore the previous handler, or ignore Ctrl-C from now on."""
         import signal
 
         if self._found is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN if self._to_the_end else self._found)
 
     def hold(self) -> None:
-        """Let Ctrl-C wait from here on."""
+        """Delay Ctrl-C until `release`."""
         self._held = True
 
     def release(self) -> None:
-        """Let Ctrl-C raise again, at once if it was pressed again meanwhile."""
+        """Let Ctrl-C raise again, and raise at once if it was pressed since `hold`."""
         self._held = False
         if self._waiting:
             raise KeyboardInterrupt
@@ -75,26 +75,26 @@ class Interrupts:
 
 
 class Console:
-    """Prints lines for people to standard output, or to standard error where a machine reads standard output.
+    """Prints lines for people to standard output, or to standard error if standard output takes the JSON object.
 
-    A stream that cannot be written is given up: what it costs is the lines, not the run. Calling the console prints a
-    line and raises where nobody can read on; `tell` prints one and never raises.
+    After an error, nothing more is written to a stream, so that only output is lost and not the run. Calling the
+    console prints a line and raises if the stream is lost; `tell` prints a line and never raises.
 
     Parameters
     ----------
     interrupts : Interrupts
         Ctrl-C of the command.
     json : bool
-        Whether standard output takes one JSON object and nothing else.
+        Whether standard output takes only one JSON object.
 
     Attributes
     ----------
     gone : bool
-        Whether the reader of a stream went away.
+        Whether the reader of a stream closed its pipe.
     lost : str or None
-        Why standard output cannot be written, where that has another reason.
+        Any other reason why standard output cannot be written.
     warnings : list of str
-        The warnings that were shown.
+        The warnings shown so far.
     """
 
     def __init__(self, interrupts: Interrupts, json: bool) -> None:
@@ -105,7 +105,7 @@ class Console:
         self._given_up: list[TextIO] = []
 
     def __call__(self, text: object) -> None:
-        """Print a line for people; raise BrokenPipeError or OSError where the stream is lost."""
+        """Print a line for people; raise BrokenPipeError or OSError if the stream is lost."""
         self.tell(text)
         if self.gone:
             raise BrokenPipeError
@@ -113,15 +113,15 @@ class Console:
             raise OSError(self.lost)
 
     def tell(self, text: object) -> None:
-        """Print a line for people, as far as that goes."""
+        """Print a line for people, unless the stream is lost."""
         self._write(sys.stderr if self.json else sys.stdout, str(text))
 
     def complain(self, text: str) -> None:
-        """Print an error, one line."""
+        """Print an error in one line."""
         self._write(sys.stderr, f"fastmlp: {' '.join(text.split())}")
 
     def complain_of_words(self, usage: str, text: str) -> None:
-        """Print a usage, and what is wrong with the words."""
+        """Print the usage of a command and an error in its words."""
         self._write(sys.stderr, usage + text)
 
     def warn(
@@ -133,39 +133,39 @@ class Console:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        """Print a warning, one line; a `warnings.showwarning`."""
+        """Print a warning in one line; has the signature of `warnings.showwarning`."""
         text = " ".join(str(message).split())  # one line
         self.warnings.append(text)
         self.complain(f"warning: {text}")
 
     def answer(self, text: str) -> None:
-        """Print the object that a machine reads."""
+        """Print to standard output, such as the JSON object."""
         self._write(sys.stdout, text)
 
     def flush(self) -> None:
-        """Write out what other code has printed."""
+        """Flush the output of other code."""
         self._write(sys.stdout, None)
 
     def _write(self, stream: TextIO | None, text: str | None) -> None:
-        if stream is None or any(stream is one for one in self._given_up):
+        if stream is None or any(stream is closed for closed in self._given_up):
             return
         try:
             if text is not None:
                 encoding = stream.encoding or "utf-8"
-                # A file name may hold bytes that are no text.
+                # A file name may contain bytes that are not text.
                 stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             stream.flush()
         except BrokenPipeError:
             self.gone = True
             self._give_up(stream)
-        except (OSError, ValueError) as error:  # a full disk; a closed stream
+        except (OSError, ValueError) as error:  # a full disk, or a closed stream
             self._give_up(stream)
             if stream is sys.stdout:
                 self.lost = f"standard output: {getattr(error, 'strerror', None) or error}"
                 self.complain(f"{self.lost}; nothing more is printed there")
 
     def _give_up(self, stream: TextIO) -> None:
-        """Let the interpreter flush at its end into nothing."""
+        """Write no more to the stream, and redirect it to nothing: the interpreter flushes it when it exits."""
         self._given_up.append(stream)
         try:
             number = stream.fileno()
@@ -175,10 +175,10 @@ class Console:
 
 
 def occupy_closed_streams() -> None:
-    """Open standard streams that the process was started without, on nothing.
+    """Connect the standard streams that were closed at the start of the process to nothing.
 
-    Otherwise the next file that is opened, such as a model's, would get the number of standard output or standard
-    error, and what a library prints there from C would be written into it.
+    Otherwise the next file to be opened, such as a model file, would get the number of standard output or standard
+    error, and output of C libraries would be written into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -186,7 +186,7 @@ def occupy_closed_streams() -> None:
 
 
 def _open_on_nothing(number: int) -> None:
-    """Make what is read from or written to a file descriptor come from or go to nowhere."""
+    """Connect a file descriptor to the null device."""
     nothing = os.open(os.devnull, os.O_RDWR)
     if nothing != number:
         os.dup2(nothing, number)
@@ -194,16 +194,16 @@ def _open_on_nothing(number: int) -> None:
 
 
 def failure(error: BaseException) -> tuple[int, str]:
-    """Return exit status and one line of text for an error that a command may end with."""
+    """Return the exit status and one line of text for an error in `FAILURES`."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
         text = " ".join((error.strerror or str(error)).split())
         if error.filename is not None:
             text = f"{error.filename}: {text}"
     if isinstance(error, MemoryError):
-        text = f"not enough memory for this network or data: {text or 'take smaller ones'}"
+        text = f"not enough memory for this network or data: {text or 'use a smaller network or less data'}"
     return (1 if isinstance(error, FloatingPointError) else 2), text
 
 
-#: Errors that a command may end with; any other is a fault of this program, and shows its traceback.
+#: Errors that end a command with one line; any other error is a bug of this program and shows its traceback.
 FAILURES = (ValueError, TypeError, ImportError, OSError, ArithmeticError, MemoryError, Warning)

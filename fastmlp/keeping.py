@@ -1,4 +1,4 @@
-"""What is left of a run: the model's file and the pictures, kept even where a disk or a name says no."""
+"""The results of a run, model file and pictures, saved even if a disk is full or a name is taken."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from fastmlp.preprocessing import Inputs
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_LONGEST_STEM, _LONGEST_SUFFIX = 100, 20  # characters of a name that any folder takes
+_LONGEST_STEM, _LONGEST_SUFFIX = 100, 20  # characters of a file name that every file system accepts
 
 
 class Kept(NamedTuple):
@@ -28,9 +28,9 @@ class Kept(NamedTuple):
     Attributes
     ----------
     path : Path or None
-        The file; None where no place took it.
+        The file; None if the model could not be saved anywhere.
     problem : str or None
-        Why it is not where it was asked for.
+        Why it is not in the requested place.
     """
 
     path: Path | None
@@ -38,7 +38,7 @@ class Kept(NamedTuple):
 
 
 def save(model: MLP, asked: Path, unfinished: str | None) -> Kept:
-    """Save a model where that was asked for, or else in the current folder or in that for temporary files.
+    """Save a model to the requested file, or else in the current folder or the folder for temporary files.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def save(model: MLP, asked: Path, unfinished: str | None) -> Kept:
     asked : Path
         The file of ``--save``.
     unfinished : str or None
-        One word for why the run did not come to its end: then a file that exists is left alone, as it may hold a
-        better model, and the word becomes part of a name beside it.
+        For an unfinished run, one word with the reason: an existing file, which may hold a better model, is then not
+        overwritten, and the word becomes part of the name of a new file next to it.
     """
     beside = unfinished is not None and os.path.exists(asked)
     target = _free(asked.parent, f"{asked.stem}.{unfinished}", asked.suffix) if beside else asked
@@ -63,24 +63,24 @@ def save(model: MLP, asked: Path, unfinished: str | None) -> Kept:
             suffix = asked.suffix if len(asked.suffix) <= _LONGEST_SUFFIX else ""
             place = _free(folder(), asked.stem[:_LONGEST_STEM], suffix)
             model.save(place)
-            return Kept(place, f"--save: {reason}; saved in its stead: {place}")
-    return Kept(None, f"--save: {reason}; no other place took the model either")
+            return Kept(place, f"--save: {reason}; saved instead: {place}")
+    return Kept(None, f"--save: {reason}; the model could not be saved anywhere else either")
 
 
 def draw(
     folder: Path, model: MLP, inputs: Inputs, x: Array, y: Array, p: Array, history: History | None
 ) -> Iterator[tuple[Path, OSError | None]]:
-    """Yield each picture's file, and what kept it from being written."""
+    """Draw the figures into a folder; yield each file, with the error if it could not be written."""
     for name, figure in drawings(model, inputs, x, y, p, history):
         path = folder / f"{name}.png"
-        # Drawn first and written then: an error of the file is the file's, and names it.
+        # Drawn into memory first, so that an error while writing is an error of the file and names it.
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)
         try:
             path.write_bytes(image.getvalue())
         except OSError as error:
             with contextlib.suppress(OSError):
-                path.unlink()  # a part of it
+                path.unlink()  # may be incomplete
             yield path, OSError(error.errno or errno.EIO, error.strerror, str(path))
         else:
             yield path, None
@@ -96,15 +96,15 @@ def drawings(
     model : MLP
         The model.
     inputs : Inputs
-        How it takes its inputs.
+        The preprocessing of its inputs.
     x, y : ndarray, shapes (m, ...) and (m,)
         Samples and their labels.
     p : ndarray, shape (n_classes, m)
-        The model's probabilities for them.
+        The model's probabilities for the samples.
     history : History or None
-        That of the training, if this is its end.
+        The history of the run, if the model was just trained.
     """
-    # Numbers stand for classes by themselves.
+    # Names that are just the class numbers need no legend.
     names = None if inputs.names == tuple(map(str, range(len(inputs.names)))) else inputs.names
     if history is not None:
         yield "learning-curves", plots.learning_curves(history)
@@ -121,7 +121,7 @@ def drawings(
 
 
 def _free(folder: Path, stem: str, suffix: str) -> Path:
-    """Return a path in the folder at which there is nothing yet: with this name, or with a number in it."""
+    """Return an unused path in the folder: with this name, or with a number added to it."""
     path, count = folder / f"{stem}{suffix}", 1
     while os.path.lexists(path):
         count += 1

@@ -1,6 +1,6 @@
-"""What is wrong with options: found before data is loaded, and said in the names of options.
+"""Checks of the options, made before any data is loaded; their messages name the options.
 
-A check of the library speaks of the argument that it got; `speaking_of` turns that into the option.
+The library's checks name the argument of a function; `speaking_of` replaces it by the name of the option.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from fastmlp.options import did_you_mean
 
 @contextlib.contextmanager
 def speaking_of(option: str, argument: str = "path") -> Iterator[None]:
-    """Let an error within the block that begins with the argument's name begin with the option's."""
+    """In an error message raised within the block, replace the argument's name at the beginning by the option's."""
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
@@ -28,7 +28,7 @@ def speaking_of(option: str, argument: str = "path") -> Iterator[None]:
 
 
 def check_threads(count: int | None) -> None:
-    """Raise ValueError for less than one thread, or for more than there are cores where BLAS would take any number."""
+    """Raise ValueError for fewer than one thread, or on the NumPy backend for more threads than cores."""
     if count is None:
         return
     with speaking_of("--threads", "n"):
@@ -36,44 +36,44 @@ def check_threads(count: int | None) -> None:
     cores = threads.usable_cores()
     if backend.get_backend() == "numpy" and count > cores:
         expected = f"at most the {cores} cores that this process may use"
-        raise ValueError(checks.message("--threads", count, expected, "leave it out to take them all"))
+        raise ValueError(checks.message("--threads", count, expected, "omit the option to use all of them"))
 
 
 def check_data(data: str, named: Iterable[str]) -> None:
-    """Raise ValueError where DATA is neither a name nor a path that exists."""
+    """Raise ValueError if DATA is neither the name of a data set nor an existing path."""
     names = list(named)
     if data not in names and not os.path.exists(data):
-        expected = f"{', '.join(names)}, or a path that exists"
+        expected = f"{', '.join(names)}, or an existing path"
         remedy = did_you_mean(data, names).removeprefix("; ") or "check its spelling"
         raise ValueError(checks.message("DATA", bounded.shown(data), expected, remedy))
 
 
 def check_train(options: argparse.Namespace) -> None:
-    """Raise for what would otherwise be found after the data was loaded, or after the training."""
+    """Raise ValueError or TypeError for wrong options, which would otherwise fail only after loading or training."""
     checks.layer_sizes("--hidden", (1, *options.hidden, 1))
     checks.learning_rate("--alpha", options.alpha, negative=False)
     checks.seed("--seed", options.seed)
-    checks.nonnegative("--min-delta", options.min_delta, "give one such as 0.001")
-    checks.nonnegative("--checkpoint-every", options.checkpoint_every, "give seconds such as 10")
+    checks.nonnegative("--min-delta", options.min_delta, "give a number such as 0.001")
+    checks.nonnegative("--checkpoint-every", options.checkpoint_every, "give a number of seconds such as 10")
     if options.epochs is not None:
         checks.epochs("--epochs", options.epochs)
     if options.validation is not None and not 0 < options.validation < 1:
         expected = "a share of the training data between 0 and 1"
-        raise ValueError(checks.message("--validation", options.validation, expected, "give one such as 0.1"))
+        raise ValueError(checks.message("--validation", options.validation, expected, "give a number such as 0.1"))
     if options.patience is not None:
         checks.patience("--patience", options.patience)
         if options.validation is None:
-            expected = "--validation SHARE with it"
+            expected = "--validation SHARE as well"
             raise ValueError(checks.message("--patience", "no --validation", expected, "add --validation 0.1"))
     _check_files(options)
 
 
 def _check_files(options: argparse.Namespace) -> None:
     if options.resume and options.checkpoint is None:
-        raise ValueError(checks.message("--resume", "no --checkpoint", "--checkpoint FILE with it", "name the file"))
+        raise ValueError(checks.message("--resume", "no --checkpoint", "--checkpoint FILE as well", "name the file"))
     if options.checkpoint is not None and not options.resume and os.path.exists(options.checkpoint):
-        expected, remedy = "a name that is free", "add --resume to go on from it, or remove it to train anew"
-        raise ValueError(checks.message("--checkpoint", f"a file that exists: {options.checkpoint}", expected, remedy))
+        expected, remedy = "a new file", "add --resume to continue from it, or delete it to start anew"
+        raise ValueError(checks.message("--checkpoint", f"an existing file: {options.checkpoint}", expected, remedy))
     files = {"--save": options.save, "--checkpoint": options.checkpoint}
     for option, path in files.items():
         if path is not None:
@@ -84,12 +84,12 @@ def _check_files(options: argparse.Namespace) -> None:
         for other, name in taken.items():
             if path is not None and name is not None and _same_file(path, name):
                 got = f"the file of {other}: {bounded.shown(path)}"
-                raise ValueError(checks.message(option, got, "a file of its own", "give it another name"))
+                raise ValueError(checks.message(option, got, "a different file", "give it another name"))
         taken[option] = path
 
 
 def _same_file(one: str, other: str) -> bool:
-    """Return whether two paths lead to one file, through links and whether or not it exists yet."""
+    """Return whether two paths lead to the same file, also through links or before it exists."""
     try:
         return os.path.samefile(one, other)
     except OSError:  # one of them does not exist
@@ -97,7 +97,7 @@ def _same_file(one: str, other: str) -> bool:
 
 
 def check_plot(folder: str | None) -> None:
-    """Raise where no picture can be drawn or written; make the folder."""
+    """Create the folder of ``--plot``; raise ImportError or ValueError if figures cannot be drawn or written there."""
     if folder is None:
         return
     from fastmlp import plots
@@ -106,7 +106,7 @@ def check_plot(folder: str | None) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError("no permission to write there")
+            raise PermissionError("no permission to write")
     except OSError as error:
         got = f"{bounded.shown(folder)} ({error.strerror or error})"
-        raise ValueError(checks.message("--plot", got, "a folder that takes files", "name another folder")) from None
+        raise ValueError(checks.message("--plot", got, "a writable folder", "name another folder")) from None

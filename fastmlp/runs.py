@@ -1,4 +1,4 @@
-"""One training run of the command line: watched while it learns, and what it leaves is kept, whatever else fails."""
+"""One training run of the command line: its progress, its results, and what is saved if a part of it fails."""
 
 import argparse
 import dataclasses
@@ -19,26 +19,26 @@ from fastmlp.preprocessing import Inputs, pack_samples
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_EPOCHS = {"digits": 500}  # 0.6 s, to 97 %; 100 for any other
-_LINES = 20  # progress lines of a run
+_EPOCHS = {"digits": 500}  # 100 for other data sets
+_LINES = 20  # progress lines per run
 _UNFINISHED = {"interrupt": "interrupted", "callback": "interrupted", "diverged": "diverged", "error": "interrupted"}
 
 
 class Result:
-    """What a command has found, for a machine; an attempt that fails is said and leaves the others to be made."""
+    """The facts for ``--json`` and the exit status; a failed attempt is reported and does not stop the others."""
 
     def __init__(self, say: Console, facts: dict[str, Any]) -> None:
         self.say, self.facts, self.status = say, facts, 0
 
     def attempt(self, act: Callable[..., object], *arguments: Any) -> None:
-        """Call ``act``; an error that a command may end with becomes a line."""
+        """Call ``act``; report an error in `FAILURES` as one line."""
         try:
             act(*arguments)
         except FAILURES as error:
             self.fail(error)
 
     def fail(self, error: Exception | str) -> None:
-        """Say what went wrong, and let the exit status tell of it."""
+        """Report an error, and set the exit status."""
         status, text = (2, error) if isinstance(error, str) else failure(error)
         self.status = max(self.status, status)
         self.say.complain(text)
@@ -46,7 +46,7 @@ class Result:
 
 
 class _Watch:
-    """The callback of a run: prints how it learns, and knows its history if it ends with an error."""
+    """The callback of a run: prints its progress, and keeps the history in case the run ends with an error."""
 
     def __init__(self, say: Console, epochs: int, quiet: bool) -> None:
         self._say, self._epochs, self._quiet = say, epochs, quiet
@@ -62,7 +62,7 @@ class _Watch:
         if history.validation_loss:
             line += f"  validation {history.validation_loss[-1]:.4f}  {history.validation_accuracy[-1]:.2%}"
         self._say.tell(line)
-        return self._say.gone  # nobody reads on: stop here, so that what was learnt can be saved
+        return self._say.gone  # if the reader closed the pipe: stop here, so that the model can be saved
 
 
 def epochs(options: argparse.Namespace) -> int:
@@ -71,16 +71,16 @@ def epochs(options: argparse.Namespace) -> int:
 
 
 def resumption(checkpoint: str, epochs: int) -> str:
-    """Return what --resume finds."""
+    """Return a sentence about the checkpoint that --resume continues from."""
     if not os.path.exists(checkpoint):
-        return f"no {checkpoint} yet: begins anew"
+        return f"no {checkpoint} yet: starts anew"
     with refusals.speaking_of("--checkpoint"):
         done = storage.load(checkpoint).facts.get("epoch", "")
     if not done.isdecimal():
-        return f"goes on from {checkpoint}"  # which will be refused, in the words of whoever knows why
+        return f"continues from {checkpoint}"  # `MLP.fit` will refuse it with the reason
     if int(done) < epochs:
-        return f"goes on from {checkpoint}, after epoch {done}"
-    return f"{checkpoint} is already at epoch {done}: nothing is left to train; give more --epochs to go on"
+        return f"continues from {checkpoint}, after epoch {done}"
+    return f"{checkpoint} is already at epoch {done}: nothing to train; give more --epochs to continue"
 
 
 def fit(
@@ -91,7 +91,7 @@ def fit(
     samples: tuple[Array, Array],
     validation: tuple[Array, Array] | None,
 ) -> tuple[History, Exception | None]:
-    """Train; return the history and the error that ended the run early. Ctrl-C then waits until it is released."""
+    """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
     watch = _Watch(say, epochs(options), options.quiet)
     try:
         with refusals.speaking_of("--checkpoint"):
@@ -117,7 +117,7 @@ def fit(
         return dataclasses.replace(watch.history, stopped="interrupt"), None
     except FAILURES as error:
         if not isinstance(error, FloatingPointError) and not len(watch.history):
-            raise  # nothing was learnt
+            raise  # before the first epoch: there is nothing to save
         say.interrupts.hold()
         stopped = "diverged" if isinstance(error, FloatingPointError) else "error"
         return dataclasses.replace(watch.history, stopped=stopped), error
@@ -125,7 +125,7 @@ def fit(
 
 
 def told(options: argparse.Namespace, model: MLP, history: History) -> dict[str, Any]:
-    """Return what a machine is told of a run, before its result is kept."""
+    """Return the facts of a run for ``--json``, before its results are saved."""
     return {
         "network": list(model.layer_sizes),
         "dtype": options.dtype,
@@ -144,7 +144,7 @@ def told(options: argparse.Namespace, model: MLP, history: History) -> dict[str,
 
 
 def save(options: argparse.Namespace, result: Result, model: MLP, history: History) -> None:
-    """Save the model where --save asks, or where a better one or a full disk leaves room, and say where that is."""
+    """Save the model to the file of --save, or to another file if need be, and report where."""
     kept = keeping.save(model, Path(options.save), _UNFINISHED.get(history.stopped))
     result.facts["saved"] = None if kept.path is None else str(kept.path)
     if kept.problem is not None:
@@ -152,13 +152,13 @@ def save(options: argparse.Namespace, result: Result, model: MLP, history: Histo
     elif kept.path == Path(options.save):
         result.say.tell(f"saved: {kept.path}")
     else:
-        result.say.tell(f"saved: {kept.path}; {options.save} is left as it was")
+        result.say.tell(f"saved: {kept.path}; {options.save} was not changed")
 
 
 def test(
     options: argparse.Namespace, result: Result, model: MLP, inputs: Inputs, parts: Dataset, history: History
 ) -> None:
-    """Evaluate on the test part, and draw."""
+    """Evaluate the model on the test part and draw figures."""
     x, y = parts.x_test, parts.y_test
     X = pack_samples(x, inputs, model)
     scores = model.evaluate(X, y)
@@ -180,7 +180,7 @@ def draw(
     p: Array,
     history: History | None,
 ) -> None:
-    """Draw into the folder, if there is one."""
+    """Draw figures into the folder, unless it is None."""
     if folder is None:
         return
     for path, problem in keeping.draw(Path(folder), model, inputs, x, y, p, history):
@@ -192,10 +192,12 @@ def draw(
 
 
 def say_stopped(options: argparse.Namespace, say: Console, history: History) -> None:
-    """Say why a run ended before its last epoch."""
+    """Report why a run ended before its last epoch."""
     if history.stopped == "patience":
         say.tell(
             f"stopped early: {options.patience} epochs without a better validation loss; the best parameters are kept"
         )
     if history.stopped == "interrupt":
-        say.tell("stopped by Ctrl-C" + (f"; --resume goes on from {options.checkpoint}" if options.checkpoint else ""))
+        say.tell(
+            "stopped by Ctrl-C" + (f"; --resume continues from {options.checkpoint}" if options.checkpoint else "")
+        )

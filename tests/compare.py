@@ -1,17 +1,17 @@
-"""The one comparison, and the one table of tolerances."""
+"""The comparison that all tests use, and the table of all tolerances."""
 
 import numpy as np
 
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 
-# Relative to the largest entry of what is expected.
+# Relative to the largest entry of the expected array.
 TOLERANCE = {
     ("product", F8): 1e-12,
-    ("product", F4): 5e-6,  # the contract says 2e-5; what is reached is 1.1e-6
-    ("tile", F8): 1e-12,  # of one entry alone, which may cancel
+    ("product", F4): 5e-6,  # the contract says 2e-5
+    ("tile", F8): 1e-12,  # relative to a single entry, which may cancel
     ("tile", F4): 2e-5,
     ("sum", F8): 1e-12,
-    ("sum", F4): 1e-7,  # summed in float64, and rounded once
+    ("sum", F4): 1e-7,  # summed in float64 and rounded once
     ("function", F8): 1e-15,
     ("function", F4): 5e-7,
     ("trajectory", F8): 1e-10,
@@ -28,7 +28,7 @@ def relative_difference(actual, expected):
 
 
 def assert_close(actual, expected, kind, dtype=None):
-    """Shape, then dtype, then values within the tolerance of ``kind``."""
+    """Compare the shape, the dtype, and the values within the tolerance of ``kind``."""
     dtype = np.dtype(dtype or np.asarray(actual).dtype)
     assert np.shape(actual) == np.shape(expected)
     assert np.asarray(actual).dtype == dtype
@@ -37,21 +37,21 @@ def assert_close(actual, expected, kind, dtype=None):
 
 
 def assert_close_where_finite(actual, expected, kind, dtype=None):
-    """NaN and infinity at the same places, and all else within the tolerance of ``kind``."""
+    """Require NaN and infinity in the same places, and other entries within the tolerance of ``kind``."""
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(actual[~finite], expected[~finite])
     assert_close(np.where(finite, actual, 0), np.where(finite, expected, 0), kind, dtype)
 
 
 def assert_same_bits(actual, expected):
-    """Shape, dtype and every bit, NaN included."""
+    """Compare the shape, the dtype and all bits, including those of NaN."""
     assert actual.shape == expected.shape
     assert actual.dtype == expected.dtype
     assert actual.tobytes() == expected.tobytes()
 
 
 def assert_softmax(actual, z, expected):
-    """Each entry within (8 + max|x - max x|) eps, relative, where the result is a normal number."""
+    """Require each normal result within (8 + max|x - max x|) eps, relative to the expected entry."""
     info = np.finfo(actual.dtype)
     spread = np.max(np.max(z, axis=0) - z, axis=0).astype(np.longdouble)
     normal = expected > 4 * info.tiny

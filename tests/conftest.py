@@ -36,23 +36,25 @@ def has_numba():
 
 HAS_NUMBA = has_numba()
 BACKENDS = ["numba", "numpy"] if HAS_NUMBA else ["numpy"]
-# Needs Numba, and a process of its own.
+# Needs Numba and a process of its own.
 collect_ignore = ["guarded.py"]
 
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--full", action="store_true", help="1000 kills for 50, 2000 examples for 60, an hour of trainings"
+        "--full",
+        action="store_true",
+        help="1000 kills instead of 50, 2000 examples instead of 60, an hour of training runs",
     )
 
 
 def pytest_configure(config):
-    """Let hypothesis draw the same few examples every time, or, with --full, fresh ones and many."""
-    # A job in the background starts with SIGINT ignored, which its children inherit: tests of Ctrl-C would wait.
+    """Let hypothesis draw the same few examples every time, or many new examples with --full."""
+    # A background job starts with SIGINT ignored, and its children inherit this: tests of Ctrl-C would hang.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     full = config.getoption("--full")
-    # A backend serves all examples of a test, and no example is timed: the first one may compile.
+    # All examples of a test use the same backend fixture, and examples have no deadline: the first may compile.
     always = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
     settings.register_profile("fastmlp", max_examples=2000 if full else 60, derandomize=not full, **always)
     settings.load_profile("fastmlp")
@@ -61,12 +63,12 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("numba") and not HAS_NUMBA:
-            item.add_marker(pytest.mark.skip(reason="numba does not import here"))
+            item.add_marker(pytest.mark.skip(reason="numba cannot be imported"))
 
 
 @pytest.fixture(autouse=True)
 def _restored_defaults():
-    """Undo what a test has set for the process, as every run of the command line does."""
+    """Reset the backend and the threads of the process, which every run of the command line sets."""
     yield
     backend = sys.modules.get("fastmlp.backend")
     if backend is not None:
@@ -75,7 +77,7 @@ def _restored_defaults():
 
 @pytest.fixture
 def run(capsys):
-    """Return a function that runs words of the command line: status, standard output and standard error."""
+    """Return a function that runs a command line and returns status, standard output and standard error."""
     from fastmlp import cli
 
     def call(words, *paths):
@@ -88,7 +90,7 @@ def run(capsys):
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    """Run the test on each backend that imports."""
+    """Run the test on each available backend."""
     import fastmlp
 
     with fastmlp.use_backend(request.param):
@@ -118,7 +120,7 @@ def reference():
 @pytest.fixture(scope="session")
 def mnist_data():
     if not os.environ.get("FASTMLP_DATA"):
-        pytest.skip("FASTMLP_DATA is not set: no MNIST here")
+        pytest.skip("FASTMLP_DATA is not set: no MNIST")
     from fastmlp.datasets import mnist
 
     return mnist.load_data()
@@ -126,14 +128,14 @@ def mnist_data():
 
 @pytest.fixture
 def run_python():
-    """Return a function that runs Python code in a fresh process, in which fastmlp is the one under test."""
+    """Return a function that runs Python code in a fresh process with the tested fastmlp."""
 
     def run(code, *, env=None, check=True, timeout=240, cwd=None):
         import fastmlp
 
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FASTMLP_") or k == "FASTMLP_DATA"}
         environment["PYTHONPATH"] = str(Path(fastmlp.__file__).parents[1])
-        environment["PYTHONSAFEPATH"] = "1"  # or a checkout as current folder would come before the path
+        environment["PYTHONSAFEPATH"] = "1"  # keeps a checkout in the current folder off the path
         environment.update(env or {})
         environment = {key: value for key, value in environment.items() if value is not None}
         result = subprocess.run(
@@ -153,7 +155,7 @@ def run_python():
 
 
 def copy_package(to, *ignored):
-    """Copy the package into a folder of its own, without what matches ``ignored``, and return it."""
+    """Copy the package, without files that match ``ignored``, to a new folder, and return the folder."""
     import fastmlp
 
     folder = to / "site" / "fastmlp"
@@ -169,7 +171,7 @@ def cold_package(tmp_path):
 
 @pytest.fixture(scope="session")
 def mnist_training(tmp_path_factory, mnist_data):
-    """Return folder and printed object of an example of the help: MNIST with every default, saved and drawn."""
+    """Train MNIST with default options, save and draw, as in the help; return the folder and the printed object."""
     pytest.importorskip("matplotlib")
     from fastmlp import cli
     from fastmlp.datasets import mnist

@@ -1,5 +1,5 @@
-/* Preloaded into a process, lets the FAULT_AT-th call that saving a file makes fail with FAULT_ERRNO, or kill the
-   process there if that is 0. Every call from the moment FAULT_AT is set is counted and named on standard error. */
+/* Preloaded into a process, makes the FAULT_AT-th system call of saving a file fail with FAULT_ERRNO, or kills the
+   process there if FAULT_ERRNO is 0. Once FAULT_AT is set, every call is counted and named on standard error. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-"""Files as nobody should make them, each with the words that its refusal must hold. Built on demand, never stored."""
+"""Hostile files, each with the words that its error must contain. They are built on demand and never stored."""
 
 import gzip
 import io
@@ -30,7 +30,7 @@ def deflated(content):
 
 
 def bomb(beginning, mebibytes, byte=b"\x00"):
-    """Raw deflate of ``beginning`` and so many MiB of one byte, 1000 times smaller and made in no time."""
+    """Return raw deflate of ``beginning`` and many MiB of one byte, which is 1000 times smaller and fast to make."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = packer.compress(beginning) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(byte * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -38,13 +38,13 @@ def bomb(beginning, mebibytes, byte=b"\x00"):
 
 
 def gz(raw, content=b""):
-    """Wrap raw deflate; the checksum is that of ``content``."""
+    """Wrap raw deflate as gzip, with the checksum of ``content``."""
     trailer = struct.pack("<II", zlib.crc32(content), len(content) % 2**32)
     return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff" + raw + trailer
 
 
 def npy(array=None, *, data=None, version=1, **header):
-    """Return an array in NumPy's format, with whatever in its header is to be a lie."""
+    """Return an array in NumPy's format whose header may be forged."""
     array = np.zeros((6, 4), np.uint8) if array is None else array
     told = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape} | header
     return npy_text(repr(told), array.tobytes() if data is None else data, version)
@@ -58,7 +58,7 @@ def npy_text(text, data=bytes(24), version=1, length=None):
 
 
 def entry(content, *, raw=None, method=8, flags=0, crc=None, size=None, packed=None, extra=b"", local=None):
-    """Return what a zip file says of an entry, and its bytes."""
+    """Return a zip file's fields for an entry, and its bytes."""
     raw = (deflated(content) if method == 8 else content) if raw is None else raw
     crc = zlib.crc32(content) if crc is None else crc
     size, packed = len(content) if size is None else size, len(raw) if packed is None else packed
@@ -66,7 +66,7 @@ def entry(content, *, raw=None, method=8, flags=0, crc=None, size=None, packed=N
 
 
 def archive(*entries, hole=0, directory=None, offset=None):
-    """Write a zip file from (name, entry) pairs by hand, so that every field can lie."""
+    """Build a zip file from (name, entry) pairs by hand, so that every field can be forged."""
     body, listing = io.BytesIO(), b""
     for key, (fields, raw, extra, local) in entries:
         at, name = body.tell(), f"{key}.npy".encode()
@@ -81,13 +81,13 @@ def archive(*entries, hole=0, directory=None, offset=None):
 
 
 def npz(x=None, y=None, **more):
-    """Return an archive of training data, an entry of which may be given as `entry` returns it."""
+    """Return an archive of training data; an entry may be replaced by a result of `entry`."""
     parts = {"x_train": x or entry(npy(TRAIN["x_train"])), "y_train": y or entry(npy(TRAIN["y_train"]))} | more
     return b"".join(archive(*parts.items()))
 
 
 class Trap:
-    """An object that makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -97,7 +97,7 @@ class Trap:
 
 
 def file(name, content):
-    """Return a maker of one file; ``content`` may be a function, so that only the test pays for it."""
+    """Return a maker of one file; ``content`` may be a function, which is only called in its test."""
 
     def make(folder):
         path = folder / name
@@ -108,7 +108,7 @@ def file(name, content):
 
 
 def folder_of(**files):
-    """Return a maker of a folder of IDX files, given by the first letters of their names."""
+    """Return a maker of a folder of IDX files, which are given by the first letters of their names."""
     names = {"x": "train-images-idx3-ubyte", "y": "train-labels-idx1-ubyte", "tx": "t10k-images-idx3-ubyte"}
     names |= {"ty": "t10k-labels-idx1-ubyte", "other_x": "other-train-images-idx3-ubyte.gz"}
 
@@ -140,7 +140,7 @@ def locked(folder):
 
 
 def sparse(name, beginning, size, ending=b""):
-    """Return a maker of a file that is mostly a hole."""
+    """Return a maker of a sparse file."""
 
     def make(folder):
         path = folder / name
@@ -167,7 +167,7 @@ def forged_directory(folder):
 
 
 def nearly_whole():
-    """300 MB in a file of 4 MB, which is not too much for its size; the last byte is not there."""
+    """300 MB in a file of 4 MB, which is a legal ratio; the last byte is missing."""
     noise = np.random.default_rng(1).bytes(4 * 2**20)
     shape = (len(noise) + 296 * 2**20 + 1, 1)
     return gz(bomb(idx_header(shape) + noise, 296))
@@ -183,7 +183,7 @@ WHOLE = npz()
 ZIP64 = struct.pack("<HHQQ", 1, 16, 2**62, 2**62)
 
 IDX = {
-    "empty": (b"", "ends at once"),
+    "empty": (b"", "an empty file"),
     "two bytes": (b"\x00\x00", "begins 0000"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), "begins 89504e47"),
     "floats": (idx(IMAGES, code=13), "begins 00000d03, expected IDX of unsigned bytes"),
@@ -204,7 +204,7 @@ IDX = {
     "gz with a damaged middle": (gzip.compress(SMALL)[:12] + b"\xff\xff\xff" + bytes(30), "damaged content"),
     "gz and garbage": (gzip.compress(SMALL) + b"garbage", "damaged content Not a gzipped file"),
     "gz in gz": (gzip.compress(gzip.compress(SMALL)), "begins 1f8b"),
-    "gz of nothing": (gzip.compress(b""), "ends at once"),
+    "gz of nothing": (gzip.compress(b""), "an empty file"),
     "honest bomb": (
         lambda: gz(bomb(idx_header((8 * GIB // 2**20, 2**20)), 8192)),
         "announce 8589934592 expected at most",
@@ -267,10 +267,10 @@ NPZ = {
     "shape of text": (npz(entry(npy(shape="many"))), "shape is not valid"),
     "order of text": (npz(entry(npy(fortran_order="yes"))), "fortran_order is not a valid bool"),
     "version 9": (npz(entry(npy(version=9))), "version (9, 0)"),
-    "code for a header": (npz(entry(npy_text("__import__('os').abort()"))), "header that NumPy does not read"),
-    "parentheses": (npz(entry(npy_text("(" * 9000))), "header that NumPy does not read"),
-    "nested header": (npz(entry(npy_text("[" * 150 + "]" * 150))), "header that NumPy does not read"),
-    "long header": (npz(entry(npy_text(" " * 60000))), "header that NumPy does not read"),
+    "code for a header": (npz(entry(npy_text("__import__('os').abort()"))), "header that NumPy cannot read"),
+    "parentheses": (npz(entry(npy_text("(" * 9000))), "header that NumPy cannot read"),
+    "nested header": (npz(entry(npy_text("[" * 150 + "]" * 150))), "header that NumPy cannot read"),
+    "long header": (npz(entry(npy_text(" " * 60000))), "header that NumPy cannot read"),
     "truncated": (npz(entry(npy(data=bytes(23)))), "got 23 bytes after the header, expected 24"),
     "trailing byte": (npz(entry(npy(data=bytes(25)))), "more than 24 bytes"),
     "structured": (npz(entry(npy(descr=[("a", "<f8")], shape=(3,)))), "dtype expected real numbers"),
@@ -283,7 +283,7 @@ NPZ = {
     "samples without features": (npz(entry(npy(np.zeros(6)))), "x_train shape (6,)"),
     "fewer labels": (npz(None, entry(npy(np.arange(5)))), "6 samples and labels of shape (5,)"),
     "one-hot labels": (npz(None, entry(npy(np.eye(6)))), "labels of shape (6, 6) argmax"),
-    "huge label": (npz(None, entry(npy(np.full(6, 1e300)))), "labels label 1e+300 integers of 64 bits"),
+    "huge label": (npz(None, entry(npy(np.full(6, 1e300)))), "labels label 1e+300 64-bit integers"),
     "labels without end": (
         lambda: npz(entry(npy(np.zeros((70000, 1), np.uint8))), entry(npy(np.arange(70000)))),
         "70000 different labels",
@@ -300,8 +300,8 @@ CSV = {
     "blank lines": (b"\n\r\n\n", "no line of numbers"),
     "header only": (b"label,a,b\n", "no line of numbers"),
     "one column": (b"1\n2\n", "without a comma"),
-    "no label": (b"label;a\n0;1\n", "column 'label' one line, expected labels, which repeat --label"),
-    "one sample": (b"0,1\n", "column 1 nothing but 0, expected labels"),
+    "no label": (b"label;a\n0;1\n", "column 'label' one line, expected labels that repeat --label"),
+    "one sample": (b"0,1\n", "column 1 only 0, expected labels"),
     "short row": (b"0,1,2\n1,1\n", "line 2 got 2 cells, expected 3, as in the first line"),
     "long row": (b"a,b,c\n\n0,1,2\n1,1,2,3\n", "line 4 got 4 cells, expected 3"),
     "short row of text": (b"a,1,2\na,1\n", "line 2 got 2 cells, expected 3"),
@@ -319,7 +319,7 @@ CSV = {
     "a page": (b"<html><body>404</body></html>", "a page of HTML"),
     "NaN label": (b"0,1\nnan,1\n", "line 2, column 1 got no value ('nan')"),
     "infinite label": (b"0,1\n1e999,1\n", "line 2, column 1 '1e999', a finite number"),
-    "huge label": (b"0,1\n1e300,1\n" * 2, "column 1 label 1e+300 integers of 64 bits"),
+    "huge label": (b"0,1\n1e300,1\n" * 2, "column 1 label 1e+300 64-bit integers"),
     "half a label": (b"0,1\n0.5,1\n" * 2, "column 1 got 0.5, expected labels"),
     "endless label": (lambda: b"a,1\n" + b"b" * 10**6 + b",1\n", "line 2, column 1 at most 100 printable characters"),
     "endless quotes": (lambda: b'0,"' + b"1,2\n" * 10**5, "line 1"),
@@ -346,7 +346,7 @@ PLACES = {
     "locked": Hostile(LOAD, locked, "permission denied"),
     "folder for IDX": Hostile(READ, lambda folder: folder, "a folder, expected a regular file"),
     "empty folder": Hostile(LOAD, lambda folder: folder, "expected train-images-idx3-ubyte"),
-    "other suffix": Hostile(LOAD, file("x.pkl", pickle.dumps(1)), "a file of another name .npz .csv"),
+    "other suffix": Hostile(LOAD, file("x.pkl", pickle.dumps(1)), "a file with another suffix .npz .csv"),
     "IDX without labels": Hostile(LOAD, folder_of(x=IMAGES), "train-labels-idx1-ubyte"),
     "IDX of fewer labels": Hostile(LOAD, folder_of(x=IMAGES, y=LABELS[1:]), "6 samples and labels of shape (5,)"),
     "IDX twice": Hostile(LOAD, folder_of(x=IMAGES, y=LABELS, other_x=IMAGES), "both one other-train-images"),
@@ -369,7 +369,7 @@ PLACES = {
         folder_of(x=IMAGES, tx=IMAGES),
         "only t10k-images-idx3-ubyte, train-images-idx3-ubyte, expected train-labels-idx1-ubyte, plain",
     ),
-    "npy": Hostile(LOAD, file("x.npy", npy()), "a file of another name np.savez"),
+    "npy": Hostile(LOAD, file("x.npy", npy()), "a file with another suffix np.savez"),
     "CSV cut in gz": Hostile(LOAD, file("x.csv.gz", gzip.compress(rows(999))[:-9]), "damaged content"),
 }
 CORPUS = {
@@ -386,7 +386,7 @@ HONEST = {
     "CSV of text": Hostile(LOAD, file("x.csv", b'"";"a";"b";"kind"\n' + b'"1";0.5;"7";"x y"\n"2";-1e3;2;z\n' * 40), ""),
     "CSV": Hostile(LOAD, file("x.csv", b"label,a\n" + rows(99).replace(b",0\n", b"\n")), ""),
 }
-# Nearly as much as small files may expand to.
+# Nearly the largest expansion allowed for small files.
 LARGE = {
     "CSV": Hostile(LOAD, file("x.csv.gz", lambda: gzip.compress(b"0,.5\n1,2.\n" * (2**23 // 10), 1)), ""),
     "CSV of text": Hostile(LOAD, file("x.csv.gz", lambda: gzip.compress(b"0,.5,a\n1,2.,b\n" * (2**23 // 14), 1)), ""),

@@ -1,7 +1,7 @@
-"""Inputs that can fail: every form in which an array may come, and the strategies that draw them.
+"""Inputs that are likely to fail: all forms of an array, and the strategies that draw them.
 
-hypothesis draws what decides (shapes, forms, dtypes, spikes and a seed); the numbers themselves come from a generator
-with that seed, because thousands of drawn floats would take longer than what is tested.
+hypothesis draws shapes, forms, dtypes, spikes and a seed; the numbers themselves come from a generator
+with that seed, because drawing thousands of floats would take longer than the tests.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def read_only(x):
 
 
 def of_one_column(x):
-    """Return a view of stride 0: the first column, again and again."""
+    """Return a view with stride 0, which repeats the first column."""
     return np.broadcast_to(x[..., :1].copy(), x.shape)
 
 
@@ -47,7 +47,7 @@ class Subclass(np.ndarray):
     pass
 
 
-# Each takes an array and returns it, but for "stride 0", in another form.
+# Each takes an array and returns it in another form; "stride 0" changes the values.
 LAYOUTS = {
     "plain": np.ascontiguousarray,
     "fortran": np.asfortranarray,
@@ -68,7 +68,7 @@ LAYOUTS = {
 
 
 def digest(value):
-    """Digest an array and all the memory that it is a view of, or a list."""
+    """Return a digest of an array and the memory that it is a view of, or of a list."""
     if not isinstance(value, np.ndarray):
         return repr(value)
     root = value
@@ -78,7 +78,7 @@ def digest(value):
 
 
 def samples():
-    """Return the numbers of samples around which anything changes in the kernels."""
+    """Return the numbers of samples at which the kernels change their behaviour."""
     edges = {2, 4, 6, 60, 64, 120, 128, 240, 512, 1920, 2000, 4096, 7680}
     if HAS_NUMBA:
         kernels = importlib.import_module("fastmlp.kernels.compiled")
@@ -116,13 +116,13 @@ ANY = (*ORDINARY, *NOT_FINITE, *HUGE)
 
 
 def spikes(*values):
-    """Draw up to three (array, position, value): which, where in it from 0 to below 1, and what."""
+    """Draw up to three triples (index of an array, relative position from 0 to below 1, value)."""
     one = st.tuples(st.integers(0, 9), st.floats(0, 1, exclude_max=True), st.sampled_from(values))
     return st.lists(one, max_size=3)
 
 
 def plant(arrays, chosen):
-    """Set the chosen entries of floating-point arrays in place; a value beyond the dtype is infinite in it."""
+    """Set the drawn entries of floating-point arrays in place; a value out of the dtype's range becomes infinite."""
     for which, where, value in chosen:
         x = arrays[which % len(arrays)]
         if x.dtype.kind == "f":
@@ -132,14 +132,14 @@ def plant(arrays, chosen):
 
 @st.composite
 def dresses(draw, number, dtypes=FLOATS):
-    """Draw a dtype and a layout for each of ``number`` arrays; often one dtype for all."""
+    """Draw a dtype and a layout for each of ``number`` arrays; often the same dtype for all."""
     common = draw(st.sampled_from(dtypes))
     mixed = draw(st.booleans())
     return [(draw(st.sampled_from(dtypes)) if mixed else common, draw(layouts)) for _ in range(number)]
 
 
 def dress(x, kind, layout):
-    """Return float64 ``x`` in a dtype and layout; integers are cut off, and smaller than 100."""
+    """Return float64 ``x`` in a dtype and layout; for integers it is truncated and clipped below 100."""
     if np.dtype(kind).kind != "f":
         x = np.abs(np.clip(np.nan_to_num(x), -99, 99))
     with np.errstate(all="ignore"):
@@ -147,12 +147,12 @@ def dress(x, kind, layout):
 
 
 def result_dtype(*values):
-    """Return float32 where NumPy would, else float64."""
+    """Return float32 if NumPy's result type is float32, else float64."""
     return np.dtype("f4" if np.result_type(*(np.asarray(v) for v in values)) == np.float32 else "f8")
 
 
 def seen(value, dtype):
-    """Return what a function computes with: a plain copy in ``dtype``."""
+    """Return the values that a function computes with: a plain copy in ``dtype``."""
     with np.errstate(all="ignore"):
         return np.array(np.asarray(value), dtype, order="C", subok=False)
 
@@ -163,7 +163,7 @@ def normal(seed, *shape, density=1.0):
 
 
 class Net:
-    """A drawn model with drawn samples, targets and weights, each in some form; ``plain`` ones for the oracle."""
+    """A drawn model with drawn samples, targets and weights, each in a drawn form; plain copies for the oracle."""
 
     def __init__(self, data, *special):
         hidden = data.draw(st.lists(widths, max_size=3))

@@ -1,4 +1,4 @@
-"""The oracle: the formulas once more, independent of fastmlp, in extended precision and without BLAS."""
+"""The oracle: the formulas again, independent of fastmlp, in extended precision and without BLAS."""
 
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ def softmax(z):
 
 
 def shift(z):
-    """Return the largest logit of each column; 0 where it is not finite, so that the plain formula is left."""
+    """Return the largest logit of each column, or 0 if it is not finite, which leaves the plain formula."""
     largest = z.max(axis=0)
     return np.where(np.isfinite(largest), largest, 0)
 
@@ -65,7 +65,7 @@ def backward(z1, a1, a2, w2, x, y):
 
 
 def unflatten(vector, sizes):
-    """Return [(W, b), ...] of the flat vector W1, b1, W2, b2, ..."""
+    """Return [(W, b), ...] from the flat vector W1, b1, W2, b2, ..."""
     layers, at = [], 0
     for n_in, n_out in pairwise(sizes):
         weight = vector[at : at + n_out * n_in].reshape(n_out, n_in)
@@ -76,7 +76,7 @@ def unflatten(vector, sizes):
 
 
 def loss_and_grad(vector, sizes, x, y, weight=None):
-    """Return weighted mean cross-entropy, and the flat gradient, of a net of any depth; y is (C, m)."""
+    """Return the weighted mean cross-entropy and the flat gradient of a net of any depth; y is (C, m)."""
     layers = unflatten(np.asarray(vector, WIDE), sizes)
     y = np.asarray(y, WIDE)
     weight = np.ones(y.shape[1], WIDE) if weight is None else np.asarray(weight, WIDE)

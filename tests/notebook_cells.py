@@ -1,7 +1,7 @@
-"""The notebook, cell by cell: ``python tests/notebook_cells.py`` runs it twice and prints how far the two runs differ.
+"""The notebook, cell by cell: ``python tests/notebook_cells.py`` runs it twice and prints the largest differences.
 
-The first run defines the seven functions in plain NumPy, the second replaces that cell by ``from fastmlp import *``.
-Needs MNIST: set FASTMLP_DATA to the folder that holds mnist/.
+The first run defines the seven functions in plain NumPy; the second replaces that cell by ``from fastmlp import *``.
+Needs MNIST: set FASTMLP_DATA to the folder that contains mnist/.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ ARRAYS = "Y A1 Z1 A2 Z2 dW1 db1 dW2 db2 W1 b1 W2 b2 costs test_accuracy".split()
 
 
 def run(functions, epochs=20):
-    """Run the notebook with the cell that defines the functions; return its variables."""
+    """Run the notebook with ``functions`` as the cell that defines the functions; return its variables."""
     from fastmlp.datasets import mnist
 
     variables = {"np": np, "mnist": mnist, "epochs": epochs}

@@ -1,4 +1,4 @@
-"""Memory that ends, or begins, exactly at a protected page: to touch that page is SIGSEGV."""
+"""Memory that ends or begins exactly at a protected page: any access to that page raises SIGSEGV."""
 
 import ctypes
 import mmap

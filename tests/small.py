@@ -1,4 +1,4 @@
-"""A small problem, for trainings in this process and in others."""
+"""A small problem for training runs in this process and in others."""
 
 import numpy as np
 

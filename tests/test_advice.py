@@ -1,4 +1,4 @@
-"""Training that does not learn says so, once, in words that name the remedy; training that learns says nothing."""
+"""Training that does not learn warns once and names the remedy; training that learns does not warn."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from fastmlp import training
 
 @pytest.fixture
 def data(rng):
-    """Three classes that a straight line tells apart."""
+    """Return samples of three classes that straight lines separate."""
     labels = rng.integers(3, size=200)
     x = rng.standard_normal((8, 200)) + 3 * np.eye(8)[:, labels]
     return x, labels
@@ -51,7 +51,7 @@ def test_dead_units_are_named(backend, data):
 
 @pytest.mark.parametrize("targets", ["labels", "one-hot", "weighted"])
 def test_the_loss_of_guessing_is_the_entropy_of_the_labels(backend, rng, targets):
-    """Inputs that say nothing: the loss comes down to the entropy, and is told beside it."""
+    """With inputs independent of the labels, the loss falls to the entropy, and the warning compares the two."""
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     share = np.array([0.5, 0.3, 0.2])
     options = {}

@@ -78,13 +78,13 @@ def test_threads_are_restored(backend):
 
 
 def counts():
-    """Return the thread counts of the BLAS libraries, and that of Numba where it is loaded."""
+    """Return the thread counts of the BLAS libraries, and of Numba if it is loaded."""
     numba = sys.modules.get("numba")
     return {library["num_threads"] for library in threads.blas().info()}, numba and numba.get_num_threads()
 
 
 def test_threads_are_set_for_a_call_and_restored_also_after_an_exception(backend):
-    """Those of Numba where it computes, those of BLAS where NumPy does."""
+    """The limit is on Numba's threads if Numba computes, and on BLAS threads if NumPy computes."""
     before = counts()
     with fastmlp.use_threads(1):
         assert fastmlp.get_num_threads() == 1
@@ -133,11 +133,11 @@ assert threads.usable_cores() == 1
 
 
 def test_overlapping_calls_restore_the_threads_of_blas(run_python):
-    """Whoever called first, threadpoolctl heeds the others too; of two that overlap, the last to end restores."""
+    """Limits of fastmlp and of the user combine in any order; when two overlap, the last to end restores the counts."""
     if {library["internal_api"] for library in threads.blas().info()} != {"openblas"}:
         pytest.skip("needs OpenBLAS")
     code = """
-import numpy  # whose BLAS it is
+import numpy  # loads the BLAS library
 from concurrent.futures import ThreadPoolExecutor
 from fastmlp.threads import blas, limited_blas
 def counts(step=None, *arguments):
@@ -154,7 +154,7 @@ with ThreadPoolExecutor(1) as pool:
     assert pool.submit(counts, second.__exit__, *no_error).result() == {2}
     assert counts(third.__enter__) == {1}
     assert counts(third.__exit__, *no_error) == {2}
-    assert pool.submit(blas().limit, limits=1).result() and counts() == {1}  # the user's own, elsewhere
+    assert pool.submit(blas().limit, limits=1).result() and counts() == {1}  # the user's limit, in another thread
 """
     run_python(code, env={"OPENBLAS_NUM_THREADS": "2"})
 
@@ -284,8 +284,8 @@ def count():
 before = count()
 {EVERY_PUBLIC_CALL}
 assert count() == before, (before, count())
-# One canonical type for each argument: a signature per dtype, two where a kernel takes the mask or z itself, one more
-# where it reads what is to be packed, which may be uint8.
+# One canonical type for each argument: one signature per dtype, two if a kernel takes the mask or z itself, and one
+# more if it reads the array to pack, which may be uint8.
 most = {{"_fill": 3}}
 assert all(n <= most.get(name, 2) for name, counts in before.items() for n in counts), before
 assert len(compiled.runtime.SINGLE["_workers"].signatures) == 1
@@ -295,7 +295,7 @@ assert len(compiled.runtime.SINGLE["_workers"].signatures) == 1
 
 @pytest.mark.numba
 def test_the_fused_step_compiled_for_a_plain_sse2_machine(run_python):
-    """No FMA, 128-bit vectors: other register tiles, other instructions, the same gradient."""
+    """Without FMA and with 128-bit vectors, tiles and instructions differ, but the gradient agrees."""
     code = """
 import numpy as np, fastmlp
 from fastmlp.kernels import vector

@@ -1,4 +1,4 @@
-"""The benchmarks' own logic, and `fastmlp.bench`: gates, sizes, tables. No time is asserted."""
+"""The logic of the benchmarks and of `fastmlp.bench`: checks, sizes, tables. No test depends on time."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def images():
 
 @pytest.fixture
 def small_cache(monkeypatch, tmp_path):
-    """Be where asv would run the benchmarks, after setup_cache."""
+    """Change to a folder in which setup_cache has run, as asv does."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(suite, "LARGEST", 200)
     suite.Suite().setup_cache()
@@ -46,7 +46,7 @@ def test_synthetic_images_are_as_dense_as_mnist(images):
 
 
 def test_blas_chooses_its_own_kernels_where_it_has_not_yet(run_python):
-    """Once NumPy is imported, its kernels are chosen: children that chose others would compute other bits."""
+    """NumPy's BLAS chooses its kernels on import: later changes would only affect child processes."""
     for modules, left in (("benchmarks, numpy", "None"), ("numpy, benchmarks", "Haswell")):
         code = f"import os, {modules}; print(os.environ.get('OPENBLAS_CORETYPE'))"
         assert run_python(code, env={"OPENBLAS_CORETYPE": "Haswell"}).stdout == f"{left}\n"
@@ -72,7 +72,7 @@ def test_a_gate_reports_the_difference(wrong):
 
 @pytest.mark.usefixtures("small_cache")
 def test_a_benchmark_of_a_wrong_function_is_not_timed(monkeypatch):
-    monkeypatch.setattr("fastmlp.backend._process_backend", None)  # a benchmark sets it for its process
+    monkeypatch.setattr("fastmlp.backend._process_backend", None)  # a benchmark sets it for the process
     cell = ("numpy", "Softmax", "float64", 200)
     Functions().setup(*cell)
     monkeypatch.setattr(fastmlp, "Softmax", lambda x: formulas.Softmax(x) * 1.01)
@@ -97,8 +97,8 @@ def test_too_little_memory_means_a_smaller_size(monkeypatch, capsys):
     suite.need_memory(10, "float64")
     monkeypatch.setattr(problems, "available_bytes", lambda: int(3e9))
     assert peers.affordable((60_000, 10_000, 1000), 5) == 10_000
-    assert "3.0 GB are too little for 60000 samples: 10000 instead" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="choose some with --only"):
+    assert "3.0 GB are not enough for 60000 samples: measuring 10000" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="choose fewer with --only"):
         peers.affordable((60_000, 10_000, 1000), 50)
 
 
@@ -112,7 +112,7 @@ def test_asv_installs_what_the_package_needs():
 
 @pytest.mark.numba
 def test_operations_of_a_step():
-    """24.55 GFLOP dense, as a count of all multiply-adds of the five products."""
+    """24.55 GFLOP for dense input, counted as the multiply-adds of the five products."""
     m, n, h, c = 60_000, 784, 128, 10
     products = [(h, n, m), (c, h, m), (h, c, m), (c, m, h), (h, m, n)]
     assert limits.necessary_operations(n * m, m, (n, h, c)) == sum(2 * i * j * k for i, j, k in products)
@@ -145,7 +145,7 @@ def test_an_absent_or_failing_peer_is_a_line(folder, monkeypatch):
 
 
 def test_the_table_goes_between_its_markers(tmp_path, monkeypatch, capsys):
-    """From the command to the README, with the losing side and the limits in it."""
+    """The command writes its table into the README, including slower rows and the limits."""
     monkeypatch.setattr(peers, "DTYPES", ["float64"])
     readme, figures = tmp_path / "README.md", tmp_path / "figures.json"
     readme.write_text(f"before\n{peers.BEGIN}\nold\n{peers.END}\nafter\n")
@@ -174,7 +174,7 @@ def test_compare_prints_a_table_and_converts(images, backend, dtype):
     assert all(row.low <= row.speedup <= row.high for row in found.rows)
     assert all(f"{row.name} " in str(found) for row in found.rows)
     assert json.loads(found.to_json())["rows"][2]["milliseconds"] == found.rows[2].milliseconds
-    # X, one-hot Y, Z1 and A1; the packed form and the gradient.
+    # At least X, one-hot Y, Z1 and A1, or the packed matrix and the gradient.
     assert found.rows[0].megabytes * 1e6 > 500 * (784 + 10 + 2 * 16) * dtype.itemsize
     packed = fastmlp.pack(codes, scale=1 / 255)
     assert found.rows[2].megabytes * 1e6 > packed.nbytes + 784 * 16 * dtype.itemsize

@@ -1,4 +1,4 @@
-"""What ``fastmlp evaluate`` counts for each class."""
+"""The counts that ``fastmlp evaluate`` prints for each class."""
 
 import tracemalloc
 
@@ -16,7 +16,7 @@ def test_classes_are_counted_by_their_labels():
 
 
 def test_of_many_classes_only_those_that_occur_take_memory():
-    """A table of all pairs of 65536 classes would take 32 GiB."""
+    """A table of all pairs of 65536 classes would need 32 GiB."""
     names = tuple(map(str, range(65_536)))
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The command line, as a user calls it."""
+"""The command line, called as a user calls it."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ PICTURES = {"confusion-matrix.png", "worst-mistakes.png", "first-layer.png", "fi
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """Return the file of a model of the digits."""
+    """Return the file of a model trained on the digits."""
     path = tmp_path_factory.mktemp("digits") / "model.safetensors"
     assert silently("train --hidden 32 --epochs 60 --quiet --save", path)[0] == 0
     return path
@@ -114,7 +114,7 @@ def test_patience_ends_a_training_and_keeps_the_best(run, tmp_path):
 
 
 def test_train_learns_mnist(mnist_training):
-    """The notebook's net and epochs: 91 % or more on the test images."""
+    """The notebook's net reaches at least 91 % on the test images in the notebook's number of epochs."""
     _, found = mnist_training
     assert found["test"]["accuracy"] >= 0.91
     assert (found["samples"], found["test"]["samples"], found["network"]) == (60000, 10000, [784, 128, 10])
@@ -132,7 +132,7 @@ def test_the_pictures_are_written(mnist_training, run, tmp_path, model):
 
 
 def test_pictures_of_what_is_none(run, tmp_path):
-    """A table of 3 columns is drawn as far as that goes."""
+    """For a table of 3 columns, only the figures without images are drawn."""
     pytest.importorskip("matplotlib")
     table(tmp_path / "a.csv", 3)
     assert run("train --epochs 2 --plot", tmp_path / "pictures", tmp_path / "a.csv")[0] == 0
@@ -183,7 +183,7 @@ def test_parts_of_the_data(run, model):
 
 
 def test_a_table_is_evaluated_on_the_scale_of_its_training(run, tmp_path):
-    """Other data have another largest value, and must not be divided by that."""
+    """Other data are scaled as in training, although their largest value differs."""
     table(tmp_path / "a.csv", 4)
     assert run("train --epochs 2 --quiet --save", tmp_path / "model", tmp_path / "a.csv")[0] == 0
     lines = (tmp_path / "a.csv").read_text().splitlines()
@@ -197,7 +197,7 @@ def test_a_table_is_evaluated_on_the_scale_of_its_training(run, tmp_path):
 
 
 def test_predict_reads_pictures_of_mnist_digits(mnist_training, mnist_data, run, tmp_path):
-    """Dark on white, large, anywhere on the page, as PNG and JPEG, turned with EXIF, and on nothing."""
+    """Large digits, dark on white, anywhere on the page, as PNG and JPEG, rotated by EXIF, and transparent."""
     pillow = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
     x, y = mnist_data[1][0][:100], mnist_data[1][1][:100]
@@ -225,7 +225,7 @@ def test_predict_reads_pictures_of_mnist_digits(mnist_training, mnist_data, run,
         assert one["probability"] == max(one["probabilities"])
         assert sum(one["probabilities"]) == pytest.approx(1)
         assert "cropped to" in one["done"]
-    assert "turned as its EXIF data says" in predictions[1]["done"]
+    assert "rotated as its EXIF data says" in predictions[1]["done"]
 
 
 def test_predict_reads_idx_files(mnist_training, mnist_data, run):
@@ -248,7 +248,7 @@ def test_predict_says_what_it_did(run, tmp_path, model):
     _, printed, _ = run("predict", model, tmp_path / "one.png", tmp_path / "exact.png")
     assert re.search(
         r"one.png: \d, [\d.]+%  \(80x60, dark on light: inverted, cropped to 10x40, resized to 2x8, "
-        r"centred by its outline in 8x8\)\n.*exact.png: \d, [\d.]+%  \(8x8, taken as it is\)",
+        r"centred by its outline in 8x8\)\n.*exact.png: \d, [\d.]+%  \(8x8, used unchanged\)",
         printed,
     )
 
@@ -259,7 +259,7 @@ def test_a_model_without_notes_is_taken_for_one_of_mnist(run, tmp_path):
     pillow.fromarray(np.eye(28, dtype=np.uint8) * 255).save(tmp_path / "a.png")
     status, printed, _ = run("predict", tmp_path / "model", tmp_path / "a.png")
     assert status == 0
-    assert "does not say what it was trained on" in printed
+    assert "does not describe its training data" in printed
     assert "a.png: " in printed
 
 
@@ -325,7 +325,7 @@ def test_info(run, model):
         ("train --save {tmp}/link --checkpoint {tmp}/same", "--checkpoint: got the file of --save"),
         ("train {tmp}/data.csv --save {tmp}/data.csv", "--save: got the file of DATA"),
         ("train --plot {model}", "--plot: got {model} (File exists)"),
-        ("train minst", "DATA: got minst, expected digits, fashion_mnist, mnist, or a path that exists; did you mean"),
+        ("train minst", "DATA: got minst, expected digits, fashion_mnist, mnist, or an existing path; did you mean"),
         ("train MNIST", "did you mean mnist"),
         ("evaluate {model} fashion-mnist", "did you mean fashion_mnist"),
         ("train cifar", "check its spelling"),
@@ -412,14 +412,14 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
     ("words", "usage", "said"),
     [
         ("", "fastmlp", "COMMAND"),
-        ("trian", "fastmlp", "no command 'trian'; did you mean train?"),
-        ("INFO", "fastmlp", "no command 'INFO'; did you mean info?"),
-        ("walk", "fastmlp", "no command 'walk'\n"),
-        ("train --epcohs 3", "fastmlp train", "no option --epcohs; did you mean --epochs?"),
-        ("train --Min_Delta=3", "fastmlp train", "no option --Min_Delta=3; did you mean --min-delta?"),
-        ("evaluate m digits --parts all --xyzzy", "fastmlp evaluate", "no option --parts; did you mean --part?"),
-        ("bench --xyzzy", "fastmlp bench", "no option --xyzzy\n"),
-        ("train digits mnist", "fastmlp train", "one word too many: 'mnist'"),
+        ("trian", "fastmlp", "unknown command 'trian'; did you mean train?"),
+        ("INFO", "fastmlp", "unknown command 'INFO'; did you mean info?"),
+        ("walk", "fastmlp", "unknown command 'walk'\n"),
+        ("train --epcohs 3", "fastmlp train", "unknown option --epcohs; did you mean --epochs?"),
+        ("train --Min_Delta=3", "fastmlp train", "unknown option --Min_Delta=3; did you mean --min-delta?"),
+        ("evaluate m digits --parts all --xyzzy", "fastmlp evaluate", "unknown option --parts; did you mean --part?"),
+        ("bench --xyzzy", "fastmlp bench", "unknown option --xyzzy\n"),
+        ("train digits mnist", "fastmlp train", "unexpected argument: 'mnist'"),
         ("train --dtype float16", "fastmlp train", "float16"),
         ("train --epochs many", "fastmlp train", "many"),
         ("train --hidden 1.5", "fastmlp train", "--hidden: got '1.5', expected whole numbers"),
@@ -464,7 +464,7 @@ def test_widths_may_be_written_as_a_list_and_data_may_follow_them(words, sizes, 
     ("module", "words"), [("PIL", "predict {model} {tmp}/a.png"), ("matplotlib", "train --plot {tmp}/pictures")]
 )
 def test_a_missing_library_names_the_extra(run_python, tmp_path, model, module, words):
-    """And does so at once: before an hour of training, not after it."""
+    """The error comes at once, not after an hour of training."""
     (tmp_path / "a.png").write_bytes(b"")
     code = f"""
 import sys
@@ -496,7 +496,7 @@ def test_divergence_is_status_1(run):
 def test_help_teaches_by_examples_that_parse(run, command):
     status, text, _ = run(f"{command} --help")
     assert status == 0
-    for code in ("0    done", "1    the training diverged", "2    wrong use", "130  stopped", "141  "):
+    for code in ("0    success", "1    training diverged", "2    wrong usage", "130  stopped", "141  "):
         assert code in text
     examples = re.findall(r"^  fastmlp (.*)$", text, re.MULTILINE)
     assert examples
@@ -551,7 +551,7 @@ def test_a_training_resumed_after_a_kill_ends_with_the_same_bits(tmp_path, run, 
     assert run(words, tmp_path / "whole")[0] == 0
     status, printed, _ = run(words, tmp_path / "resumed", *checkpoint, 10)
     assert status == 0
-    assert f"goes on from {tmp_path / 'run.ckpt'}, after epoch {done}" in printed
+    assert f"continues from {tmp_path / 'run.ckpt'}, after epoch {done}" in printed
     resumed, whole = storage.load(tmp_path / "resumed"), storage.load(tmp_path / "whole")
     assert_same_bits(resumed.parameters, whole.parameters)
     assert (resumed.seed, resumed.notes) == (whole.seed, whole.notes)
@@ -560,10 +560,10 @@ def test_a_training_resumed_after_a_kill_ends_with_the_same_bits(tmp_path, run, 
 def test_what_resume_finds_is_said(run, tmp_path):
     words = "train --backend numpy --hidden 4 --epochs 3 --resume --checkpoint"
     path = tmp_path / "run.ckpt"
-    assert f"no {path} yet: begins anew" in run(words, path)[1]
+    assert f"no {path} yet: starts anew" in run(words, path)[1]
     status, printed, _ = run(words, path)
     assert status == 0
-    assert f"{path} is already at epoch 3: nothing is left to train; give more --epochs to go on" in printed
+    assert f"{path} is already at epoch 3: nothing to train; give more --epochs to continue" in printed
     assert "after 3 epochs" in printed
     table(tmp_path / "a.csv", 64)
     status, _, error = run(words, path, "--seed", "1")
@@ -632,7 +632,7 @@ def test_a_data_file_whose_name_is_no_text(run, tmp_path):
     try:
         Path(path).write_text("")
     except OSError:
-        pytest.skip("this file system takes text only")
+        pytest.skip("this file system accepts only text as names")
     table(Path(path), 4)
     status, _, _ = run("train --epochs 2 --save", tmp_path / "model", path)
     assert status == 0

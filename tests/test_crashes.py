@@ -1,4 +1,4 @@
-"""Ways in which Numba kernels can end a process or lie, each guarded; those of threads are in test_processes.py."""
+"""Guards against crashes and wrong results of Numba kernels; for threads see test_processes.py."""
 
 import pytest
 
@@ -8,18 +8,18 @@ pytestmark = pytest.mark.numba
 
 
 def test_bad_labels_and_shapes_reach_no_kernel(run_python):
-    """A kernel that met them would write out of bounds."""
+    """A kernel would write out of bounds if it got them."""
     code = """
 import re
 import numpy as np, fastmlp
 model = fastmlp.MLP((4, 3, 2))
 X = np.ones((4, 5))
-model.loss_and_grad(X, [0] * 5)  # from now on all is compiled, and takes whatever comes
+model.loss_and_grad(X, [0] * 5)  # everything is compiled now, and would accept any input
 def refused(call, *args, **kwargs):
     try:
         call(*args, **kwargs)
     except (ValueError, TypeError) as error:
-        if re.search("^[a-zA-Z_]+: got .*expected .*;", str(error)):  # by a check, not by Numba
+        if re.search("^[a-zA-Z_]+: got .*expected .*;", str(error)):  # raised by a check, not by Numba
             return
         raise
     raise AssertionError(args)
@@ -43,7 +43,7 @@ refused(model.predict, np.ones((5, 4)))
 
 
 def test_an_exception_inside_prange_would_be_swallowed_so_kernels_raise_none(run_python):
-    """Division by zero is the one exception that compiled arithmetic could raise; the kernels divide as NumPy does."""
+    """Compiled arithmetic could only raise for a division by zero; the kernels divide like NumPy."""
     code = """
 import numpy as np, fastmlp
 with np.errstate(all="raise"):
@@ -57,7 +57,7 @@ assert all(one.targetoptions["error_model"] == "numpy" for one in compiled_for_i
 
 
 def test_kernels_checked_for_bounds_are_not_those_without_in_the_cache(run_python, tmp_path):
-    """Nor those of any other option that changes the code: each compiles anew, and finds its own again."""
+    """Every option that changes the code has its own cache files, which are found again."""
     code = """
 import numpy as np, fastmlp
 from fastmlp.kernels import compiled
@@ -72,7 +72,7 @@ print(*compiled.cache_statistics()["relu"])
 
 
 def test_the_guards_are_what_keeps_the_process_alive():
-    """The state that the guards read exists in this version of Numba."""
+    """This version of Numba has the internal state that the guards read."""
     from fastmlp.kernels import compiled
 
     assert isinstance(compiled.launch.numba_parallel._is_initialized, bool)

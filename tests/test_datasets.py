@@ -1,4 +1,4 @@
-"""Data sets: bundled digits, real MNIST, and files of each kind that `load` takes."""
+"""Data sets: bundled digits, real MNIST, and all kinds of files that `load` accepts."""
 
 import gzip
 
@@ -97,7 +97,7 @@ def test_a_gzip_file_is_known_by_its_content(tmp_path):
 
 @pytest.fixture
 def parts(rng):
-    """A data set of 3 classes in the form of its four arrays."""
+    """Return the four arrays of a data set with 3 classes."""
     return {
         "x_train": rng.integers(256, size=(30, 4, 5)).astype(np.uint8),
         "y_train": (np.arange(30) % 3).astype(np.uint8),
@@ -197,9 +197,9 @@ def test_a_table(tmp_path, header, newline, name):
 def test_a_table_of_many_blocks(tmp_path, rng):
     x = rng.integers(256, size=(40_000, 20)).astype(np.float64)
     y = rng.integers(10, size=len(x))
-    x[-1, 3] = 0.1 + 0.2  # the last block alone is none of bytes
+    x[-1, 3] = 0.1 + 0.2  # only the last block does not fit into bytes
     lines = [f"{label},{','.join(map(repr, row))}" for label, row in zip(y.tolist(), x.tolist(), strict=True)]
-    (tmp_path / "x.csv").write_text("\n".join(lines))  # no newline at its end
+    (tmp_path / "x.csv").write_text("\n".join(lines))  # no newline at the end
     assert (tmp_path / "x.csv").stat().st_size > 3 * 2**20
     data = load(tmp_path / "x.csv")
     test = held_out(y)
@@ -218,12 +218,12 @@ def test_held_out_is_every_fifth_of_each_class(rng):
 
 
 def test_a_file_of_one_byte_less_than_allowed_is_read(tmp_path):
-    """What a small file may expand to, to the byte: labels in order take next to nothing."""
+    """The limit for small files is exact; sorted labels compress to almost nothing."""
     for length, fits in [(bounded.FREE, True), (bounded.FREE + 1, False)]:
         header = bytes([0, 0, 8, 1]) + length.to_bytes(4, "big")
         (tmp_path / "x.gz").write_bytes(gzip.compress(header + bytes(length), 1, mtime=0))
         if fits:
             assert read_idx(tmp_path / "x.gz").shape == (length,)
         else:
-            with pytest.raises(ValueError, match=f"announce {length}, expected at most {bounded.FREE}"):
+            with pytest.raises(ValueError, match=f"announces {length}, expected at most {bounded.FREE}"):
                 read_idx(tmp_path / "x.gz")

@@ -1,4 +1,4 @@
-"""Downloads from a real server on the loopback address, and the order in which published sets are looked for."""
+"""Downloads from a real server on the loopback address, and the search order for published data sets."""
 
 import contextlib
 import gzip
@@ -16,12 +16,12 @@ from hostile_corpus import idx
 
 from fastmlp.datasets import download, fashion_mnist, mnist, published
 
-REAL = os.environ.get("FASTMLP_DATA")  # before `places` takes it away
+REAL = os.environ.get("FASTMLP_DATA")  # before `places` removes it
 FILE = "train-labels-idx1-ubyte.gz"
-CONTENT = gzip.compress(idx(np.arange(200_000) % 10), mtime=0)  # four pieces of 64 KiB when it is sent plain
+CONTENT = gzip.compress(idx(np.arange(200_000) % 10), mtime=0)  # four chunks of 64 KiB if sent uncompressed
 BIG = np.random.default_rng(0).bytes(300_000)
 PAGE = b"<!DOCTYPE html><html><body>Not here any more</body></html>"
-DEAD = "http://127.0.0.1:9/"  # the discard port: nobody listens
+DEAD = "http://127.0.0.1:9/"  # the discard port, where no server listens
 
 
 def md5(content):
@@ -29,9 +29,9 @@ def md5(content):
 
 
 class Server:
-    """A mirror: ``answers`` gives for each file one answer a request, the last one again and again.
+    """A mirror: ``answers`` has for each file one answer per request; the last answer is repeated.
 
-    An answer is the content, a status code, or (content, number of its bytes after which the line goes dead).
+    An answer is the content, a status code, or (content, number of bytes after which the connection is cut).
     """
 
     def __init__(self, answers):
@@ -54,7 +54,7 @@ class Server:
 
 
 class CompressingServer(Server):
-    """A mirror that compresses what it sends once more where the request allows that, as many servers do."""
+    """A mirror that compresses its answers again if the request allows it, as many servers do."""
 
     def respond(self, request):
         self.asked[request.headers["Accept-Encoding"]] += 1
@@ -97,7 +97,7 @@ def serve():
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch, tmp_path):
-    """No proxy, no data folder, and a cache of the test's own."""
+    """Remove proxies and the data folder, and use a cache folder of the test."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")] + ["FASTMLP_DATA"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FASTMLP_CACHE", str(tmp_path / "cache"))
@@ -109,7 +109,7 @@ def fetch(folder, mirrors, content=BIG):
 
 
 def test_answers_are_not_compressed_once_more(serve, tmp_path):
-    """They would be unpacked on the way, and the bound on their length with them."""
+    """They would be unpacked during the download, which would defeat the limit on their length."""
     address, server = serve({FILE: [CONTENT]}, CompressingServer)
     fetch(tmp_path, [address], CONTENT)
     assert (tmp_path / FILE).read_bytes() == CONTENT
@@ -126,7 +126,7 @@ def test_rounds_of_mirrors_wait_longer_and_longer(serve, tmp_path, monkeypatch):
 
     monkeypatch.setattr(download.time, "sleep", sleep)
     download.fetch({FILE: md5(BIG)}, tmp_path, [first, second], "", pause=0.25)
-    assert waits == [(0.25, 1, 1), (0.5, 2, 2)]  # once a round, before its first mirror
+    assert waits == [(0.25, 1, 1), (0.5, 2, 2)]  # once per round, before its first mirror
 
 
 def test_a_file_is_downloaded_once(serve, tmp_path):
@@ -159,7 +159,7 @@ def test_what_goes_wrong_twice_is_tried_three_times(serve, tmp_path, answers):
         (404, "404 Client Error"),
         (500, "500 Server Error"),
         ((BIG, 100_000), "IncompleteRead|Connection broken|bytes"),
-        (PAGE, "a page of HTML"),
+        (PAGE, "an HTML page"),
         (b"something else", "MD5 hash of downloaded file .* does not match"),
         (b"", "MD5 hash"),
         (bytes(download.LARGEST + 1), "at most 67108864"),
@@ -172,7 +172,7 @@ def test_what_no_mirror_has_whole_is_refused_and_leaves_nothing(serve, tmp_path,
         fetch(tmp_path, [address, DEAD])
     assert server.asked[FILE] == download.TRIES
     text = str(caught.value)
-    assert text.startswith(f"{FILE}: got no whole file from {address} (")
+    assert text.startswith(f"{FILE}: got no complete file from {address} (")
     assert f"; {DEAD} (" in text
     assert f"expected a file with MD5 {md5(BIG)}; connect to the network" in text
     assert f"or put the files somewhere, or into {tmp_path}" in text
@@ -184,7 +184,7 @@ def test_the_second_mirror_serves_when_the_first_is_dead_or_lies(serve, tmp_path
     address, server = serve({FILE: [BIG], "b": [CONTENT]})
     download.fetch({FILE: md5(BIG), "b": md5(CONTENT)}, tmp_path, [DEAD, lying, address], "", pause=0)
     assert server.asked == {FILE: 1, "b": 1}
-    assert liar.asked == {FILE: 1}  # the next file is asked for where the first one was found
+    assert liar.asked == {FILE: 1}  # the next file comes from the mirror that sent the first
 
 
 def test_a_damaged_file_is_replaced_and_a_whole_one_survives_a_failure(serve, tmp_path):
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_replaced_and_a_whole_one_survives_a_failure(serve, tm
 def test_a_folder_that_cannot_be_made_is_named(serve, tmp_path):
     address, server = serve({FILE: [BIG]})
     (tmp_path / "taken").write_text("")
-    with pytest.raises(OSError, match=r"taken.*: got .*expected a folder to write to; set FASTMLP_CACHE"):
+    with pytest.raises(OSError, match=r"taken.*: got .*expected a writable folder; set FASTMLP_CACHE"):
         fetch(tmp_path / "taken" / "mnist", [address])
     assert not server.asked
 
@@ -221,7 +221,7 @@ if os.environ["TERMINAL"]:
     try:
         while piece := os.read(ours, 10000):
             sys.stdout.buffer.write(piece)
-    except OSError:  # the terminal has nobody on its other side any more
+    except OSError:  # the other side of the terminal is closed
         pass
 """
 
@@ -257,7 +257,7 @@ except ImportError as error:
 
 @pytest.fixture(scope="module")
 def small():
-    """A published set of few and small images: its arrays, its compressed files, and its description."""
+    """Return a published set of a few small images: its arrays, its compressed files, and its description."""
     rng = np.random.default_rng(7)
     arrays = [rng.integers(10, size=shape).astype(np.uint8) for shape in [(60, 4, 4), (60,), (10, 4, 4), (10,)]]
     names = [file.name for file in mnist.PUBLISHED.files]
@@ -301,7 +301,7 @@ def test_first_fastmlp_data_then_the_cache_then_a_mirror(serve, small, places, m
 
     monkeypatch.setenv("FASTMLP_DATA", str(places / "cache"))
     (places / "cache").mkdir()
-    same(published.load(described), arrays)  # a data folder without this set: downloaded
+    same(published.load(described), arrays)  # the data folder lacks this set: downloaded
     assert set(server.asked.values()) == {2}
 
 
@@ -325,11 +325,11 @@ def test_what_is_wrong_under_fastmlp_data_is_said_and_not_downloaded(serve, smal
     path = folder / f"{name}.gz"
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"mnist: got no such file there, expected {name} or {name}\.gz"):
+    with pytest.raises(FileNotFoundError, match=rf"mnist: got no such file, expected {name} or {name}\.gz"):
         published.load(described)
     for content, reason in [
         (whole[:-5], "damaged content"),
-        (PAGE, "a page of HTML"),
+        (PAGE, "an HTML page"),
         (idx(np.ones(10)), "content with sha256"),
     ]:
         path.write_bytes(content)
@@ -348,11 +348,11 @@ def test_the_data_folder_may_be_that_of_the_files_itself(serve, small, places, m
         monkeypatch.setenv("FASTMLP_DATA", str(folder))
         same(published.load(known._replace(mirrors=(address,))), arrays)
     assert not server.asked
-    other = described._replace(name="fashion_mnist", mirrors=(address,))  # the same names of files, but other labels
+    other = described._replace(name="fashion_mnist", mirrors=(address,))  # the same file names, but other labels
     changed = other.files[-1]._replace(sha256="0" * 64)
     with pytest.raises(ValueError, match="content with sha256"):
         published.load(other._replace(files=(*other.files[:-1], changed)))
-    assert set(server.asked) == set(files)  # not taken for that set: downloaded
+    assert set(server.asked) == set(files)  # not mistaken for that set: downloaded
 
 
 def test_mnist_is_found_in_the_very_folder(monkeypatch):
@@ -364,7 +364,7 @@ def test_mnist_is_found_in_the_very_folder(monkeypatch):
 
 def test_a_data_folder_that_is_not_there_is_a_mistake(monkeypatch, places):
     monkeypatch.setenv("FASTMLP_DATA", str(places / "dat"))
-    with pytest.raises(FileNotFoundError, match=r"^FASTMLP_DATA: got '.*dat', expected a folder that holds"):
+    with pytest.raises(FileNotFoundError, match=r"^FASTMLP_DATA: got '.*dat', expected a folder with subfolders"):
         mnist.load_data()
 
 
@@ -378,13 +378,13 @@ def test_offline_the_error_says_where_to_put_which_files(small, places, monkeypa
     with pytest.raises(FileNotFoundError) as caught:
         published.load(small[2])
     text = str(caught.value)
-    assert f"no whole file from {DEAD} (" in text
+    assert f"no complete file from {DEAD} (" in text
     names = ", ".join(f"{file.name}[.gz]" for file in mnist.PUBLISHED.files)
     assert f"or put {names} in the folder mnist under {root}, or into {places / 'cache' / 'mnist'}" in text
 
 
 def test_mnist_arrives_from_a_mirror_as_it_was_published(serve, places):
-    """The digests of three of the four real archives; the fourth was compressed again, and has a digest of its own."""
+    """The digests of three of the four real archives; the fourth was compressed again and has another digest."""
     if not REAL:
         pytest.skip("FASTMLP_DATA is not set: no MNIST here")
     folder = Path(REAL, "mnist")

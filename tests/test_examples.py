@@ -1,4 +1,4 @@
-"""Every example of the help, as it stands there, to the result that the help or sense states."""
+"""Run every example in the help texts and check the result that the help promises."""
 
 import json
 import math
@@ -68,7 +68,7 @@ RESULTS = {
 
 
 def examples():
-    """Return the examples of every help text, without `fastmlp` and without what is said of them."""
+    """Return the examples of all help texts, without `fastmlp` and without their explanations."""
     parser, commands = options._parsers()
     texts = [one.epilog for one in (parser, *commands.values())]
     found = [line for text in texts for line in re.findall(r"^  fastmlp (.*)$", text, re.MULTILINE)]
@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def furnished(folder, mnist_training, mnist_data):
-    """Return a folder with the files that examples speak of: pictures of the test's digits, tables, an IDX file."""
+    """Return a folder with the files of the examples: pictures of test digits, tables, an IDX file."""
     pillow = pytest.importorskip("PIL.Image")
     shutil.copy(mnist_training[0] / "digits.safetensors", folder)
     shutil.copy(Path(os.environ["FASTMLP_DATA"], "mnist", "t10k-images-idx3-ubyte.gz"), folder)
@@ -105,7 +105,7 @@ def furnished(folder, mnist_training, mnist_data):
 
 
 def write_tables():
-    """Write tables of three classes that real numbers tell apart: letters.csv and, with text as labels, iris.csv."""
+    """Write two tables of three separable classes: letters.csv, and iris.csv with text as labels."""
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     values = rng.normal(size=(300, 6)) + 3 * np.eye(3, 6)[labels]
@@ -127,12 +127,12 @@ def test_examples(request, folder, monkeypatch, capsys, example):
     if "--plot" in example:
         pytest.importorskip("matplotlib")
     if example == "train mnist --save digits.safetensors":
-        found = request.getfixturevalue("mnist_training")[1]  # has just run
+        found = request.getfixturevalue("mnist_training")[1]  # has already run
     else:
         monkeypatch.chdir(folder)
         write_tables()
         for name, value in (("_ROUNDS", (3, 3)), ("_AT_LEAST", 0.0), ("_settle", lambda: None)):
-            monkeypatch.setattr(bench, name, value)  # all is timed, but not for long
+            monkeypatch.setattr(bench, name, value)  # everything is timed, but briefly
         words = re.split(r" [|>] ", example)[0].removesuffix(" --json").split()
         assert cli.main([*words, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)

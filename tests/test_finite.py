@@ -1,6 +1,6 @@
-"""Data that is not finite is refused with its place, in every form in which it may come, by all that learns or answers.
+"""Training and prediction refuse non-finite data in any form, and name its place.
 
-`MLP.loss_and_grad` and the notebook's functions go on as NumPy does.
+`MLP.loss_and_grad` and the notebook's functions compute with it, as NumPy does.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ import fastmlp
 pytestmark = pytest.mark.kernels
 
 FORMS = {"plain": lambda x: x, "packed": fastmlp.pack, "a list": lambda x: x.tolist(), "Fortran": np.asfortranarray}
-# Few samples, and as many as are packed into tiles, dense and sparse.
+# Few samples, and enough samples for tiles, dense and sparse.
 SHAPES = [(3, 5, 1.0), (40, 700, 0.2), (40, 2500, 1.0)]
 
 
@@ -22,7 +22,7 @@ def samples(n, m, density):
 
 
 def calls(model, x, y, good):
-    """Return what must refuse ``x``, by the name of the argument."""
+    """Return the calls that must refuse ``x``, by the name of the argument."""
     return [
         ("X", lambda: model.fit(x, y, epochs=2)),
         ("validation X", lambda: model.fit(*good, epochs=2, validation=(x, y))),
@@ -61,7 +61,7 @@ def test_no_place_is_overlooked(backend, place):
 
 
 def test_what_is_finite_is_taken(backend, dtype):
-    """Also values whose sum overflows, and the largest that the dtype holds."""
+    """Also values whose sum overflows, and the largest finite value of the dtype."""
     largest = np.finfo(dtype).max
     x = np.array([[largest, largest, 0.0], [largest, -largest, 5e-324]], dtype)
     model = fastmlp.MLP((2, 2), dtype=dtype.name)
@@ -95,7 +95,7 @@ def test_codes_are_finite_unless_their_scale_overflows(backend, m):
             if taken:
                 assert model.predict(packed).shape == (m,)
             else:
-                # A scale that is infinite in float32 makes NaN of zeros.
+                # A scale that is infinite in float32 turns zeros into NaN.
                 with pytest.raises(ValueError, match="^X: got (inf at row 0, column 2|nan at row 0, column [01]),"):
                     model.predict(packed)
 

@@ -1,4 +1,4 @@
-"""Files that are not what they say: each gives one clear error, within 200 MB and 10 seconds of a processor."""
+"""Hostile files: each gives one clear error within 200 MB and 10 seconds of processor time."""
 
 import contextlib
 import gzip
@@ -20,8 +20,8 @@ from fastmlp.datasets import files
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="address space and processor time are limited on Linux")
 
-# Reads a list of jobs from the file that is its argument, and prints a verdict for each. Each job runs in a child of
-# its own, which may take 200 MB of address space more than the process has once everything is imported.
+# Reads a list of jobs from the file in its argument, and prints a verdict for each. Each job runs in a child process
+# of its own, which may use 200 MB of address space on top of the imported modules.
 RUNNER = """
 import gzip, json, os, resource, signal, sys, warnings
 from pathlib import Path
@@ -171,5 +171,5 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path, kind):
         damaged.write_bytes(content)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with contextlib.suppress(ValueError):  # anything else, a warning included, fails
+            with contextlib.suppress(ValueError):  # any other error fails, and so does a warning
                 read(path)

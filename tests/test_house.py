@@ -1,4 +1,4 @@
-"""What holds the house together: arrows between modules, the top level, the README."""
+"""The structure of the project: imports between modules, the top level, the README."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ ARROWS = {
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "preprocessing": {"checks", "datasets", "model", "packing", "quiet", "storage"},
     "plots": {"checks"},
-    # It measures what users call, the notebook's functions and the model, against the formulas.
+    # It compares the functions and the model that users call with the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {"training", "packing", "parameters", "storage", "backend", "checks", "quiet"},
     "training": {"history", "storage", "backend", "checks", "interrupts", "notices", "quiet"},
@@ -80,9 +80,9 @@ def test_micro_kernels_know_no_kernels():
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_state_of_the_process_is_changed_where_a_signal_can_strike(path):
-    """No ``with`` and no ``finally`` restores it surely: see `fastmlp.interrupts` and `fastmlp.quiet`."""
+    """Neither ``with`` nor ``finally`` is certain to restore it: see `fastmlp.interrupts` and `fastmlp.quiet`."""
     text = path.read_text()
-    if path.name == "console.py":  # the command line's process is its own
+    if path.name == "console.py":  # the command line owns its process
         return
     assert not re.search(r"with np\.errstate|signal\.signal\(|set_printoptions|os\.environ\[", text)
 
@@ -115,7 +115,7 @@ def test_the_readme():
 
 
 def test_all_names_are_public_documented_and_known_to_type_checkers():
-    """Names are looked up when they are used, and written down three times: for that, for `*`, for type checkers."""
+    """Public names are listed three times: for imports at first use, for `*`, and for type checkers."""
     block = next(node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If))
     typed = {node.module: {alias.name for alias in node.names} for node in block.body}
     assert {f"fastmlp.{module}": set(names) for module, names in fastmlp._NAMES.items()} == {

@@ -1,4 +1,4 @@
-"""Pictures become what a net was trained on; files that are no whole pictures are refused, in bounded memory."""
+"""Pictures are converted to the form of training images; damaged files are refused; memory is bounded."""
 
 import contextlib
 import io
@@ -15,12 +15,12 @@ from fastmlp.datasets import images
 pytest.importorskip("PIL")
 from PIL import Image
 
-BACK = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # for an orientation, Pillow's transposition that it undoes
+BACK = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # for each orientation, the Pillow transposition that it undoes
 
 
 @pytest.fixture
 def page():
-    """Return a page (240, 300), dark on light, with a thing like a 7 on it."""
+    """Return a page (240, 300), dark on light, with a shape like a 7."""
     page = np.full((240, 300), 230, np.uint8)
     page[40:60, 90:170] = 20
     for i in range(120):
@@ -30,7 +30,7 @@ def page():
 
 @pytest.fixture
 def seven(page, tmp_path):
-    """Return what comes of the page as it is."""
+    """Return the result for the unchanged page."""
     return made(tmp_path / "plain.png", Image.fromarray(page))[0]
 
 
@@ -43,7 +43,7 @@ def made(path, image, frame=images.MNIST, **options):
 
 
 def centre(pixels):
-    """Return the centre of mass, by the definition."""
+    """Return the centre of mass by its definition."""
     where = np.indices(pixels.shape) + 0.5
     return (where * pixels).sum(axis=(1, 2)) / pixels.sum()
 
@@ -69,7 +69,7 @@ def test_framing_tells_centring_by_mass_from_centring_by_outline(rng):
     assert images.framing(by_outline) == images.Framing(16, 8, False, 8.0)
     assert images.framing(by_mass) == images.Framing(16, 8, True, 8.0)
     assert images.framing(np.zeros((3, 9, 9))) == images.Framing(9, 9, False, 4.5)
-    with pytest.raises(ValueError, match=r"images: got shape \(1, 4, 5\), expected squares"):
+    with pytest.raises(ValueError, match=r"images: got shape \(1, 4, 5\), expected square images"):
         images.framing(np.ones((1, 4, 5)))
 
 
@@ -77,10 +77,10 @@ def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path, mnist_data):
     digit = mnist_data[1][0][0]
     pixels, sentence = made(tmp_path / "a.png", Image.fromarray(digit))
     np.testing.assert_array_equal(pixels, digit)
-    assert sentence == "28x28, taken as it is"
+    assert sentence == "28x28, used unchanged"
     pixels, sentence = made(tmp_path / "a.png", Image.fromarray(255 - digit))
     np.testing.assert_array_equal(pixels, digit)
-    assert sentence == "28x28, its border is light: inverted"
+    assert sentence == "28x28, light border: inverted"
 
 
 @pytest.mark.parametrize("frame", [images.MNIST, images.Framing(8, 8, False, 4.0), images.Framing(33, 25, False, 16.5)])
@@ -102,7 +102,7 @@ def test_pictures_of_mnist_digits_look_like_them_again(tmp_path, mnist_data):
         sheet.paste(large, (7 * i, 150 - 7 * i))
         pixels, _ = made(tmp_path / f"{i}.jpg", sheet)
         likeness.append(np.corrcoef(pixels.ravel(), digit.ravel())[0, 1])
-    assert np.mean(likeness) > 0.95  # 0.85 where they lie half a pixel away
+    assert np.mean(likeness) > 0.95  # lower if the images are half a pixel off
 
 
 def test_polarity_and_contrast_make_no_difference(tmp_path, page, seven):
@@ -126,11 +126,11 @@ def test_exif_orientation_is_honoured(tmp_path, page, seven, orientation):
     exif[0x0112] = orientation
     pixels, sentence = made(tmp_path / "a.png", turned, exif=exif)
     np.testing.assert_array_equal(pixels, seven)
-    assert "turned as its EXIF data says" in sentence
+    assert "rotated as its EXIF data says" in sentence
 
 
 def on_nothing(page, ink):
-    """Return the thing, in grey ``ink``, on what is transparent and of that very grey."""
+    """Return the shape in grey ``ink`` on a transparent background of the same grey."""
     alpha = np.where(page < 100, 255, 0).astype(np.uint8)
     return Image.fromarray(np.dstack([np.full((*page.shape, 3), ink, np.uint8), alpha]))
 
@@ -156,12 +156,12 @@ def test_noise_of_the_paper_leaves_it_blank(tmp_path, page, seven, rng):
     for deviation in (4, 8, 16):
         noisy = np.clip(page + rng.normal(0, deviation, page.shape), 0, 255).astype(np.uint8)
         pixels, _ = made(tmp_path / "a.png", Image.fromarray(noisy))
-        assert np.count_nonzero(pixels[~paper]) < 0.1 * np.count_nonzero(~paper)  # a third without its subtraction
+        assert np.count_nonzero(pixels[~paper]) < 0.1 * np.count_nonzero(~paper)  # more if noise is not subtracted
 
 
 @pytest.mark.parametrize("side", range(4))
 def test_ink_that_is_heavy_on_one_side_stays_in_the_square(tmp_path, side):
-    """Centred by its mass it would reach over the edge."""
+    """If centred by mass, it would extend past the edge."""
     page = np.full((300, 300), 255, np.uint8)
     page[50:250, 50:70] = page[50:250, 225:250] = 0
     page[50:250, 70:225] = 190
@@ -174,7 +174,7 @@ def test_ink_that_is_heavy_on_one_side_stays_in_the_square(tmp_path, side):
 
 
 def test_deep_pictures_of_few_levels_are_not_divided(tmp_path, page, seven):
-    """A 16-bit file may hold values up to 255 only."""
+    """A 16-bit file may contain only values up to 255."""
     np.testing.assert_array_equal(made(tmp_path / "a.png", Image.fromarray(page.astype(np.uint16)))[0], seven)
 
 
@@ -206,14 +206,14 @@ def test_a_folder_is_read_by_name(tmp_path, page):
     assert [path.name for path in images.find(tmp_path)] == ["A.PNG", "b.png", "c.jpeg"]
     assert images.find(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="a folder without a picture"):
+    with pytest.raises(ValueError, match="a folder without pictures"):
         images.find(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         images.find(tmp_path / "nowhere")
 
 
 def png(width, height, data=b"", kind=0, depth=8, transparent=None):
-    """Return a PNG whose header claims this size; a grey level of it may be transparent."""
+    """Return a PNG whose header claims this size; one of its grey levels may be transparent."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -254,7 +254,7 @@ HOSTILE = {
     "a short PGM": (b"P5 5000 5000 255\nabc", DAMAGED),
     "a huge BMP": (b"BM" + struct.pack("<IIIIiiHH", 60, 0, 54, 40, 2**30, 2**30, 1, 24) + bytes(24), HUGE),
     "a format that is not on the list": (encoded(np.eye(50, dtype=np.uint8) * 255, "PCX"), OTHER),
-    "blank paper": (encoded(np.full((50, 60), 200, np.uint8), "PNG"), "a picture that shows nothing"),
+    "blank paper": (encoded(np.full((50, 60), 200, np.uint8), "PNG"), "a blank picture"),
 }
 
 
@@ -271,7 +271,7 @@ def test_what_is_no_whole_picture_is_refused_with_its_name(tmp_path, name):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 def test_cut_and_changed_files_are_read_or_refused(tmp_path, page, kind, rng):
-    """Nothing else: no crash, no other error, no warning. A changed pixel is no damage that could be seen."""
+    """No crash, no other error, no warning. A changed pixel is damage that cannot be detected."""
     whole = encoded(page, kind)
     path = tmp_path / "it"
     for at in rng.integers(0, len(whole) // 2, 10):
@@ -288,7 +288,7 @@ def test_cut_and_changed_files_are_read_or_refused(tmp_path, page, kind, rng):
 
 
 def spot(rows, length):
-    """Return rows of zero bytes, each behind a filter byte, with a spot of ones in the middle."""
+    """Return rows of zero bytes, each after a filter byte, with a spot of ones in the middle."""
     blank, inked = bytes(1 + length), bytes(length // 2) + b"\xff" * (length // 8)
     middle = b"\0" + inked + bytes(length - len(inked))
     return blank * (rows // 2) + middle * (rows // 8) + blank * (rows - rows // 2 - rows // 8)
@@ -314,7 +314,7 @@ from fastmlp.datasets import decoding, images
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 PIL.Image.init()
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, which may be that of the parent
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which may be the parent's
 before = peak()
 for path in sorted(pathlib.Path({folder!r}).iterdir()):
     try:
@@ -328,7 +328,7 @@ print(peak() - before)
 
 
 def peak(run_python, folder, contents):
-    """Write pictures, read each in a process of its own, and return which were read, and the peak in kB."""
+    """Write pictures, read each in its own process, and return those that were read and the peak in kB."""
     for i, content in enumerate(contents):
         (folder / f"{i:03}").write_bytes(content)
     *outcomes, kilobytes = run_python(PEAK.format(folder=str(folder))).stdout.split()
@@ -346,13 +346,13 @@ def test_bombs_take_no_memory(tmp_path, run_python):
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
 @pytest.mark.parametrize("name", LARGE)
 def test_large_pictures_are_read_within_200_megabytes(tmp_path, run_python, name):
-    """Each has nearly as many pixels as its kind may have, in a file of a few kilobytes."""
+    """Each has nearly the largest allowed number of pixels, in a file of a few kilobytes."""
     outcomes, kilobytes = peak(run_python, tmp_path, [LARGE[name]()])
     assert outcomes == ["read"]
     assert kilobytes < 200_000
 
 
-@pytest.mark.skipif(os.name == "nt", reason="makes a pipe")
+@pytest.mark.skipif(os.name == "nt", reason="creates a pipe")
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, words in ((tmp_path / "pipe", "a pipe"), (tmp_path, "a folder")):

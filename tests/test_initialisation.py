@@ -1,4 +1,4 @@
-"""Initial weights: their formulas, that their bits are fixed, and that models, copies and files say which they are."""
+"""Initial weights: their formulas and bits, and the record of the initialisation in models, copies and files."""
 
 import copy
 import math
@@ -37,7 +37,7 @@ def test_weights_are_uniform_within_their_limits_in_the_order_of_the_layers(dtyp
 
 
 def test_bits_are_those_of_python_s_own_generator(init):
-    """Same stream, one multiplication each: no machine and no version of NumPy can have other bits."""
+    """One stream and one multiplication per weight give the same bits on every machine and NumPy version."""
     _, key, at, *_ = np.random.RandomState(5).get_state()
     python = random.Random()
     python.setstate((3, (*key.tolist(), at), None))
@@ -95,7 +95,7 @@ def test_a_model_that_is_passed_on_keeps_it(tmp_path, init, passed_on):
 
 
 def test_the_change_of_the_first_layer_is_from_its_own_initial_weights(init):
-    """What ``fastmlp train --plot`` draws."""
+    """For the figures of ``fastmlp train --plot``."""
     pytest.importorskip("matplotlib")
     from fastmlp import keeping, preprocessing
 
@@ -111,7 +111,7 @@ def test_the_change_of_the_first_layer_is_from_its_own_initial_weights(init):
 
 @pytest.mark.parametrize("init", ["glorot", "he"])
 def test_a_deep_net_learns(backend, init):
-    """Under the weights of the notebook its ReLUs die."""
+    """With the notebook's initial weights, its ReLUs die."""
     rng = np.random.default_rng(0)
     y = rng.integers(4, size=200)
     x = rng.standard_normal((20, 4))[:, y] + rng.standard_normal((20, 200)) / 2

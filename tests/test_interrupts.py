@@ -1,4 +1,4 @@
-"""What signal handlers raise, wherever it strikes: the process stays as it was, and nothing that was learnt is torn."""
+"""Exceptions from signal handlers at any moment: the state of process and model stays consistent."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def struck(call, longest):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_exception_at_any_moment_leaves_the_process_as_it_was(run_python, backend, threads):
-    """Thread counts of BLAS and Numba, NumPy's error state and signal handlers, after each of hundreds of strikes."""
+    """Checks thread counts of BLAS and Numba, NumPy's error state and signal handlers after hundreds of signals."""
     code = f"""{STORM}
 fastmlp.set_backend({backend!r})
 fastmlp.set_num_threads({threads})
@@ -74,7 +74,7 @@ assert not interrupts._running
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_storm_of_signals_leaves_the_process_as_it_was(run_python, backend):
-    """Signals that strike again while the first is being answered: once all threads have ended, nothing is left."""
+    """More signals arrive while the first is handled; once all threads have ended, no change is left."""
     code = f"""{STORM}
 fastmlp.set_backend({backend!r})
 fastmlp.set_num_threads(1)
@@ -108,7 +108,7 @@ assert strikes > 50, strikes
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sigterm_at_any_moment_leaves_a_checkpoint_that_resumes_to_the_same_bits(run_python, backend, tmp_path):
-    """A handler that calls sys.exit, as servers install one, and an exit that somebody catches."""
+    """A handler that calls sys.exit, as in servers, and a caller that catches the exit."""
     code = f"""{STORM}
 from fastmlp import storage
 fastmlp.set_backend({backend!r})
@@ -127,7 +127,7 @@ for trial in range(60):
     except SystemExit as error:
         assert error.code == 7
         exits += 1
-    if not os.path.exists(path):  # it struck before the training began
+    if not os.path.exists(path):  # the signal came before the training began
         net.fit(X, Y, epochs=1, alpha=schedule, checkpoint=path)
     record = storage.load(path)
     done = int(record.facts["epoch"])
@@ -142,7 +142,7 @@ assert len(epochs) > 3, epochs
 
 @pytest.mark.numba
 def test_ctrl_c_while_kernels_compile_is_answered_at_once_and_leaves_a_compiler_that_works(run_python, cold_package):
-    """The interrupt comes while the kernel is still being compiled; calling again gives the right result."""
+    """The interrupt comes while the kernel is being compiled; a second call gives the right result."""
     code = """
 import os, signal, threading, time
 import numpy as np, fastmlp
@@ -176,7 +176,7 @@ assert abs(loss - expected_loss) < 1e-12 and np.abs(grad - expected).max() < 1e-
 
 @pytest.mark.numba
 def test_ctrl_c_while_fit_compiles_is_acknowledged(run_python, cold_package):
-    """It ends as soon as the kernels are compiled, with a history and no traceback; standard error says so before."""
+    """It stops once the kernels are compiled, with a history and no traceback; standard error announces the wait."""
     code = """
 import os, signal, threading, time
 import numpy as np, fastmlp
@@ -201,7 +201,7 @@ assert sum(history.seconds) < backend.preparation()[0] / 10, "an epoch counts th
 
 @pytest.mark.numba
 def test_the_compiler_is_announced_where_somebody_waits(cold_package):
-    """On a terminal before it begins, once in a process, and not at all where everything is compiled."""
+    """It is announced on a terminal before it begins, once per process, and not if everything is compiled."""
     import pty
     import subprocess
 
@@ -225,7 +225,7 @@ def test_the_compiler_is_announced_where_somebody_waits(cold_package):
 
 
 def test_first_calls_from_many_threads_at_once(run_python):
-    """A thread pool at the start of a program: whoever is first imports and compiles, and the others wait."""
+    """In a thread pool at the start of a program, the first thread imports and compiles, and the others wait."""
     code = """
 import threading
 import numpy as np, fastmlp

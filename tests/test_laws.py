@@ -1,4 +1,4 @@
-"""What must stay the same when the question is asked in another way: laws that need no oracle."""
+"""Laws that need no oracle: equivalent inputs give the same results."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ from fastmlp import Forwardprop, Softmax, backward_prop, compute_cost, one_hot, 
 pytestmark = pytest.mark.kernels
 
 SIZES = (20, 9, 7, 5)
-# Few samples, a tile and its leaves, several leaves of several tiles.
+# Few samples, one tile with its leaves, several tiles with several leaves.
 M = [5, 130, 1000, 2500]
 
 
 @pytest.fixture(params=M)
 def problem(request, rng, dtype, backend):
-    """A model, samples with zeros among them, labels and weights."""
+    """Return a model, samples with some zeros, labels and weights."""
     m = request.param
     model = fastmlp.MLP(SIZES, dtype=dtype.name)
     model.parameters = rng.standard_normal(model.parameters.size) / 3
@@ -54,7 +54,7 @@ def test_a_batch_is_the_weighted_mean_of_its_parts(problem, dtype, share):
 
 
 def test_a_weight_counts_how_often_a_sample_is_there(problem, rng, dtype):
-    """Twice is weight 2, and weight 0 is absent: in the loss, the gradient, the accuracy and a training."""
+    """A repeated sample equals weight 2, and weight 0 equals no sample: in loss, gradient, accuracy and training."""
     model, x, labels, _ = problem
     weight = rng.integers(0, 3, size=x.shape[1])
     weight[0] = 2
@@ -71,7 +71,7 @@ def test_a_weight_counts_how_often_a_sample_is_there(problem, rng, dtype):
 
 
 def test_shifted_logits(problem, dtype):
-    """A number added to all logits of a sample changes no probability and no loss."""
+    """Adding a number to all logits of a sample changes neither probabilities nor loss."""
     model, x, labels, weight = problem
     before, probabilities = model.loss_and_grad(x, labels, weight), model.predict_proba(x)
     model.biases[-1][...] += 3
@@ -80,7 +80,7 @@ def test_shifted_logits(problem, dtype):
 
 
 def test_softmax_of_shifted_logits(backend, rng, dtype):
-    """Whole numbers shift without rounding, so the bits are the same however large the shift."""
+    """Shifts by whole numbers are exact, so the bits are the same for any shift."""
     z = rng.integers(-20, 20, size=(7, 300)).astype(dtype)
     for shift in (1, -300, 2.0**20):
         assert_same_bits(Softmax(z + dtype.type(shift)), Softmax(z))
@@ -120,7 +120,7 @@ def test_permuted_features_and_units(problem, rng, dtype):
 
 
 def test_features_that_are_zero_count_for_nothing(problem, rng, dtype):
-    """Their weights get a gradient of exactly 0, and without them everything is as it was."""
+    """The gradient of their weights is exactly 0, and without them all results are the same."""
     model, x, labels, weight = problem
     zeros = rng.permutation(SIZES[0])[:6]
     x[zeros] = 0
@@ -150,7 +150,7 @@ def test_samples_that_are_zero_see_the_biases_alone(problem, rng, dtype):
         only = np.flatnonzero(zero)[:1]
         assert (z2[:, zero] == z2[:, only]).all()
         y = one_hot(labels, 5).astype(dtype)
-        y[:, ~zero] = a2[:, ~zero]  # no other sample has a gradient
+        y[:, ~zero] = a2[:, ~zero]  # the other samples have no gradient
         assert not backward_prop(z1, a1, z2, a2, first, w2, given, y)[0].any()
 
 

@@ -1,4 +1,4 @@
-"""What a run has learnt is not lost, and does not cost what an earlier run has learnt."""
+"""The result of a run is not lost, and does not overwrite a better result of an earlier run."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
-    """Return a function that runs words in a folder of their own, and returns status, object, and standard error."""
+    """Return a function that runs a command in its own folder, and returns status, object and standard error."""
     (tmp_path / "current").mkdir()
     monkeypatch.chdir(tmp_path / "current")
 
@@ -44,14 +44,14 @@ def run(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture
 def better(tmp_path):
-    """Return a file that holds a model, and its bytes."""
+    """Return the file of a model and its bytes."""
     path = tmp_path / "good.safetensors"
     fastmlp.MLP((64, 4, 10), seed=9).save(path)
     return path, path.read_bytes()
 
 
 def at(monkeypatch, beginning, act):
-    """Call ``act`` once, when a line with this beginning is said."""
+    """Call ``act`` once, when a line with this beginning is printed."""
     tell, waiting = Console.tell, [act]
 
     def told(self, text):
@@ -67,7 +67,7 @@ def strike():
 
 
 def fails(*numbers):
-    """Return a function that raises OSError with each number in turn, and then does what the original does."""
+    """Return a function that raises OSError with each number in turn, and then calls the original."""
     waiting = list(numbers)
 
     def wrap(original):
@@ -91,7 +91,7 @@ def test_an_interrupted_run_is_saved_beside_a_better_model(run, better, monkeypa
         assert (status, found["stopped"]) == (130, "interrupt")
         assert path.read_bytes() == content
         assert found["saved"] == str(path.with_name(name))
-        assert f"saved: {path.with_name(name)}; {path} is left as it was" in error
+        assert f"saved: {path.with_name(name)}; {path} was not changed" in error
         assert fastmlp.MLP.load(path.with_name(name)).evaluate(*digits_test())["loss"] == found["test"]["loss"]
 
 
@@ -141,7 +141,7 @@ def test_ctrl_c_waits_while_a_model_is_saved(run, tmp_path, monkeypatch):
     monkeypatch.setattr(fastmlp.MLP, "save", struck)
     status, found, error = run(f"{TRAIN} --save", tmp_path / "model")
     assert (status, found["saved"], found["test"]) == (130, str(tmp_path / "model"), None)
-    assert "stopped by Ctrl-C before it was tested and drawn" in error
+    assert "stopped by Ctrl-C before the test and the figures" in error
     assert fastmlp.MLP.load(tmp_path / "model").layer_sizes == (64, 4, 10)
 
 
@@ -150,7 +150,7 @@ def test_a_folder_that_is_gone_at_the_end_costs_nothing(run, tmp_path, monkeypat
     at(monkeypatch, "epoch", lambda: shutil.rmtree(tmp_path / "gone"))
     status, found, error = run(f"{TRAIN} --save", tmp_path / "gone" / "model.safetensors")
     assert (status, found["saved"]) == (2, str(tmp_path / "current" / "model.safetensors"))
-    assert f"saved in its stead: {found['saved']}" in error
+    assert f"saved instead: {found['saved']}" in error
     assert found["test"]["accuracy"] == fastmlp.MLP.load(found["saved"]).evaluate(*digits_test())["accuracy"]
 
 
@@ -169,7 +169,7 @@ def test_a_full_disk_costs_nothing_as_long_as_another_has_room(run, tmp_path, mo
         monkeypatch.setattr(fastmlp.MLP, "save", fails(*[errno.ENOSPC] * full)(fastmlp.MLP.save))
         status, found, error = run(f"{TRAIN} --save", tmp_path / "model")
         assert (status, found["saved"]) == (2, str(tmp_path / place))
-        assert f"--save: No space left on device; saved in its stead: {tmp_path / place}" in error
+        assert f"--save: No space left on device; saved instead: {tmp_path / place}" in error
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path / "current")
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -180,7 +180,7 @@ def test_a_model_that_no_place_takes_does_not_cost_the_answer(run, tmp_path, mon
     monkeypatch.setattr(fastmlp.MLP, "save", fails(*[errno.ENOSPC] * 3)(fastmlp.MLP.save))
     status, found, error = run(f"{TRAIN} --save", tmp_path / "model")
     assert (status, found["saved"], found["test"]["samples"]) == (2, None, 364)
-    assert "no other place took the model either" in error
+    assert "the model could not be saved anywhere else either" in error
 
 
 def test_a_picture_that_cannot_be_written_is_named_and_costs_no_other(run, tmp_path, monkeypatch):
@@ -208,7 +208,7 @@ def test_an_answer_that_cannot_be_had_does_not_cost_the_model(run, tmp_path, mon
 
 
 def test_an_error_within_the_training_leaves_what_was_learnt(run, better, monkeypatch):
-    """Memory, a checkpoint's disk: whatever ends a training after an epoch."""
+    """For any error that ends a run after an epoch: no memory, or no space for a checkpoint."""
     path, content = better
 
     def raises():
@@ -223,7 +223,7 @@ def test_an_error_within_the_training_leaves_what_was_learnt(run, better, monkey
 
 
 class Full:
-    """A file on a disk that has room for a few lines only."""
+    """A file on a disk with space for a few lines only."""
 
     encoding = "ascii"
 
@@ -265,7 +265,10 @@ def test_a_reader_that_went_away_ends_the_training(tmp_path, monkeypatch):
         return history
 
     monkeypatch.setattr(fastmlp.MLP, "fit", counted)
-    for error, count in ((BrokenPipeError(), 40), (OSError(errno.ENOSPC, "full"), 400)):  # full is no reason to stop
+    for error, count in (
+        (BrokenPipeError(), 40),
+        (OSError(errno.ENOSPC, "full"), 400),
+    ):  # a full disk is not a reason to stop
         monkeypatch.setattr(sys, "stdout", Full(4, error))
         cli.main([*TRAIN.split(), "--epochs", "400"])
         assert epochs.pop() == count
@@ -273,7 +276,7 @@ def test_a_reader_that_went_away_ends_the_training(tmp_path, monkeypatch):
 
 @posix
 def test_closed_standard_streams(tmp_path):
-    """What is opened first then gets their numbers: nothing that anyone prints may go there."""
+    """The next files to be opened get their numbers, and no output may be written into them."""
     words = f"{TRAIN} --plot pictures --save model"
     result = subprocess.run(
         ["sh", "-c", f'exec "$0" -m fastmlp {words} >&- 2>"$1"', sys.executable, str(tmp_path / "error")],
@@ -310,7 +313,9 @@ sys.exit(main())
 def test_ctrl_c_while_modules_are_imported_is_one_line(run_python, name):
     if name == "numba":
         pytest.importorskip("numba")
-    times = 1 if name in ("signal", "threading") else 3  # before the handler is set, the second would strike the answer
+    times = (
+        1 if name in ("signal", "threading") else 3
+    )  # without the handler, a second signal would interrupt the reaction to the first
     result = run_python(STRUCK.format(name=name, times=times, words=[]), check=False)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "fastmlp: stopped\n")
 

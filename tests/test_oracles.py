@@ -1,4 +1,4 @@
-"""Oracles that share nothing with fastmlp: differences, complex steps, decimal arithmetic, another framework."""
+"""Oracles independent of fastmlp: differences, complex steps, decimal arithmetic, another framework."""
 
 import decimal
 from decimal import Decimal
@@ -23,7 +23,7 @@ def problem(rng, sizes, m=23, dtype="float64"):
 
 
 def complex_loss(vector, sizes, x, y, weight):
-    """Return the weighted mean loss of complex parameters; each gate is that of the real parts."""
+    """Return the weighted mean loss for complex parameters; each ReLU is decided by the real part."""
     a, layers = x, naive.unflatten(vector, sizes)
     for w, b in layers[:-1]:
         z = w @ a + b
@@ -35,7 +35,7 @@ def complex_loss(vector, sizes, x, y, weight):
 
 
 def slope_by_complex_step(vector, direction, *problem):
-    """Return the derivative along ``direction``: Im f(p + i h v) / h has no difference in it, so h may vanish."""
+    """Return the derivative along ``direction``: Im f(p + i h v) / h has no cancellation, so h may be tiny."""
     step = 1e-100
     return complex_loss(vector + 1j * step * direction, *problem).imag / step
 
@@ -63,7 +63,7 @@ def test_gradient_by_central_differences(backend, rng, sizes):
 @pytest.mark.parametrize("m", [23, 130])
 @pytest.mark.parametrize("sizes", DEPTHS)
 def test_gradient_by_complex_steps(backend, rng, sizes, m):
-    """To the last digits, entry by entry: of fastmlp, and of the oracle of the other tests."""
+    """Both fastmlp and the oracle of the other tests agree in every entry, to the last digits."""
     model, *given = problem(rng, sizes, m)
     numeric = [slope_by_complex_step(model.parameters, unit, sizes, *given) for unit in np.eye(model.parameters.size)]
     assert_close(model.loss_and_grad(*given)[1], np.array(numeric), "product")
@@ -105,7 +105,7 @@ def test_slopes_of_the_whole_net(backend, rng):
 
 
 def assert_slopes_of_the_whole_net(rng, images, labels):
-    """Along random directions and its own, the gradient of all 101 770 parameters is the slope of the loss."""
+    """Along its own and random directions, the gradient of all 101 770 parameters is the slope of the loss."""
     model = fastmlp.MLP((784, 128, 10), seed=0)
     x, y = images.reshape(len(images), -1).T / 255.0, naive.one_hot(labels, 10)
     packed = fastmlp.pack(images.reshape(len(images), -1).T, scale=1 / 255)
@@ -115,7 +115,7 @@ def assert_slopes_of_the_whole_net(rng, images, labels):
     directions = [rng.standard_normal(grad.size) for _ in range(3)] + [grad]
     for direction in (one / np.linalg.norm(one) for one in directions):
         exact = slope_by_complex_step(model.parameters, direction, model.layer_sizes, x, y, weight)
-        # Relative to the largest slope there is: along a random direction nearly everything cancels.
+        # Relative to the largest possible slope: along a random direction nearly everything cancels.
         assert abs(grad @ direction - exact) <= TOLERANCE["product", F8] * np.linalg.norm(grad)
         numeric = slope_by_differences(model, direction, 1e-6, packed, labels)
         assert abs(grad @ direction - numeric) <= TOLERANCE["central difference", F8] * np.linalg.norm(grad)
@@ -128,7 +128,7 @@ def fifty_digits():
 
 
 def ulps(actual, exact):
-    """Return how far ``actual`` is off, in units of its last digit."""
+    """Return the error of ``actual`` in units of its last digit."""
     info = np.finfo(actual.dtype)
     unit = np.maximum(np.abs(np.spacing(actual)), info.smallest_subnormal)
     return max(
@@ -168,7 +168,7 @@ def test_cost_and_loss_in_decimal_arithmetic(backend, rng, fifty_digits):
 @pytest.mark.kernels
 @pytest.mark.numba
 def test_exp_and_log_in_decimal_arithmetic(compiled, rng, dtype, fifty_digits):
-    """Within the contract's 2 ULP, at arguments of every magnitude; the whole range stands in test_engine.py."""
+    """Within the contract's 2 ULP, for arguments of every magnitude; test_engine.py tests the whole range."""
     numba = pytest.importorskip("numba")
     vector, info = compiled.vector, np.finfo(dtype)
 

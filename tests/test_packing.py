@@ -1,4 +1,4 @@
-"""pack and PackedMatrix: what is held, what comes back, what is refused."""
+"""pack and PackedMatrix: stored values, round trips, refused inputs."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from fastmlp.packing import pack
 
 pytestmark = pytest.mark.kernels
 
-# Around the boundaries of groups, of leaves below a tile, of tiles and of leaves of several tiles.
+# Around the sizes of groups, of leaves smaller than a tile, of tiles, and of leaves of several tiles.
 SAMPLES = [1, 2, 3, 4, 5, 59, 60, 61, 239, 240, 241, 1000]
 
 
@@ -78,7 +78,7 @@ def test_scale(backend, rng):
 
 @pytest.mark.parametrize("scale", [5e-324, 1e-310, 1e-300, 2.0**-60, 1e-30, 1e30, 1e300])
 def test_scales_of_any_size(backend, scale):
-    """Tiny ones have no inverse, or one that says nothing; huge ones overflow as in NumPy, and warn of nothing."""
+    """Tiny scales have no useful inverse; huge scales overflow as in NumPy, but without a warning."""
     codes = np.array([[3, 0]], np.uint8)
     with np.errstate(all="ignore"):
         expected = codes * scale
@@ -140,7 +140,7 @@ def test_a_matrix_packed_for_the_other_backend_is_refused():
         fastmlp.MLP((3, 2)).predict(packed)
 
 
-# Of few samples, in sparse tiles, in dense ones, in both; each also as uint8.
+# Few samples, sparse tiles, dense tiles and both kinds; each also as uint8.
 FORMS = [(21, 5, 1.0), (21, 700, 0.1), (21, 2500, 1.0), (300, 2500, 0.4)]
 
 
@@ -178,7 +178,7 @@ HASWELL = {
 @pytest.mark.numba
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for another x86-64 processor")
 def test_a_pickle_is_of_any_vector_width(run_python, tmp_path):
-    """Kernels of another vector width would read outside of the packed form."""
+    """Kernels with another vector width would read outside the packed data."""
     code = f"""
 import os, pickle
 import numpy as np, fastmlp
@@ -205,7 +205,7 @@ for n, m, density in {FORMS}:
     elsewhere = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": None} if here <= 32 else HASWELL
     there = int(run_python(code, cwd=tmp_path, env=elsewhere, timeout=400).stdout)
     if here == there:
-        pytest.skip(f"vectors of {here} bytes for either processor")
+        pytest.skip(f"both processors have vectors of {here} bytes")
 
 
 def test_facts(backend, rng):

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn is what was given, where it was asked for, and nothing global is touched."""
+"""Plots: they draw the given data on the given axes, and change no global state."""
 
 import io
 import pickle
@@ -115,7 +115,7 @@ def test_a_confusion_matrix_of_many_classes_or_of_one_that_never_occurs():
 
 
 def test_numbers_in_a_confusion_matrix_stand_out():
-    """By the contrast of WCAG 2: 4.5 is what text needs."""
+    """Text needs a contrast of 4.5 as defined by WCAG 2."""
     shares = np.append(np.linspace(0, 1, 10), [0.21, 0.23])
     counts = np.round(1000 * shares).astype(int)
     labels = np.repeat(np.arange(12), 1000)
@@ -174,7 +174,7 @@ def test_the_first_layer_s_rows_are_images_on_one_scale(rng):
 
 
 def test_axes_of_the_caller_are_drawn_on_and_nothing_is_returned(history, answers):
-    """A notebook shows their figure, and would show it twice."""
+    """A notebook shows the figure, and would show it twice."""
     pair, (ax,), grid = axes(2), axes(1), axes(4)
     assert plots.learning_curves(history, pair) is None
     assert plots.confusion_matrix([0, 1], [0, 0], ax=ax) is None
@@ -184,7 +184,7 @@ def test_axes_of_the_caller_are_drawn_on_and_nothing_is_returned(history, answer
 
 
 def test_every_new_figure_shows_itself_in_a_notebook(history, answers):
-    """IPython asks for `_repr_png_`: an image of twice the pixels it is shown with."""
+    """IPython calls `_repr_png_`, whose image has twice the pixels of its display."""
     import PIL.Image
 
     for figure in (
@@ -213,7 +213,7 @@ def test_a_notebook_shows_a_figure_without_further_words(history):
 def test_pyplot_and_its_settings_stay_untouched(run_python):
     run_python("""
 import sys, matplotlib
-before = matplotlib.rcParams.copy()  # dict() of it would choose a backend
+before = matplotlib.rcParams.copy()  # dict() would choose a backend
 import numpy as np, fastmlp
 from fastmlp import plots
 assert plots.require() is None

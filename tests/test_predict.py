@@ -1,4 +1,4 @@
-"""Predictions from the command line: pictures that cannot be read, and the scale of those that can."""
+"""Predictions on the command line: unreadable pictures, and the scale of readable ones."""
 
 import json
 
@@ -18,7 +18,7 @@ ONE = "got a file of another kind, expected a picture"
 
 @pytest.fixture
 def predict(capsys, tmp_path, rng):
-    """Return a function that predicts with a model of images of 8x8 that count to 16: status, output and errors."""
+    """Return a function that predicts with a model of 8x8 images with values up to 16: status, output, errors."""
     x = rng.integers(0, 17, (40, 8, 8)).astype(np.uint8)
     y = np.arange(40) % 3
     inputs = preprocessing.from_dataset(Dataset(x, y, x, y, 16.0, False, ("a", "b", "c")))
@@ -36,7 +36,7 @@ def predict(capsys, tmp_path, rng):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder of two pictures, and of files that are none: the first of all by name is one of these."""
+    """Return a folder of two pictures and of files that are not pictures, one of which is the first by name."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     page = np.full((60, 80), 255, np.uint8)
@@ -55,11 +55,11 @@ def test_a_folder_is_read_past_what_is_no_picture(predict, folder):
     assert [line.partition(": ")[0] for line in printed.splitlines()] == [f"{folder}/{name} good.png" for name in "bd"]
     *errors, last = error.splitlines()
     for line, (name, words) in zip(
-        errors, [("a blank", "shows nothing"), ("c text", ONE), ("e cut", "cannot be decoded")], strict=True
+        errors, [("a blank", "a blank picture"), ("c text", ONE), ("e cut", "cannot be decoded")], strict=True
     ):
         assert line.startswith(f"fastmlp: {folder}/{name}.png: ")
         assert words in line
-    assert last == "fastmlp: 3 could not be read, 2 answered"
+    assert last == "fastmlp: answers: 2, unreadable inputs: 3"
 
 
 def test_json_holds_answers_and_failures(predict, folder):
@@ -80,7 +80,7 @@ def test_json_holds_answers_and_failures(predict, folder):
     ("name", "content", "words"),
     [
         ("nowhere.png", None, "no such file"),
-        ("empty", "folder", "a folder without a picture"),
+        ("empty", "folder", "a folder without pictures"),
         ("text.csv", b"0,1\n", ONE),
         ("labels-idx1-ubyte", idx(np.arange(2)), "samples of 1 values, expected 64"),
         ("cut-idx3-ubyte", idx(np.zeros((2, 8, 8)))[:-1], "127 bytes after the header"),
@@ -99,11 +99,11 @@ def test_whatever_cannot_be_read_is_status_2(predict, folder, name, content, wor
     first, last = error.splitlines()
     assert first.startswith("fastmlp: ")
     assert words in first
-    assert last == "fastmlp: 1 could not be read, 1 answered"
+    assert last == "fastmlp: answers: 1, unreadable inputs: 1"
 
 
 def test_pictures_are_divided_by_full_ink_and_idx_files_as_in_training(predict, folder, rng):
-    """The model's images count to 16; a picture's pixels to 255, whatever it was trained on."""
+    """The model's images have values up to 16, but pictures always have values up to 255."""
     x = rng.integers(0, 17, (2, 8, 8)).astype(np.uint8)
     (folder / "idx").write_bytes(idx(x))
     model = fastmlp.MLP.load(folder.parent / "model")

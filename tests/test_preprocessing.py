@@ -1,4 +1,4 @@
-"""How samples become inputs: measured on the training part, written into notes, read back; notes that lie."""
+"""Preprocessing: measured on the training part, written into notes, read back; wrong notes are refused."""
 
 import json
 import math
@@ -116,7 +116,7 @@ def test_notes_are_copies_of_texts():
 
 
 def test_notes_that_no_file_can_hold_are_refused_at_once():
-    """Such as the name of a file whose bytes are not UTF-8."""
+    """For example the name of a file whose bytes are not UTF-8."""
     model = fastmlp.MLP((2, 2))
     for wrong in ({"a": "\udcff"}, {"\udcff": "a"}):
         with pytest.raises(ValueError, match=r"^notes: got '.udcff', expected text that can be written as UTF-8;"):
@@ -170,12 +170,12 @@ def test_a_very_wide_table_keeps_one_scale():
     assert wide.columns is None
     widest = preprocessing.from_dataset(table(np.random.default_rng(0).normal(size=(4, 10_000)) * 1e-200))
     model = fastmlp.MLP((10_000, 2))
-    model.notes = preprocessing.to_notes("x", widest)  # within a million characters
+    model.notes = preprocessing.to_notes("x", widest)  # less than a million characters
     assert preprocessing.from_model(model).columns == widest.columns
 
 
 def test_a_name_that_is_not_utf_8_is_escaped(tmp_path):
-    """Python keeps the byte 0xFF of a file name as a surrogate, which no file of a model can hold."""
+    """Python stores the byte 0xFF of a file name as a surrogate, which a model file cannot contain."""
     model = fastmlp.MLP((4, 3))
     model.notes = preprocessing.to_notes("a\udcff.csv", preprocessing.from_dataset(parts((4,))), "b\udcff")
     model.save(tmp_path / "model")
@@ -191,7 +191,7 @@ def test_classes_are_those_of_the_model_in_its_order():
 
 
 def test_classes_with_names_are_known_by_their_labels_too():
-    """Fashion-MNIST by its name has names for its classes, and in a folder of IDX files numbers."""
+    """Fashion-MNIST has class names if loaded by name, but numbers if loaded from a folder of IDX files."""
     data = parts((4,), 10)
     by_name = preprocessing.from_dataset(data, fashion_mnist.CLASSES)
     by_number = preprocessing.from_dataset(data)

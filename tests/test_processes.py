@@ -1,4 +1,4 @@
-"""Threads, forks, spawned processes, signals and exceptions, on each threading layer that Numba finds here."""
+"""Threads, forks, spawned processes, signals and exceptions, on each threading layer that Numba finds."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 @functools.cache
 def problem_of(layer):
-    """Return why Numba cannot load a threading layer, or nothing."""
+    """Return the reason why Numba cannot load a threading layer, or an empty string."""
     code = "from numba.np.ufunc.parallel import _launch_threads; _launch_threads()"
     environment = {**os.environ, **ENVIRONMENT, "NUMBA_THREADING_LAYER": layer}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
@@ -28,7 +28,7 @@ def problem_of(layer):
 
 @pytest.fixture(params=LAYERS)
 def on_layer(request, run_python):
-    """Return a function that runs code, with parallel trainings before it and after it that give the same bits."""
+    """Return a function that runs code between two parallel training runs, which must give the same bits."""
     if problem_of(request.param):
         pytest.skip(problem_of(request.param))
 
@@ -51,7 +51,7 @@ assert train() == alone
 
 
 def test_two_python_threads_at_once(on_layer):
-    """Workqueue aborts the process when two threads enter it: the second runs the serial shells, with the same bits."""
+    """Workqueue aborts if two threads enter it: the second must run the serial kernels, with the same bits."""
     on_layer("""
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(4) as pool:
@@ -75,13 +75,13 @@ def with_threads():
 
 @fork
 def test_a_child_forked_after_a_parallel_kernel(on_layer):
-    """The omp layer ends such a child at its next launch."""
+    """The omp layer would end such a child at its next launch."""
     on_layer(f"{FORK}\nfor work in (train, with_threads, lambda: child(train)):\n    child(work)")
 
 
 @fork
 def test_a_child_forked_after_a_parallel_kernel_of_the_user(on_layer):
-    """Whoever launched first."""
+    """It does not matter which library launched its threads first."""
     code = f"{FORK}\nchild(train)"
     on_layer(
         code,
@@ -105,7 +105,7 @@ user()
 
 @fork
 def test_a_child_forked_while_another_thread_trains(on_layer):
-    """The child has none of the locks that the other thread holds."""
+    """The child does not inherit locks that the other thread holds."""
     on_layer(f"""{FORK}
 import threading
 ending = threading.Event()
@@ -123,7 +123,7 @@ finally:
 @fork
 @pytest.mark.parametrize("cold", [True, False])
 def test_a_child_forked_while_another_thread_compiles_or_loads_kernels(run_python, cold_package, cold):
-    """The fork waits for the compiler, whose lock the child would otherwise wait for, for ever."""
+    """The fork waits for the compiler; otherwise the child would wait for the compiler's lock for ever."""
     code = """
 import os, threading, time
 import numpy as np, fastmlp
@@ -197,7 +197,7 @@ assert set(inner) == {alone} and len(inner) == 20
 
 @posix
 def test_ctrl_c_in_the_middle_of_a_parallel_training(on_layer):
-    """It ends between two epochs of the undisturbed training; in other calls it is Python's KeyboardInterrupt."""
+    """Training stops between two epochs of an undisturbed run; other calls raise Python's KeyboardInterrupt."""
     printed = on_layer("""
 import random, signal, threading
 rng, net = random.Random(0), model()
@@ -217,7 +217,7 @@ P, stops = fastmlp.pack(X), set()
 for _ in range(8):
     net = model()
     history = struck(net.fit, P, Y, epochs=10**9)
-    if history is None:  # it struck before the training began
+    if history is None:  # the signal came before the training began
         continue
     assert history.stopped == "interrupt"
     stops.add(len(history))

@@ -1,8 +1,8 @@
 """Every public function, on both backends, under any input: the right answer or a documented exception.
 
-An answer is right within the bounds of rounding: a sum of k products may be off by k eps times the sum of their
-magnitudes, entry by entry, in whatever order it is made. Where that sum could overflow, anything may come out but a
-crash. NaN and infinity that were given come out where NumPy puts them. No input ever changes, nor what lies beside it.
+An answer is right if it is within the rounding bounds: a sum of k products, added in any order, may be off by k eps
+times the sum of their magnitudes. If that sum may overflow, any result but a crash is allowed. NaN and infinity in the
+input appear in the output in the same places as in NumPy. Inputs and the memory next to them never change.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ import fastmlp
 from fastmlp import Forwardprop, ReLU, Softmax, backward_prop, compute_cost, formulas, one_hot, update_params
 from fastmlp.packing import pack
 
-# Nets and data drawn by chance, a single output unit among them, learn nothing, and say so.
+# Random nets and data, some with a single output unit, do not learn, and warn of it.
 pytestmark = pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")
 
 alphas = st.one_of(
@@ -50,7 +50,7 @@ alphas = st.one_of(
 
 
 class Untouched:
-    """Hold what arguments are, and see to it that they are the same when the block is left."""
+    """Check that arguments are the same before and after the block."""
 
     def __init__(self, *arguments):
         self._arguments = arguments
@@ -64,14 +64,14 @@ class Untouched:
 
 
 def size(x):
-    """Return the magnitudes of what is finite, and 0 for the rest."""
+    """Return the magnitudes of finite entries, and 0 for other entries."""
     return np.where(np.isfinite(x), np.abs(x), 0)
 
 
 def assert_sums(actual, expected, magnitude, terms, dtype, largest_factor=1.0):
-    """Each entry within the bound of rounding of a sum of ``terms`` terms, or where NumPy puts NaN and infinity.
+    """Require each entry within the rounding bound of a sum of ``terms`` terms, or NaN and infinity as in NumPy.
 
-    ``magnitude`` is the sum of the finite terms' magnitudes, ``largest_factor`` what an underflow may be multiplied by.
+    ``magnitude`` is the sum of the finite terms' magnitudes, ``largest_factor`` the largest factor of an underflow.
     """
     info = np.finfo(dtype)
     assert actual.shape == expected.shape
@@ -98,7 +98,7 @@ def largest(*arrays):
 
 
 def assert_columns_of_softmax(actual, z):
-    """The bound of the contract where the largest logit is finite, else what the formula gives."""
+    """Require the contract's bound if the largest logit is finite, else the value of the formula."""
     shown = np.isfinite(z.max(axis=0))
     with np.errstate(all="ignore"):
         assert_softmax(actual[:, shown], z[:, shown], naive.softmax(z[:, shown]))
@@ -108,7 +108,7 @@ def assert_columns_of_softmax(actual, z):
 
 
 def packed_or_not(data, arguments, x):
-    """Return argument number ``x`` as it is or packed, and the dtype of the results, which a packed one follows."""
+    """Return argument number ``x``, plain or packed, and the dtype of the results, which a packed matrix decides."""
     if data.draw(st.booleans()):
         return arguments[x], result_dtype(*arguments)
     dtype = result_dtype(*arguments[:x], *arguments[x + 1 :])
@@ -122,7 +122,7 @@ def test_one_hot(backend, data):
     ((kind, layout),) = data.draw(dresses(1, REAL))
     y = dress(labels.astype(float), kind, layout)
     if data.draw(st.booleans()):
-        classes = max(1, int(np.max(y)))  # at most the largest label, which is then out of range
+        classes = max(1, int(np.max(y)))  # at most the largest label, to make it out of range
     whole = np.asarray(y).astype(int)
     with Untouched(y):
         if whole.max() < classes:
@@ -192,7 +192,7 @@ def test_compute_cost(backend, data):
     with np.errstate(all="ignore"):
         terms = -t.astype(naive.WIDE) * np.log(np.where(p < tiny, tiny, p).astype(naive.WIDE))
         expected, magnitude = terms.sum(keepdims=True) / m, size(terms).sum(keepdims=True) / m
-    # Each loss must be representable; their mean then is.
+    # Each loss must be representable; then so is their mean.
     if size(terms).sum(axis=0).max() <= np.finfo(dtype).max / 4:
         assert_sums(np.array([[cost]]), expected, magnitude, classes + 8, dtype)
 
@@ -257,7 +257,7 @@ def test_pack(backend, data):
 
 
 def tolerance(net):
-    """Return the relative bound of a loss or gradient over whole nets: each layer adds its rounding."""
+    """Return the relative bound of a net's loss or gradient: each layer adds its rounding."""
     terms = sum(net.sizes) + net.m
     return 16 * terms * np.finfo(net.dtype).eps * max(1, float(np.max(np.sum(net.plain_y, axis=0))))
 
@@ -269,7 +269,7 @@ def test_loss_and_grad(backend, data):
         loss, grad = net.model.loss_and_grad(net.given_x, net.y, net.weight)
     vector = net.model.parameters
     wanted_loss, wanted = naive.loss_and_grad(vector, net.sizes, net.plain_x, net.plain_y, net.plain_weight)
-    # A probability below eps leaves a gradient that small, which is off by the rounding of what cancelled.
+    # A probability below eps gives a tiny gradient, whose error is the rounding of the cancelled terms.
     scale = 1 + np.max(np.abs(net.plain_x))
     assert type(loss) is float
     assert grad.dtype == net.dtype
@@ -368,7 +368,7 @@ def test_fit_ends_with_finite_parameters_whatever_comes(backend, data):
 
 @given(st.data())
 def test_weights_of_any_scale_weigh_alike(backend, data):
-    """The mean divides by their sum: a common factor cancels, however small or large it is."""
+    """The mean divides by their sum, so that a common factor cancels, however small or large."""
     net = Net(data, *ORDINARY)
     weight = np.random.default_rng(net.seed).integers(1, 4, size=net.m).astype(float)
     wanted_loss, wanted = net.model.loss_and_grad(net.x, net.y, weight)
@@ -380,7 +380,7 @@ def test_weights_of_any_scale_weigh_alike(backend, data):
 
 @given(st.data())
 def test_anything_else_is_refused_by_name(backend, data):
-    """Whatever is passed, an answer comes, or an error in the one form that all have."""
+    """Any argument gives an answer, or an error in the common form."""
     model = fastmlp.MLP((1, 2))
     functions = [one_hot, ReLU, Softmax, compute_cost, Forwardprop, backward_prop, update_params, pack]
     functions += [model.loss_and_grad, model.fit, model.predict, model.predict_proba, model.evaluate]
@@ -398,7 +398,7 @@ def test_anything_else_is_refused_by_name(backend, data):
 
 
 def test_examples_differ_in_dtype_and_layout():
-    """The strategies draw what their docstrings say: every dtype and many layouts within a few hundred draws."""
+    """The strategies draw every dtype and many layouts within a few hundred draws."""
     drawn = set()
 
     @settings(max_examples=300, database=None)

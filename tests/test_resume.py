@@ -1,4 +1,4 @@
-"""Checkpoints of a training: what interrupts it, and that it then ends with the bits it would have had."""
+"""Checkpoints: a training run that was interrupted anywhere ends with the bits of an uninterrupted run."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from small import X, Y, held_out, model, schedule
 import fastmlp
 from fastmlp import storage
 
-# Thirty epochs on labels drawn by chance: some nets do no better than guessing, and say so.
+# Thirty epochs on random labels: some nets do no better than guessing, and warn of it.
 pytestmark = pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -38,14 +38,14 @@ def columns(history):
 
 
 def assert_same_end(one, other):
-    """Models and histories."""
+    """Require the same models and histories."""
     assert_same_bits(one[0].parameters, other[0].parameters)
     assert columns(one[1]) == columns(other[1])
     assert one[1].stopped == other[1].stopped
 
 
 def trained(stops=(), *, epochs=30, sizes=(12, 9, 4), dtype="float64", **options):
-    """Train in pieces: each ends at a stop, and the next process' model, here a new one, resumes."""
+    """Train in pieces: each piece ends at a stop, and a new model resumes, as in a new process."""
     for stop in (*stops, None):
         net = fastmlp.MLP(sizes, dtype=dtype, seed=2)
         history = net.fit(X, Y, epochs=epochs, callback=lambda epoch, _, stop=stop: epoch == stop, **options)
@@ -159,7 +159,7 @@ CODES = {
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said_once_and_training_continues(path, monkeypatch):
-    """What can be written again is written."""
+    """A later checkpoint is written as soon as that is possible again."""
     save, failures = storage.save, [True] * 3 + [False] * 10
     monkeypatch.setattr(storage, "save", lambda *a: save(*a) if not failures.pop(0) else full())
 
@@ -226,7 +226,7 @@ def test_plain_packed_and_either_backend_are_the_same_data(path, forms):
 
 
 def test_uint8_and_floating_point_are_not_the_same_data(backend, path):
-    """Dense samples are stored in another form, and may be trained on to other bits."""
+    """Dense samples are stored in another form, with which training may give other bits."""
     model().fit(fastmlp.pack(IMAGES, scale=1 / 255), Y, epochs=2, checkpoint=path)
     with pytest.raises(ValueError, match="a run that was trained on other data: "):
         model().fit(IMAGES / 255.0, Y, epochs=3, checkpoint=path, resume=True)
@@ -313,7 +313,7 @@ def test_a_damaged_file_is_refused(path):
 
 @posix
 def test_killed_trainings_resume_to_the_same_bits(backend, path, request):
-    """A process that checkpoints after each epoch is killed at random moments until it has come to the end."""
+    """A process that writes a checkpoint after each epoch is killed at random moments until it finishes."""
     code = f"""{HERE}
 import sys
 with fastmlp.use_backend({backend!r}):
@@ -338,7 +338,7 @@ with fastmlp.use_backend({backend!r}):
 @posix
 @pytest.mark.parametrize("where", ["anywhere", "callback"])
 def test_ctrl_c_at_random_moments_never_tears_parameters_from_history(run_python, backend, path, where):
-    """Each time, parameters, history and file are those of one epoch of the undisturbed training."""
+    """Each time, parameters, history and file are those of some epoch of the undisturbed run."""
     code = f"""{HERE}
 import os, random, signal, threading, time
 from fastmlp import storage
@@ -358,7 +358,7 @@ def settle(thread):
         settle(thread)
 with fastmlp.use_backend({backend!r}):
     keep = model()
-    # With a checkpoint, so that no trial waits for the compiler of what only checkpoints need: it would end there.
+    # With a checkpoint, so that all kernels are compiled: a trial that waits for the compiler would end there.
     fit(keep, epochs=3000, checkpoint=path, callback=lambda *_: undisturbed.append(keep.parameters.copy()))
     seen = set()
     for trial in range(25):
@@ -372,7 +372,7 @@ with fastmlp.use_backend({backend!r}):
         try:
             history = fit(net, epochs=10**9, callback=busy, checkpoint=path, checkpoint_every=trial % 2 * 0.01)
             settle(thread)
-        except KeyboardInterrupt:  # the second strike came after the end of fit, or the first before its start
+        except KeyboardInterrupt:  # the second signal came after the end of fit, or the first before its start
             settle(thread)
         if history is None:
             continue
@@ -389,7 +389,7 @@ with fastmlp.use_backend({backend!r}):
             assert len(fit(other, epochs=done + 2, checkpoint=path, resume=True)) == done + 2
             assert other.parameters.tobytes() == undisturbed[done + 1].tobytes()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert len(seen) > 3, seen  # epochs are slow where others compute too
+    assert len(seen) > 3, seen  # epochs are slow on a busy machine
     print(sorted(seen))
 """
     print(run_python(code).stdout)  # noqa: T201

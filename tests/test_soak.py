@@ -1,6 +1,6 @@
-"""Thousands of trainings in one process: memory, open files and threads stay flat.
+"""Many training runs in one process: memory, open files and threads do not grow.
 
-500 of them; with ``--full``, an hour of them, or what FASTMLP_SOAK says: a number of trainings, or seconds ("600 s").
+500 runs; with ``--full``, one hour, or as many as FASTMLP_SOAK says: a number of runs, or seconds ("600 s").
 """
 
 import ast
@@ -13,8 +13,8 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
-# Bytes that a training may add. Few trainings cannot tell a small leak from an allocator that still grows, but show
-# that of a vector of parameters, 19 KB; many show that of a history.
+# Bytes that a training run may add. Few runs cannot distinguish a small leak from a growing allocator, but show a
+# leak of a parameter vector (19 KB); many runs show a leak of a history.
 MOST, MOST_OF_MANY, MANY = 5000, 50, 10_000
 
 SOAK = """
@@ -78,7 +78,7 @@ def threads(least=[10**9]):
     return now
 
 kinds, fits = [plain, packed, with_threads, on_numpy, failing] * 6 + [saved], 0
-states = array.array("q")  # a list of tuples would grow by 38 bytes a training
+states = array.array("q")  # a list of tuples would itself grow with every run
 path = os.path.join(tempfile.mkdtemp(), "file")
 wide(0)  # launches the threads
 end = time.monotonic() + {seconds}
@@ -95,7 +95,7 @@ print(states.tolist())
 
 @pytest.fixture
 def extent(request):
-    """Return how many trainings, and for how many seconds at most."""
+    """Return the number of training runs, and the largest number of seconds."""
     if not request.config.getoption("--full"):
         return 500, 600
     wanted = os.environ.get("FASTMLP_SOAK", "3600 s")
@@ -105,13 +105,13 @@ def extent(request):
 def test_memory_files_and_threads_stay_flat(run_python, extent):
     fits, seconds = extent
     code = SOAK.format(tests=str(Path(__file__).parent), fits=fits, seconds=seconds)
-    # One arena: each of glibc's sixteen grows on its own until a thread of some training has come by it often enough.
+    # One arena: each of glibc's sixteen would grow separately until threads have used it often enough.
     env = {"NUMBA_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "MALLOC_ARENA_MAX": "1"}
     states = np.array(ast.literal_eval(run_python(code, env=env, timeout=seconds + 600).stdout)).reshape(-1, 4)
-    done, memory, files, threads = states[len(states) // 2 :].T  # before them comes the warm-up
+    done, memory, files, threads = states[len(states) // 2 :].T  # the first half is the warm-up
     slope = np.polyfit(done, memory, 1)[0]
     flat = f"files {set(files.tolist())}, threads {set(threads.tolist())}"
-    print(f"{done[-1]} trainings: {slope:+.1f} bytes each, {flat}")  # noqa: T201
+    print(f"{done[-1]} training runs: {slope:+.1f} bytes each, {flat}")  # noqa: T201
     assert slope < (MOST_OF_MANY if done[-1] >= MANY else MOST)
     assert len(set(files)) == 1
     assert len(set(threads)) == 1

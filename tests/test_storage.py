@@ -1,4 +1,4 @@
-"""Model files: what they hold, what is refused, and what stands there after a kill, a fault, a full disk."""
+"""Model files: contents, refused files, and the file after a kill, a failed system call or a full disk."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ def path(tmp_path):
 
 
 def naive_parser(path):
-    """Read the format as its page describes it: a length, JSON, bytes."""
+    """Read the format as documented: a length, JSON, bytes."""
     data = path.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
@@ -129,7 +129,7 @@ def test_every_truncation_and_any_tail_is_seen(path):
 
 
 def forged(change_tensors=None, change_strings=None):
-    """Return a file whose checksum fits although its content was changed."""
+    """Return a file with changed content and a matching checksum."""
     sizes = (3, 4, 2)
     vector = np.arange(26.0)
     tensors = dict(storage._named(vector, sizes))
@@ -143,13 +143,13 @@ def forged(change_tensors=None, change_strings=None):
 
 
 def padded(content, spaces):
-    """Return a file with a longer header that says the same."""
+    """Return a file with a longer header of the same meaning."""
     length = int.from_bytes(content[:8], "little")
     return (length + spaces).to_bytes(8, "little") + content[8 : 8 + length] + b" " * spaces + content[8 + length :]
 
 
 def twice(content):
-    """Return a file that says the same of a tensor twice: who takes the first, and who the last, may be told apart."""
+    """Return a file that describes a tensor twice: readers may differ in which description they use."""
     length = int.from_bytes(content[:8], "little")
     entry = json.dumps(json.loads(content[8 : 8 + length])["layers.1.bias"]).encode()
     return raw(b'{"layers.1.bias":' + entry + b"," + content[9 : 8 + length], content[8 + length :])
@@ -227,7 +227,7 @@ def test_hostile_files_are_refused_with_the_reason(path, content):
 
 
 def test_what_the_library_writes_is_read(path):
-    """Also files of the time before there was a choice of initialisation."""
+    """Also older files, which do not record the initialisation."""
     for content in (forged(), padded(forged(), 1000)):
         path.write_bytes(content)
         model = fastmlp.MLP.load(path)
@@ -240,7 +240,7 @@ def test_what_the_library_writes_is_read(path):
 
 
 def test_the_library_reads_a_checkpoint_and_writes_one_that_is_read(path, dtype):
-    """Of both dtypes at once: the library puts float64 first."""
+    """For a file of both dtypes: the library puts float64 first."""
     parameters = np.arange(26).astype(dtype)
     arrays = {"loss": np.arange(3.0), "none": np.zeros(0), "parameters": parameters + 1}
     record = storage.Record((3, 4, 2), parameters, 7, "he", {"epoch": "3"}, arrays, {"name": "\u00e9\u0001\n"})
@@ -355,7 +355,7 @@ def test_permissions_links_and_leftovers(path, tmp_path):
 
 @posix
 def test_leftovers_are_those_of_this_name(tmp_path):
-    """Also where the name means something to a glob."""
+    """Also if the name has a meaning in glob patterns."""
     path, leftover, other = (tmp_path / name for name in ("a[0]", ".a[0].0123abcd.tmp", ".a0.0123abcd.tmp"))
     leftover.touch()
     other.touch()
@@ -380,7 +380,7 @@ def test_without_locks_files_are_written_and_leftovers_stay(path, tmp_path, monk
 @posix
 @pytest.mark.parametrize("moment", ["before the lock", "during the lock"])
 def test_a_temporary_file_that_is_taken_for_a_leftover_is_replaced(path, monkeypatch, moment):
-    """Another process may meet it between its creation and its lock."""
+    """Another process may find it between its creation and its lock."""
     lock, taken = atomic.fcntl.flock, []
 
     def late(file, operation):
@@ -406,7 +406,7 @@ def test_a_temporary_file_that_is_taken_for_a_leftover_is_replaced(path, monkeyp
 
 @posix
 def test_processes_that_save_to_one_path_at_once(run_python, path):
-    """Each save succeeds, each read finds a whole file, and nothing is left."""
+    """Each save succeeds, each read finds a complete file, and no temporary file is left."""
     code = f"""{SAVE}
 import time
 storage.save(path, record(0))
@@ -439,7 +439,7 @@ assert others() == [], others()
 
 @posix
 def test_a_folder_that_takes_no_file_is_said_at_once(path, monkeypatch):
-    """Also to root, who may write anywhere."""
+    """Also for root, who may write anywhere."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PermissionError, match="path: got no permission on writing .*; make the folder"):
         storage.check_place(path)
@@ -448,7 +448,7 @@ def test_a_folder_that_takes_no_file_is_said_at_once(path, monkeypatch):
 @posix
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
 def test_a_folder_that_cannot_be_synced(path, monkeypatch, number):
-    """Some file systems cannot; an error on one that can is said."""
+    """Some file systems cannot do it; errors on other file systems are reported."""
     sync = os.fsync
 
     def only_files(descriptor):
@@ -509,7 +509,7 @@ assert "done" in ends and (action == "save" or "refused" in ends), ends
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("action", ["save", "load"])
 def test_short_memory_is_a_memory_error(run_python, path, action):
-    """The process lives on, with its model and the old file, whatever little memory there is."""
+    """With too little memory, the process survives with its model and the old file."""
     env = {"FILE": str(path), "ACTION": action, "OPENBLAS_NUM_THREADS": "1", "RUST_BACKTRACE": "1"}
     run_python(LADDER, env=env, timeout=60)
 
@@ -597,7 +597,7 @@ for number in (errno.EIO, errno.ENOSPC, errno.EACCES):
             del os.environ["FAULT_AT"]
             break
         assert others() == [], (at, others())
-    # Only the file's close and the folder's open, fsync and close come after the new file is in place.
+    # Only the close of the file and open, fsync and close of the folder follow after the new file is in place.
     assert left_new == sorted(left_new) and left_new.count(1) == 4 and left_new.count(0) >= 4, left_new
     print(errno.errorcode[number], "in", len(left_new), "calls")
 """
@@ -649,7 +649,7 @@ def full_disk(folder):
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False
     )
     if mounted.returncode != 0:
-        pytest.skip("may not mount a file system here")
+        pytest.skip("may not mount a file system")
     try:
         yield
     finally:

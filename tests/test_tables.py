@@ -1,4 +1,4 @@
-"""Tables: how they are written, where the label is, what it may be, and what a model learns and answers from them."""
+"""Tables: their formats, the label's column and its values, and models that learn from tables."""
 
 import json
 import os
@@ -27,13 +27,13 @@ def read(tmp_path):
 
 
 def samples(data):
-    """Return features and the names of their classes, whichever part they are in, sorted."""
+    """Return the features and class names of both parts, sorted."""
     x, y = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.y_train, data.y_test])
     return sorted((row, data.names[label]) for row, label in zip(x.tolist(), y, strict=True))
 
 
 def text(header=True, separator=",", kinds=KINDS, at=2, quoted="{}", index=False):
-    """Return the table of FEATURES and KINDS, its label in column ``at``, as programs write it."""
+    """Return the table of FEATURES and KINDS as programs write it, with the label in column ``at``."""
     rows = [[*map(str, row)] for row in FEATURES]
     for row, kind in zip(rows, kinds, strict=True):
         row.insert(at, kind)
@@ -58,7 +58,9 @@ def test_tables_as_programs_write_them(read, separator, quoted, at, header):
     assert data.names == ("setosa", "versicolor", "virginica")
     assert data.label == ("species" if header else ("first", "", "last")[at])
     column = "'species'" if header else at + 1
-    assert data.remarks == (f"label: column {column} (the only one of text), 3 classes: setosa, versicolor, virginica",)
+    assert data.remarks == (
+        f"label: column {column} (the only column of text), 3 classes: setosa, versicolor, virginica",
+    )
 
 
 @pytest.mark.parametrize("name", ["x.tsv", "x.TXT", "x.csv"])
@@ -72,7 +74,7 @@ def test_the_separator_is_found_whatever_the_name(read, name):
 def test_the_index_of_a_data_frame_is_no_feature(read, quoted, label):
     data = read(text(index=True, quoted=quoted), label)
     assert samples(data) == EXPECTED
-    assert "the first column, which has no name, is taken for an index and left out" in data.remarks
+    assert "the first column has no name: treated as an index and ignored" in data.remarks
     numbers = text(kinds=list("120120"), at=0, index=True, quoted=quoted)
     assert read(numbers, "first").names == ("0", "1", "2")
 
@@ -84,13 +86,13 @@ def test_the_index_of_a_data_frame_may_be_text(read):
 
 
 def test_column_numbers_in_the_first_line_are_no_sample(read):
-    """What pandas writes of an array: its columns have numbers for names."""
+    """pandas writes an array with numbers as column names."""
     rows = [f"{i},{i + 1},{i % 5},0,0.5,{i % 2}" for i in range(10)]
     for first in ("0,1,2,3,4,5", "1,2,3,4,5,6", "0,1,2,3,4,target"):
         data = read("\n".join([first, *rows]), "last")
         assert len(data.y_train) + len(data.y_test) == 10
         assert data.names == ("0", "1")
-        assert "the first line, which counts the columns, is taken for their names" in data.remarks
+        assert "the first line numbers the columns: treated as their names" in data.remarks
     data = read("\n".join(rows), "last")
     assert len(data.y_train) + len(data.y_test) == 10
 
@@ -115,7 +117,7 @@ def test_labels_of_any_integers_and_texts_are_encoded_in_their_order(read, label
 
 
 def test_labels_of_arrays_are_encoded_as_well(tmp_path):
-    """EMNIST counts its letters from 1; a part need not have all classes."""
+    """EMNIST numbers its letters from 1; a part may lack some classes."""
     x = np.arange(24).reshape(6, 4)
     np.savez(tmp_path / "x.npz", x_train=x, y_train=[1, 26, 1, 26, 3, -3], x_test=x[:2], y_test=[7, 3])
     data = load(tmp_path / "x.npz")
@@ -136,8 +138,8 @@ def columns(*several):
 @pytest.mark.parametrize(
     ("table", "label", "remark"),
     [
-        (columns(BITS, REAL, REAL), "first", "(the first one), 2"),
-        (columns(BITS, REAL, BITS), "first", "(the first one; the last looks like labels too: --label last), 2"),
+        (columns(BITS, REAL, REAL), "first", "(the first column), 2"),
+        (columns(BITS, REAL, BITS), "first", "(the first column; the last looks like labels too: --label last), 2"),
         ("target,a,b\n" + columns(BITS, REAL, BITS), "target", "'target' (by its name), 2"),
         ("a,Class,b\n" + columns(BITS, BITS, BITS), "Class", "'Class' (by its name), 2"),
     ],
@@ -154,10 +156,10 @@ def test_the_label_is_found_and_said(read, table, label, remark):
         (columns(REAL, REAL, BITS), r"column 1: got 0\.5, expected labels in the first .*the last .*: --label last"),
         (columns(REAL, BITS, REAL), r"column 1: got 0\.5, .*; name the label's column: --label first, last or NAME"),
         (columns(COUNT, REAL, REAL), "column 1: got 12 different values in 12 lines, expected labels"),
-        (columns(["0"] * 12, BITS, BITS), r"column 1: got nothing but 0, .*: --label last"),
-        (columns(["0"] * 12, BITS, REAL), "column 1: got nothing but 0, .*; name the label's column"),
+        (columns(["0"] * 12, BITS, BITS), r"column 1: got only 0, .*: --label last"),
+        (columns(["0"] * 12, BITS, REAL), "column 1: got only 0, .*; name the label's column"),
         (columns([f"k{i}" for i in range(12)], REAL), "column 1: got 12 different values in 12 lines, .*repeat"),
-        ("id,label\n" + columns(BITS, REAL), r"'label': got label 0\.5 in sample 0, expected integers"),
+        ("id,label\n" + columns(BITS, REAL), r"'label': got label 0\.5 in sample 0, expected 64-bit integers"),
     ],
 )
 def test_a_label_is_never_guessed(read, table, words):
@@ -180,7 +182,7 @@ def test_a_label_that_is_not_there_is_refused(read, tmp_path):
             read("a,b\n0,1\n0,1\n", name)
     with pytest.raises(ValueError, match="expected first, last: no line names columns;"):
         read("1,0\n0,1\n", "b")
-    with pytest.raises(ValueError, match="^label: got 'last' for .*, expected a table with it"):
+    with pytest.raises(ValueError, match="^label: got 'last' for .*, expected a table"):
         load(tmp_path, "last")
 
 
@@ -189,14 +191,14 @@ def test_a_label_that_is_not_there_is_refused(read, tmp_path):
     [
         ("a,b,kind\n1,2,x\n3,,x\n", r"x\.csv, line 3, column 'b': got no value \(''\), expected a value; fill it in"),
         ("a,b,kind\n1,2,x\n\n3,N/A,x\n", r"line 4, column 'b': got no value \('N/A'\)"),
-        ("a;b;kind\n1,5;2;x\n", r"line 2, column 'a': got '1,5', expected a number with a point"),
-        ("a,b,kind\n1,2,x\n1,red,y\n", "line 3, column 'b': got 'red', .* the label may be text.* column 'kind'"),
+        ("a;b;kind\n1,5;2;x\n", r"line 2, column 'a': got '1,5', expected a decimal point"),
+        ("a,b,kind\n1,2,x\n1,red,y\n", "line 3, column 'b': got 'red', .* only the label .column 'kind'. may be text"),
         ("1,2\n1,2\n3,4x\n", "line 3, column 2: got '4x', expected a number, as in other lines; correct it"),
         ("a b kind\n1 2 x\n", "a line without a comma, semicolon or tab, .*; separate the columns by commas"),
         ("kind\nx\n", "a line without a comma, semicolon or tab"),
         ("kind,a\nx,1,2\n", "line 2: got 3 cells, expected 2, as in the first line"),
         ("a,b,kind\n1,x\n2,y\n", "line 2: got 2 cells, expected 3"),
-        (",kind\n0,x\n1,x\n2,y\n3,y\n", "got labels and nothing else"),
+        (",kind\n0,x\n1,x\n2,y\n3,y\n", "got only labels"),
     ],
 )
 def test_a_fault_is_named_by_line_and_column(read, table, words):
@@ -213,14 +215,14 @@ def test_a_fault_in_a_later_block_is_named_by_its_line(read):
 
 
 def bundled(name):
-    """Return a data set of scikit-learn as a table, its label last, and the same parts that `load` makes."""
+    """Return a data set of scikit-learn as a table with the label last, and its parts as `load` splits them."""
     datasets = pytest.importorskip("sklearn.datasets")
     return getattr(datasets, f"load_{name}")(return_X_y=True)
 
 
 @pytest.mark.parametrize("name", ["wine", "breast_cancer"])
 def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_path, name):
-    """On one scale for all columns wine reaches 62 %: proline counts to 1680, hue to 1.7."""
+    """With one scale for all columns, wine is hard to learn: proline goes up to 1680, hue up to 1.7."""
     x, y = bundled(name)
     lines = [f"{','.join(map(repr, row))},{label}" for row, label in zip(x.tolist(), y, strict=True)]
     (tmp_path / "x.csv").write_text("\n".join(lines))
@@ -228,13 +230,13 @@ def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_
     status, printed, _ = run(words, tmp_path / "m", tmp_path / "x.csv")
     found = json.loads(printed)
     assert status == 0
-    assert found["test"]["accuracy"] >= 0.97  # StandardScaler and MLPClassifier reach 1 and 0.974
-    _, printed, _ = run("evaluate --json", tmp_path / "m", tmp_path / "x.csv")  # the column of the label is known
+    assert found["test"]["accuracy"] >= 0.97  # about the accuracy of StandardScaler and MLPClassifier
+    _, printed, _ = run("evaluate --json", tmp_path / "m", tmp_path / "x.csv")  # the model knows the label's column
     assert json.loads(printed)["accuracy"] == found["test"]["accuracy"]
     data = load(tmp_path / "x.csv", "last")
     model = fastmlp.MLP.load(tmp_path / "m")
     mean, scale = (np.array(column) for column in json.loads(model.notes["columns"]))
-    assert max(map(len, run("info", tmp_path / "m")[1].splitlines())) < 200  # its numbers are cut
+    assert max(map(len, run("info", tmp_path / "m")[1].splitlines())) < 200  # its numbers are shortened
     assert json.loads(run("info --json", tmp_path / "m")[1])["model columns"] == model.notes["columns"]
     assert_close(mean, data.x_train.mean(axis=0), "trajectory")
     assert_close(scale, data.x_train.std(axis=0), "trajectory")
@@ -243,7 +245,7 @@ def test_columns_of_other_scales_are_learnt_as_well_as_by_scikit_learn(run, tmp_
 
 @pytest.fixture
 def iris(tmp_path):
-    """Return the file of a table with a header, and text for labels in its last column."""
+    """Return the file of a table with a header and text labels in the last column."""
     x, y = bundled("iris")
     names = np.array(["setosa", "versicolor", "virginica"])[y]
     lines = [f"{','.join(map(repr, row))},{label}" for row, label in zip(x.tolist(), names, strict=True)]
@@ -254,7 +256,7 @@ def iris(tmp_path):
 def test_answers_are_in_the_words_of_the_table(run, iris, tmp_path):
     status, printed, _ = run("train --epochs 300 --save", tmp_path / "model", iris)
     assert status == 0
-    assert "label: column 'species' (the only one of text), 3 classes: setosa, versicolor, virginica\n" in printed
+    assert "label: column 'species' (the only column of text), 3 classes: setosa, versicolor, virginica\n" in printed
     assert "each column is standardised" in printed
     assert "(set aside: every fifth of each class)" in printed
     notes = fastmlp.MLP.load(tmp_path / "model").notes
@@ -282,11 +284,11 @@ def test_a_part_of_the_classes_is_evaluated_by_name_and_an_unknown_one_refused(r
 
 
 def test_classes_are_counted_by_what_they_are(run, tmp_path, monkeypatch):
-    """Rows of the table of confusions are labels, not predictions."""
+    """Rows of the confusion matrix are labels, not predictions."""
     rows = "".join(f"{label},{'7' if label == 'a' else '-7'},1\n" * 6 for label in "ab") + "b,7,1\n" * 3
     (tmp_path / "x.csv").write_text(rows)
     model = fastmlp.MLP((2, 2))
-    model.parameters = [1, 0, -1, 0, 0, 0]  # predicts a where the first feature is positive
+    model.parameters = [1, 0, -1, 0, 0, 0]  # predicts a if the first feature is positive
     model.notes = {"inputs": "[2]", "max_value": "1.0", "classes": '["a", "b"]', "data": "x"}
     model.save(tmp_path / "model")
     _, printed, _ = run("evaluate --json --part all", tmp_path / "model", tmp_path / "x.csv")
@@ -302,9 +304,9 @@ def test_one_class_is_nothing_to_learn(run, tmp_path, words):
     status, printed, error = run(words, tmp_path / "x.csv")
     assert (status, printed) == (2, "")
     assert "--label" in error
-    assert ("nothing but 3" if words == "train" else "the one class 3 in 8 training samples") in error
+    assert ("only 3" if words == "train" else "only class 3 in 8 training samples") in error
     np.savez(tmp_path / "x.npz", x_train=np.eye(6), y_train=np.full(6, 4))
-    assert "the one class 4" in run("train", tmp_path / "x.npz")[2]
+    assert "only class 4" in run("train", tmp_path / "x.npz")[2]
 
 
 def test_bench_takes_the_label_as_well(run, iris):
@@ -316,14 +318,14 @@ def test_bench_takes_the_label_as_well(run, iris):
 def test_a_label_is_for_tables_only(run, iris):
     status, _, error = run("train digits --label last")
     assert status == 2
-    assert error.startswith("fastmlp: --label: got 'last' for digits, expected a table with it")
+    assert error.startswith("fastmlp: --label: got 'last' for digits, expected a table")
     status, _, error = run("train --label kind", iris)
     assert status == 2
     assert error.startswith("fastmlp: --label: got 'kind' for ")
 
 
 def test_standardising_does_not_look_at_samples_set_aside(run, iris, tmp_path):
-    """Neither at the test part nor at the validation part."""
+    """Neither the test part nor the validation part is used."""
     words = "train --epochs 1 --validation 0.5 --seed 3 --backend numpy --save"
     assert run(words, tmp_path / "model", iris)[0] == 0
     data = load(iris)
@@ -334,7 +336,7 @@ def test_standardising_does_not_look_at_samples_set_aside(run, iris, tmp_path):
 
 
 def test_the_seed_chooses_the_validation_part(run, iris):
-    """The initial weights differ as well; but with none to learn from, the last epoch's cost shows the part alone."""
+    """Each seed has its own validation part; with alpha 0, the loss on it is that of the initial weights."""
     words = "train --epochs 1 --alpha 0 --hidden --validation 0.5 --json --backend numpy --seed"
     costs = []
     for seed in (0, 1):
@@ -358,10 +360,10 @@ def test_a_model_of_a_table_says_that_it_takes_no_pictures(run, iris, tmp_path):
     assert run("train --epochs 1 --quiet --backend numpy --save", tmp_path / "model", iris)[0] == 0
     status, _, error = run("predict", tmp_path / "model", iris)
     assert status == 2
-    assert "MODEL: got a model of a table with 4 values a sample, expected one of square pictures" in error
+    assert "MODEL: got a model for a table with 4 values per sample, expected a model for square pictures" in error
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+@pytest.mark.skipif(sys.platform != "linux", reason="file names may contain any bytes")
 def test_a_file_name_of_any_bytes_loses_no_run(run, iris, tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/iris\xff.csv")
     iris.rename(path)

@@ -17,7 +17,7 @@ from compare import F8, TOLERANCE, assert_same_bits, relative_difference
 import fastmlp
 from fastmlp import formulas
 
-# Labels drawn by chance: some runs do no better than guessing, and say so.
+# Random labels: some runs do no better than guessing, and warn of it.
 pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")]
 
 
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_training_within_an_epoch_and_leaves_a_usable_model(backend,
 
 
 def early_stopping_by_hand(losses, patience, min_delta):
-    """Return the epoch after which patience has ended, and the best epoch."""
+    """Return the epoch at which patience ends, and the best epoch."""
     best_epoch, best = 0, np.inf
     for epoch, loss in enumerate(losses, 1):
         if loss < best - min_delta:

@@ -1,9 +1,9 @@
 """Every argument of every public function as a view: strided, reversed, broadcast, unaligned and so on.
 
-All arguments of a call are views at once, and any two of them meet in every pair of views. Their memory ends at a
-protected page, or begins behind one, so that a kernel that takes a view for what it is not ends the process: each
-backend and dtype runs in a process of its own. What comes out must be what plain copies give, bit for bit with Numba,
-and what the oracle says.
+All arguments of a call are views at once, and any two arguments are tested with every pair of views. Their memory ends
+at a protected page or begins after one, so that a kernel that misinterprets a view crashes the process; each backend
+and dtype therefore runs in its own process. The results must equal those for plain copies, bit for bit with Numba, and
+agree with the oracle.
 """
 
 import faulthandler
@@ -29,13 +29,13 @@ pytestmark = [
 ]
 
 # (n features, h units, C classes, m samples). One class makes matrices of one row, one sample those of one column; the
-# cost looks at 64 targets together; up to 120 samples are not packed.
+# cost tests 64 targets at once; up to 120 samples are not packed.
 SHAPES = [(6, 5, 4, 130), (5, 3, 1, 67)]
 SHAPES_OF_COST = [*SHAPES, (1, 2, 3, 64), (4, 3, 2, 1)]
 
 
 class Memory:
-    """Allocates arrays that end at a protected page, or begin behind one."""
+    """Allocates arrays that end at a protected page or begin after one."""
 
     def __init__(self, side):
         self.side, self._made = side, []
@@ -55,7 +55,7 @@ def copied(memory, x):
 
 
 def spread(memory, x, *steps):
-    """Return x with so many steps from one entry to the next along each axis, and what no kernel may use between."""
+    """Return x with the given strides, in entries, and with values in between that no kernel may use."""
     whole = memory([step * (count - 1) + 1 for step, count in zip(steps, x.shape, strict=True)], x.dtype)
     whole[...] = np.nan if x.dtype.kind == "f" else 99
     view = whole[tuple(slice(None, None, step) for step in steps)]
@@ -87,7 +87,7 @@ def read_only(memory, x):
     return out
 
 
-# Each returns its array; broadcast ones return its first column, or entry, again and again. A prime number of them.
+# Each returns its array; broadcast views repeat its first column or entry. Their number is prime.
 VIEWS = {
     "plain": copied,
     "transposed": lambda memory, x: copied(memory, x.T).T,
@@ -106,7 +106,7 @@ VIEWS = {
 
 
 class Problem:
-    """Arrays that fit together, by the names that the calls below give their arguments."""
+    """Arrays of matching shapes, with the names of the arguments in the calls below."""
 
     def __init__(self, dtype, n, h, classes, m):
         rng = np.random.default_rng(20260101)
@@ -138,7 +138,7 @@ class Problem:
 
 
 class Calls(Problem):
-    """The public functions, each of some of the arrays."""
+    """Calls of the public functions on these arrays."""
 
     def one_hot(self, labels):
         return fastmlp.one_hot(labels, self.classes)
@@ -201,7 +201,7 @@ class Calls(Problem):
 
 
 class Oracle(Problem):
-    """What each of `Calls` must give, of plain arrays."""
+    """The expected results of `Calls`, computed from plain arrays."""
 
     def one_hot(self, labels):
         return naive.one_hot(labels, self.classes)
@@ -283,9 +283,9 @@ class Expected(NamedTuple):
 
 
 def check_call(name, problem, *, bits):
-    """Run a call with its arguments in all views, two by two: argument i takes the view a i + b, modulo the prime.
+    """Run a call with all pairs of views of its arguments: argument i has the view number a i + b modulo the prime.
 
-    Each view of each argument comes on either side of a protected page; pairs take turns.
+    Each view of each argument is placed before and after a protected page, in turn.
     """
     call, oracle = (getattr(kind(*problem), name) for kind in (Calls, Oracle))
     arrays = [call.__self__.arrays[argument] for argument in inspect.signature(call).parameters]
@@ -305,10 +305,10 @@ def check_call(name, problem, *, bits):
 
 
 def check(backend, dtype):
-    """Run everything in this process."""
+    """Run all calls in this process."""
     faulthandler.enable()
     fastmlp.set_backend(backend)
-    fastmlp.set_num_threads(1)  # thousands of launches would take most of the time
+    fastmlp.set_num_threads(1)  # thousands of launches would dominate the time
     for name in (name for name, call in vars(Calls).items() if inspect.isfunction(call)):
         for shape in SHAPES_OF_COST if "cost" in name else SHAPES:
             check_call(name, (np.dtype(dtype), *shape), bits=backend == "numba")
@@ -317,7 +317,7 @@ def check(backend, dtype):
 
 
 def check_compiled_types():
-    """No kernel was compiled for anything but native, aligned arrays in one piece; a table of records is our own."""
+    """Kernels are compiled only for native, aligned, contiguous arrays; the table of records is fastmlp's own."""
     from numba import types
 
     from fastmlp.kernels import compiled

@@ -1,6 +1,6 @@
 """Data sets: modules with Keras' ``load_data() -> (x_train, y_train), (x_test, y_test)``, and `load` for files.
 
-Each is imported when it is first used.
+All names are imported at first use.
 """
 
 import importlib

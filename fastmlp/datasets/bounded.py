@@ -1,7 +1,7 @@
-"""Readers for untrusted files: regular files only, bounded in what they expand to, damage named.
+"""Readers for untrusted files: regular files only, bounded expansion, one clear error for damage.
 
-Every reader of this folder takes its bytes from here. What is announced, by a header or an archive's directory, is
-compared with what can be there before anything is read, and memory grows with the bytes that really come.
+All readers in this package take their bytes from here. Sizes announced by a header or an archive's directory are
+checked against the size of the file before anything is read, and memory grows only with the bytes actually read.
 """
 
 import contextlib
@@ -19,50 +19,48 @@ from typing import IO, NamedTuple, cast
 
 from fastmlp import checks
 
-CHUNK = 2**20  #: Bytes that are read at once.
-FREE = 2**26  #: Bytes (64 MiB) that any file may expand to, however small it is: labels in order take 1/500.
-RATIO = (
-    100  #: Above that, at most so many times the file's size: deflate reaches 1032, but only on a constant; MNIST 5.
-)
-LARGEST = 2**34  #: Bytes (16 GiB) of one array or table, which has to fit in memory beside its packed copy.
+CHUNK = 2**20  #: Bytes per read.
+FREE = 2**26  #: Bytes (64 MiB) that any file may expand to, however small it is: sorted labels compress very well.
+RATIO = 100  #: Largest expansion beyond `FREE`, relative to the file's size: deflate exceeds it only on constant data.
+LARGEST = 2**34  #: Bytes (16 GiB) of one array or table, which must fit into memory together with its packed copy.
 
 SAVE_AGAIN = "save it again from its source"
 
-# What the standard library raises where bytes are not what they should be, besides the ValueError and OSError of a
-# number out of range in a forged archive.
+# Errors that the standard library raises for damaged bytes, besides ValueError and OSError, which numbers out of range
+# in a forged archive cause.
 _DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, struct.error, NotImplementedError, RuntimeError, OverflowError)
 
 
 class Source(NamedTuple):
-    """Content that can be read from its beginning as often as needed."""
+    """Content that can be read from its beginning any number of times."""
 
-    name: str  #: As messages call it.
-    size: int  #: Bytes on disk that it comes from.
-    open: Callable[[], AbstractContextManager[IO[bytes]]]  #: Opens the content, decompressed.
+    name: str  #: Its name in messages.
+    size: int  #: Its bytes on disk, before decompression.
+    open: Callable[[], AbstractContextManager[IO[bytes]]]  #: Opens the decompressed content.
 
 
 def shown(path: Path | str) -> str:
-    """Return a path or text as messages show it: escaped where it holds what a terminal would not print."""
+    """Return a path or text for a message, escaped if it contains unprintable characters."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
 
 
 def brief(value: object) -> str:
-    """Return the first line of the text of an error or the like, cut and printable: it may quote a whole file."""
+    """Return the first line of an error's text or the like, printable and shortened: it may quote a whole file."""
     lines = str(value).strip().splitlines()
     text = lines[0] if lines else type(value).__name__
     return shown(text if len(text) <= 160 else f"{text[:160]}...")
 
 
 def status(path: Path) -> os.stat_result:
-    """Return what the file system knows of ``path``.
+    """Return the result of ``path.stat()``.
 
     Raises
     ------
     OSError
-        If there is nothing to be reached under that name; of the class that the operating system's reason has.
+        If nothing can be reached under this name; the class is that of the operating system's error.
     ValueError
-        If that is no name at all.
+        If the path is not a valid name.
     """
     try:
         return path.stat()
@@ -71,7 +69,7 @@ def status(path: Path) -> os.stat_result:
 
 
 def regular(path: Path) -> IO[bytes]:
-    """Open ``path``, which must be a regular file: a pipe or a device may block, or never end."""
+    """Open ``path``, which must be a regular file, because a pipe or a device may block or never end."""
     mode = status(path).st_mode
     if not stat.S_ISREG(mode):
         got = "a folder" if stat.S_ISDIR(mode) else "a pipe, device or socket"
@@ -83,7 +81,7 @@ def regular(path: Path) -> IO[bytes]:
 
 
 def source(path: Path) -> Source:
-    """Return the content of a file, which is decompressed if its first bytes are those of gzip."""
+    """Return the content of a file, decompressed if it begins with gzip's magic bytes."""
     with regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         compressed = file.read(2) == b"\x1f\x8b"
@@ -92,22 +90,22 @@ def source(path: Path) -> Source:
 
 
 def allowance(content: Source) -> int:
-    """Return the number of bytes that the content may have."""
+    """Return the largest number of bytes that the content may have."""
     return min(LARGEST, max(FREE, RATIO * content.size))
 
 
 def head(content: Source, length: int) -> bytes:
-    """Return the first ``length`` bytes of the content, or all of a shorter one."""
+    """Return the first ``length`` bytes of the content, or all of it if it is shorter."""
     return b"".join(chunks(content, length))
 
 
 def chunks(content: Source, most: int) -> Iterator[bytes]:
-    """Yield the first ``most`` bytes of the content, piece by piece.
+    """Yield the first ``most`` bytes of the content in chunks.
 
     Raises
     ------
     ValueError
-        If it cannot be decompressed, or a checksum at its end is wrong.
+        If the content cannot be decompressed, or its checksum is wrong.
     """
     with damage(content.name), content.open() as stream:
         while most > 0 and (chunk := stream.read(min(most, CHUNK))):
@@ -118,16 +116,17 @@ def chunks(content: Source, most: int) -> Iterator[bytes]:
 def exactly(content: Source, start: int, length: int) -> bytearray:
     """Return the whole content: a header of ``start`` bytes and the ``length`` bytes that it announces.
 
-    More than `FREE` bytes are run through once before any of them is kept, so that damage costs no memory.
+    Content of more than `FREE` bytes is read once without keeping it, so that a damaged file takes no memory.
 
     Raises
     ------
     ValueError
-        If it announces more than so small a file can hold, or the content is shorter, longer or damaged.
+        If the header announces more bytes than allowed for the file's size, or the content is shorter, longer or
+        damaged.
     """
     if length > allowance(content):
-        got = f"{content.size} bytes that announce {length}"
-        expected = f"at most {allowance(content)} from a file of that size"
+        got = f"{content.size} bytes whose header announces {length}"
+        expected = f"at most {allowance(content)} from a file of this size"
         raise ValueError(checks.message(content.name, got, expected, SAVE_AGAIN))
     if length > FREE:
         _check_length(content, sum(map(len, chunks(content, start + length + 1))) - start, length)
@@ -139,8 +138,8 @@ def exactly(content: Source, start: int, length: int) -> bytearray:
 
 
 def check_shape(name: str, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless a header's shape is one of an array that holds something."""
-    # NumPy takes True for a length in a header, but not to reshape by.
+    """Raise ValueError unless a header's shape is that of a non-empty array."""
+    # NumPy accepts True as a length in a header, but cannot reshape to it.
     if not 1 <= len(shape) <= 8 or {*map(type, shape)} != {int} or min(shape) < 1 or max(shape) >= 2**63:
         got, expected = brief(f"shape {shape}"), "1 to 8 dimensions of at least 1 and less than 2**63"
         raise ValueError(checks.message(name, got, expected, SAVE_AGAIN))
@@ -148,21 +147,21 @@ def check_shape(name: str, shape: tuple[int, ...]) -> None:
 
 @contextlib.contextmanager
 def damage(name: str) -> Iterator[None]:
-    """Turn whatever the standard library raises for damaged content into one kind of error."""
+    """Turn the standard library's errors for damaged content into ValueError."""
     try:
         yield
     except (*_DAMAGE, OSError, ValueError) as error:
         raise ValueError(
-            checks.message(name, f"damaged content ({brief(error)})", "a whole file", SAVE_AGAIN)
+            checks.message(name, f"damaged content ({brief(error)})", "a complete file", SAVE_AGAIN)
         ) from error
 
 
 def refuse_page(name: str, beginning: bytes) -> None:
-    """Raise ValueError if a file begins as a page of HTML does, which servers send in place of what they lack."""
+    """Raise ValueError if a file begins like an HTML page, which servers send instead of a missing file."""
     text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
-        expected, remedy = "data", "its server answered with a page: download the file itself"
-        raise ValueError(checks.message(name, "a page of HTML", expected, remedy))
+        expected, remedy = "data", "the server sent a web page: download the file itself"
+        raise ValueError(checks.message(name, "an HTML page", expected, remedy))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Labels of any integers or texts, encoded as classes from 0."""
+"""Encode labels, which may be any integers or texts, as classes from 0."""
 
 from typing import Any, TypeAlias
 
@@ -8,18 +8,18 @@ from fastmlp import checks
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-MOST = 2**16  #: A column with more distinct values holds prices, identifiers or pixels.
+MOST = 2**16  #: Largest number of classes: a column with more values holds prices, identifiers or pixels, not labels.
 
 _REMEDY = "give each class an integer or a name"
 
 
 def of_integers(name: str, *parts: Array) -> tuple[list[Array], tuple[str, ...]]:
-    """Encode integer labels, which sort as numbers.
+    """Encode integer labels as classes in numerical order.
 
     Parameters
     ----------
     name : str
-        Where the labels are, for messages.
+        The place of the labels, for messages.
     *parts : ndarray of real numbers, shapes (m,)
         The labels of each part of a data set.
 
@@ -28,7 +28,7 @@ def of_integers(name: str, *parts: Array) -> tuple[list[Array], tuple[str, ...]]
     codes : list of ndarray of int64, shapes (m,)
         The class of each sample, counted from 0.
     names : tuple of str
-        The label of each class, ascending.
+        The label of each class, in ascending order.
     """
     whole = [_integers(name, part) for part in parts]
     labels = np.unique(np.concatenate([np.unique(part) for part in whole]))
@@ -37,7 +37,7 @@ def of_integers(name: str, *parts: Array) -> tuple[list[Array], tuple[str, ...]]
 
 
 def of_texts(name: str, codes: Array, texts: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
-    """Renumber classes of texts (m,), which were numbered as they came, so that their names ascend."""
+    """Renumber classes (m,) of texts, numbered in order of appearance, so that their names ascend."""
     _check_number(name, len(texts))
     order = sorted(range(len(texts)), key=texts.__getitem__)
     return np.argsort(order)[codes], tuple(texts[i] for i in order)
@@ -46,11 +46,11 @@ def of_texts(name: str, codes: Array, texts: tuple[str, ...]) -> tuple[Array, tu
 def _integers(name: str, y: Array) -> Array:
     if y.dtype.kind not in "biuf":
         raise ValueError(checks.message(name, f"dtype {y.dtype}", "integer labels", _REMEDY))
-    # Between these bounds a float that is whole has an exact int64.
+    # Between these bounds every whole float has an exact int64.
     fits = (y >= -(2.0**63)) & (y < 2.0**63) & (np.floor(y) == y)
     if not fits.all():
         bad = int(np.flatnonzero(~fits)[0])
-        got, expected = f"label {y[bad]} in sample {bad}", "integers of 64 bits"
+        got, expected = f"label {y[bad]} in sample {bad}", "64-bit integers"
         raise ValueError(checks.message(name, got, expected, _REMEDY))
     return y.astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Picture files, decoded to grey by Pillow in bounded memory, which is computed before any pixel is read."""
+"""Decode picture files to grey with Pillow; the memory is estimated before any pixel is read, and bounded."""
 
 import warnings
 from collections.abc import Callable
@@ -13,30 +13,30 @@ from fastmlp.datasets import bounded
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Image: TypeAlias = Any  # PIL.Image.Image, which is imported only when a picture is read
 
-PIXELS = 2**26  #: Pixels (67 million) that a picture may have, whatever its file's size.
+PIXELS = 2**26  #: Largest number of pixels (67 million), whatever the size of the file.
 
-# The formats of `images.SUFFIXES`. Others that Pillow knows start programs (EPS) or are not pictures (PDF).
+# The formats of `images.SUFFIXES`. Other formats of Pillow start programs (EPS) or are not pictures (PDF).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_MEMORY = 192_000_000  # bytes that decoding may take: 12 million pixels of WebP, 48 million of PNG in colour
-# Bytes of a pixel as Pillow keeps it, and how many copies of all pixels its decoders make.
-_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # any other mode: 4
-_COPIES = {"TIFF": 2, "WEBP": 4}  # any other format: 1
-_COEFFICIENTS = 6  # of a progressive JPEG, also where it is decoded smaller
-_ENOUGH = 512  # pixels of the longer side that are looked at; a net sees 28 of them, and specks fade
-_TILE = 512  # pixels of a side that are converted at once
+_MEMORY = 192_000_000  # bytes for decoding: 12 million pixels of WebP, 48 million of PNG in colour
+# Bytes of a pixel in Pillow's memory, and copies of all pixels that its decoders make.
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # all other modes: 4
+_COPIES = {"TIFF": 2, "WEBP": 4}  # all other formats: 1
+_COEFFICIENTS = 6  # bytes per pixel for the coefficients of a progressive JPEG, even if it is decoded smaller
+_ENOUGH = 512  # larger pictures are reduced to about this many pixels on the longer side, which also removes specks
+_TILE = 512  # about how many pixels a side of the squares has that are converted one by one
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # for each EXIF orientation, Pillow's transposition
 _PICTURE = "a picture (" + ", ".join(_FORMATS) + ")"
 
 
 def grey(path: Path) -> tuple[Array, list[str]]:
-    """Return the picture, uint8 (rows, columns), and what was done for that."""
+    """Return the picture as uint8 (rows, columns), and the steps that were taken."""
     try:
         import PIL.ExifTags
         import PIL.Image
     except ImportError as error:
         raise checks.extra("pictures are read by Pillow", error) from error
     with bounded.regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of EXIF data and the like: what matters is an error, or is checked below
+        warnings.simplefilter("ignore")  # about EXIF data and the like: serious problems raise or are checked below
         try:
             image = PIL.Image.open(file, formats=_FORMATS)
             size, most = image.size, _most_pixels(image)
@@ -47,7 +47,7 @@ def grey(path: Path) -> tuple[Array, list[str]]:
             raise ValueError(checks.message(bounded.shown(path), got, _PICTURE, "name a picture")) from error
         except PIL.Image.DecompressionBombError as error:
             raise _too_large(path, "far more pixels", PIXELS) from error
-        # Its decoders raise whatever comes to hand on forged content: struct.error, SyntaxError, KeyError, ...
+        # On forged content, Pillow's decoders raise almost any class: struct.error, SyntaxError, KeyError, ...
         except Exception as error:
             got = f"a file that cannot be decoded ({bounded.brief(error)})"
             raise ValueError(checks.message(bounded.shown(path), got, _PICTURE, "save it again")) from error
@@ -57,14 +57,14 @@ def grey(path: Path) -> tuple[Array, list[str]]:
 
 
 def _too_large(path: Path, size: str, most: int) -> ValueError:
-    expected = f"at most {most} pixels in a picture of its kind"
+    expected = f"at most {most} pixels in a picture of this kind"
     return ValueError(checks.message(bounded.shown(path), f"a picture of {size}", expected, "make it smaller"))
 
 
 def _most_pixels(image: Image) -> int:
-    """Return how many pixels a picture of this kind may have, which is then decoded as small as its format allows."""
+    """Return the largest allowed number of pixels, and set the picture to be decoded as small as its format allows."""
     whole = image.size[0] * image.size[1]
-    image.draft(None, (_ENOUGH, _ENOUGH))  # JPEG alone
+    image.draft(None, (_ENOUGH, _ENOUGH))  # affects JPEG only
     memory = image.size[0] * image.size[1] * _BYTES.get(image.mode, 4) * _COPIES.get(image.format, 1)
     if image.info.get("progressive"):
         memory += whole * _COEFFICIENTS
@@ -72,9 +72,9 @@ def _most_pixels(image: Image) -> int:
 
 
 def _upright(image: Image) -> tuple[Image, list[str]]:
-    """Return the picture in mode L or LA, not much larger than is looked at and upright, and what was done for that.
+    """Return the picture upright, reduced and in mode L or LA, and the steps that were taken.
 
-    It is converted tile by tile, so that no second copy of all of it is made.
+    It is converted in tiles, which avoids a second copy of the whole picture.
     """
     import PIL.Image
 
@@ -88,11 +88,11 @@ def _upright(image: Image) -> tuple[Image, list[str]]:
         small.paste(tile.reduce(factor) if factor > 1 else tile, (box[0] // factor, box[1] // factor))
     if turn is None:
         return small, []
-    return small.transpose(PIL.Image.Transpose(turn)), ["turned as its EXIF data says"]
+    return small.transpose(PIL.Image.Transpose(turn)), ["rotated as its EXIF data says"]
 
 
 def _tiles(size: tuple[int, int], side: int) -> list[tuple[int, int, int, int]]:
-    """Return left, top, right and bottom of squares of this side that cover a picture."""
+    """Return left, top, right and bottom of the squares with this side that cover a picture."""
     return [
         (left, top, min(left + side, size[0]), min(top + side, size[1]))
         for top in range(0, size[1], side)
@@ -101,7 +101,7 @@ def _tiles(size: tuple[int, int], side: int) -> list[tuple[int, int, int, int]]:
 
 
 def _conversion(image: Image, tiles: list[tuple[int, int, int, int]]) -> Callable[[Image], Image]:
-    """Return the function that converts a part of the picture to L, or to LA if it can be transparent."""
+    """Return a function that converts a part of the picture to L, or to LA if it may be transparent."""
     import PIL.Image
 
     if image.mode.startswith("I"):
@@ -114,7 +114,7 @@ def _conversion(image: Image, tiles: list[tuple[int, int, int, int]]) -> Callabl
 
 
 def _flat(image: Image, steps: list[str]) -> tuple[Array, list[str]]:
-    """Return the picture in grey, uint8 (rows, columns), on paper where it is transparent, and all that was done."""
+    """Return the picture in grey, uint8 (rows, columns), with transparent parts put on paper, and all steps."""
     grey = np.asarray(image.getchannel(0))
     if image.mode == "L":
         return grey, steps
@@ -127,7 +127,7 @@ def _flat(image: Image, steps: list[str]) -> tuple[Array, list[str]]:
 
 
 def _paper(grey: Array, alpha: Array) -> float:
-    """Return the level that suits what is opaque: a little of it is ink, much of it brings paper of its own."""
+    """Return a grey level for the paper: a few opaque pixels are ink; if most are opaque, they include the paper."""
     opaque = grey[alpha > 0.5]
     if opaque.size == 0:
         return 0.0

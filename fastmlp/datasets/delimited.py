@@ -1,6 +1,6 @@
-"""Text of numbers in columns, separated by commas, semicolons or tabs, one of which may hold text instead.
+"""Read tables of numbers separated by commas, semicolons or tabs; one column may hold text.
 
-It is read in blocks of whole lines, and `numpy.loadtxt` parses each, so that memory follows the bytes that are there.
+They are read in blocks of whole lines, each parsed by `numpy.loadtxt`, so that memory grows with the bytes read.
 """
 
 import csv
@@ -19,31 +19,31 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 TABLE = "lines of numbers and a label, separated by commas, semicolons or tabs"
 SAVE = "save it as a CSV file in UTF-8, separated by commas"
 
-# A number takes up to 8 bytes in each of three copies, and as text at least 2 bytes: a table needs up to 12 times its
-# text. So compressed text is bounded more tightly than a compressed array. MNIST as CSV compresses by a factor of 7.
+# A number takes up to 8 bytes in each of three copies, and at least 2 bytes as text: a table needs up to 12 times the
+# memory of its text. Compressed text is therefore bounded more tightly than a compressed array.
 _FREE = 2**23  # bytes (8 MiB) of text that any compressed table may expand to
-_RATIO = 20  # above that, at most so many times the file's size
+_RATIO = 20  # largest expansion beyond that, relative to the file's size; MNIST as CSV needs less than half of it
 
-_LINE = 2**22  # bytes (4 MiB) that a line may have: a picture of 512x512 in double precision
+_LINE = 2**22  # largest length of a line in bytes (4 MiB): a picture of 512x512 in double precision
 _SEPARATORS = ("\t", ";", ",")  # in this order: a table with semicolons may have commas in its numbers
 _MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
-_LONGEST_NAME = 100  # characters of a label, so that a model's notes have room for all of them
-_COLUMN_NUMBERS = 5  # so many consecutive integers in the first line are the column names of an unnamed DataFrame
+_LONGEST_NAME = 100  # characters of a label: a model's notes hold all labels
+_COLUMN_NUMBERS = 5  # this many consecutive integers in the first line are column names, as pandas writes by default
 
 
 class Layout(NamedTuple):
-    """What the first line of a table says.
+    """The layout of a table, found in its first line.
 
     Attributes
     ----------
     file : str
-        Its name in messages.
+        The name of the file in messages.
     separator : str
-        What stands between two cells.
+        The character between two cells.
     header : tuple of str
-        The names of the columns; empty if there are none.
+        The names of the columns; empty if the first line is data.
     columns : int
-        How many there are.
+        The number of columns.
     """
 
     file: str
@@ -53,29 +53,29 @@ class Layout(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The first column that is not the index that pandas and R write: they leave its name out."""
+        """The first column after the index without a name that pandas and R write."""
         return int(bool(self.header) and self.header[0] in ("", "Unnamed: 0"))
 
     def name(self, column: int) -> str:
-        """Return what messages call a column."""
+        """Return the name of a column in messages."""
         return f"column {bounded.brief(repr(self.header[column])) if self.header else column + 1}"
 
 
 class TextError(Exception):
-    """A cell that is not a number, found while reading."""
+    """A cell that should be a number is text."""
 
     def __init__(self, line: int, column: int, cell: str):
         self.line, self.column, self.cell = line, column, cell
 
 
 def layout_of(content: bounded.Source) -> Layout:
-    """Read separator, column names and number of columns from the first line that is not empty."""
+    """Find separator, column names and number of columns in the first non-empty line."""
     for before, lines in _blocks(content):
         for number, line in enumerate(lines, before + 1):
             if not line.strip():
                 continue
             unquoted = re.sub('"[^"]*"', "", line)
-            separator = next((one for one in _SEPARATORS if one in unquoted), None)
+            separator = next((candidate for candidate in _SEPARATORS if candidate in unquoted), None)
             if separator is None:
                 got, remedy = "a line without a comma, semicolon or tab", "separate the columns by commas"
                 raise ValueError(checks.message(content.name, got, TABLE, remedy))
@@ -85,7 +85,7 @@ def layout_of(content: bounded.Source) -> Layout:
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Whether a first line names columns: by text alone, or by their numbers, as pandas does for lack of names."""
+    """Whether a first line names the columns, by text only or by their numbers, as pandas does by default."""
     numbers = [cell for cell in cells if number_in(cell) is not None]
     if not numbers:
         return any(cells)
@@ -95,7 +95,7 @@ def _is_header(cells: list[str]) -> bool:
 
 
 def read(content: bounded.Source, layout: Layout, text: int | None, texts: dict[str, int]) -> Array:
-    """Return the cells (m, columns); in column ``text`` each text's number in ``texts``, which grows."""
+    """Return the cells (m, columns); column ``text`` holds the number of each text in ``texts``, which is extended."""
     blocks = [compact(_block(layout, before, lines, text, texts)) for before, lines in _body(content, layout)]
     if not any(map(len, blocks)):
         raise ValueError(checks.message(content.name, "no line of numbers", TABLE, SAVE))
@@ -103,13 +103,13 @@ def read(content: bounded.Source, layout: Layout, text: int | None, texts: dict[
 
 
 def compact(cells: Array) -> Array:
-    """Return cells as uint8 if they are such integers, else as float64."""
+    """Return cells as uint8 if all are integers from 0 to 255, else as float64."""
     bytes_only = bool(((cells >= 0) & (cells <= 255) & (cells == np.floor(cells))).all())
     return cells.astype(np.uint8 if bytes_only else np.float64, copy=False)
 
 
 def _block(layout: Layout, before: int, lines: list[str], text: int | None, texts: dict[str, int]) -> Array:
-    """Return the cells (rows, columns) of lines, of which so many came ``before``."""
+    """Return the cells (rows, columns) of a block of lines; ``before`` is the number of lines before it."""
     rows = [line for line in lines if line.strip()]
     if not rows:
         return np.empty((0, layout.columns))
@@ -128,9 +128,9 @@ def _numbers(layout: Layout, rows: list[str], columns: list[int] | None = None) 
 
 
 def _numbers_beside(layout: Layout, rows: list[str], text: int | None, texts: dict[str, int]) -> Array:
-    """Return cells of which one column is text, or the first one is an index; this is returned as zeros."""
+    """Return the cells of a table with a text column or an index; the index is returned as zeros."""
     split = [_cells(line, layout.separator) for line in rows]
-    if {len(row) for row in split} != {layout.columns}:  # loadtxt does not count the columns that it skips
+    if {len(row) for row in split} != {layout.columns}:  # loadtxt with usecols does not check the number of columns
         raise ValueError("lines of different length")
     cells = np.zeros((len(rows), layout.columns))
     if columns := [i for i in range(layout.first, layout.columns) if i != text]:
@@ -141,7 +141,7 @@ def _numbers_beside(layout: Layout, rows: list[str], text: int | None, texts: di
 
 
 def _refuse(layout: Layout, before: int, lines: list[str], text: int | None) -> NoReturn:
-    """Raise for the first line, and the first cell in it, that is at fault."""
+    """Raise ValueError or TextError for the first wrong line or cell."""
     for number, line in enumerate(lines, before + 1):
         if not line.strip():
             continue
@@ -153,25 +153,25 @@ def _refuse(layout: Layout, before: int, lines: list[str], text: int | None) -> 
         for column in range(layout.first, layout.columns):
             _check_cell(layout, number, column, cells[column], column == text)
     where = f"{layout.file}, lines {before + 1} to {before + len(lines)}"
-    raise ValueError(checks.message(where, "cells that NumPy does not read as numbers", TABLE, SAVE))
+    raise ValueError(checks.message(where, "cells that NumPy cannot read as numbers", TABLE, SAVE))
 
 
 def _check_cell(layout: Layout, line: int, column: int, cell: str, is_label: bool) -> None:
     where, got = f"{layout.file}, line {line}, {layout.name(column)}", bounded.brief(repr(cell))
     if cell.casefold() in (_MISSING if not is_label else ("",)):
-        raise ValueError(checks.message(where, f"no value ({got})", "a value", "fill it in, or leave the line out"))
+        raise ValueError(checks.message(where, f"no value ({got})", "a value", "fill it in, or remove the line"))
     if not _is_name(cell):
         expected = f"a number, or a label of at most {_LONGEST_NAME} printable characters"
         raise ValueError(checks.message(where, got, expected, SAVE))
     number = number_in(cell)
     if number is None and re.fullmatch(r"[-+]?\d*,\d+", cell):
-        raise ValueError(checks.message(where, got, "a number with a point", "save the numbers with points"))
+        raise ValueError(checks.message(where, got, "a decimal point", "save the numbers with decimal points"))
     if is_label:
         return
     if number is None:
         raise TextError(line, column, cell)
     if not math.isfinite(number):
-        raise ValueError(checks.message(where, got, "a finite number", "leave the line out"))
+        raise ValueError(checks.message(where, got, "a finite number", "remove the line"))
 
 
 def _is_name(text: str) -> bool:
@@ -179,7 +179,7 @@ def _is_name(text: str) -> bool:
 
 
 def number_in(cell: str) -> float | None:
-    """Return the number in a cell, or None; Python alone takes underscores in it."""
+    """Return the number in a cell, or None; underscores, which only Python accepts, are not allowed."""
     try:
         return None if "_" in cell else float(cell)
     except ValueError:
@@ -187,7 +187,7 @@ def number_in(cell: str) -> float | None:
 
 
 def _cells(line: str, separator: str, where: str = "") -> list[str]:
-    """Return the cells of a line without their quotes; ``where`` it is, for messages."""
+    """Return the cells of a line without their quotes; messages begin with ``where``."""
     cells = line.split(separator)
     if '"' in line:
         try:
@@ -198,7 +198,7 @@ def _cells(line: str, separator: str, where: str = "") -> list[str]:
 
 
 def _body(content: bounded.Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Yield the blocks of the content, with the header emptied."""
+    """Yield the blocks of the content, with an empty line in place of the header."""
     header = bool(layout.header)
     for before, lines in _blocks(content):
         if header and any(map(str.strip, lines)):
@@ -208,7 +208,7 @@ def _body(content: bounded.Source, layout: Layout) -> Iterator[tuple[int, list[s
 
 
 def _blocks(content: bounded.Source) -> Iterator[tuple[int, list[str]]]:
-    """Yield whole lines, a block at a time, and how many came before."""
+    """Yield blocks of whole lines, each with the number of lines before it."""
     before, rest = 0, b""
     for chunk in _chunks(content):
         whole, newline, rest = (rest + chunk).rpartition(b"\n")
@@ -220,20 +220,20 @@ def _blocks(content: bounded.Source) -> Iterator[tuple[int, list[str]]]:
 
 
 def _chunks(content: bounded.Source) -> Iterator[bytes]:
-    """Yield the content, as far as it may expand; a file that is not compressed is as long as it is."""
+    """Yield the content in chunks; raise ValueError if a compressed file expands too much."""
     most = max(_FREE, _RATIO * content.size)
     left = most
     for chunk in bounded.chunks(content, most + 1):
         left -= len(chunk)
         if left < 0:
             got = f"{content.size} bytes that expand to more"
-            expected = f"at most {most} bytes of table from a compressed file of that size"
+            expected = f"a table of at most {most} bytes from a compressed file of this size"
             raise ValueError(checks.message(content.name, got, expected, "decompress it first, if you trust it"))
         yield chunk
 
 
 def _decoded(name: str, before: int, block: bytes) -> list[str]:
-    """Return the lines of a block, without the mark that some programs begin UTF-8 with; none if all are empty."""
+    """Return the lines of a block without a byte order mark, or an empty list if all lines are empty."""
     if not block.strip():
         return []
     try:

@@ -1,4 +1,4 @@
-"""The 8x8 digits that scikit-learn bundles: 1797 real handwritten digits, no network needed.
+"""The 8x8 digits bundled with scikit-learn: 1797 real handwritten digits, available offline.
 
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 """
@@ -12,7 +12,7 @@ from fastmlp.datasets import files
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-MAX_VALUE = 16  #: A pixel counts the dark points of a 4x4 block.
+MAX_VALUE = 16  #: A pixel is the number of dark points in a 4x4 block.
 
 
 def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -10,7 +10,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 MAX_VALUE = 255  #: Black.
 
-#: What the labels from 0 to 9 stand for.
+#: The names of the classes 0 to 9.
 CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -24,7 +24,7 @@ CLASSES = (
     "Ankle boot",
 )
 
-#: Files and addresses. No digest of decompressed content is known: such files are checked by their shape.
+#: Files and addresses. Digests of the decompressed content are not known: decompressed files are checked by shape only.
 PUBLISHED = published.Published(
     "fashion_mnist",
     (
@@ -40,9 +40,9 @@ PUBLISHED = published.Published(
 def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Load Fashion-MNIST as Keras does: from ``FASTMLP_DATA``, the cache folder, or its publisher.
 
-    In turn: from the folder ``fashion_mnist`` under the one that the environment variable ``FASTMLP_DATA`` names, or
-    that folder itself; from the folder ``fashion_mnist`` of the cache, which ``FASTMLP_CACHE`` can name; downloaded
-    into it once. Each folder holds the four IDX files, gzip-compressed or not. Downloads are verified by digest.
+    The files are taken from the first of these places: ``FASTMLP_DATA``, either its subfolder ``fashion_mnist`` or the
+    folder itself; the subfolder ``fashion_mnist`` of the cache folder, which ``FASTMLP_CACHE`` can set; the network,
+    which fills the cache. A folder holds the four IDX files, gzip-compressed or not. Downloads are verified by digest.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     Raises
     ------
     FileNotFoundError
-        If a file is missing, and cannot be downloaded; the message says what to put where.
+        If a file is missing and cannot be downloaded; the message says where to put the files.
     ValueError
         If a file under ``FASTMLP_DATA`` is damaged.
     ImportError

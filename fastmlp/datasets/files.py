@@ -1,4 +1,4 @@
-"""Readers for untrusted data files: IDX (the format of MNIST), Keras-style ``.npz``, CSV."""
+"""Readers for untrusted data files: IDX (the format of MNIST), ``.npz`` as in Keras, and tables."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ _UNSIGNED_BYTES = b"\x00\x00\x08"  # IDX magic: two zeros, then the code of uint
 _LONGEST_HEADER = 4 + 4 * 255
 _TEST_EVERY = 5
 _FULL_INK = 255
-# As MNIST and EMNIST spell them, or with a dot: emnist-letters-test-images-idx3-ubyte, train-images.idx3-ubyte
+# Names as in MNIST and EMNIST, also with a dot: emnist-letters-test-images-idx3-ubyte, train-images.idx3-ubyte
 _IDX_NAME = re.compile(r"(?P<part>train|t10k|test)[-_.]?(?P<kind>images|labels)[-_.]idx\d[-_.]ubyte(\.gz)?$")
 _IDX_NAMES = {
     "x_train": "train-images-idx3-ubyte",
@@ -29,26 +29,26 @@ _IDX_NAMES = {
 
 
 class Dataset(NamedTuple):
-    """A data set that was read from files.
+    """A data set read from files.
 
     Attributes
     ----------
     x_train, x_test : ndarray, shapes (m, ...) and (m_test, ...)
-        Samples along the first axis, of equal shapes; uint8 or other real numbers, all finite.
+        Samples along the first axis, all of the same shape; uint8 or other real numbers, all finite.
     y_train, y_test : ndarray of int64, shapes (m,) and (m_test,)
         Classes, counted from 0 in the order of ``names``.
     max_value : float
-        What to divide the samples by, so that they lie within [-1, 1]: 255 for uint8, or else the largest magnitude in
-        ``x_train``. uint8 whose largest value in ``x_train`` is below 128 is no picture in full ink (the digits of
-        scikit-learn count to 16) and goes by its largest value too.
+        The divisor that scales ``x_train`` to [-1, 1]: 255 for uint8 pictures, otherwise the largest magnitude in
+        ``x_train``. uint8 data with no value above 127 in ``x_train``, such as scikit-learn's digits with values up to
+        16, are not treated as pictures.
     held_out : bool
-        True if the files hold no test part, and one was set aside as `held_out` says.
+        True if the files have no test part, and one was chosen by `held_out`.
     names : tuple of str
-        The labels of the classes, as the files have them: integers in their order, or else texts in theirs.
+        The label of each class in the files, in numerical or alphabetical order.
     label : str
-        The column that a table's labels come from, in the words that `load` takes; empty where there is none to name.
+        The label's column of a table, as `load` accepts it; empty if the column has no name.
     remarks : tuple of str
-        How a table was understood, in sentences for people.
+        How a table was interpreted, in sentences for people.
     """
 
     x_train: Array
@@ -68,26 +68,27 @@ class Dataset(NamedTuple):
 
 
 def load(path: str | Path, label: str | None = None) -> Dataset:
-    r"""Load a data set from a folder of IDX files, a Keras-style ``.npz``, or a table such as CSV.
+    r"""Load a data set from a folder of IDX files, a ``.npz`` file as in Keras, or a table such as CSV.
 
-    Files are taken as hostile until proven: nothing is unpickled, memory follows the bytes that are there and not what
-    a header claims, and whatever is wrong raises one error that names the file.
+    Files are not trusted: nothing is unpickled, memory grows with the bytes read and not with the size in a header, and
+    any damage raises one error that names the file.
 
     Parameters
     ----------
     path : str or Path
         One of
 
-        - a folder that holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-          ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``; ``test`` may stand for ``t10k``, anything before it;
+        - a folder with the files ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte``
+          and ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``; ``test`` may replace ``t10k``, and names may have
+          a prefix;
         - a ``.npz`` file with the arrays x_train, y_train, x_test and y_test;
         - a ``.csv``, ``.tsv`` or ``.txt`` file, plain or with ``.gz``: a table with labels in one column and numbers in
-          the others, which commas, semicolons or tabs separate, with or without a header line.
+          the others, separated by commas, semicolons or tabs, with or without a header line.
 
     label : str, optional
-        The column of a table that holds the labels: ``"first"``, ``"last"``, or a name from the header line. Without
-        it, the column is one called label, class or target; or the only one that holds text; or the first one, if it
-        holds integers that repeat. ``remarks`` says which. Any other table is refused.
+        The column of a table that holds the labels: ``"first"``, ``"last"``, or a name from the header line. By
+        default, it is the column named label, class or target; else the only column of text; else the first column, if
+        it holds integers that repeat. ``remarks`` says which column was chosen. Other tables are refused.
 
     Returns
     -------
@@ -97,15 +98,15 @@ def load(path: str | Path, label: str | None = None) -> Dataset:
     Raises
     ------
     ValueError
-        If a file is damaged or forged, holds something else, or its parts do not fit each other.
+        If a file is damaged, forged or of another kind, or its parts do not match.
     OSError
-        If there is no such file, or it cannot be read; a `FileNotFoundError` or the like.
+        If the file does not exist or cannot be read; for example a `FileNotFoundError`.
 
     Notes
     -----
-    Labels are any integers, in a table also texts; they are encoded as classes from 0. Where there is no test part, as
-    in a table, every fifth sample of each class, in the order of the file and from the first one on, becomes a test
-    sample. A class of one sample stays in the training part.
+    Labels may be any integers, and in a table also text; they are encoded as classes from 0. If there is no test part,
+    as in a table, the first and then every fifth sample of each class, in the order of the file, becomes a test sample.
+    A class with only one sample stays in the training part.
 
     Examples
     --------
@@ -119,7 +120,7 @@ def load(path: str | Path, label: str | None = None) -> Dataset:
     >>> data.x_train.shape, data.y_train, data.names
     ((2, 2), array([0, 1]), ('no', 'yes'))
     >>> data.remarks
-    ("label: column 'kind' (the only one of text), 2 classes: no, yes",)
+    ("label: column 'kind' (the only column of text), 2 classes: no, yes",)
     """
     path = Path(path)
     name = bounded.shown(path)
@@ -129,17 +130,17 @@ def load(path: str | Path, label: str | None = None) -> Dataset:
         parts = {"x_train": table.features, "y_train": table.labels}
         return _dataset(name, parts)._replace(names=table.names, label=table.label, remarks=table.remarks)
     if label is not None:
-        got, expected = f"{bounded.brief(repr(label))} for {name}", "a table with it, such as a .csv file"
-        raise ValueError(checks.message("label", got, expected, "leave it out"))
+        got, expected = f"{bounded.brief(repr(label))} for {name}", "a table, such as a .csv file"
+        raise ValueError(checks.message("label", got, expected, "omit it"))
     if is_folder:
         return _dataset(name, _idx_folder(path))
     if path.name.lower().endswith(".npz"):
         return _dataset(name, npz.read(path))
     expected = "a folder of IDX files, a .npz file or a table (.csv, .tsv, .txt)"
-    remedy = "give the folder that holds it, if it is an IDX file, or rename it"
+    remedy = "rename it, or for IDX files give their folder"
     if path.name.lower().endswith(".npy"):
         remedy = "save samples and labels together: np.savez(path, x_train=..., y_train=...)"
-    raise ValueError(checks.message(name, "a file of another name", expected, remedy))
+    raise ValueError(checks.message(name, "a file with another suffix", expected, remedy))
 
 
 def read_idx(path: str | Path, sha256: str | None = None) -> Array:
@@ -148,29 +149,29 @@ def read_idx(path: str | Path, sha256: str | None = None) -> Array:
     Parameters
     ----------
     path : str or Path
-        The file; it is decompressed if its first bytes are those of gzip, whatever its name.
+        The file; it is decompressed if it begins with gzip's magic bytes, whatever its name.
     sha256 : str, optional
-        Digest that the decompressed content must have.
+        The required digest of the decompressed content.
 
     Returns
     -------
     ndarray of uint8
-        Of the shape that the file's header gives, which is checked against the bytes that are there.
+        The array, with the shape in the file's header, which is checked against the length of the content.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or is not IDX of unsigned bytes.
+        If the file is damaged, or is not an IDX file of unsigned bytes.
     OSError
-        If there is no such file, or it cannot be read.
+        If the file does not exist or cannot be read.
     """
     content = bounded.source(Path(path))
     beginning = bounded.head(content, _LONGEST_HEADER)
     bounded.refuse_page(content.name, beginning)
     start = 4 + 4 * beginning[3] if len(beginning) > 3 else 4
     if beginning[:3] != _UNSIGNED_BYTES or len(beginning) < start:
-        got, expected = f"a file that begins {beginning[:4].hex() or 'and ends at once'}", "IDX of unsigned bytes"
-        raise ValueError(checks.message(content.name, got, expected, bounded.SAVE_AGAIN))
+        got = f"a file that begins with {beginning[:4].hex()}" if beginning else "an empty file"
+        raise ValueError(checks.message(content.name, got, "an IDX file of unsigned bytes", bounded.SAVE_AGAIN))
     shape = tuple(int.from_bytes(beginning[at : at + 4], "big") for at in range(4, start, 4))
     bounded.check_shape(content.name, shape)
     data = bounded.exactly(content, start, math.prod(shape))
@@ -180,7 +181,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> Array:
 
 
 def is_idx(path: str | Path) -> bool:
-    """Return whether a file begins, decompressed where it is compressed, as IDX of unsigned bytes.
+    """Return whether the content of a file, decompressed if need be, begins like IDX of unsigned bytes.
 
     Parameters
     ----------
@@ -190,25 +191,25 @@ def is_idx(path: str | Path) -> bool:
     Raises
     ------
     ValueError
-        If it cannot be decompressed.
+        If the file cannot be decompressed.
     OSError
-        If there is no such file, or it cannot be read.
+        If the file does not exist or cannot be read.
     """
     return bounded.head(bounded.source(Path(path)), len(_UNSIGNED_BYTES)) == _UNSIGNED_BYTES
 
 
 def held_out(labels: Array) -> Array:
-    """Choose test samples: every fifth of each class in the order given, from the first on.
+    """Choose test samples: the first and then every fifth sample of each class, in the given order.
 
     Parameters
     ----------
     labels : ndarray of integers from 0, shape (m,)
-        The classes.
+        The class of each sample.
 
     Returns
     -------
     ndarray of bool, shape (m,)
-        True for a test sample. A class of one sample has none.
+        True for a test sample. A class with only one sample has no test sample.
     """
     order = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
@@ -224,18 +225,20 @@ def _idx_folder(folder: Path) -> dict[str, Array]:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         got = (error.strerror or str(error)).lower()
-        expected = "a folder that can be listed"
+        expected = "a readable folder"
         raise type(error)(checks.message(bounded.shown(folder), got, expected, "check its permissions")) from error
     found: dict[str, str] = {}
     for match in filter(None, map(_IDX_NAME.search, names)):
         key = f"{'x' if match['kind'] == 'images' else 'y'}_{'train' if match['part'] == 'train' else 'test'}"
-        taken = found.setdefault(key, match.string)  # the plain file, if both are there: it sorts first
+        taken = found.setdefault(key, match.string)  # if both exist, the plain file, which sorts first
         if match.string not in (taken, f"{taken}.gz"):
             got = f"both {taken} and {match.string}"
-            raise ValueError(checks.message(bounded.shown(folder), bounded.brief(got), "one", "take one of them away"))
+            raise ValueError(
+                checks.message(bounded.shown(folder), bounded.brief(got), "one file", "remove one of them")
+            )
     missing = [name for key, name in _IDX_NAMES.items() if key in ("x_train", "y_train") and key not in found]
     if missing:
-        got = f"only {', '.join(found.values())}" if found else f"{len(names)} names, not those of IDX files"
+        got = f"only {', '.join(found.values())}" if found else f"{len(names)} files, none with the name of an IDX file"
         wanted = " and ".join(missing) if found else ", ".join(_IDX_NAMES.values())
         expected = f"{wanted}, plain or .gz"
         raise FileNotFoundError(checks.message(bounded.shown(folder), bounded.brief(got), expected, "put them there"))
@@ -245,33 +248,33 @@ def _idx_folder(folder: Path) -> dict[str, Array]:
 def _dataset(name: str, parts: dict[str, Array]) -> Dataset:
     if ("x_test" in parts) != ("y_test" in parts):
         got, expected = f"only {', '.join(sorted(parts))}", "x_test and y_test, or neither"
-        raise ValueError(checks.message(name, got, expected, "add the missing array, or leave out both"))
+        raise ValueError(checks.message(name, got, expected, "add the missing array, or remove the other"))
     x_train, y_train = _pair(name, "train", parts)
     if "x_test" in parts:
         x_test, y_test = _pair(name, "test", parts)
         if x_test.shape[1:] != x_train.shape[1:]:
             got, expected = f"test samples of shape {x_test.shape[1:]}", f"{x_train.shape[1:]}, as in training"
-            raise ValueError(checks.message(name, got, expected, "save both parts of one data set"))
+            raise ValueError(checks.message(name, got, expected, "save both parts of the same data set"))
         (y_train, y_test), names = classes.of_integers(f"{name}: labels", y_train, y_test)
         return Dataset(x_train, y_train, x_test, y_test, _max_value(x_train), False, names)
     (y_train,), names = classes.of_integers(f"{name}: labels", y_train)
     test = held_out(y_train)
     if not test.any():
-        expected = "two samples of one class at least, to hold out one of them as a test"
+        expected = "at least two samples of some class, one of them for the test part"
         raise ValueError(checks.message(name, f"{y_train.size} samples", expected, "add samples"))
     x, y = x_train[~test], y_train[~test]
     return Dataset(x, y, x_train[test], y_train[test], _max_value(x), True, names)
 
 
 def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
-    """Return samples (m, ...) and labels (m,) of one part, checked against each other."""
+    """Return the samples (m, ...) and labels (m,) of one part, after checking that they match."""
     x, y = parts[f"x_{part}"], parts[f"y_{part}"]
     if x.ndim < 2:
         got = f"shape {x.shape}"
         raise ValueError(checks.message(f"{name}: x_{part}", got, "samples (m, ...)", "give each sample its features"))
     if y.shape not in {(len(x),), (len(x), 1)}:
         got, expected = f"{len(x)} samples and labels of shape {y.shape}", f"labels ({len(x)},)"
-        remedy = "save one class number for each sample (of one-hot labels their argmax)"
+        remedy = "save one class number for each sample (the argmax of one-hot labels)"
         raise ValueError(checks.message(f"{name}: y_{part}", got, expected, remedy))
     lowest, highest = x.min(), x.max()
     if not np.isfinite([lowest, highest]).all():

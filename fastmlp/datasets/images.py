@@ -1,10 +1,9 @@
-"""Pictures of a digit or the like, made into what a net was trained on: light ink on black, cropped, resized, centred.
+"""Convert pictures of a digit or similar object to the form of the training images: light ink on black, centred.
 
-MNIST was made so: each digit scaled, its aspect kept, into a box of 20x20 pixels, and put into 28x28 with its centre of
-mass in the middle (Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998); in its files that
-is within half a pixel of 14.5, where the first pixel lies from 0 to 1. Half a pixel matters to a net: with 14 as the
-middle, a net that is right on 91 % of test images was on 85 % of pictures of them, with 14.5 on 94 %. So `framing`
-measures side, box and middle of any set of square images, and `read` follows them.
+In MNIST, each digit is scaled into a box of 20x20 pixels, keeping its aspect ratio, and its centre of mass is put in
+the middle of 28x28 pixels (Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998). In its
+files the centre is within half a pixel of 14.5, if the first pixel covers 0 to 1. Half a pixel has a large effect on
+the accuracy of a net, so `framing` measures side, box and middle of any set of square images, and `read` uses them.
 """
 
 from collections.abc import Iterable
@@ -20,25 +19,25 @@ from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  #: Taken in a folder.
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  #: Read from folders.
 
-_FAINTEST = 16  # levels of 255 that ink must differ from paper by
-_SAMPLED = 2000  # images that are measured
+_FAINTEST = 16  # smallest difference between ink and paper, in grey levels of 255
+_SAMPLED = 2000  # largest number of images to measure
 
 
 class Framing(NamedTuple):
-    """How the images of a set lie in their square.
+    """The size and position of the ink in the images of a set.
 
     Attributes
     ----------
     side : int
-        Rows and columns of an image.
+        Number of rows and of columns of an image.
     box : int
         Longer side, in pixels, of the rectangle around the ink.
     by_mass : bool
-        Whether the centre of mass, and not that of the rectangle, is put in the middle.
+        Whether the centre of mass is put in the middle, instead of the centre of the rectangle.
     middle : float
-        Where that is, in rows and columns; the first pixel lies from 0 to 1.
+        The row and the column of the middle; the first pixel covers 0 to 1.
     """
 
     side: int
@@ -47,18 +46,18 @@ class Framing(NamedTuple):
     middle: float
 
 
-MNIST = Framing(28, 20, True, 14.5)  #: What `framing` finds in MNIST.
+MNIST = Framing(28, 20, True, 14.5)  #: The result of `framing` for MNIST.
 
 
 class Pictures(NamedTuple):
-    """Pictures as a net takes them.
+    """Pictures in the form of the training images.
 
     Attributes
     ----------
     pixels : ndarray of uint8, shape (m, side, side)
-        Ink is light, up to 255, and what lies around it 0.
+        Ink is light, up to 255, and the background is 0.
     sentences : tuple of str
-        What was done to each.
+        The steps that were taken for each picture.
     """
 
     pixels: Array
@@ -66,24 +65,24 @@ class Pictures(NamedTuple):
 
 
 def framing(images: ArrayLike) -> Framing:
-    """Measure how images lie in their square.
+    """Measure the size and position of the ink in images.
 
     Parameters
     ----------
     images : array_like, shape (m, side, side)
-        Their lowest value is where there is no ink. At most 2000 of them, evenly chosen, are looked at.
+        The images; their lowest value is the background. At most 2000 of them, evenly spaced, are measured.
 
     Returns
     -------
     Framing
-        Side, median box, whichever centre varies less, and its median to half a pixel.
+        The side, the median box, the kind of centre that varies less, and its median, rounded to half a pixel.
 
     Raises
     ------
     ValueError
-        If they are not square, or there is none.
+        If the images are not square, or the array is empty.
     TypeError
-        If they do not hold real numbers.
+        If the array does not hold real numbers.
 
     Examples
     --------
@@ -97,13 +96,14 @@ def framing(images: ArrayLike) -> Framing:
     x = checks.array("images", images, shape=(None, None, None), axes="(m, side, side)")
     side = x.shape[1]
     if x.shape[2] != side:
-        raise ValueError(checks.message("images", f"shape {x.shape}", "squares (m, side, side)", "reshape them"))
+        got, expected = f"shape {x.shape}", "square images (m, side, side)"
+        raise ValueError(checks.message("images", got, expected, "reshape them"))
     ink = x[:: -(-len(x) // _SAMPLED)].astype(np.float64)
     ink -= ink.min()
     ink = ink[ink.any(axis=(1, 2))]
     if not len(ink):
         return Framing(side, side, False, side / 2)
-    boxes, masses = (np.array([measure(one) for one in ink]) for measure in (_box, _centre_of_mass))
+    boxes, masses = (np.array([measure(image) for image in ink]) for measure in (_box, _centre_of_mass))
     outlines = boxes.mean(axis=2)
     by_mass = bool(np.mean(_scatter(masses)) <= np.mean(_scatter(outlines)))
     return Framing(
@@ -115,68 +115,68 @@ def framing(images: ArrayLike) -> Framing:
 
 
 def find(path: str | Path) -> list[Path]:
-    """Return the picture, or those of a folder in the order of their names.
+    """Return the path of a picture, or the paths of all pictures in a folder in the order of their names.
 
     Parameters
     ----------
     path : str or Path
-        A file, whatever its name, or a folder; in that, files whose names end as pictures' do are taken.
+        A file with any name, or a folder, in which files with the suffix of a picture are found.
 
     Returns
     -------
     list of Path
-        At least one.
+        At least one path.
 
     Raises
     ------
     ValueError
-        If the folder holds no picture.
+        If the folder contains no pictures.
     OSError
-        If there is no such file or folder, or it cannot be read.
+        If the file or folder does not exist or cannot be read.
 
     Examples
     --------
     >>> from fastmlp.datasets import images
     >>> images.find(".")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: .: got a folder without a picture, expected files named ...
+    ValueError: .: got a folder without pictures, expected files named ...
     """
     path = Path(path)
     bounded.status(path)
     if not path.is_dir():
         return [path]
-    found = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.name[0] != ".")
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
     if not found:
         expected = f"files named {' '.join('*' + suffix for suffix in SUFFIXES)}"
-        raise ValueError(checks.message(bounded.shown(path), "a folder without a picture", expected, "put some there"))
+        raise ValueError(checks.message(bounded.shown(path), "a folder without pictures", expected, "add pictures"))
     return found
 
 
 def read(paths: Iterable[str | Path], frame: Framing = MNIST) -> Pictures:
-    """Read pictures, and make them into what a net was trained on.
+    """Read pictures and convert them to the form of the training images.
 
-    An image that already has the right size is taken as it is, and only inverted if its border is light. Any other is
-    turned as its EXIF data says, put on plain paper where it is transparent, made grey, inverted if it is dark on
-    light, cropped to the ink, resized with its aspect kept, and centred. Files are taken as hostile until proven.
+    A picture that already has the right size is used unchanged, or inverted if its border is light. Any other picture
+    is rotated according to its EXIF data, put on plain paper if it is transparent, converted to grey, inverted if it is
+    dark on light, cropped to the ink, resized with its aspect ratio kept, and centred. Files are not trusted.
 
     Parameters
     ----------
     paths : iterable of str or Path
         The files: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP, up to 67 million pixels.
     frame : Framing
-        What to make of them.
+        The size and position of the ink to produce.
 
     Returns
     -------
     Pictures
-        uint8 (m, side, side), and for each what was done.
+        uint8 (m, side, side), and the steps that were taken for each picture.
 
     Raises
     ------
     ValueError
-        If a file is damaged, too large or no picture, or shows nothing; the message names it.
+        If a file is damaged, too large, not a picture, or blank; the message names it.
     OSError
-        If there is no such file, or it cannot be read.
+        If a file does not exist or cannot be read.
     ImportError
         If Pillow is not installed; it comes with the extra ``cli``.
 
@@ -199,11 +199,11 @@ def read(paths: Iterable[str | Path], frame: Framing = MNIST) -> Pictures:
 
 
 def _framed(path: Path, frame: Framing) -> tuple[Array, str]:
-    """Return pixels (side, side) and a sentence."""
+    """Return the pixels (side, side) of a picture and the steps as a sentence."""
     grey, steps = decoding.grey(path)
     if grey.shape == (frame.side, frame.side):
         light = np.median(_border(grey)) > 127
-        steps.append("its border is light: inverted" if light else "taken as it is")
+        steps.append("light border: inverted" if light else "used unchanged")
         return 255 - grey if light else grey, ", ".join(steps)
     ink, polarity = _ink(path, grey)
     (top, bottom), (left, right) = _box(ink > _otsu(ink))
@@ -220,7 +220,7 @@ def _framed(path: Path, frame: Framing) -> tuple[Array, str]:
 
 
 def _ink(path: Path, grey: Array) -> tuple[Array, str]:
-    """Return how much each pixel differs from the paper, towards the ink, as float64 from 0 to 255."""
+    """Return the difference of each pixel from the paper, as float64 from 0 to 255, and the polarity in words."""
     border = _border(grey).astype(np.float64)
     paper = np.median(border)
     dark = paper - grey.min() > grey.max() - paper
@@ -228,8 +228,8 @@ def _ink(path: Path, grey: Array) -> tuple[Array, str]:
     noise = min(3 * 1.4826 * np.median(np.abs(border - paper)), ink.max() / 2)
     ink = np.clip(ink - noise, 0, None)
     if ink.max() < _FAINTEST:
-        got, expected = "a picture that shows nothing", "ink that stands out from its paper"
-        raise ValueError(checks.message(bounded.shown(path), got, expected, "take another, with more contrast"))
+        got, expected = "a blank picture", "ink that contrasts with the paper"
+        raise ValueError(checks.message(bounded.shown(path), got, expected, "use a picture with more contrast"))
     return ink * (255 / ink.max()), "dark on light: inverted" if dark else "light on dark"
 
 
@@ -238,7 +238,7 @@ def _border(grey: Array) -> Array:
 
 
 def _otsu(ink: Array) -> float:
-    """Return the level that parts ink from paper: the one with the largest variance between the two (N. Otsu, 1979)."""
+    """Return the threshold with the largest variance between ink and paper (N. Otsu, 1979)."""
     counts, edges = np.histogram(ink, bins=256, range=(0, 256))
     weight = np.cumsum(counts)
     mass = np.cumsum(counts * edges[:-1])
@@ -248,13 +248,13 @@ def _otsu(ink: Array) -> float:
 
 
 def _box(ink: Array) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return first and one past last row, and column, that have ink."""
+    """Return the ranges (first, one past last) of the rows and of the columns that contain ink."""
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
 
 
 def _centre_of_mass(ink: Array) -> tuple[float, float]:
-    """Return row and column; the centre of the first pixel is at 0.5."""
+    """Return the row and the column of the centre of mass; the centre of the first pixel is at 0.5."""
     rows, columns = ink.sum(axis=1), ink.sum(axis=0)
     total = rows.sum()
     return (
@@ -264,7 +264,7 @@ def _centre_of_mass(ink: Array) -> tuple[float, float]:
 
 
 def _resized(ink: Array, scale: float) -> Array:
-    """Return the ink scaled, with the darkest point full again: thin strokes fade when they shrink."""
+    """Return the ink resized and brightened to a maximum of 255, because thin strokes fade when they shrink."""
     import PIL.Image
 
     rows, columns = (max(1, round(length * scale)) for length in ink.shape)
@@ -286,7 +286,7 @@ def _centred(small: Array, frame: Framing) -> Array:
 
 
 def _scatter(centres: Array) -> Array:
-    """Return how far each of the points (m, 2) is from their median."""
+    """Return the distance of each of the points (m, 2) from their median, as a maximum norm."""
     distances: Array = np.abs(centres - np.median(centres, axis=0)).max(axis=1)
     return distances
 

@@ -10,7 +10,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 MAX_VALUE = 255  #: Full ink.
 
-#: Files, with the sha256 of their decompressed content, and addresses.
+#: Addresses, and files with the sha256 of their decompressed content.
 PUBLISHED = published.Published(
     "mnist",
     (
@@ -46,9 +46,9 @@ PUBLISHED = published.Published(
 def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Load MNIST as Keras does: from ``FASTMLP_DATA``, the cache folder, or the network.
 
-    In turn: from the folder ``mnist`` under the one that the environment variable ``FASTMLP_DATA`` names, or that
-    folder itself; from the folder ``mnist`` of the cache, which ``FASTMLP_CACHE`` can name; downloaded into it once.
-    Each folder holds the four IDX files, gzip-compressed or not. Their contents are verified by digest.
+    The files are taken from the first of these places: ``FASTMLP_DATA``, either its subfolder ``mnist`` or the folder
+    itself; the subfolder ``mnist`` of the cache folder, which ``FASTMLP_CACHE`` can set; the network, which fills the
+    cache. A folder holds the four IDX files, gzip-compressed or not. Their contents are verified by digest.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def load_data() -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     Raises
     ------
     FileNotFoundError
-        If a file is missing, and cannot be downloaded; the message says what to put where.
+        If a file is missing and cannot be downloaded; the message says where to put the files.
     ValueError
         If a file under ``FASTMLP_DATA`` is damaged.
     ImportError

@@ -1,7 +1,7 @@
-"""Reading Keras-style ``.npz`` archives without trusting them: nothing is unpickled, no size is believed.
+"""Read untrusted ``.npz`` archives with Keras' array names: nothing is unpickled, no announced size is trusted.
 
-`numpy.load` allocates what a header claims and decompresses whole entries; this reader takes the archive from
-`zipfile`, the header of each array from `numpy.lib.format`, and the bytes through `bounded`.
+`numpy.load` allocates as much as a header claims and decompresses whole entries. This reader uses `zipfile` for the
+archive, `numpy.lib.format` for the headers, and `bounded` for the bytes.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 _HEADER = 2**14  # NumPy itself refuses headers of more than 10 000 characters
 _ENCRYPTED = 0x1
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes; LZMA may ask for gigabytes of dictionary
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's methods; LZMA may need gigabytes for its dictionary
 _SAVE = "save it again with np.savez_compressed(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 
 
@@ -36,7 +36,7 @@ class _Header(NamedTuple):
 
 
 class _Archive(io.FileIO):
-    """A file that refuses to be read by the gigabyte: a forged directory of a zip file asks for that."""
+    """A file that refuses very large reads, which a forged zip directory could cause."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > bounded.CHUNK:
@@ -50,17 +50,17 @@ def read(path: Path) -> dict[str, Array]:
     Parameters
     ----------
     path : Path
-        A ``.npz`` file with x_train and y_train, and perhaps x_test and y_test. Other entries are not looked at.
+        A ``.npz`` file with x_train and y_train, and optionally x_test and y_test. Other entries are ignored.
 
     Returns
     -------
     dict of str to ndarray
-        The arrays that are there, by name: integers, bool as uint8, or floating point up to float64, native.
+        The arrays by name, in native byte order: integers, bool as uint8, or floating point up to float64.
 
     Raises
     ------
     ValueError
-        If the archive or an array in it is damaged, forged, encrypted, or of another kind, pickled objects included.
+        If the archive or one of these arrays is damaged, forged, encrypted, pickled or not of real numbers.
     OSError
         If the file cannot be read.
     """
@@ -93,7 +93,7 @@ def _entries(name: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 def _array(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> Array:
     if entry.flag_bits & _ENCRYPTED or entry.compress_type not in _METHODS:
         got = "an encrypted entry" if entry.flag_bits & _ENCRYPTED else f"compression method {entry.compress_type}"
-        raise ValueError(checks.message(name, got, "an entry stored or deflated", _SAVE))
+        raise ValueError(checks.message(name, got, "a stored or deflated entry", _SAVE))
     content = bounded.Source(name, min(size, entry.compress_size), lambda: archive.open(entry))
     header = _header(name, bounded.head(content, _HEADER))
     _check(name, header)
@@ -114,8 +114,8 @@ def _header(name: str, beginning: bytes) -> _Header:
             shape, fortran, dtype = npy.read_array_header_2_0(file)
         else:
             raise ValueError(f"version {version}")
-    except Exception as error:  # a header is parsed as Python, and what a forged one raises there is documented nowhere
-        got = f"a header that NumPy does not read ({bounded.brief(error)})"
+    except Exception as error:  # NumPy parses headers as Python, and forged headers raise undocumented errors
+        got = f"a header that NumPy cannot read ({bounded.brief(error)})"
         raise ValueError(checks.message(name, got, "an array in NumPy's format 1.0 or 2.0", _SAVE)) from error
     return _Header(file.tell(), shape, fortran, dtype)
 
@@ -123,7 +123,7 @@ def _header(name: str, beginning: bytes) -> _Header:
 def _check(name: str, header: _Header) -> None:
     if header.dtype.hasobject:
         expected = "an array of numbers"
-        raise ValueError(checks.message(name, "pickled objects, which could run any code", expected, _SAVE))
+        raise ValueError(checks.message(name, "pickled objects, which may run any code", expected, _SAVE))
     if header.dtype.kind not in "buif" or header.dtype.itemsize > 8:
         expected = "real numbers (bool, integer or floating point up to float64)"
         raise ValueError(checks.message(name, bounded.brief(f"dtype {header.dtype}"), expected, _SAVE))

@@ -1,4 +1,4 @@
-"""Published sets of four IDX files, from `FASTMLP_DATA`, from the cache folder, or downloaded into it once."""
+"""Published data sets of four IDX files, read from `FASTMLP_DATA` or the cache folder, or downloaded once."""
 
 import hashlib
 import os
@@ -13,33 +13,33 @@ from fastmlp.datasets import bounded, download, files
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_LABELS = 2**20  # bytes that are read of test labels; they have 10 kB
+_LABELS = 2**20  # largest number of bytes to read of the test labels, which have 10 kB
 
 
 class File(NamedTuple):
     """One file of a published set."""
 
     name: str  #: Without ``.gz``.
-    shape: tuple[int, ...]  #: Of the array in it.
-    md5: str  #: Of the published ``.gz``, as its publisher gives it.
-    sha256: str | None  #: Of the decompressed content, where it is known.
+    shape: tuple[int, ...]  #: Shape of its array.
+    md5: str  #: Digest of the ``.gz`` file, given by the publisher.
+    sha256: str | None  #: Digest of the decompressed content, if known.
 
 
 class Published(NamedTuple):
     """A set of images and labels of ten classes."""
 
-    name: str  #: Also that of its folder, under ``FASTMLP_DATA`` and in the cache.
+    name: str  #: Also the name of its folder, under ``FASTMLP_DATA`` and in the cache.
     files: tuple[File, File, File, File]  #: Training images, training labels, test images, test labels.
-    mirrors: tuple[str, ...]  #: Addresses, each ending in a slash, asked in turn.
+    mirrors: tuple[str, ...]  #: Addresses, each ending in a slash, tried in turn.
 
 
 def load(published: Published) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Load a published set.
 
-    If the folder that ``FASTMLP_DATA`` names holds one with the name of the set, all four files must be in there. The
-    variable may also name the folder of the files itself, if that has the set's name or the set's test labels in it.
-    Otherwise they come from the cache folder: the one that ``FASTMLP_CACHE`` names, or the system's for this user.
-    What is missing or damaged there is downloaded.
+    If the folder ``FASTMLP_DATA`` has a subfolder with the name of the set, all four files must be in it. The variable
+    may also name the folder of the files itself, if this has the set's name or contains the set's test labels.
+    Otherwise the files are read from the cache: the folder ``FASTMLP_CACHE``, or by default the user's cache folder.
+    Files that are missing or damaged in the cache are downloaded.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def load(published: Published) -> tuple[tuple[Array, Array], tuple[Array, Array]
     Raises
     ------
     FileNotFoundError
-        If a file is missing, and cannot be downloaded; the message says what to put where.
+        If a file is missing and cannot be downloaded; the message says where to put the files.
     ValueError
-        If a file under ``FASTMLP_DATA`` is damaged, or is not the one that was published.
+        If a file under ``FASTMLP_DATA`` is damaged, or differs from the published file.
     ImportError
         If files are missing and pooch, which downloads them, is not installed; it comes with the extra ``cli``.
     """
@@ -66,12 +66,12 @@ def load(published: Published) -> tuple[tuple[Array, Array], tuple[Array, Array]
 
 
 def _local_folder(published: Published) -> Path | None:
-    """Return the folder of a set, under ``FASTMLP_DATA`` or that itself, if it is there."""
+    """Return the folder of a set, which is ``FASTMLP_DATA`` or a subfolder of it; None if there is none."""
     root = os.environ.get("FASTMLP_DATA")
     if not root:
         return None
     if not os.path.isdir(root):
-        got, expected = repr(root), "a folder that holds folders such as mnist"
+        got, expected = repr(root), "a folder with subfolders such as mnist"
         raise FileNotFoundError(checks.message("FASTMLP_DATA", got, expected, "create it, or unset this variable"))
     folder = Path(root, published.name)
     if folder.is_dir():
@@ -80,7 +80,7 @@ def _local_folder(published: Published) -> Path | None:
 
 
 def _is_folder_of(folder: Path, published: Published) -> bool:
-    """Whether a folder holds the files of this set: those of MNIST and Fashion-MNIST have the same names and shapes."""
+    """Whether a folder holds this set, and not another with files of the same names and shapes."""
     try:
         *_, labels = (_find(folder, file) for file in published.files)
         if folder.resolve().name == published.name:
@@ -112,7 +112,7 @@ def _cache_folder(published: Published) -> Path:
 
 
 def _cached(published: Published) -> list[Array]:
-    """Read what is in the cache folder, and download the rest into it."""
+    """Read the files from the cache folder, after downloading those that are missing."""
     folder = _cache_folder(published)
     found = {file.name: _usable(folder, file) for file in published.files}
     missing = {f"{file.name}.gz": file.md5 for file in published.files if found[file.name] is None}
@@ -125,7 +125,7 @@ def _cached(published: Published) -> list[Array]:
 
 
 def _usable(folder: Path, file: File) -> Array | None:
-    """Return a file of the cache; None if it is not there, or not whole: the cache is ours to repair."""
+    """Return the array of a file in the cache, or None if it is missing or damaged and must be downloaded."""
     for path in (folder / file.name, folder / f"{file.name}.gz"):
         try:
             return _read(path, file)
@@ -139,7 +139,7 @@ def _find(folder: Path, file: File) -> Path:
         if path.exists():
             return path
     expected = f"{file.name} or {file.name}.gz"
-    raise FileNotFoundError(checks.message(bounded.shown(folder), "no such file there", expected, "put it there"))
+    raise FileNotFoundError(checks.message(bounded.shown(folder), "no such file", expected, "put it there"))
 
 
 def _read(path: Path, file: File) -> Array:
@@ -151,7 +151,7 @@ def _read(path: Path, file: File) -> Array:
 
 
 def _wanted(published: Published) -> str:
-    """Say which files may be put where."""
+    """Return a description of the files and of the folder to put them in."""
     names = ", ".join(f"{file.name}[.gz]" for file in published.files)
     root = os.environ.get("FASTMLP_DATA") or "the folder that FASTMLP_DATA names"
     return f"{names} in the folder {published.name} under {root}"

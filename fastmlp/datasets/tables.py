@@ -1,7 +1,7 @@
-"""Tables: numbers in columns, and labels, numbers or text, in one of them.
+"""Tables: columns of numbers, and one column of labels, which may be integers or text.
 
-Nothing about a table is guessed in silence: `Table.remarks` says which column was taken for the label, and why, and a
-column that cannot be one is refused.
+No guess about a table is silent: `Table.remarks` says which column holds the labels, and why. A column that cannot hold
+labels is refused.
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 SUFFIXES = (".csv", ".tsv", ".txt")  #: Each plain, or with ``.gz``.
 
 _LABEL_NAMES = ("label", "labels", "class", "target")
-_NAMED = 8  # classes that are named in a remark
+_NAMED = 8  # largest number of classes named in a remark
 _CHOOSE = 'name the label\'s column: --label first, last or NAME (in Python label="last")'
 
 
 class Table(NamedTuple):
-    """A table that was read.
+    """The contents of a table.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class Table(NamedTuple):
     labels : ndarray of int64, shape (m,)
         The class of each line, counted from 0 in the order of ``names``.
     names : tuple of str
-        The labels that occur: integers in their order, or else texts in theirs.
+        The label of each class, in numerical or alphabetical order.
     label : str
-        The label's column, in the words that `read` takes.
+        The label's column, as `read` accepts it.
     remarks : tuple of str
-        How the table was understood.
+        How the table was interpreted.
     """
 
     features: Array
@@ -46,18 +46,17 @@ class Table(NamedTuple):
 
 
 def read(path: Path, label: str | None = None) -> Table:
-    """Read a table, plain or gzip-compressed, that has the label in one column and numbers in all others.
+    """Read a table, plain or gzip-compressed, with labels in one column and numbers in all others.
 
     Parameters
     ----------
     path : Path
-        The file. Columns are separated by tabs, semicolons or commas, whichever of these its first line has. Cells may
-        be quoted. Its first line may name the columns. Empty lines are skipped, and so is a first column whose name
-        is empty: the index that pandas and R write.
+        The file. Columns are separated by the first of tab, semicolon and comma that occurs in its first line. Cells
+        may be quoted. The first line may name the columns. Empty lines are skipped, and so is a first column without
+        a name, which is the index that pandas and R write.
     label : str, optional
-        The label's column: ``"first"``, ``"last"`` or a name from the first line. Without it, the column is one that
-        is called label, class or target; or the only one that holds text; or the first one, if it holds integers that
-        repeat.
+        The label's column: ``"first"``, ``"last"`` or a name from the first line. By default, it is the column named
+        label, class or target; else the only column of text; else the first column, if it holds integers that repeat.
 
     Returns
     -------
@@ -67,8 +66,8 @@ def read(path: Path, label: str | None = None) -> Table:
     Raises
     ------
     ValueError
-        If a line has another number of cells than the others or a value is missing, if the features are not numbers or
-        the label's column does not hold labels, or if the file is damaged.
+        If lines have different numbers of cells, a value is missing, a feature is not a number, the label's column
+        does not hold labels, or the file is damaged.
     OSError
         If the file cannot be read.
     """
@@ -84,24 +83,24 @@ def read(path: Path, label: str | None = None) -> Table:
         cells = _read_with_text(content, layout, found, texts, cell)
         if chosen is None and any(delimited.number_in(text) is not None for text in texts):
             raise _refusal(layout, cell, "a number, as in other lines", f"correct it, or {_CHOOSE}") from None
-        chosen, why = (found, "the only one of text") if chosen is None else (chosen, why)
+        chosen, why = (found, "the only column of text") if chosen is None else (chosen, why)
     if chosen is None:
         chosen, why = _first_or_refuse(layout, cells)
     labels, names = _encoded(layout, chosen, cells[:, chosen], tuple(texts))
     if label is None and len(names) > len(cells) / 2:
         where, got = f"{layout.file}, {layout.name(chosen)}", _repeats(len(names), len(cells))
-        raise ValueError(checks.message(where, got, "labels, which repeat", _CHOOSE))
+        raise ValueError(checks.message(where, got, "labels that repeat", _CHOOSE))
     remarks = _remarks(layout, chosen, why, names)
     return Table(_features(layout, cells, chosen), labels, names, _spelled(layout, chosen), remarks)
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file's name ends as a table's does."""
+    """Return whether a file's name has a suffix of tables."""
     return path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _chosen(layout: delimited.Layout, label: str | None) -> tuple[int | None, str]:
-    """Return the label's column as far as it follows from what was asked for or the header, and why."""
+    """Return the label's column if the argument or the header decides it, else None; and the reason."""
     if label is None:
         named = [i for i, name in enumerate(layout.header) if name.casefold() in _LABEL_NAMES]
         return (named[0], "by its name") if len(named) == 1 else (None, "")
@@ -117,13 +116,13 @@ def _chosen(layout: delimited.Layout, label: str | None) -> tuple[int | None, st
 def _read_with_text(
     content: bounded.Source, layout: delimited.Layout, label: int, texts: dict[str, int], cell: delimited.TextError
 ) -> Array:
-    """Read again after a cell turned out to be text, which only the label may be."""
+    """Read the table again after a cell turned out to be text, which is allowed in the label's column only."""
     try:
         if cell.column == label:
             return delimited.read(content, layout, label, texts)
     except delimited.TextError as other:
         cell = other
-    expected = f"a number, as only the label may be text, and that is {layout.name(label)}"
+    expected = f"a number, because only the label ({layout.name(label)}) may be text"
     raise _refusal(layout, cell, expected, f"replace the text of this column by numbers, or {_CHOOSE}")
 
 
@@ -133,11 +132,11 @@ def _refusal(layout: delimited.Layout, cell: delimited.TextError, expected: str,
 
 
 def _first_or_refuse(layout: delimited.Layout, cells: Array) -> tuple[int, str]:
-    """Return the first column if it looks like labels, and why."""
+    """Return the first column and the reason, or raise ValueError if it does not look like labels."""
     first, last = cells[:, layout.first], cells[:, -1]
     other = layout.columns > layout.first + 2 and _looks_like_labels(last)
     if _looks_like_labels(first):
-        return layout.first, f"the first one{'; the last looks like labels too: --label last' if other else ''}"
+        return layout.first, f"the first column{'; the last looks like labels too: --label last' if other else ''}"
     hint = "the last column looks like labels: --label last" if other else _CHOOSE
     expected = "labels in the first column: integers or text that repeat"
     raise ValueError(checks.message(f"{layout.file}, {layout.name(layout.first)}", _doubt(first), expected, hint))
@@ -153,7 +152,7 @@ def _doubt(column: Array) -> str:
     if fractions.size:
         return str(fractions[0])
     if (column == column[0]).all():
-        return f"nothing but {column[0]:.0f}"
+        return f"only {column[0]:.0f}"
     return _repeats(np.unique(column).size, column.size)
 
 
@@ -164,7 +163,7 @@ def _repeats(values: int, lines: int) -> str:
 def _features(layout: delimited.Layout, cells: Array, label: int) -> Array:
     features = np.delete(cells, [*range(layout.first), label], axis=1)
     if not features.shape[1]:
-        got, remedy = "labels and nothing else", "add columns of features"
+        got, remedy = "only labels", "add columns of features"
         raise ValueError(checks.message(layout.file, got, delimited.TABLE, remedy))
     return delimited.compact(features)
 
@@ -172,7 +171,7 @@ def _features(layout: delimited.Layout, cells: Array, label: int) -> Array:
 def _encoded(
     layout: delimited.Layout, column: int, values: Array, texts: tuple[str, ...]
 ) -> tuple[Array, tuple[str, ...]]:
-    """Return the class of each line, and the names of the classes."""
+    """Return the class of each line and the names of the classes."""
     where = f"{layout.file}, {layout.name(column)}"
     if texts:
         return classes.of_texts(where, values.astype(np.int64), texts)
@@ -190,7 +189,7 @@ def _remarks(layout: delimited.Layout, column: int, why: str, names: tuple[str, 
     shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     remarks = [f"label: {layout.name(column)}{f' ({why})' if why else ''}, {len(names)} classes: {shown}"]
     if layout.first:
-        remarks.append("the first column, which has no name, is taken for an index and left out")
+        remarks.append("the first column has no name: treated as an index and ignored")
     if layout.header and any(delimited.number_in(name) is not None for name in layout.header):
-        remarks.append("the first line, which counts the columns, is taken for their names")
+        remarks.append("the first line numbers the columns: treated as their names")
     return tuple(remarks)
