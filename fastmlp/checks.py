@@ -10,23 +10,17 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from fastmlp.quiet import quietly
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-DType: TypeAlias = np.dtype[Any]
-
-# Weights from 2^-16 to 2^16 stay as they are.
-_ORDINARY_EXPONENT = 16
+from fastmlp import arrays
+from fastmlp.arrays import FLOAT_DTYPES, Array, DType
 
 _MOST_WIDTHS = 10_001
 _LONGEST_NOTES = 1_000_000
 
 _INT64: DType = np.dtype(np.int64)
-_DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
 
 def message(name: str, got: object, expected: str, remedy: str) -> str:
@@ -90,37 +84,12 @@ def array(
     return x
 
 
-def result_dtype(*values: Any) -> DType:
-    """Return float32 if NumPy's result type of all ``values`` is float32, else float64."""
-    common = np.result_type(*values)
-    single = common.kind == "f" and common.itemsize == 4
-    return _DTYPES["float32" if single else "float64"]
-
-
-def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
-    """Return the arrays in the one form that kernels take: ``dtype``, native, aligned, C-contiguous."""
-    # Asked first, because np.require takes microseconds also where there is nothing to do.
-    return [x if x.dtype == dtype and x.flags.carray else _require(x, dtype, ["C", "A"]) for x in arrays]
-
-
-def native(dtype: DType, x: Array) -> Array:
-    """Return 2-D ``x`` in ``dtype``, native and aligned, with any strides: NumPy reads it or copies it for a kernel."""
-    return x if x.dtype == dtype and x.flags.behaved else _require(x, dtype, ["A"])
-
-
-def in_one_piece(dtype: DType, x: Array) -> Array:
-    """Return 2-D ``x`` in ``dtype``, native, aligned, C- or Fortran-contiguous; a copy only where one is needed."""
-    if x.dtype == dtype and x.flags.aligned and x.flags.forc:
-        return x
-    return quietly(np.array, x, dtype, order="K")  # quietly as in _require, in the order that reads x fastest
-
-
 def packable(name: str, value: object) -> Array:
     """Return ``value`` as a matrix (n_features, m) that fits 32-bit indices."""
     x = array(name, value, shape=(None, None), axes="(n_features, m)")
     if max(x.shape) >= 2**31:
         raise ValueError(message(name, f"shape {x.shape}", "less than 2**31 features and samples", "split it"))
-    return native(x.dtype, x) if x.dtype == np.uint8 else x
+    return x
 
 
 def positive(name: str, value: Any, remedy: str) -> float:
@@ -174,7 +143,7 @@ def labels(name: str, value: object, classes: int, m: int | None = None) -> Arra
         raise ValueError(message(name, got, f"labels from 0 to {classes - 1}", "renumber them or add classes"))
     if y.dtype.kind == "b" and classes == 1 and y.any():
         raise ValueError(message(name, "label True", "labels from 0 to 0", "raise the class count"))
-    return contiguous(_INT64, y)[0]
+    return arrays.contiguous(_INT64, y)[0]
 
 
 def targets(name: str, value: object, classes: int, m: int) -> Array:
@@ -190,23 +159,8 @@ def proper_targets(name: str, y: Array) -> None:
     """Check that no target of ``y``, labels (m,) or targets (n_classes, m), is negative, infinite or NaN."""
     proper = (y >= 0) & (y < math.inf)
     if not proper.all():
-        got = _first(y, ~proper)
+        got = arrays.first_entry(y, ~proper)
         raise ValueError(message(name, got, "finite targets >= 0", "pass probabilities, or labels"))
-
-
-def not_finite(x: Array) -> str | None:
-    """Return the first entry of ``x`` (n_features, m) that is not finite, in words; None if all are finite."""
-    bad = ~np.isfinite(x)
-    return _first(x, bad) if bad.any() else None
-
-
-def all_finite(x: Array) -> bool:
-    """Return whether no entry of ``x``, in any layout, is infinite or NaN."""
-    if x.dtype.kind != "f":
-        return True
-    # One pass without a temporary array: a finite sum has only finite terms.
-    total = quietly(np.add.reduce, x, axis=None)
-    return math.isfinite(total) or bool(np.isfinite(x).all())
 
 
 def sample_weight(name: str, value: object, m: int) -> Array:
@@ -244,11 +198,9 @@ def weight_product(name: str, w: Array) -> Array:
 def _scaled_weights(name: str, w: Array, remedy: str) -> Array:
     proper = (w >= 0) & (w < math.inf)
     if not (proper.all() and w.any()):
-        got = "only zeros" if proper.all() else f"weight {_first(w, ~proper)}"
+        got = "only zeros" if proper.all() else f"weight {arrays.first_entry(w, ~proper)}"
         raise ValueError(message(name, got, "finite weights >= 0, one of them positive", remedy))
-    exponent = int(np.frexp(w.max())[1])
-    scaled: Array = w if abs(exponent) <= _ORDINARY_EXPONENT else np.ldexp(w, -exponent)
-    return scaled
+    return arrays.rescaled(w)
 
 
 def gradient_buffer(name: str, value: object, like: Array) -> Array:
@@ -321,9 +273,9 @@ def float_dtype(name: str, value: Any) -> DType:
         known = np.dtype(value).name if value is not None else None
     except TypeError:
         known = None
-    if known not in _DTYPES:
+    if known not in FLOAT_DTYPES:
         raise ValueError(message(name, repr(value), "'float32' or 'float64'", "pass one of the two names"))
-    return _DTYPES[known]
+    return FLOAT_DTYPES[known]
 
 
 def seed(name: str, value: object) -> int | None:
@@ -392,13 +344,6 @@ def _remedy_of_dtype(x: Array) -> str:
     return "convert it with .astype(float) if it holds such"
 
 
-def _first(x: Array, bad: Array) -> str:
-    """Return the first entry of ``x`` that is ``bad``, and its place, in words."""
-    where = np.unravel_index(int(np.argmax(bad)), bad.shape)
-    place = f"row {where[0]}, column {where[1]}" if x.ndim == 2 else f"index {where[0]}"
-    return f"{x[where]} at {place}"
-
-
 def _number(name: str, value: Any, expected: str, remedy: str, fits: Callable[[Any], bool]) -> Any:
     """Return ``value``, a real scalar that ``fits``, as Python float, or unchanged if it is a NumPy scalar."""
     scalar = _as_array(name, value)
@@ -434,11 +379,6 @@ def _as_array(name: str, value: object) -> Array:
     except (ValueError, TypeError, OverflowError) as error:
         expected = "an array of real numbers"
         raise type(error)(message(name, f"what NumPy cannot read ({error})", expected, "pass an array")) from None
-
-
-def _require(x: Array, dtype: DType, flags: Any) -> Array:
-    # What is too large for the dtype becomes infinite without a warning, as it does inside of a kernel.
-    return quietly(np.require, x, dtype, flags)
 
 
 def _integer(name: str, value: Any, smallest: int, expected: str) -> int:

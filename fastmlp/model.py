@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks, parameters, storage, training
+from fastmlp import arrays, backend, checks, parameters, storage, training
 from fastmlp.packing import PackedMatrix, pack
 from fastmlp.quiet import quietly
 from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
@@ -114,7 +114,7 @@ class MLP:
             axes="(n_parameters,)",
             remedy="pass a vector as long as model.parameters",
         )
-        (self._parameters[...],) = checks.contiguous(self.dtype, given)
+        (self._parameters[...],) = arrays.contiguous(self.dtype, given)
 
     @property
     def seed(self) -> int | None:
@@ -509,19 +509,19 @@ class MLP:
         m = x.shape[1]
         y = checks.targets(names[1], Y, self._layer_sizes[-1], m)
         if y.ndim == 2:
-            (y,) = checks.contiguous(self.dtype, y)
+            (y,) = arrays.contiguous(self.dtype, y)
             if finite:
                 checks.proper_targets(names[1], y)
         if weight is None:
             return x, y, _ones(m, self.dtype)
-        (w,) = checks.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
+        (w,) = arrays.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
         return x, y, w
 
     def _times_class_weight(self, w: Array, y: Array, class_weight: Mapping[int, float] | ArrayLike) -> Array:
         by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
         # What overflows is refused below.
         product = quietly(np.multiply, w, by_class[y] if y.ndim == 1 else quietly(np.matmul, by_class, y))
-        (w,) = checks.contiguous(self.dtype, checks.weight_product("class_weight", product))
+        (w,) = arrays.contiguous(self.dtype, checks.weight_product("class_weight", product))
         return w
 
     def _loss_of_guessing(self, y: Array, w: Array) -> float:
@@ -578,7 +578,7 @@ class MLP:
         heads = [np.array([*x.shape, *y.shape])]
         if x.dtype == np.uint8:
             heads.append(np.frombuffer(b"uint8", np.uint8))
-        return storage.digest(itertools.chain(heads, self._blocks_of_rows(x), [y, w]))
+        return arrays.digest(itertools.chain(heads, self._blocks_of_rows(x), [y, w]))
 
     def _blocks_of_rows(self, x: PackedMatrix) -> Iterator[Array]:
         """Yield the rows of X, some at a time.

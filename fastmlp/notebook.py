@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks
+from fastmlp import arrays, backend, checks
 from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
 
@@ -85,7 +85,7 @@ def ReLU(X: ArrayLike) -> Array:
     array([[0., 2.]])
     """
     checked = checks.array("X", X)
-    (x,) = checks.contiguous(checks.result_dtype(checked), checked)
+    (x,) = arrays.contiguous(arrays.result_dtype(checked), checked)
     out = np.empty_like(x)
     kernels = backend.kernels()
     kernels.relu(out.reshape(-1), x.reshape(-1))
@@ -125,7 +125,7 @@ def Softmax(X: ArrayLike) -> Array:
            [0.5, 0.5]])
     """
     checked = checks.array("X", X)
-    (x,) = checks.contiguous(checks.result_dtype(checked), checked)
+    (x,) = arrays.contiguous(arrays.result_dtype(checked), checked)
     out = np.empty_like(x)
     kernels = backend.kernels()
     kernels.softmax_columns(out.reshape(len(x), -1), x.reshape(len(x), -1))
@@ -185,7 +185,7 @@ def Forwardprop(
     b2 = checks.array("biases_h_to_o", biases_h_to_o, shape=(len(w2), 1), axes="(n_classes, 1)")
     dtype = _result_dtype(x, w1, w2, b1, b2)
     kernels = backend.kernels()
-    z1, a1, z2 = kernels.forward(*checks.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
+    z1, a1, z2 = kernels.forward(*arrays.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
     a2 = np.empty_like(z2)
     kernels.softmax_columns(a2, z2)
     return a1, z1, a2, z2
@@ -226,8 +226,8 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     """
     checked = checks.array("A2", A2, shape=(None, None), axes="(n_classes, m)")
     target = checks.array("Y", Y, shape=checked.shape, axes="(n_classes, m)")
-    dtype = checks.result_dtype(checked, target)
-    a2, y = checks.in_one_piece(dtype, checked), checks.in_one_piece(dtype, target)
+    dtype = arrays.result_dtype(checked, target)
+    a2, y = arrays.in_one_piece(dtype, checked), arrays.in_one_piece(dtype, target)
     kernels = backend.kernels()
     return dtype.type(kernels.cross_entropy(a2, y))
 
@@ -288,8 +288,8 @@ def backward_prop(
     dtype = _result_dtype(x, z1, a1, z2, a2, w1, w2, y)
     delta = np.empty(z2.shape, dtype)
     kernels = backend.kernels()
-    kernels.output_delta(delta, *checks.contiguous(dtype, a2, y))
-    z1, a1, (w2,) = checks.native(dtype, z1), checks.native(dtype, a1), checks.contiguous(dtype, w2)
+    kernels.output_delta(delta, *arrays.contiguous(dtype, a2, y))
+    z1, a1, (w2,) = arrays.native(dtype, z1), arrays.native(dtype, a1), arrays.contiguous(dtype, w2)
     gradients: Arrays4 = kernels.backward(n, w2, *_operands(x, dtype), z1, a1, delta)
     return gradients
 
@@ -343,11 +343,11 @@ def update_params(
         checks.array(f"d{name}", dw, shape=w.shape, axes=f"of {name}")
         for name, w, dw in zip(names, parameters, (dW1, db1, dW2, db2), strict=True)
     ]
-    dtype = checks.result_dtype(*parameters, *gradients, step)
+    dtype = arrays.result_dtype(*parameters, *gradients, step)
     stepped = []
     kernels = backend.kernels()
     rate = quietly(dtype.type, step)  # it may overflow
-    for w, dw in zip(*(checks.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
+    for w, dw in zip(*(arrays.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
         out = np.empty_like(w)
         kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)
         stepped.append(out)
@@ -361,12 +361,12 @@ def _samples(X: ArrayLike | PackedMatrix) -> Array | PackedMatrix:
 def _result_dtype(x: Array | PackedMatrix, *others: Array) -> np.dtype[Any]:
     """Return the dtype of the results; of a packed matrix it must be the dtype, unless that holds uint8."""
     if not isinstance(x, PackedMatrix):
-        return checks.result_dtype(x, *others)
-    dtype = checks.result_dtype(*others)
+        return arrays.result_dtype(x, *others)
+    dtype = arrays.result_dtype(*others)
     checks.packed_dtype("X", x, dtype)
     return dtype
 
 
 def _operands(x: Array | PackedMatrix, dtype: np.dtype[Any]) -> tuple[Any, Array | None]:
     """Return what kernels take: rows of samples in ``dtype``, or the packed form and its table."""
-    return x.operands(dtype) if isinstance(x, PackedMatrix) else (checks.native(dtype, x).T, None)
+    return x.operands(dtype) if isinstance(x, PackedMatrix) else (arrays.native(dtype, x).T, None)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks
+from fastmlp import arrays, backend, checks
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -70,7 +70,7 @@ class PackedMatrix:
         self.dtype = matrix.dtype
         self.density = float(np.count_nonzero(matrix) / matrix.size)
         largest = scaled(np.array([matrix.max()], np.float64), scale) if matrix.dtype == _UINT8 else matrix
-        self.finite = checks.all_finite(largest)
+        self.finite = arrays.all_finite(largest)
         seen = matrix[:, :: -(-matrix.shape[1] // _SEEN)]
         self.largest = float(max(seen.max(), -float(seen.min()))) * scale
         self._scale = scale
@@ -154,7 +154,7 @@ class PackedMatrix:
         # Codes that are finite in float64 may not be so in float32.
         if self.finite and (self.dtype != _UINT8 or np.isfinite(self.operands(dtype)[1][-1])):
             return None
-        return checks.not_finite(self.to_dense(dtype.name))
+        return arrays.first_not_finite(self.to_dense(dtype.name))
 
     def _unpack(self, payload: Any, table: Array) -> Array:
         """Return a packed form as a plain matrix (n_features, m), decoded by ``table`` (256,) if it holds uint8."""
@@ -201,9 +201,9 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
     factor = checks.positive("scale", 1.0 if scale is None else scale, "pass a factor such as 1/255")
     wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
     if matrix.dtype != _UINT8:
-        matrix = checks.native(wanted or checks.result_dtype(matrix), matrix)
+        matrix = arrays.native(wanted or arrays.result_dtype(matrix), matrix)
         return PackedMatrix(scaled(matrix, factor), 1.0)
-    return PackedMatrix(matrix, factor)
+    return PackedMatrix(arrays.native(_UINT8, matrix), factor)
 
 
 def scaled(values: Array, scale: float) -> Array:

@@ -11,7 +11,6 @@ the tensors, little-endian, in the order of their offsets. Here parameters are w
 copy, and short memory is a MemoryError.
 """
 
-import hashlib
 import itertools
 import json
 import math
@@ -19,17 +18,16 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import atomic, checks, parameters
+from fastmlp import arrays, atomic, checks, parameters
 from fastmlp.atomic import PathName, check_place
 
-__all__ = ["PathName", "Record", "check_place", "digest", "load", "refusal", "save"]
+__all__ = ["PathName", "Record", "check_place", "load", "refusal", "save"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -165,8 +163,8 @@ def load(path: PathName) -> Record:
         _check_layout(name, metadata, entries)
         sizes = tuple(map(int, metadata["architecture"].split("-")))
         vector = np.empty(parameters.size(sizes), metadata["dtype"])
-        arrays = {name: np.empty(one.shape, one.dtype.name) for name, one in entries.items() if _is_training(name)}
-        tensors = _named(vector, sizes) | arrays
+        state = {name: np.empty(one.shape, one.dtype.name) for name, one in entries.items() if _is_training(name)}
+        tensors = _named(vector, sizes) | state
         for tensor, place in tensors.items():
             file.seek(start + entries[tensor].first)
             _read(name, file, place)
@@ -180,7 +178,7 @@ def load(path: PathName) -> Record:
         None if seed == "None" else int(seed),
         init,
         {key: value for key, value in metadata.items() if key not in own and not key.startswith(_NOTE)},
-        {name.removeprefix(_TRAINING): array for name, array in arrays.items()},
+        {name.removeprefix(_TRAINING): array for name, array in state.items()},
         {key.removeprefix(_NOTE): value for key, value in metadata.items() if key.startswith(_NOTE)},
     )
 
@@ -189,14 +187,6 @@ def refusal(path: PathName, got: str) -> ValueError:
     """Return the error that says why a file cannot be used."""
     expected = "a whole fastmlp model or checkpoint that fits"
     return ValueError(checks.message("path", f"{got}: {os.fspath(path)}", expected, "name another file, or train anew"))
-
-
-def digest(blocks: Iterable[Array]) -> str:
-    """Return the SHA-256 of the values of ``blocks``, arrays of any shape, one after the other."""
-    sha = hashlib.sha256()
-    for block in blocks:
-        sha.update(np.ascontiguousarray(block, block.dtype.newbyteorder("<")).data)
-    return sha.hexdigest()
 
 
 def _header(tensors: dict[str, Array], metadata: dict[str, str]) -> bytes:
@@ -316,4 +306,4 @@ def _checksum(tensors: dict[str, Array], metadata: dict[str, str]) -> str:
     names = sorted(tensors)
     described = [(name, tensors[name].dtype.name, tensors[name].shape) for name in names]
     head = json.dumps([described, metadata], sort_keys=True).encode()
-    return digest([np.frombuffer(head, np.uint8), *(tensors[name] for name in names)])
+    return arrays.digest([np.frombuffer(head, np.uint8), *(tensors[name] for name in names)])

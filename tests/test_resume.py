@@ -13,7 +13,7 @@ from compare import assert_same_bits
 from small import X, Y, held_out, model, schedule
 
 import fastmlp
-from fastmlp import storage
+from fastmlp import arrays, storage
 
 # Thirty epochs on labels drawn by chance: some nets do no better than guessing, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")
@@ -236,7 +236,7 @@ def test_the_digest_is_that_of_the_matrix(rng):
     x = rng.standard_normal((130, 7))
     net = fastmlp.MLP((130, 2))
     blocks = net._blocks_of_rows(fastmlp.pack(x))
-    assert storage.digest(blocks) == storage.digest([x])
+    assert arrays.digest(blocks) == arrays.digest([x])
 
 
 def changed(array, index):
