@@ -30,8 +30,7 @@ if TYPE_CHECKING:
         update_params,
     )
     from fastmlp.packing import PackedMatrix, pack
-
-__version__ = "0.1.0"
+    from fastmlp.version import __version__ as __version__
 
 __all__ = [
     "MLP",
@@ -56,7 +55,7 @@ __all__ = [
     "warmup",
 ]
 
-_NAMES = {  # the names above by the module that they come from
+_NAMES = {  # the public names by the module that defines them
     "backend": (
         "get_backend",
         "get_num_threads",
@@ -71,6 +70,7 @@ _NAMES = {  # the names above by the module that they come from
     "model": ("MLP",),
     "notebook": ("Forwardprop", "ReLU", "Softmax", "backward_prop", "compute_cost", "one_hot", "update_params"),
     "packing": ("PackedMatrix", "pack"),
+    "version": ("__version__",),
 }
 _MODULES = ("datasets", "plots")
 

@@ -68,9 +68,9 @@ def pytest_collection_modifyitems(items):
 def _restored_defaults():
     """Undo what a test has set for the process, as every run of the command line does."""
     yield
-    backend = sys.modules.get("fastmlp.backend")
-    if backend is not None:
-        backend._process_backend = backend._process_threads = None
+    settings = sys.modules.get("fastmlp.settings")
+    if settings is not None:
+        settings.process.backend = settings.process.threads = None
 
 
 @pytest.fixture

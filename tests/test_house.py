@@ -38,7 +38,9 @@ ARROWS = {
     "atomic": {"checks"},
     "parameters": {"quiet"},
     "arrays": {"quiet"},
-    "backend": {"checks", "interrupts", "kernels", "loading", "notices", "quiet", "threads"},
+    "backend": {"checks", "interrupts", "kernels", "loading", "notices", "quiet", "settings", "threads", "version"},
+    "settings": {"checks"},
+    "version": set(),
     "interrupts": {"notices"},
     "loading": set(),
     "notices": set(),
@@ -48,7 +50,7 @@ ARROWS = {
     "formulas": set(),
     "checks": {"arrays"},
     "kernels": {"kernels.vector"},
-    "__init__": {"backend", "datasets", "history", "loading", "model", "notebook", "packing", "plots"},
+    "__init__": {"backend", "datasets", "history", "loading", "model", "notebook", "packing", "plots", "version"},
 }  # fmt: skip
 
 
@@ -63,7 +65,7 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module)
     ours = {name.removeprefix("fastmlp.") for name in names if name.startswith("fastmlp.")}
-    return {name if name.startswith("kernels.") else name.partition(".")[0] for name in ours if name != "__version__"}
+    return {name if name.startswith("kernels.") else name.partition(".")[0] for name in ours}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -117,7 +119,7 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
     assert {f"fastmlp.{module}": set(names) for module, names in fastmlp._NAMES.items()} == {
         module: names for module, names in typed.items() if module != "fastmlp"
     }
-    assert set(fastmlp.__all__) == {name for names in fastmlp._NAMES.values() for name in names}
+    assert {*fastmlp.__all__, "__version__"} == {name for names in fastmlp._NAMES.values() for name in names}
     for name in fastmlp.__all__:
         assert getattr(fastmlp, name).__doc__, name
 
