@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import arrays, backend, checks, parameters, storage, training
-from fastmlp.packing import PackedMatrix, pack
+from fastmlp import advice, arrays, backend, checks, parameters, storage, training
+from fastmlp.checkpoint import Checkpoint
+from fastmlp.history import History, TrainingWarning
+from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
-from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
+from fastmlp.samples import Samples, check_input, check_targets, check_weight
+from fastmlp.stopping import EarlyStopping
+from fastmlp.training import Callback, Schedule
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Samples: TypeAlias = tuple[PackedMatrix, Array, Array]  # X, targets, weights (m,)
 
 _DEFAULT_INIT = "glorot"
 
-# Rows of X that are read back at once for its digest: bounds the memory that takes.
-_DIGESTED_ROWS = 64
 # Logits that are evaluated at once: bounds the memory for targets and gradients, which would triple that of the logits.
 _EVALUATED_ENTRIES = 1 << 21
 
@@ -194,9 +194,9 @@ class MLP:
         >>> round(loss, 4), grad
         (0.6931, array([ 1. , -1. ,  0.5, -0.5]))
         """
-        x, y, w = self._samples(X, Y, sample_weight, finite=False)
+        samples = self._samples(X, Y, sample_weight, finite=False)
         grad = np.empty_like(self._parameters) if out is None else checks.gradient_buffer("out", out, self._parameters)
-        loss, _ = self._step(grad, x, y, w)
+        loss, _ = self._step(grad, samples)
         return loss, grad
 
     def fit(
@@ -299,35 +299,28 @@ class MLP:
         if not callable(alpha):
             alpha = float(checks.learning_rate("alpha", alpha, negative=False))
         stopping = self._early_stopping(patience, min_delta, validation)
-        x, y, w = self._samples(X, Y, sample_weight)
+        samples = self._samples(X, Y, sample_weight)
         if class_weight is not None:
-            w = self._times_class_weight(w, y, class_weight)
+            samples = samples.times_class_weight(class_weight, self._layer_sizes[-1])
         validate = held_out = None
         if validation is not None:
-            names = "validation X", "validation Y"
-            held_out = self._samples(*checks.pair("validation", validation), names=names)
-            validate = functools.partial(self._evaluate, *held_out)
-        history = training.descend(
+            held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
+            validate = functools.partial(self._evaluate, held_out)
+        run = training.Run(
             self._parameters,
-            functools.partial(self._step, x=x, y=y, w=w),
+            functools.partial(self._step, samples=samples),
             epochs=epochs,
             alpha=alpha,
             validate=validate,
             callback=callback,
             stopping=stopping,
-            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, (x, y, w), held_out),
+            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, samples, held_out),
             resume=resume,
-            progress=progress,
         )
-        advice = training.advice(
-            history,
-            chance=lambda: self._loss_of_guessing(y, w),
-            dead=lambda: self._is_dead(x, y, w),
-            unscaled=x.largest if x.looks_unscaled() else None,
-            classes=self._layer_sizes[-1],
-        )
-        if advice:
-            warnings.warn(advice, training.TrainingWarning, stacklevel=2)
+        history = training.descend(run, progress)
+        text = self._advice(history, samples)
+        if text:
+            warnings.warn(text, TrainingWarning, stacklevel=2)
         return history
 
     def save(self, path: storage.PathName) -> None:
@@ -414,7 +407,7 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).predict([[1.0, -1.0]])
         array([1, 0])
         """
-        labels: Array = np.argmax(self._logits(self._input("X", X)), axis=0).astype(np.int64)
+        labels: Array = np.argmax(self._logits(self._input(X)), axis=0).astype(np.int64)
         return labels
 
     def predict_proba(self, X: ArrayLike | PackedMatrix) -> Array:
@@ -444,7 +437,7 @@ class MLP:
         array([[0.5],
                [0.5]])
         """
-        z = self._logits(self._input("X", X))
+        z = self._logits(self._input(X))
         probabilities = np.empty_like(z)
         kernels = backend.kernels()
         kernels.softmax_columns(probabilities, z)
@@ -478,22 +471,10 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).evaluate([[1.0, -1.0]], [1, 1])["accuracy"]
         0.5
         """
-        return self._evaluate(*self._samples(X, Y))
+        return self._evaluate(self._samples(X, Y))
 
-    def _input(self, name: str, X: ArrayLike | PackedMatrix, *, finite: bool = True) -> PackedMatrix:
-        """Check X, also that it is ``finite``, and return it packed; a plain array is packed in the model's dtype."""
-        if isinstance(X, PackedMatrix):
-            packed = X
-            checks.input_width(name, packed, self._layer_sizes[0], self.dtype)
-        else:
-            shape, remedy = (self._layer_sizes[0], None), "pass samples of as many features, as columns"
-            x = checks.array(name, X, shape=shape, axes="(n_features, m)", remedy=remedy)
-            packed = pack(x, dtype=self.dtype.name)
-        bad = packed.not_finite(self.dtype) if finite else None
-        if bad is not None:
-            remedy = "fill in what is missing, scale what is too large, or drop the sample"
-            raise ValueError(checks.message(name, bad, f"numbers that are finite in {self.dtype}", remedy))
-        return packed
+    def _input(self, X: ArrayLike | PackedMatrix) -> PackedMatrix:
+        return check_input("X", X, self._layer_sizes[0], self.dtype)
 
     def _samples(
         self,
@@ -504,38 +485,27 @@ class MLP:
         *,
         finite: bool = True,
     ) -> Samples:
-        """Check, also that X and Y are ``finite``; return X packed, labels (m,) or targets (C, m), and weights (m,)."""
-        x = self._input(names[0], X, finite=finite)
-        m = x.shape[1]
-        y = checks.targets(names[1], Y, self._layer_sizes[-1], m)
-        if y.ndim == 2:
-            (y,) = arrays.contiguous(self.dtype, y)
-            if finite:
-                checks.proper_targets(names[1], y)
-        if weight is None:
-            return x, y, _ones(m, self.dtype)
-        (w,) = arrays.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
-        return x, y, w
+        """Check samples, also that X and Y are ``finite``, and return them in the form that kernels take."""
+        x = check_input(names[0], X, self._layer_sizes[0], self.dtype, finite=finite)
+        y = check_targets(names[1], Y, self._layer_sizes[-1], x, self.dtype, finite=finite)
+        return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 
-    def _times_class_weight(self, w: Array, y: Array, class_weight: Mapping[int, float] | ArrayLike) -> Array:
-        by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
-        # What overflows is refused below.
-        product = quietly(np.multiply, w, by_class[y] if y.ndim == 1 else quietly(np.matmul, by_class, y))
-        (w,) = arrays.contiguous(self.dtype, checks.weight_product("class_weight", product))
-        return w
+    def _advice(self, history: History, samples: Samples) -> str:
+        x, classes = samples.x, self._layer_sizes[-1]
+        findings = advice.Findings(
+            chance=functools.partial(samples.loss_of_guessing, classes),
+            dead=functools.partial(self._is_dead, samples),
+            unscaled=x.largest if x.looks_unscaled() else None,
+            classes=classes,
+        )
+        return advice.advise(history, findings)
 
-    def _loss_of_guessing(self, y: Array, w: Array) -> float:
-        """Return the least loss of a model that gives every sample the same probabilities."""
-        mass = np.bincount(y, w, self._layer_sizes[-1]) if y.ndim == 1 else y @ w
-        share = mass[mass > 0].astype(np.float64) / np.sum(w, dtype=np.float64)
-        return float(-(share * np.log(share / share.sum())).sum())
-
-    def _is_dead(self, x: PackedMatrix, y: Array, w: Array) -> bool:
+    def _is_dead(self, samples: Samples) -> bool:
         """Return whether no sample activates any unit of some hidden layer: then no gradient reaches the first."""
         if len(self._layer_sizes) == 2:
             return False
         gradient = np.empty_like(self._parameters)
-        self._step(gradient, x, y, w)
+        self._step(gradient, samples)
         return not gradient[: self._layer_sizes[0] * self._layer_sizes[1]].any()
 
     def _early_stopping(self, patience: int | None, min_delta: float, validation: object) -> EarlyStopping | None:
@@ -561,43 +531,17 @@ class MLP:
                 remedy = "name the file to go on from, and to write to"
                 raise ValueError(checks.message("resume", "True without checkpoint", "checkpoint=PATH with it", remedy))
             return None
-        validation = "none" if held_out is None else self._digest(*held_out)
-        return Checkpoint(path, every, self._record({"data": self._digest(*data), "validation": validation}))
+        validation = "none" if held_out is None else held_out.digest()
+        return Checkpoint(path, every, self._record({"data": data.digest(), "validation": validation}))
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
         return storage.Record(
             self._layer_sizes, self._parameters, self._seed, self._init, facts or {}, notes=self._notes
         )
 
-    def _digest(self, x: PackedMatrix, y: Array, w: Array) -> str:
-        """Digest samples, targets and weights: the same for X plain or packed, on any backend.
-
-        X in uint8 has another digest than the same values in floating point: it may be trained on to other bits,
-        because dense samples are stored in another form.
-        """
-        heads = [np.array([*x.shape, *y.shape])]
-        if x.dtype == np.uint8:
-            heads.append(np.frombuffer(b"uint8", np.uint8))
-        return arrays.digest(itertools.chain(heads, self._blocks_of_rows(x), [y, w]))
-
-    def _blocks_of_rows(self, x: PackedMatrix) -> Iterator[Array]:
-        """Yield the rows of X, some at a time.
-
-        They are read through the kernels, with rows of the identity as weights and zeros as biases. Sums of 1 x and
-        of zeros are exact, -0 becomes 0, and neither time nor memory goes into a dense copy of X.
-        """
-        n, m = x.shape
-        for first in range(0, n, _DIGESTED_ROWS):
-            rows = min(_DIGESTED_ROWS, n - first)
-            identity = np.eye(rows, n, first, self.dtype)
-            block = np.empty((rows, m), self.dtype)
-            kernels = backend.kernels()
-            vector = np.concatenate([identity.ravel(), np.zeros(rows, self.dtype)])
-            kernels.network_logits(block, vector, (n, rows), *x.operands(self.dtype))
-            yield block
-
-    def _step(self, grad: Array, x: PackedMatrix, y: Array, w: Array) -> tuple[float, float]:
+    def _step(self, grad: Array, samples: Samples) -> tuple[float, float]:
         """Write the mean gradient; return mean loss and accuracy."""
+        x, y, w = samples
         kernels = backend.kernels()
         loss, hit, total = kernels.network_step(
             grad, self._parameters, self._layer_sizes, *x.operands(self.dtype), y, w
@@ -610,25 +554,27 @@ class MLP:
         kernels.network_logits(logits, self._parameters, self._layer_sizes, *x.operands(self.dtype))
         return logits
 
-    def _evaluate(self, x: PackedMatrix, y: Array, w: Array) -> dict[str, float]:
+    def _evaluate(self, samples: Samples) -> dict[str, float]:
+        x, y, w = samples
         logits = self._logits(x)
         loss, hit = np.empty_like(w), np.empty_like(w)
         step = max(1, _EVALUATED_ENTRIES // len(logits))
-        kernels = backend.kernels()
         for first in range(0, w.size, step):
             part = slice(first, first + step)
-            z = np.ascontiguousarray(logits[:, part])
-            if y.ndim == 1:
-                targets = np.empty_like(z)
-                kernels.one_hot(targets, y[part])
-            else:
-                targets = np.ascontiguousarray(y[:, part])
-            kernels.softmax_cross_entropy_grad(np.empty_like(z), loss[part], hit[part], z, targets, w[part])
+            _score(loss[part], hit[part], np.ascontiguousarray(logits[:, part]), y[..., part], w[part])
         sums = [float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 
 
-@functools.lru_cache(maxsize=4)
-def _ones(m: int, dtype: np.dtype[Any]) -> Array:
-    """Return equal weights; kernels only read them."""
-    return np.ones(m, dtype)
+def _score(loss: Array, hit: Array, z: Array, y: Array, w: Array) -> None:
+    """Set ``loss`` (m,) and ``hit`` (m,) to each sample's loss and weight of a right answer, from the logits z (C, m).
+
+    y (m,) or (C, m), w (m,).
+    """
+    kernels = backend.kernels()
+    if y.ndim == 1:
+        targets = np.empty_like(z)
+        kernels.one_hot(targets, y)
+    else:
+        targets = np.ascontiguousarray(y)
+    kernels.softmax_cross_entropy_grad(np.empty_like(z), loss, hit, z, targets, w)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,9 @@ from fastmlp.quiet import quietly
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _UINT8 = np.dtype(np.uint8)
+
+# Rows that `PackedMatrix.blocks` reads at once.
+_BLOCK_ROWS = 64
 
 # Columns in which the largest value is looked for, and what it is at most where inputs are scaled.
 _SEEN, _SCALED = 1000, 20.0
@@ -155,6 +159,24 @@ class PackedMatrix:
         if self.finite and (self.dtype != _UINT8 or np.isfinite(self.operands(dtype)[1][-1])):
             return None
         return arrays.first_not_finite(self.to_dense(dtype.name))
+
+    def blocks(self, dtype: np.dtype[Any]) -> Iterator[Array]:
+        """Yield the content for a digest: the rows in ``dtype``, a few at a time, and first a mark if it is uint8.
+
+        The rows depend neither on the layout of X nor on the backend. The mark is there because uint8 may be trained on
+        to other bits than the same values in floating point: dense samples are stored in another form.
+        """
+        if self.dtype == _UINT8:
+            yield np.frombuffer(b"uint8", np.uint8)
+        # Kernels read them, with rows of the identity as weights and zeros as biases: sums of 1 x and of zeros are
+        # exact, -0 becomes 0, and neither time nor memory is spent on a dense copy of X.
+        n, m = self.shape
+        for first in range(0, n, _BLOCK_ROWS):
+            rows = min(_BLOCK_ROWS, n - first)
+            identity = np.concatenate([np.eye(rows, n, first, dtype).ravel(), np.zeros(rows, dtype)])
+            block = np.empty((rows, m), dtype)
+            backend.kernels().network_logits(block, identity, (n, rows), *self.operands(dtype))
+            yield block
 
     def _unpack(self, payload: Any, table: Array) -> Array:
         """Return a packed form as a plain matrix (n_features, m), decoded by ``table`` (256,) if it holds uint8."""

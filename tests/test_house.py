@@ -29,8 +29,18 @@ ARROWS = {
     "plots": {"checks"},
     # It measures what users call, the notebook's functions and the model, against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
-    "model": {"arrays", "training", "packing", "parameters", "storage", "backend", "checks", "quiet"},
-    "training": {"history", "storage", "backend", "checks", "interrupts", "notices", "quiet"},
+    "model": {
+        "advice", "arrays", "backend", "checkpoint", "checks", "history", "packing", "parameters", "quiet", "samples",
+        "stopping", "storage", "training",
+    },
+    "advice": {"history"},
+    "samples": {"arrays", "checks", "packing", "quiet"},
+    "training": {
+        "backend", "checkpoint", "checks", "history", "interrupts", "notices", "progress", "quiet", "stopping",
+    },
+    "checkpoint": {"history", "stopping", "storage"},
+    "stopping": set(),
+    "progress": {"checks", "history"},
     "history": {"plots"},
     "notebook": {"arrays", "packing", "backend", "checks", "quiet"},
     "packing": {"arrays", "backend", "checks", "quiet"},
