@@ -8,21 +8,26 @@ lines differ in style and marker as well.
 
 from __future__ import annotations
 
-import functools
-import io
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import checks
+from fastmlp import checks, figures
+from fastmlp.figures import Array, Axes, Figure, require
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-# matplotlib.axes.Axes and matplotlib.figure.Figure, which are imported only when a picture is drawn
-Axes: TypeAlias = Any
-Figure: TypeAlias = Any
+__all__ = [
+    "Axes",
+    "Curves",
+    "Figure",
+    "confusion_matrix",
+    "first_layer",
+    "learning_curves",
+    "require",
+    "worst_mistakes",
+]
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
 _MARKERS = 10  # along a line
@@ -38,20 +43,6 @@ class Curves(Protocol):
     accuracy: list[float]
     validation_loss: list[float]
     validation_accuracy: list[float]
-
-
-def require() -> None:
-    """Raise ImportError where matplotlib, which draws every picture, is not installed.
-
-    Examples
-    --------
-    >>> from fastmlp import plots
-    >>> plots.require()
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise checks.extra("pictures are drawn by matplotlib", error) from error
 
 
 def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
@@ -87,7 +78,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
     """
     if not history.epoch:
         raise ValueError(checks.message("history", "no epoch", "one epoch at least", "pass what fit returned"))
-    pair = _grid(axes, 2, columns=2, size=(4.5, 3.5))
+    pair = figures.grid(axes, 2, columns=2, size=(4.5, 3.5))
     columns = (history.loss, history.validation_loss), (history.accuracy, history.validation_accuracy)
     for ax, (training, validation), name in zip(pair, columns, ("Loss (mean cross-entropy)", "Accuracy"), strict=True):
         _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
@@ -96,15 +87,15 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
         ax.set(xlabel="Epoch", ylabel=name)
         ax.grid(alpha=0.3)
         ax.legend()
-        _whole_numbers(ax.xaxis)
+        figures.use_whole_numbers(ax.xaxis)
         if len(history.epoch) == 1:
             ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
     if min(history.loss + history.validation_loss) > 0:
-        _logarithmic(pair[0])
-    _in_percent(pair[1].yaxis)
+        figures.use_logarithms(pair[0])
+    figures.use_percent(pair[1].yaxis)
     low, high = pair[1].get_ylim()
     pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
-    return _new(pair, axes)
+    return figures.new(pair, axes)
 
 
 def confusion_matrix(
@@ -153,10 +144,10 @@ def confusion_matrix(
     title = [str(i) for i in range(classes)] if names is None else list(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     given = None if ax is None else [ax]
-    (ax,) = grid = _grid(given, 1, columns=1, size=(6.4, 5.4))
+    (ax,) = grid = figures.grid(given, 1, columns=1, size=(6.4, 5.4))
     image = ax.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1))
     bar = ax.figure.colorbar(image, ax=ax, label="Share of the true class", ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
-    _in_percent(bar.ax.yaxis)
+    figures.use_percent(bar.ax.yaxis)
     long = max(map(len, title)) > 2
     if classes <= _WRITTEN_CLASSES:
         ax.set_xticks(range(classes), title, rotation=45 if long else 0, ha="right" if long else "center")
@@ -168,7 +159,7 @@ def confusion_matrix(
         ylabel="True class",
         title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
     )
-    return _new(grid, given)
+    return figures.new(grid, given)
 
 
 def worst_mistakes(
@@ -225,7 +216,7 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
+    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
         true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
@@ -233,7 +224,7 @@ def worst_mistakes(
         ax.set_xlabel(f"sample {i}", fontsize=7)
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
-    return _new(grid, axes)
+    return figures.new(grid, axes)
 
 
 def first_layer(
@@ -286,81 +277,18 @@ def first_layer(
     shown = matrix[: checks.epochs("count", count)]
     limit = float(np.max(np.abs(shown))) or 1.0
     across = min(len(shown), max(4, math.ceil(math.sqrt(1.6 * len(shown)))))
-    grid = _grid(axes, len(shown), columns=across, size=(0.95, 1.05))
+    grid = figures.grid(axes, len(shown), columns=across, size=(0.95, 1.05))
     for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
         _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
     left_out = f"; units 0 to {len(shown) - 1} of {len(matrix)}" if len(shown) < len(matrix) else ""
     grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label + left_out, shrink=0.6)
-    return _new(grid, axes)
-
-
-def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, size: tuple[float, float]) -> Array:
-    """Return ``count`` axes, those given or of a new figure whose cells have this size in inches."""
-    require()
-    from matplotlib.figure import Figure
-
-    if given is None:
-        rows = math.ceil(count / columns)
-        # At least so wide and high that titles and a colour bar have their place.
-        size = max(columns * size[0], 3.5), max(rows * size[1], 2.5)
-        cells = Figure(size, layout="constrained").subplots(rows, columns, squeeze=False).ravel()
-    else:
-        cells = np.asarray(given, dtype=object).ravel()
-    if len(cells) < count:
-        raise ValueError(checks.message("axes", f"{len(cells)} axes", f"{count} or more", "make more subplots"))
-    for ax in cells[count:]:
-        if given is None:
-            ax.remove()
-        else:
-            ax.axis("off")
-    return cells[:count]
-
-
-def _new(cells: Array, given: object) -> Figure | None:
-    """Return the figure of the cells, if it is a new one, made to show itself in a notebook."""
-    if given is not None:
-        return None
-    figure = cells[0].figure
-    # IPython knows how to show a figure only once pyplot is set up to draw into the notebook. It asks every other
-    # object for this method.
-    figure._repr_png_ = functools.partial(_png, figure)
-    return figure
-
-
-def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """Return a figure as PNG with twice the pixels that it is to be shown with, for screens with as many."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=2 * figure.dpi)
-    width, height = (round(float(pixels)) for pixels in figure.get_size_inches() * figure.dpi)
-    return image.getvalue(), {"width": width, "height": height}
+    return figures.new(grid, axes)
 
 
 def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:
     every = max(1, len(epochs) // _MARKERS)
     markers = int(offset * every), every  # so that those of two lines do not cover each other
     ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
-
-
-def _whole_numbers(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-
-
-def _logarithmic(ax: Axes) -> None:
-    """Make the scale of the values logarithmic, with plain numbers at its ticks."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _in_percent(axis: Any) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None) -> Array:

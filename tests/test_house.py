@@ -26,7 +26,8 @@ ARROWS = {
     "refusals": {"backend", "checks", "datasets", "options", "plots", "storage", "threads"},
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "preprocessing": {"checks", "datasets", "model", "packing", "quiet", "storage"},
-    "plots": {"checks"},
+    "plots": {"checks", "figures"},
+    "figures": {"checks"},
     # It measures what users call, the notebook's functions and the model, against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
