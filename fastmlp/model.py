@@ -23,41 +23,41 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _DEFAULT_INIT = "glorot"
 
-# Logits that are evaluated at once: bounds the memory for targets and gradients, which would triple that of the logits.
+# Logits that are evaluated at once. Bounds the memory for targets and gradients, each as large as the logits.
 _EVALUATED_ENTRIES = 1 << 21
 
 
 class MLP:
     """A multilayer perceptron with ReLU hidden layers, softmax output and cross-entropy loss.
 
-    All weights and biases live in one contiguous vector, in the order W1, b1, W2, b2, ...; `weights` and `biases` are
-    views of it, and a gradient is a vector of the same form. So an update is one pass, and
-    ``scipy.optimize.minimize(jac=True)`` works as it is.
+    All weights and biases are stored in one contiguous vector, in the order W1, b1, W2, b2, ...; `weights` and `biases`
+    are views of it, and a gradient is a vector of the same form. An update is therefore one pass, and
+    ``scipy.optimize.minimize(jac=True)`` can be used directly.
 
     Parameters
     ----------
     layer_sizes : sequence of int
-        Widths from input to output, at least two: ``(784, 128, 10)`` is the notebook's net. Without a hidden layer
-        it is multinomial logistic regression.
+        Widths from input to output, at least two: ``(784, 128, 10)`` is the notebook's net. A net without hidden
+        layers is multinomial logistic regression.
     dtype : {"float64", "float32"}
-        What it computes in.
+        The dtype of parameters, gradients and probabilities.
     seed : int or None
-        Of the initial weights; None draws afresh.
+        Seed of the initial weights; None draws different ones each time.
     init : {"glorot", "he", "notebook"}
         How weights are drawn, layer by layer: from U[-a, a) with
 
         - ``"glorot"``: a = sqrt(6 / (n_in + n_out)) [1]_;
-        - ``"he"``: a = sqrt(6 / n_in), of variance 2 / n_in, for ReLU nets of many layers [2]_;
+        - ``"he"``: a = sqrt(6 / n_in), a variance of 2 / n_in, for deep ReLU nets [2]_;
         - ``"notebook"``: a = 0.5, the numbers of ``np.random.rand(n_out, n_in) - 0.5`` after ``np.random.seed(seed)``.
-          In nets of more than one wide hidden layer this kills the ReLUs.
+          These weights kill the ReLUs of nets with more than one wide hidden layer.
 
         Biases are zero.
 
     Raises
     ------
     ValueError
-        If there are fewer than two widths or more than 10001, one is not from 1 to 2**31 - 1, or the dtype, the seed or
-        the initialisation is another.
+        If there are fewer than 2 or more than 10001 widths, if a width is not from 1 to 2**31 - 1, or if the dtype, the
+        seed or the initialisation is not one of those above.
     TypeError
         If a width or the seed is not an integer.
 
@@ -66,7 +66,7 @@ class MLP:
     .. [1] X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS
        2010, equation 16.
     .. [2] K. He, X. Zhang, S. Ren and J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10; uniform instead of
-       normal, with the same variance, so that the bits are the same on all machines.
+       normal, with the same variance, for the same bits on all machines.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class MLP:
 
     @property
     def parameters(self) -> Array:
-        """The flat vector of all weights and biases; assignment copies into it."""
+        """The flat vector of all weights and biases; an assignment copies into it."""
         return self._parameters
 
     @parameters.setter
@@ -128,15 +128,15 @@ class MLP:
 
     @property
     def notes(self) -> dict[str, str]:
-        """What goes with the model into its files, such as how to scale inputs; assign a mapping of str to str."""
+        """Texts that are saved with the model, such as how to scale inputs; assign a mapping of str to str."""
         return dict(self._notes)
 
     @notes.setter
     def notes(self, value: Mapping[str, str]) -> None:
         self._notes = checks.notes("notes", value)
 
-    # Views are made when asked for and never stored: so they follow the vector of a copy, an unpickled model or a
-    # model in another process.
+    # Views are made at each access and never stored, so that they follow the vector of a copy, of an unpickled model or
+    # of a model in another process.
     @property
     def weights(self) -> tuple[Array, ...]:
         """Views of the weights, (n_out, n_in) for each layer."""
@@ -154,11 +154,11 @@ class MLP:
         sample_weight: ArrayLike | None = None,
         out: Array | None = None,
     ) -> tuple[float, Array]:
-        """Compute the weighted mean cross-entropy and its gradient by all parameters.
+        """Compute the weighted mean cross-entropy and its gradient with respect to all parameters.
 
-        loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i, from the logits Z, so it is exact also where
-        a probability underflows. X and Y are not looked at: NaN, infinity and negative targets reach the result as they
-        do in NumPy, where `fit` and `evaluate` refuse them.
+        loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i; computed from the logits Z, it is exact even if
+        a probability underflows. Values of X and Y are not checked: NaN, infinity and negative targets reach the result
+        as they do in NumPy, whereas `fit` and `evaluate` refuse them.
 
         Parameters
         ----------
@@ -167,16 +167,17 @@ class MLP:
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         sample_weight : array_like of float, shape (m,), optional
-            Weights w >= 0 with a positive sum; 1 if not given. Weight 2 counts a sample twice, weight 0 not at all.
+            Weights w >= 0 with a positive sum; 1 if not given. A sample of weight 2 counts twice, of weight 0 not at
+            all.
         out : ndarray, shape (n_parameters,), optional
-            Takes the gradient; must have the model's dtype and memory of its own.
+            Array for the gradient; must have the model's dtype and its own memory.
 
         Returns
         -------
         loss : float
             The mean loss.
         grad : ndarray, shape (n_parameters,)
-            Its gradient, laid out like `parameters`; ``out`` if that was given.
+            Its gradient, laid out like `parameters`; ``out`` if given.
 
         Raises
         ------
@@ -218,8 +219,8 @@ class MLP:
     ) -> History:
         """Train by full-batch gradient descent, the notebook's loop exactly.
 
-        Starts from the current parameters, so a second call goes on from the first. Ctrl-C ends the training within
-        an epoch, and the history is returned as always.
+        Training starts from the current parameters, so a second call continues the first. Ctrl-C ends it after the
+        current epoch, and the history is returned as always.
 
         Parameters
         ----------
@@ -228,7 +229,7 @@ class MLP:
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         epochs : int
-            Number of steps, at least 1; with ``resume`` those already done count.
+            Number of steps, at least 1, including those before a resumption.
         alpha : float or callable
             Step size >= 0, or a function that returns it for the epoch, from 1.
         validation : tuple of array_like, optional
@@ -236,56 +237,56 @@ class MLP:
         sample_weight : array_like of float, shape (m,), optional
             As in `loss_and_grad`.
         class_weight : mapping of int to float, or array_like of float, shape (n_classes,), optional
-            Weight of each label, 1 for one that the mapping lacks; multiplies ``sample_weight``. A soft target weighs
-            the mean of its classes' weights.
+            Weight of each label, 1 if the mapping lacks it; multiplies ``sample_weight``. A soft target gets the mean
+            of its classes' weights.
         patience : int, optional
-            Ends the training once the validation loss has not fallen by more than ``min_delta`` for so many epochs in
-            a row. However the training ends, the model then holds the parameters of the lowest validation loss.
+            Number of epochs in a row without a fall of the validation loss by more than ``min_delta``, after which
+            training ends. However it ends, the model then holds the parameters of the lowest validation loss.
         min_delta : float
             See ``patience``.
         callback : callable, optional
-            Called as ``callback(epoch, history)`` after each epoch; a true answer ends the training.
+            Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value.
         checkpoint : str or path-like, optional
-            File to write where the training stands to, at the end and every ``checkpoint_every`` seconds. It is
-            replaced as a whole: a kill or a power cut leaves the one before or the new one. `load` takes it.
+            File for the state of the run, written at the end and every ``checkpoint_every`` seconds. It is replaced
+            atomically: a kill or a power cut leaves the old or the new file. `load` reads it.
         checkpoint_every : float
             Seconds from one write to the next; 0 writes after each epoch.
         resume : bool
-            Go on from the checkpoint, and end with the bits that a training without a break would have had. The file
-            must fit the model's layer sizes, dtype, seed and initialisation and, by digests, all data and weights.
-            Data plain or packed are the same; in uint8 and in floating point they are not. Bits are those of one
-            backend and one kind of processor. Where there is no file yet, training starts from the current parameters.
+            Continue from the checkpoint, and end with the bits of an uninterrupted run on the same backend and kind of
+            processor. The file must match the model's layer sizes, dtype, seed and initialisation and, by digests, all
+            data and weights. Plain and packed data match each other; uint8 and floating-point data do not. If there is
+            no file yet, training starts from the current parameters.
         progress : bool, optional
-            Whether to show a bar. If not given: where standard output is a terminal or a notebook, and tqdm is
+            Whether to show a bar; by default it is shown if standard output is a terminal or a notebook and tqdm is
             installed.
 
         Returns
         -------
         History
-            Loss, accuracy and seconds of each epoch, those before a resumption included.
+            Loss, accuracy and seconds of each epoch, including those before a resumption.
 
         Raises
         ------
         ValueError
-            As `loss_and_grad`; if X is not finite, or targets are negative or not finite, those of the validation
-            included; if a number is out of range, there is patience without validation, or resume without
-            checkpoint; if the checkpoint to resume from is damaged or does not fit.
+            As `loss_and_grad`; if X, or X of the validation, is not finite, or a target is negative or not finite; if a
+            number is out of range; if patience comes without validation or resume without checkpoint; if the checkpoint
+            to resume from is damaged or does not fit.
         TypeError
             If an array does not hold real numbers or a count is not an integer.
         FloatingPointError
             If the loss or the parameters stop being finite; the model then holds the last finite parameters, and so
             does the checkpoint.
         OSError
-            If the checkpoint's folder takes no file. A checkpoint that cannot be written later is said once, as a
-            warning, and training continues.
+            If the checkpoint's folder is not writeable. If a later write fails, one warning says so and training
+            continues.
         ImportError
-            If progress is True and tqdm is not installed; it comes with the extra ``cli``.
+            If progress is True and tqdm, part of the extra ``cli``, is not installed.
 
         Warns
         -----
         TrainingWarning
-            If the run does not learn: the loss rose or is that of guessing, hidden units are all dead, inputs look
-            unscaled; the text names the remedy. If a checkpoint cannot be written.
+            If the run does not learn (the loss rose or is that of guessing, all hidden units are dead, inputs look
+            unscaled); the text names the remedy. If a checkpoint cannot be written.
 
         Examples
         --------
@@ -331,12 +332,12 @@ class MLP:
         Parameters
         ----------
         path : str or path-like
-            The file to write, or to replace as a whole. A symbolic link is followed.
+            The file to write or replace. A symbolic link is followed.
 
         Raises
         ------
         OSError
-            If it cannot be written; what stood there is then unchanged.
+            If it cannot be written; an existing file is then unchanged.
         ValueError
             If the path is a folder or a device.
 
@@ -352,7 +353,7 @@ class MLP:
 
     @classmethod
     def load(cls, path: storage.PathName) -> Self:
-        """Read a model from a file of `save`, or from a checkpoint of `fit`.
+        """Read a model from a file that `save` wrote, or from a checkpoint of `fit`.
 
         Parameters
         ----------
@@ -369,7 +370,7 @@ class MLP:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is damaged or of another kind.
+            If it is damaged or not a file of fastmlp.
 
         Examples
         --------
@@ -451,7 +452,7 @@ class MLP:
         X : array_like of float or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
-            Integer labels, or one-hot or soft targets; a prediction is right where it stands on a largest target.
+            Integer labels, or one-hot or soft targets; a prediction is right if its class has the largest target.
 
         Returns
         -------
@@ -485,7 +486,7 @@ class MLP:
         *,
         finite: bool = True,
     ) -> Samples:
-        """Check samples, also that X and Y are ``finite``, and return them in the form that kernels take."""
+        """Check samples, also that X and Y are ``finite``, and return them ready for kernels."""
         x = check_input(names[0], X, self._layer_sizes[0], self.dtype, finite=finite)
         y = check_targets(names[1], Y, self._layer_sizes[-1], x, self.dtype, finite=finite)
         return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
@@ -501,7 +502,7 @@ class MLP:
         return advice.advise(history, findings)
 
     def _is_dead(self, samples: Samples) -> bool:
-        """Return whether no sample activates any unit of some hidden layer: then no gradient reaches the first."""
+        """Return whether no sample activates any unit of some hidden layer: no gradient reaches the first layer."""
         if len(self._layer_sizes) == 2:
             return False
         gradient = np.empty_like(self._parameters)
@@ -509,7 +510,7 @@ class MLP:
         return not gradient[: self._layer_sizes[0] * self._layer_sizes[1]].any()
 
     def _early_stopping(self, patience: int | None, min_delta: float, validation: object) -> EarlyStopping | None:
-        min_delta = checks.nonnegative("min_delta", min_delta, "pass a fall in loss such as 1e-4, or 0")
+        min_delta = checks.nonnegative("min_delta", min_delta, "pass a fall of the loss such as 1e-4, or 0")
         if patience is None:
             return None
         if validation is None:
@@ -528,7 +529,7 @@ class MLP:
         every = checks.nonnegative("checkpoint_every", every, "pass seconds such as 60, or 0 for each epoch")
         if path is None:
             if resume:
-                remedy = "name the file to go on from, and to write to"
+                remedy = "name the file to resume from"
                 raise ValueError(checks.message("resume", "True without checkpoint", "checkpoint=PATH with it", remedy))
             return None
         validation = "none" if held_out is None else held_out.digest()
@@ -567,9 +568,9 @@ class MLP:
 
 
 def _score(loss: Array, hit: Array, z: Array, y: Array, w: Array) -> None:
-    """Set ``loss`` (m,) and ``hit`` (m,) to each sample's loss and weight of a right answer, from the logits z (C, m).
+    """Set ``loss`` (m,) and ``hit`` (m,) to each sample's weighted loss, and to its weight if the prediction is right.
 
-    y (m,) or (C, m), w (m,).
+    z (C, m) logits, y labels (m,) or targets (C, m), w (m,).
     """
     kernels = backend.kernels()
     if y.ndim == 1:

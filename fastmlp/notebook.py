@@ -1,8 +1,8 @@
 """The notebook's seven functions: check, call the backend, return.
 
-Names, argument names, their order, defaults and the order of what is returned are the notebook's. Columns are samples:
-n features, h hidden units, C classes, m samples. Results are float32 if NumPy's result type of all arguments is
-float32, else float64; no argument is ever changed, and nothing is kept between calls.
+Names, argument names and their order, defaults and return order are the notebook's. Columns are samples: n features,
+h hidden units, C classes, m samples. Results are float32 if NumPy's result type of all arguments is float32, else
+float64; no argument is ever changed, and nothing is kept between calls.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Arrays4: TypeAlias = tuple[Array, Array, Array, Array]
 
 
 def one_hot(Y: ArrayLike, C: int = 10) -> Array:
-    """Encode labels as columns of zeros with a single one.
+    """Encode labels as columns of zeros with a single 1.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def ReLU(X: ArrayLike) -> Array:
     Parameters
     ----------
     X : array_like of float
-        Any shape of one dimension or more.
+        Any shape of at least one dimension.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def ReLU(X: ArrayLike) -> Array:
 def Softmax(X: ArrayLike) -> Array:
     """Compute the softmax over axis 0, exp(x) / sum(exp(x)).
 
-    The maximum over axis 0 is subtracted first, so that nothing overflows. The relative error is at most
+    The maximum over axis 0 is subtracted first, so nothing overflows. The relative error is at most
     (8 + max|x - max x|) eps.
 
     Values that are not finite reach the result as they do in NumPy.
@@ -103,7 +103,7 @@ def Softmax(X: ArrayLike) -> Array:
     Parameters
     ----------
     X : array_like of float, shape (C, ...)
-        Logits; one dimension or more.
+        Logits, of at least one dimension.
 
     Returns
     -------
@@ -194,8 +194,8 @@ def Forwardprop(
 def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     """Compute the cross-entropy, the mean over the samples of -sum(Y log A2).
 
-    0 log 0 counts as 0, and the logarithm is taken of at least the smallest normal number, so the cost stays finite
-    where a probability underflowed to 0.
+    0 log 0 counts as 0. Probabilities are raised to at least the smallest normal number before the logarithm, so that
+    the cost stays finite if a probability underflowed to 0.
 
     Values that are not finite reach the result as they do in NumPy.
 
@@ -235,7 +235,7 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
 def backward_prop(
     Z1: ArrayLike, A1: ArrayLike, Z2: ArrayLike, A2: ArrayLike, W1: ArrayLike, W2: ArrayLike, X: ArrayLike, Y: ArrayLike
 ) -> Arrays4:
-    """Compute the gradient of the cost by weights and biases.
+    """Compute the gradient of the cost with respect to weights and biases.
 
     dZ2 = A2 - Y, dW2 = dZ2 A1ᵀ / m, db2 = mean of dZ2 over the samples, dZ1 = (W2ᵀ dZ2) (Z1 > 0), dW1 = dZ1 Xᵀ / m,
     db1 = mean of dZ1.
@@ -247,9 +247,9 @@ def backward_prop(
     Z1, A1 : array_like of float, shape (h, m)
         Pre-activations and activations of the hidden layer, from `Forwardprop`.
     Z2, A2 : array_like of float, shape (C, m)
-        Logits and probabilities. The values of Z2 are not needed.
+        Logits and probabilities. The values of Z2 are not used.
     W1 : array_like of float, shape (h, n)
-        Weights from input to hidden layer; the values are not needed.
+        Weights from input to hidden layer; the values are not used.
     W2 : array_like of float, shape (C, h)
         Weights from hidden to output layer.
     X : array_like of float or PackedMatrix, shape (n, m)
@@ -305,7 +305,7 @@ def update_params(
     db2: ArrayLike,
     alpha: float = 0.1,
 ) -> Arrays4:
-    """Take one step of gradient descent, w - alpha dw, into new arrays.
+    """Take one step of gradient descent, w - alpha dw, and return it in new arrays.
 
     Values that are not finite reach the result as they do in NumPy.
 
@@ -321,7 +321,7 @@ def update_params(
     Returns
     -------
     W1, b1, W2, b2 : ndarray of float32 or float64
-        The parameters after the step; the arguments stay untouched.
+        The parameters after the step; the arguments are not changed.
 
     Raises
     ------
@@ -346,7 +346,7 @@ def update_params(
     dtype = arrays.result_dtype(*parameters, *gradients, step)
     stepped = []
     kernels = backend.kernels()
-    rate = quietly(dtype.type, step)  # it may overflow
+    rate = quietly(dtype.type, step)  # may overflow
     for w, dw in zip(*(arrays.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
         out = np.empty_like(w)
         kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)
@@ -359,7 +359,7 @@ def _samples(X: ArrayLike | PackedMatrix) -> Array | PackedMatrix:
 
 
 def _result_dtype(x: Array | PackedMatrix, *others: Array) -> np.dtype[Any]:
-    """Return the dtype of the results; of a packed matrix it must be the dtype, unless that holds uint8."""
+    """Return the dtype of the results; a packed matrix must hold that dtype or uint8."""
     if not isinstance(x, PackedMatrix):
         return arrays.result_dtype(x, *others)
     dtype = arrays.result_dtype(*others)
@@ -368,5 +368,5 @@ def _result_dtype(x: Array | PackedMatrix, *others: Array) -> np.dtype[Any]:
 
 
 def _operands(x: Array | PackedMatrix, dtype: np.dtype[Any]) -> tuple[Any, Array | None]:
-    """Return what kernels take: rows of samples in ``dtype``, or the packed form and its table."""
+    """Return the input for kernels: rows of samples (m, n) in ``dtype``, or the packed form and its table."""
     return x.operands(dtype) if isinstance(x, PackedMatrix) else (arrays.native(dtype, x).T, None)

@@ -1,4 +1,4 @@
-"""Samples with their targets and weights, checked and in the form that kernels take."""
+"""Samples with their targets and weights, checked and ready for kernels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Samples(NamedTuple):
         return float(-(share * np.log(share / share.sum())).sum())
 
     def digest(self) -> str:
-        """Digest samples, targets and weights: the same for X plain or packed, on either backend."""
+        """Return a digest of samples, targets and weights: the same for plain and packed X, on either backend."""
         shapes = np.array([*self.x.shape, *self.y.shape])
         return arrays.digest(itertools.chain([shapes], self.x.blocks(self.w.dtype), [self.y, self.w]))
 
@@ -57,7 +57,7 @@ class Samples(NamedTuple):
 def check_input(
     name: str, X: ArrayLike | PackedMatrix, width: int, dtype: np.dtype[Any], *, finite: bool = True
 ) -> PackedMatrix:
-    """Return X (width, m) packed, in ``dtype`` if it is a plain array; refuse values that are not finite if asked to.
+    """Return X (width, m) packed; a plain array is packed in ``dtype``.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def check_input(
     dtype : numpy.dtype
         The model's dtype.
     finite : bool
-        Whether all values must be finite in that dtype.
+        Whether to refuse values that are not finite in that dtype.
     """
     if isinstance(X, PackedMatrix):
         packed = X
