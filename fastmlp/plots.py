@@ -1,9 +1,8 @@
-"""Pictures of a training run and of a net: a new Figure that shows itself in a notebook, or on the caller's Axes.
+"""Pictures of a training run and of a net, in a new Figure that shows itself in a notebook, or on the caller's Axes.
 
-A new figure belongs to no window and to no global state of matplotlib; ``figure.savefig(path)`` writes it. Whoever
-passes Axes has them and their figure already: nothing is returned then, or a notebook would show it twice.
-Colours are those of Okabe and Ito, which colour-blind eyes tell apart, and maps whose lightness follows the value;
-lines differ in style and marker as well.
+A new figure belongs to no window and to no global state of matplotlib; ``figure.savefig(path)`` writes it. With Axes of
+the caller nothing is returned, or a notebook would show the figure twice. Colours are those of Okabe and Ito, which
+colour-blind readers can tell apart, and maps whose lightness follows the value; lines also differ in style and marker.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ __all__ = [
 ]
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
-_MARKERS = 10  # along a line
-_BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast, 4.55, to black and to white
-_WRITTEN_CLASSES = 20  # with more of them, numbers in the cells of a confusion matrix could not be read
+_MARKERS = 10  # of each line
+_BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
+_WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
 
 
 class Curves(Protocol):
@@ -46,26 +45,26 @@ class Curves(Protocol):
 
 
 def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
-    """Draw loss and accuracy by epoch, of the training and, where there was one, of the validation.
+    """Draw loss and accuracy by epoch, those of training and, if there was one, of validation.
 
     Parameters
     ----------
     history : History
-        What ``fit`` returned.
+        The result of ``fit``.
     axes : sequence of 2 matplotlib Axes, optional
-        Where to draw loss and accuracy; a new figure if not given.
+        Axes for loss and accuracy; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure: loss, on a logarithmic scale where all values are positive, and accuracy.
+        The new figure: loss, on a logarithmic scale if all values are positive, and accuracy.
 
     Raises
     ------
     ValueError
         If the history has no epoch, or there are not two axes.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -77,7 +76,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
     ('Epoch', 'Loss (mean cross-entropy)', 'Accuracy')
     """
     if not history.epoch:
-        raise ValueError(checks.message("history", "no epoch", "one epoch at least", "pass what fit returned"))
+        raise ValueError(checks.message("history", "no epoch", "at least one epoch", "pass the result of fit"))
     pair = figures.grid(axes, 2, columns=2, size=(4.5, 3.5))
     columns = (history.loss, history.validation_loss), (history.accuracy, history.validation_accuracy)
     for ax, (training, validation), name in zip(pair, columns, ("Loss (mean cross-entropy)", "Accuracy"), strict=True):
@@ -101,7 +100,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
 def confusion_matrix(
     labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Figure | None:
-    """Draw how often each class was taken for each: true classes as rows, predicted ones as columns.
+    """Draw how often each true class (row) was predicted as each class (column).
 
     Parameters
     ----------
@@ -110,15 +109,15 @@ def confusion_matrix(
     predictions : array_like of int, shape (m,)
         Predicted classes.
     names : sequence of str, optional
-        What the classes are called; their numbers if not given.
+        Names of the classes; their numbers if not given.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure if not given.
+        Axes for the matrix; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure. Colours are shares of the true class, on a scale of square roots, so that few mistakes show; up
-        to 20 classes, each cell has its count.
+        The new figure. Colours are shares of the true class, on a scale of square roots to make rare mistakes visible.
+        Up to 20 classes, each cell shows its count.
 
     Raises
     ------
@@ -127,7 +126,7 @@ def confusion_matrix(
     TypeError
         If an array does not hold real numbers.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -175,32 +174,32 @@ def worst_mistakes(
     Parameters
     ----------
     images : array_like, shape (m, rows, columns)
-        Grey images; large values are drawn dark, as ink.
+        Grey images; large values are drawn dark, like ink.
     labels : array_like of int, shape (m,)
         True classes.
     probabilities : array_like of float, shape (n_classes, m)
-        As ``MLP.predict_proba`` returns them.
+        Predicted probabilities, as from ``MLP.predict_proba``.
     names : sequence of str, optional
-        What the classes are called; their numbers if not given.
+        Names of the classes; their numbers if not given.
     count : int
-        How many images to draw at most.
+        The largest number of images to draw.
     axes : sequence or array of ``count`` matplotlib Axes, optional
-        Where to draw; a new figure if not given. Those that no mistake is left for are switched off.
+        Axes for the images; a new figure if not given. Unused axes are switched off.
 
     Returns
     -------
     Figure or None
-        The new figure: Axes for each mistake, titled with the true class, what it was taken for, and the probability of
-        each; below stands the sample's number, from 0. Where there is no mistake, Axes that say so.
+        The new figure: Axes for each mistake, titled with the true class, the predicted one and their probabilities,
+        and labelled with the sample's number, from 0. Without a mistake, Axes that say so.
 
     Raises
     ------
     ValueError
-        If shapes do not fit each other, a label is out of range or there are too few names or axes.
+        If shapes do not match, a label is out of range or there are too few names or axes.
     TypeError
         If an array does not hold real numbers or the count is not an integer.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -234,35 +233,35 @@ def first_layer(
     label: str = "Weight",
     axes: Sequence[Axes] | Array | None = None,
 ) -> Figure | None:
-    """Draw the weights that lead to each unit of the first layer, as images of the input's shape.
+    """Draw the weights of each unit of the first layer, as images of the input's shape.
 
     Parameters
     ----------
     weights : array_like, shape (n_out, n_in)
-        ``model.weights[0]``; or what the training changed about it, which shows more where initial weights are large.
+        ``model.weights[0]``, or its change in training, which shows more if initial weights are large.
     shape : tuple of int, optional
         Rows and columns of the input; a square if not given.
     count : int
-        How many units to draw at most, from the first on.
+        The largest number of units to draw, from the first on.
     label : str
-        What the values are, for the colour bar.
+        The name of the values, for the colour bar.
     axes : sequence or array of ``count`` matplotlib Axes, optional
-        Where to draw; a new figure if not given.
+        Axes for the images; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure: Axes for each unit, titled with its number. All share one scale, from blue through grey for
-        zero to red.
+        The new figure: Axes for each unit, titled with its number. All share one scale, from blue through grey for zero
+        to red.
 
     Raises
     ------
     ValueError
-        If the input has another number of values than the shape, or there are too few axes.
+        If the shape does not have as many values as the input, or there are too few axes.
     TypeError
         If the weights are not real numbers or the count is not an integer.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -287,7 +286,7 @@ def first_layer(
 
 def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:
     every = max(1, len(epochs) // _MARKERS)
-    markers = int(offset * every), every  # so that those of two lines do not cover each other
+    markers = int(offset * every), every  # offset, so that the markers of two lines do not cover each other
     ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
 
 
@@ -315,7 +314,7 @@ def _names(names: Sequence[str] | None, classes: int) -> list[str]:
 
 
 def _worst(p: Array, y: Array, count: int) -> Array:
-    """Return the indices of at most ``count`` mistakes, from the least probable true class on."""
+    """Return the indices of at most ``count`` mistakes, by increasing probability of the true class."""
     mistakes = np.flatnonzero(p.argmax(axis=0) != y)
     return mistakes[np.argsort(p[y[mistakes], mistakes], kind="stable")[:count]]
 
@@ -331,5 +330,7 @@ def _shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
     rows, columns = (side, side) if shape is None else shape
     if rows * columns != width:
         got = f"{rows} x {columns} for inputs of {width} values"
-        raise ValueError(checks.message("shape", got, "rows x columns that make as many", "pass shape=(rows, columns)"))
+        raise ValueError(
+            checks.message("shape", got, "rows x columns with as many values", "pass shape=(rows, columns)")
+        )
     return rows, columns
