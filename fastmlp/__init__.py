@@ -1,10 +1,10 @@
 """Full-batch training of multilayer perceptrons on the CPU, and a drop-in for the from-scratch NumPy MNIST notebook.
 
-``from fastmlp import *`` brings the notebook's seven functions. Importing binds names and does nothing else: a module
-is imported when one of its names is first used.
+``from fastmlp import *`` imports the notebook's seven functions. Importing the package binds names and does nothing
+else: a module is imported when one of its names is first used.
 """
 
-TYPE_CHECKING = False  # as `typing` has it, whose import takes longer than this whole package
+TYPE_CHECKING = False  # not from `typing`, whose import takes longer than that of this package
 if TYPE_CHECKING:
     from fastmlp import datasets as datasets
     from fastmlp import plots as plots
@@ -74,7 +74,7 @@ _NAMES = {  # the public names by the module that defines them
 }
 _MODULES = ("datasets", "plots")
 
-if not TYPE_CHECKING:  # or every name would exist for a type checker
+if not TYPE_CHECKING:  # or a type checker would accept any name
 
     def __getattr__(name):
         module = name if name in _MODULES else next((one for one, names in _NAMES.items() if name in names), None)

@@ -30,14 +30,14 @@ def set_backend(name: str) -> None:
     Parameters
     ----------
     name : {"auto", "numba", "numpy"}
-        ``"auto"`` takes Numba where it imports, else NumPy with one `RuntimeWarning`.
+        ``"auto"`` chooses Numba if it can be imported, else NumPy with one `RuntimeWarning`.
 
     Raises
     ------
     ValueError
         If the name is unknown.
     ImportError
-        If ``"numba"`` is asked for and does not import.
+        If ``"numba"`` is requested and cannot be imported.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def set_backend(name: str) -> None:
 
 
 def get_backend() -> str:
-    """Return the backend that computes now.
+    """Return the active backend.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def use_backend(name: str) -> Iterator[None]:
     ValueError
         If the name is unknown.
     ImportError
-        If ``"numba"`` is asked for and does not import.
+        If ``"numba"`` is requested and cannot be imported.
 
     Examples
     --------
@@ -101,14 +101,14 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def set_num_threads(n: int) -> None:
-    """Choose the number of threads for the process; it governs BLAS too.
+    """Choose the number of threads for the process, including those of BLAS.
 
     The count is set for the duration of each fastmlp call and restored after it.
 
     Parameters
     ----------
     n : int
-        At least 1, and with the Numba backend at most what the process can launch (``NUMBA_NUM_THREADS``).
+        At least 1; with the Numba backend at most the number that the process can launch (``NUMBA_NUM_THREADS``).
 
     Raises
     ------
@@ -130,12 +130,12 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return the number of threads that computes now.
+    """Return the number of threads that fastmlp computes on.
 
     Returns
     -------
     int
-        What was asked for, else Numba's count, else the number of cores this process may use.
+        The requested number, else Numba's, else the number of cores that this process may use.
 
     Examples
     --------
@@ -188,12 +188,12 @@ def warmup(dtype: str = "float64") -> None:
     Parameters
     ----------
     dtype : {"float64", "float32"}
-        The dtype that will be computed in.
+        The dtype of the computations.
 
     Raises
     ------
     ValueError
-        If the dtype is another one.
+        If the dtype is not one of these.
 
     Examples
     --------
@@ -208,7 +208,7 @@ def warmup(dtype: str = "float64") -> None:
 
 
 def show_config(mode: str = "stdout") -> dict[str, str] | None:
-    """Show what computes: backend and why, threads, BLAS, CPU, vector width, compile cache and versions.
+    """Show the active backend and why it was chosen, threads, BLAS, CPU, vector width, compile cache and versions.
 
     Parameters
     ----------
@@ -254,10 +254,10 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
 
 
 def kernels() -> "_Calls":
-    """Return the kernels of the backend that computes now.
+    """Return the kernels of the active backend.
 
-    Each runs on the number of threads that was asked for and without NumPy's floating-point warnings. Neither outlives
-    the kernel: nothing of the process is changed in a thread that a signal handler can interrupt.
+    Each runs on the requested number of threads and without NumPy's floating-point warnings. Both settings end with the
+    kernel, and are made in a thread that no signal handler can interrupt.
     """
     return _calls(get_backend())
 
@@ -275,7 +275,7 @@ class _Calls:
 
 
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function on the number of threads that was asked for, and without floating-point warnings."""
+    """Call a function on the requested number of threads, without floating-point warnings."""
     requested = settings.requested_threads()
     context = quiet.context()
     if requested is None:
@@ -308,7 +308,7 @@ def _call_within(
 
 
 def preparation() -> tuple[float, float]:
-    """Return the seconds this process has spent on compiling and loading kernels, and for how many it is compiling."""
+    """Return the seconds spent on compiling and loading kernels so far, and those of the compilation in progress."""
     spent, since = _kernels(get_backend()).preparation()
     return spent, time.perf_counter() - since if since else 0.0
 
@@ -323,14 +323,14 @@ def _launchable(name: str, n: int) -> int:
 
 
 def _resolve(name: str) -> str:
-    """Turn a legal name into "numba" or "numpy"; raise or warn where Numba is asked for and does not import."""
+    """Turn a legal name into "numba" or "numpy"; raise or warn if Numba is needed and cannot be imported."""
     if name == "numpy":
         return name
     problem = _numba_problem()
     if problem is None:
         return "numba"
     if name == "numba":
-        got = f"numba, which does not import ({problem})"
+        got = f"numba, which cannot be imported ({problem})"
         raise ImportError(checks.message("backend", got, "an installed backend", f"{_INSTALL}, or choose 'numpy'"))
     _warn_once(problem)
     return "numpy"
@@ -348,7 +348,7 @@ def _numba_problem() -> str | None:
 
 @functools.cache
 def _warn_once(problem: str) -> None:
-    text = f"fastmlp runs on its NumPy backend, which is slower: numba does not import ({problem}); {_INSTALL}"
+    text = f"fastmlp runs on its NumPy backend, which is slower: numba cannot be imported ({problem}); {_INSTALL}"
     warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
@@ -371,7 +371,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function that compiles or loads a kernel; Ctrl-C is answered at once, and it continues to its end."""
+    """Call a function that compiles or loads a kernel; Ctrl-C is raised at once, but the function runs to its end."""
     return interrupts.detached(_call_alone, function, *args, **kwargs)
 
 
@@ -390,4 +390,4 @@ def _reason() -> str:
     if name != "auto":
         return f"{who} asks for {name!r}"
     problem = _numba_problem()
-    return f"auto ({who}): " + ("numba imports" if problem is None else f"numba does not import ({problem})")
+    return f"auto ({who}): " + ("numba can be imported" if problem is None else f"numba cannot be imported ({problem})")

@@ -15,7 +15,7 @@ CHOICES = ("auto", "numba", "numpy")
 
 @dataclass
 class Request:
-    """The request that ``set_backend`` and ``set_num_threads`` make for the process; None leaves it open.
+    """The choices that ``set_backend`` and ``set_num_threads`` make for the process; None for no choice.
 
     Attributes
     ----------
@@ -66,5 +66,7 @@ def _environment_threads() -> int | None:
         return None
     if not (value.isascii() and value.isdigit()):
         expected = "an integer of at least 1"
-        raise ValueError(checks.message("FASTMLP_NUM_THREADS", repr(value), expected, "set it to one, or unset it"))
+        raise ValueError(
+            checks.message("FASTMLP_NUM_THREADS", repr(value), expected, "set it to an integer, or unset it")
+        )
     return checks.threads("FASTMLP_NUM_THREADS", int(value))
