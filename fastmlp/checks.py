@@ -204,7 +204,7 @@ def _scaled_weights(name: str, w: Array, remedy: str) -> Array:
 
 
 def gradient_buffer(name: str, value: object, like: Array) -> Array:
-    """Return ``value`` if a gradient can be written to it: it has the shape and dtype of ``like``, and own memory."""
+    """Return ``value`` if it can take a gradient: it has the shape and dtype of ``like``, but not its memory."""
     if not isinstance(value, np.ndarray):
         raise TypeError(message(name, type(value).__name__, "a NumPy array", "pass np.empty_like(model.parameters)"))
     fits = value.shape == like.shape and value.dtype == like.dtype

@@ -255,7 +255,7 @@ def _check_cover(entries: dict[str, _Entry], size: int) -> None:
             raise ValueError("tensors that overlap or leave a gap")
         at += one.size
     if at != size:
-        raise ValueError(f"tensors of {at} bytes where the file has {size}")
+        raise ValueError(f"tensors of {at} bytes in a file with room for {size}")
 
 
 def _read(path: str, file: BinaryIO, place: Array) -> None:
