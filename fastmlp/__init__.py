@@ -1,10 +1,10 @@
 """Full-batch training of multilayer perceptrons on the CPU, and a drop-in for the from-scratch NumPy MNIST notebook.
 
-``from fastmlp import *`` brings the notebook's seven functions. Importing binds names and does nothing else: a module
-is imported when one of its names is first used.
+``from fastmlp import *`` imports the notebook's seven functions. Importing the package binds names and does nothing
+else: a module is imported when one of its names is first used.
 """
 
-TYPE_CHECKING = False  # as `typing` has it, whose import takes longer than this whole package
+TYPE_CHECKING = False  # not from `typing`, whose import takes longer than that of this package
 if TYPE_CHECKING:
     from fastmlp import datasets as datasets
     from fastmlp import plots as plots
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
         update_params,
     )
     from fastmlp.packing import PackedMatrix, pack
-
-__version__ = "0.1.0"
+    from fastmlp.version import __version__ as __version__
 
 __all__ = [
     "MLP",
@@ -56,7 +55,7 @@ __all__ = [
     "warmup",
 ]
 
-_NAMES = {  # the names above by the module that they come from
+_NAMES = {  # the public names by the module that defines them
     "backend": (
         "get_backend",
         "get_num_threads",
@@ -71,10 +70,11 @@ _NAMES = {  # the names above by the module that they come from
     "model": ("MLP",),
     "notebook": ("Forwardprop", "ReLU", "Softmax", "backward_prop", "compute_cost", "one_hot", "update_params"),
     "packing": ("PackedMatrix", "pack"),
+    "version": ("__version__",),
 }
 _MODULES = ("datasets", "plots")
 
-if not TYPE_CHECKING:  # or every name would exist for a type checker
+if not TYPE_CHECKING:  # or a type checker would accept any name
 
     def __getattr__(name):
         module = name if name in _MODULES else next((one for one, names in _NAMES.items() if name in names), None)

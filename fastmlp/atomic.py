@@ -1,8 +1,8 @@
-"""Files replaced as a whole: at any moment the old content or the new one is in place, after a power cut too.
+"""Atomic replacement of files: at any moment, also after a power cut, the old or the new content is in place.
 
-The new content is written and synced under a temporary name beside the file, renamed over it, and the folder synced.
-A process that is killed may leave its temporary file behind; the next `replace` of the same file removes it. A process
-holds a lock on its temporary file until it is renamed: that tells a file that is being written from a leftover.
+The new content is written and synced under a temporary name beside the file and renamed over it, and the folder is
+synced. A process that is killed may leave its temporary file behind; the next `replace` of the same file removes it. A
+process holds a lock on its temporary file until the file is renamed, which tells a file in use from a leftover.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ def replace(path: PathName, blocks: Iterable[Block]) -> None:
     path : str or path-like
         The file. The target of a symbolic link is replaced, not the link; the permissions of an existing file stay.
     blocks : iterable of bytes or C-contiguous memoryview
-        The content. None of it is copied.
+        The content, written without a copy.
 
     Raises
     ------
     OSError
-        If it cannot be written; the old content is then unchanged, and no temporary file is left.
+        If it cannot be written; the old content is then unchanged, and the temporary file is removed.
     ValueError
         If the path is a folder or a device.
 
@@ -64,7 +64,7 @@ def replace(path: PathName, blocks: Iterable[Block]) -> None:
                 temporary.chmod(mode)
             os.fsync(file.fileno())
             if fcntl is None:
-                file.close()  # Windows renames no open file, and has no lock to hold
+                file.close()  # Windows cannot rename an open file, and there is no lock to hold
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -82,7 +82,7 @@ def replace(path: PathName, blocks: Iterable[Block]) -> None:
 
 
 def check_place(path: PathName) -> None:
-    """Raise at once what `replace` would raise later, for a path that is a folder or in a folder that takes no file."""
+    """Raise now what `replace` would raise later if the path is a folder, or in a folder that is not writeable."""
     target = Path(os.path.realpath(path))
     _permissions(target)
     if not os.access(target.parent, os.W_OK | os.X_OK):
@@ -92,7 +92,7 @@ def check_place(path: PathName) -> None:
 
 
 def _permissions(target: Path) -> int | None:
-    """Return the permissions of the file to replace, None if there is none."""
+    """Return the permissions of the file to replace; None if it does not exist."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def _permissions(target: Path) -> int | None:
 def _create(target: Path) -> tuple[BinaryIO, Path]:
     """Create a temporary file beside the target, with the permissions that the umask leaves, and lock it.
 
-    Until it is locked, another process may take it for a leftover and remove it: then another one is created.
+    Before it is locked, another process may take it for a leftover and remove it; a new one is then created.
     """
     while True:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -121,7 +121,7 @@ def _own(file: BinaryIO) -> bool:
     try:
         _lock(file)
     except OSError as error:
-        # Some network file systems have no locks: then no process can take the file for a leftover.
+        # On a network file system without locks no process can take the file for a leftover.
         return error.errno not in (EACCES, EAGAIN)
     return os.fstat(file.fileno()).st_nlink > 0
 
@@ -133,14 +133,14 @@ def _write(file: BinaryIO, blocks: Iterable[Block]) -> None:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Hold an exclusive lock until the file is closed or the process ends; raise OSError if another holds it."""
+    """Hold an exclusive lock until the file is closed or the process ends; raise OSError if another process has it."""
     if fcntl is None:
         raise OSError("no locks on this system")
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary files of processes that were killed: nobody holds their locks."""
+    """Remove the temporary files of killed processes, whose locks are free."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError), leftover.open("rb") as file:
             _lock(file)
@@ -149,7 +149,7 @@ def _remove_leftovers(target: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename in the folder outlast a power cut."""
-    if os.name == "nt":  # cannot open folders
+    if os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -163,4 +163,4 @@ def _sync_folder(folder: Path) -> None:
 
 def _unwritten(error: OSError, target: Path, state: str) -> OSError:
     got = f"{error.strerror or error} on writing {target}"
-    return OSError(error.errno, checks.message("path", got, "a folder that takes the file", state))
+    return OSError(error.errno, checks.message("path", got, "a writeable folder with enough space", state))

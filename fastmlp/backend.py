@@ -1,34 +1,27 @@
-"""Which backend computes, and on how many threads. The one module that names the two backends.
+"""The active backend, its thread count, and calls of its kernels: the one module that imports a kernel package.
 
-``fastmlp.set_backend`` and ``fastmlp.set_num_threads`` set the process' choice, ``use_backend`` and ``use_threads`` the
-current context's (`contextvars`), and the environment variables ``FASTMLP_BACKEND`` and ``FASTMLP_NUM_THREADS`` the
-default. A kernel module is imported when it is first needed.
+``fastmlp.set_backend`` and ``fastmlp.set_num_threads`` set the choice of the process, ``use_backend`` and
+``use_threads`` that of the current context (`contextvars`), and the environment variables ``FASTMLP_BACKEND`` and
+``FASTMLP_NUM_THREADS`` the default (`fastmlp.settings`). A kernel package is imported when it is first needed.
 """
 
 import contextlib
 import functools
 import importlib
-import os
 import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fastmlp import checks, interrupts, loading, notices, quiet, threads
+from fastmlp import checks, interrupts, loading, notices, quiet, settings, threads
+from fastmlp.version import __version__
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
-_CHOICES = ("auto", *_MODULES)
 _INSTALL = 'install it with: python -m pip install "numba>=0.62"'
-
-_process_backend: str | None = None
-_process_threads: int | None = None
-_context_backend: ContextVar[str | None] = ContextVar("fastmlp_backend", default=None)
-_context_threads: ContextVar[int | None] = ContextVar("fastmlp_threads", default=None)
 
 
 def set_backend(name: str) -> None:
@@ -37,14 +30,14 @@ def set_backend(name: str) -> None:
     Parameters
     ----------
     name : {"auto", "numba", "numpy"}
-        ``"auto"`` takes Numba where it imports, else NumPy with one `RuntimeWarning`.
+        ``"auto"`` chooses Numba if it can be imported, else NumPy with one `RuntimeWarning`.
 
     Raises
     ------
     ValueError
         If the name is unknown.
     ImportError
-        If ``"numba"`` is asked for and does not import.
+        If ``"numba"`` is requested and cannot be imported.
 
     Examples
     --------
@@ -54,13 +47,12 @@ def set_backend(name: str) -> None:
     'numpy'
     >>> fastmlp.set_backend("auto")
     """
-    global _process_backend  # noqa: PLW0603
-    _resolve(checks.choice("name", name, _CHOICES))
-    _process_backend = name
+    _resolve(checks.choice("name", name, settings.CHOICES))
+    settings.process.backend = name
 
 
 def get_backend() -> str:
-    """Return the backend that computes now.
+    """Return the active backend.
 
     Returns
     -------
@@ -74,7 +66,7 @@ def get_backend() -> str:
     ...     fastmlp.get_backend()
     'numpy'
     """
-    return _resolve(_requested_backend()[0])
+    return _resolve(settings.requested_backend()[0])
 
 
 @contextlib.contextmanager
@@ -91,7 +83,7 @@ def use_backend(name: str) -> Iterator[None]:
     ValueError
         If the name is unknown.
     ImportError
-        If ``"numba"`` is asked for and does not import.
+        If ``"numba"`` is requested and cannot be imported.
 
     Examples
     --------
@@ -100,23 +92,23 @@ def use_backend(name: str) -> Iterator[None]:
     ...     fastmlp.ReLU([-1.0, 2.0])
     array([0., 2.])
     """
-    _resolve(checks.choice("name", name, _CHOICES))
-    token = _context_backend.set(name)
+    _resolve(checks.choice("name", name, settings.CHOICES))
+    token = settings.context_backend.set(name)
     try:
         yield
     finally:
-        _context_backend.reset(token)
+        settings.context_backend.reset(token)
 
 
 def set_num_threads(n: int) -> None:
-    """Choose the number of threads for the process; it governs BLAS too.
+    """Choose the number of threads for the process, including those of BLAS.
 
     The count is set for the duration of each fastmlp call and restored after it.
 
     Parameters
     ----------
     n : int
-        At least 1, and with the Numba backend at most what the process can launch (``NUMBA_NUM_THREADS``).
+        At least 1; with the Numba backend at most the number that the process can launch (``NUMBA_NUM_THREADS``).
 
     Raises
     ------
@@ -134,17 +126,16 @@ def set_num_threads(n: int) -> None:
     1
     >>> fastmlp.set_num_threads(before)
     """
-    global _process_threads  # noqa: PLW0603
-    _process_threads = _launchable("n", n)
+    settings.process.threads = _launchable("n", n)
 
 
 def get_num_threads() -> int:
-    """Return the number of threads that computes now.
+    """Return the number of threads that fastmlp computes on.
 
     Returns
     -------
     int
-        What was asked for, else Numba's count, else the number of cores this process may use.
+        The requested number, else Numba's, else the number of cores that this process may use.
 
     Examples
     --------
@@ -153,7 +144,7 @@ def get_num_threads() -> int:
     ...     fastmlp.get_num_threads()
     1
     """
-    requested = _requested_threads()
+    requested = settings.requested_threads()
     if requested is not None:
         return _launchable("FASTMLP_NUM_THREADS", requested)
     return _kernels(get_backend()).max_threads() or threads.usable_cores()
@@ -182,11 +173,11 @@ def use_threads(n: int) -> Iterator[None]:
     ...     fastmlp.Softmax([0.0, 0.0])
     array([0.5, 0.5])
     """
-    token = _context_threads.set(_launchable("n", n))
+    token = settings.context_threads.set(_launchable("n", n))
     try:
         yield
     finally:
-        _context_threads.reset(token)
+        settings.context_threads.reset(token)
 
 
 def warmup(dtype: str = "float64") -> None:
@@ -197,12 +188,12 @@ def warmup(dtype: str = "float64") -> None:
     Parameters
     ----------
     dtype : {"float64", "float32"}
-        The dtype that will be computed in.
+        The dtype of the computations.
 
     Raises
     ------
     ValueError
-        If the dtype is another one.
+        If the dtype is not one of these.
 
     Examples
     --------
@@ -212,12 +203,12 @@ def warmup(dtype: str = "float64") -> None:
     """
     wanted = checks.float_dtype("dtype", dtype)
     kernels, context = _kernels(get_backend()), quiet.context()
-    context.run(_context_threads.set, 1)
+    context.run(settings.context_threads.set, 1)
     interrupts.detached(context.run, kernels.warmup, wanted)
 
 
 def show_config(mode: str = "stdout") -> dict[str, str] | None:
-    """Show what computes: backend and why, threads, BLAS, CPU, vector width, compile cache and versions.
+    """Show the active backend and why it was chosen, threads, BLAS, CPU, vector width, compile cache and versions.
 
     Parameters
     ----------
@@ -242,7 +233,6 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
     'numpy'
     """
     checks.choice("mode", mode, ("stdout", "dicts"))
-    from fastmlp import __version__
 
     name = get_backend()
     lines = {
@@ -264,10 +254,10 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
 
 
 def kernels() -> "_Calls":
-    """Return the kernels of the backend that computes now.
+    """Return the kernels of the active backend.
 
-    Each runs on the number of threads that was asked for and without NumPy's floating-point warnings. Neither outlives
-    the kernel: nothing of the process is changed in a thread that a signal handler can interrupt.
+    Each runs on the requested number of threads and without NumPy's floating-point warnings. Both settings end with the
+    kernel, and are made in a thread that no signal handler can interrupt.
     """
     return _calls(get_backend())
 
@@ -285,77 +275,42 @@ class _Calls:
 
 
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function on the number of threads that was asked for, and without floating-point warnings."""
-    requested = _requested_threads()
+    """Call a function on the requested number of threads, without floating-point warnings."""
+    requested = settings.requested_threads()
     context = quiet.context()
     if requested is None:
         return context.run(function, *args, **kwargs)
     requested = _launchable("FASTMLP_NUM_THREADS", requested)
-    context.run(_context_threads.set, requested)
+    context.run(settings.context_threads.set, requested)
     name = get_backend()
-    if name == "numpy" or _kernels(name).limits_threads(requested):
-        return interrupts.shielded(context.run, _call_limited, name, requested, function, *args, **kwargs)
-    return context.run(function, *args, **kwargs)
-
-
-def _call_limited(name: str, n: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # The Numba backend calls no BLAS.
-    with threads.limited_blas(n) if name == "numpy" else _kernels(name).limited_threads(n):
-        return function(*args, **kwargs)
+    if name == "numpy":  # the only backend that calls BLAS
+        limit = threads.limited_blas(requested)
+    elif _kernels(name).limits_threads(requested):
+        limit = _kernels(name).limited_threads(requested)
+    else:
+        return context.run(function, *args, **kwargs)
+    return interrupts.shielded(context.run, _call_within, limit, function, *args, **kwargs)
 
 
 def call_with_blas(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function that calls BLAS itself, on the number of threads that was asked for."""
-    requested = _requested_threads()
-    return function(*args) if requested is None else interrupts.shielded(_with_blas, requested, function, *args)
-
-
-def _with_blas(n: int, function: Callable[..., Any], *args: Any) -> Any:
-    with threads.limited_blas(n):
+    """Call a function that calls BLAS itself, on the requested number of threads."""
+    requested = settings.requested_threads()
+    if requested is None:
         return function(*args)
+    return interrupts.shielded(_call_within, threads.limited_blas(requested), function, *args)
+
+
+def _call_within(
+    limit: contextlib.AbstractContextManager[None], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    with limit:
+        return function(*args, **kwargs)
 
 
 def preparation() -> tuple[float, float]:
-    """Return the seconds this process has spent on compiling and loading kernels, and for how many it is compiling."""
+    """Return the seconds spent on compiling and loading kernels so far, and those of the compilation in progress."""
     spent, since = _kernels(get_backend()).preparation()
     return spent, time.perf_counter() - since if since else 0.0
-
-
-def _requested_backend() -> tuple[str, str]:
-    """Return the name asked for, and who asked."""
-    context = _context_backend.get()
-    if context is not None:
-        return context, "use_backend"
-    if _process_backend is not None:
-        return _process_backend, "set_backend"
-    environment = _environment_backend()
-    if environment is not None:
-        return environment, "FASTMLP_BACKEND"
-    return "auto", "the default"
-
-
-def _requested_threads() -> int | None:
-    context = _context_threads.get()
-    if context is not None:
-        return context
-    return _process_threads if _process_threads is not None else _environment_threads()
-
-
-@functools.cache
-def _environment_backend() -> str | None:
-    value = os.environ.get("FASTMLP_BACKEND")
-    return None if value is None else checks.choice("FASTMLP_BACKEND", value, _CHOICES)
-
-
-@functools.cache
-def _environment_threads() -> int | None:
-    value = os.environ.get("FASTMLP_NUM_THREADS")
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdigit()):
-        expected = "an integer of at least 1"
-        raise ValueError(checks.message("FASTMLP_NUM_THREADS", repr(value), expected, "set it to one, or unset it"))
-    return checks.threads("FASTMLP_NUM_THREADS", int(value))
 
 
 def _launchable(name: str, n: int) -> int:
@@ -368,14 +323,14 @@ def _launchable(name: str, n: int) -> int:
 
 
 def _resolve(name: str) -> str:
-    """Turn a legal name into "numba" or "numpy"; raise or warn where Numba is asked for and does not import."""
+    """Turn a legal name into "numba" or "numpy"; raise or warn if Numba is needed and cannot be imported."""
     if name == "numpy":
         return name
     problem = _numba_problem()
     if problem is None:
         return "numba"
     if name == "numba":
-        got = f"numba, which does not import ({problem})"
+        got = f"numba, which cannot be imported ({problem})"
         raise ImportError(checks.message("backend", got, "an installed backend", f"{_INSTALL}, or choose 'numpy'"))
     _warn_once(problem)
     return "numpy"
@@ -393,7 +348,7 @@ def _numba_problem() -> str | None:
 
 @functools.cache
 def _warn_once(problem: str) -> None:
-    text = f"fastmlp runs on its NumPy backend, which is slower: numba does not import ({problem}); {_INSTALL}"
+    text = f"fastmlp runs on its NumPy backend, which is slower: numba cannot be imported ({problem}); {_INSTALL}"
     warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
@@ -410,13 +365,13 @@ def _kernels(name: str) -> ModuleType:
 def _import(name: str) -> ModuleType:
     with loading.lock:
         kernels = importlib.import_module(name)
-        kernels.attach(threads=_requested_threads, prepare=_prepare, compiling=notices.compiling)
+        kernels.attach(threads=settings.requested_threads, prepare=_prepare, compiling=notices.compiling)
         loading.also_held += kernels.compiler_locks()
         return kernels
 
 
 def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function that compiles or loads a kernel; Ctrl-C is answered at once, and it continues to its end."""
+    """Call a function that compiles or loads a kernel; Ctrl-C is raised at once, but the function runs to its end."""
     return interrupts.detached(_call_alone, function, *args, **kwargs)
 
 
@@ -431,8 +386,8 @@ def _describe_blas(library: dict[str, Any]) -> str:
 
 
 def _reason() -> str:
-    name, who = _requested_backend()
+    name, who = settings.requested_backend()
     if name != "auto":
         return f"{who} asks for {name!r}"
     problem = _numba_problem()
-    return f"auto ({who}): " + ("numba imports" if problem is None else f"numba does not import ({problem})")
+    return f"auto ({who}): " + ("numba can be imported" if problem is None else f"numba cannot be imported ({problem})")

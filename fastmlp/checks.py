@@ -1,7 +1,7 @@
 """Every rule on shapes, dtypes and labels, and every message.
 
-A message names the argument, what came, what is expected, and the remedy. Checks come before any kernel: a kernel
-that met a wrong shape or label would write out of bounds.
+A message names the argument, the value that came, the expected one, and the remedy. Checks come before any kernel,
+because a kernel would write out of bounds for a wrong shape or label.
 """
 
 import itertools
@@ -10,46 +10,40 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from fastmlp.quiet import quietly
-
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-DType: TypeAlias = np.dtype[Any]
-
-# Weights from 2^-16 to 2^16 stay as they are.
-_ORDINARY_EXPONENT = 16
+from fastmlp import arrays
+from fastmlp.arrays import FLOAT_DTYPES, Array, DType
 
 _MOST_WIDTHS = 10_001
 _LONGEST_NOTES = 1_000_000
 
 _INT64: DType = np.dtype(np.int64)
-_DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
 
 def message(name: str, got: object, expected: str, remedy: str) -> str:
-    """Return the one form that all error messages have."""
+    """Return an error message in the form that all of them have."""
     return f"{name}: got {got}, expected {expected}; {remedy}"
 
 
 def extra(use: str, error: ImportError, name: str = "cli", instead: str = "") -> ImportError:
-    """Return the error for an optional library that does not import, with a command that works in a clone.
+    """Return the error for an optional library that cannot be imported, with a command that works in a clone.
 
     Parameters
     ----------
     use : str
-        What the library does, as in ``"pictures are read by Pillow"``.
+        The use of the library, as in ``"pictures are read by Pillow"``.
     error : ImportError
-        Why it does not import.
+        The error that its import raised.
     name : str
-        The extra of ``pyproject.toml`` that brings it.
+        The extra of ``pyproject.toml`` that installs it.
     instead : str
-        What can be done without it, as in ``"put the files there"``.
+        A way to do without it, as in ``"put the files there"``.
     """
     remedy = f'python -m pip install ".[{name}]" in a clone of fastmlp' + (f", or {instead}" if instead else "")
-    return ImportError(f"{use}, which does not import ({error}); {remedy}")
+    return ImportError(f"{use}, which cannot be imported ({error}); {remedy}")
 
 
 def array(
@@ -67,13 +61,13 @@ def array(
     name : str
         The argument, as the caller spells it.
     value : array_like
-        What came.
+        The value that came.
     shape : tuple of (int or None), optional
-        Expected shape; None stands for any length. Without it, one dimension or more are allowed.
+        Expected shape; None for any length. Without it, any shape of at least one dimension is allowed.
     axes : str
         The meaning of ``shape``, as in ``"(n_hidden, n_features)"``.
     remedy : str
-        For a shape that neither a transpose nor a reshape mends.
+        Given if neither a transpose nor a reshape gives the expected shape.
     """
     x = _as_array(name, value)
     if x.dtype.kind not in "biuf":
@@ -90,37 +84,12 @@ def array(
     return x
 
 
-def result_dtype(*values: Any) -> DType:
-    """Return float32 if NumPy's result type of all ``values`` is float32, else float64."""
-    common = np.result_type(*values)
-    single = common.kind == "f" and common.itemsize == 4
-    return _DTYPES["float32" if single else "float64"]
-
-
-def contiguous(dtype: DType, *arrays: Array) -> list[Array]:
-    """Return the arrays in the one form that kernels take: ``dtype``, native, aligned, C-contiguous."""
-    # Asked first, because np.require takes microseconds also where there is nothing to do.
-    return [x if x.dtype == dtype and x.flags.carray else _require(x, dtype, ["C", "A"]) for x in arrays]
-
-
-def native(dtype: DType, x: Array) -> Array:
-    """Return 2-D ``x`` in ``dtype``, native and aligned, with any strides: NumPy reads it or copies it for a kernel."""
-    return x if x.dtype == dtype and x.flags.behaved else _require(x, dtype, ["A"])
-
-
-def in_one_piece(dtype: DType, x: Array) -> Array:
-    """Return 2-D ``x`` in ``dtype``, native, aligned, C- or Fortran-contiguous; a copy only where one is needed."""
-    if x.dtype == dtype and x.flags.aligned and x.flags.forc:
-        return x
-    return quietly(np.array, x, dtype, order="K")  # quietly as in _require, in the order that reads x fastest
-
-
 def packable(name: str, value: object) -> Array:
-    """Return ``value`` as a matrix (n_features, m) that fits 32-bit indices."""
+    """Return ``value`` as a matrix (n_features, m) whose indices fit into 32 bits."""
     x = array(name, value, shape=(None, None), axes="(n_features, m)")
     if max(x.shape) >= 2**31:
         raise ValueError(message(name, f"shape {x.shape}", "less than 2**31 features and samples", "split it"))
-    return native(x.dtype, x) if x.dtype == np.uint8 else x
+    return x
 
 
 def positive(name: str, value: Any, remedy: str) -> float:
@@ -139,9 +108,9 @@ def input_width(name: str, packed: Any, width: int, dtype: DType) -> None:
 
 
 def packed_dtype(name: str, packed: Any, dtype: DType) -> None:
-    """Check that a packed matrix holds uint8 or the dtype that is computed in."""
+    """Check that a packed matrix holds uint8 or the dtype of the computation."""
     if packed.dtype not in (np.uint8, dtype):
-        got, expected = f"a packed matrix of dtype {packed.dtype}", f"{dtype}, the dtype computed in, or uint8"
+        got, expected = f"a packed matrix of dtype {packed.dtype}", f"{dtype}, the dtype of the computation, or uint8"
         raise ValueError(message(name, got, expected, f"pack it with dtype='{dtype}'"))
 
 
@@ -164,17 +133,17 @@ def labels(name: str, value: object, classes: int, m: int | None = None) -> Arra
             where = int(np.argmax(fractional))
             got = f"label {y[where]} at index {where}"
             raise ValueError(message(name, got, "integral labels", "round them, or pass class numbers"))
-        y = y.astype(np.float64)  # a narrower dtype may round the number of classes that labels are compared with
-    # As unsigned numbers negative labels are too large: one pass instead of two.
+        y = y.astype(np.float64)  # a narrower dtype may round the number of classes
+    # Viewed as unsigned, negative labels are too large: one pass instead of two.
     whole = y.view(np.uint64) if y.dtype == _INT64 else y
-    # The ufunc itself: asking an array for its largest element goes through Python.
+    # The ufunc itself, because ndarray.max goes through Python.
     if y.dtype.kind != "b" and (np.maximum.reduce(whole) >= classes or (whole is y and y.min() < 0)):
         where = int(np.flatnonzero((y < 0) | (y >= classes))[0])
         got = f"label {y[where]} at index {where}"
         raise ValueError(message(name, got, f"labels from 0 to {classes - 1}", "renumber them or add classes"))
     if y.dtype.kind == "b" and classes == 1 and y.any():
         raise ValueError(message(name, "label True", "labels from 0 to 0", "raise the class count"))
-    return contiguous(_INT64, y)[0]
+    return arrays.contiguous(_INT64, y)[0]
 
 
 def targets(name: str, value: object, classes: int, m: int) -> Array:
@@ -190,37 +159,22 @@ def proper_targets(name: str, y: Array) -> None:
     """Check that no target of ``y``, labels (m,) or targets (n_classes, m), is negative, infinite or NaN."""
     proper = (y >= 0) & (y < math.inf)
     if not proper.all():
-        got = _first(y, ~proper)
+        got = arrays.first_entry(y, ~proper)
         raise ValueError(message(name, got, "finite targets >= 0", "pass probabilities, or labels"))
-
-
-def not_finite(x: Array) -> str | None:
-    """Return the first entry of ``x`` (n_features, m) that is not finite, in words; None if all are finite."""
-    bad = ~np.isfinite(x)
-    return _first(x, bad) if bad.any() else None
-
-
-def all_finite(x: Array) -> bool:
-    """Return whether no entry of ``x``, in any layout, is infinite or NaN."""
-    if x.dtype.kind != "f":
-        return True
-    # One pass without a temporary array: a finite sum has only finite terms.
-    total = quietly(np.add.reduce, x, axis=None)
-    return math.isfinite(total) or bool(np.isfinite(x).all())
 
 
 def sample_weight(name: str, value: object, m: int) -> Array:
     """Return ``value`` as finite weights (m,) >= 0 whose sum is positive, in any dtype.
 
-    Only their ratios count, so very large or small ones come back times a power of two: as float32 they would be
-    infinite or zero, and so would their sum.
+    Only their ratios count. Very large or small ones are therefore scaled by a power of two: in float32 they, or their
+    sum, would be infinite or zero.
     """
     w = array(name, value, shape=(m,), axes="(m,)", remedy=f"pass one weight for each of the {m} samples")
-    return _scaled_weights(name, w, "drop samples by weight 0, not by NaN or a sign")
+    return _scaled_weights(name, w, "drop samples by weight 0, not by NaN or a negative weight")
 
 
 def class_weight(name: str, value: Any, classes: int) -> Array:
-    """Return ``value``, a weight for each class or a mapping from labels to weights, else 1, as float64 (classes,)."""
+    """Return weights for classes, a sequence or a mapping from labels (1 for missing ones), as float64 (classes,)."""
     if isinstance(value, str):
         got, expected = repr(value), "a weight for each class, or a mapping from labels to weights"
         remedy = "compute balanced ones: len(labels) / (n_classes * np.bincount(labels))"
@@ -233,26 +187,24 @@ def class_weight(name: str, value: Any, classes: int) -> Array:
         value = weights
     remedy = f"pass one weight for each of the {classes} classes, or a mapping from labels to weights"
     w = array(name, value, shape=(classes,), axes="(n_classes,)", remedy=remedy)
-    return _scaled_weights(name, w, "drop a class by weight 0, not by NaN or a sign").astype(np.float64)
+    return _scaled_weights(name, w, "drop a class by weight 0, not by NaN or a negative weight").astype(np.float64)
 
 
 def weight_product(name: str, w: Array) -> Array:
     """Return the product of sample and class weights (m,) as `sample_weight` returns weights."""
-    return _scaled_weights(name, w, "let a sample of positive weight be of a class of positive weight")
+    return _scaled_weights(name, w, "give a positive weight to a sample whose class has one")
 
 
 def _scaled_weights(name: str, w: Array, remedy: str) -> Array:
     proper = (w >= 0) & (w < math.inf)
     if not (proper.all() and w.any()):
-        got = "only zeros" if proper.all() else f"weight {_first(w, ~proper)}"
+        got = "only zeros" if proper.all() else f"weight {arrays.first_entry(w, ~proper)}"
         raise ValueError(message(name, got, "finite weights >= 0, one of them positive", remedy))
-    exponent = int(np.frexp(w.max())[1])
-    scaled: Array = w if abs(exponent) <= _ORDINARY_EXPONENT else np.ldexp(w, -exponent)
-    return scaled
+    return arrays.rescaled(w)
 
 
 def gradient_buffer(name: str, value: object, like: Array) -> Array:
-    """Return ``value`` if a gradient can be written to it: shape and dtype of ``like``, memory of its own."""
+    """Return ``value`` if it can take a gradient: it has the shape and dtype of ``like``, but not its memory."""
     if not isinstance(value, np.ndarray):
         raise TypeError(message(name, type(value).__name__, "a NumPy array", "pass np.empty_like(model.parameters)"))
     fits = value.shape == like.shape and value.dtype == like.dtype
@@ -279,7 +231,7 @@ def nonnegative(name: str, value: Any, remedy: str) -> float:
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
-    """Return ``value``, an (X, Y)."""
+    """Return ``value``, a pair (X, Y), as a tuple."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(message(name, type(value).__name__, "a pair (X, Y)", "pass samples and their labels"))
     return value[0], value[1]
@@ -305,7 +257,7 @@ def layer_sizes(name: str, value: object) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
         got = f"{type(value).__name__} {value!r}"
         raise TypeError(message(name, got, "a sequence of integers", "pass a tuple such as (784, 128, 10)"))
-    # The bounds on depth and width are those of files: a model that cannot be saved and loaded is refused at once.
+    # The same bounds as in files: a model that could not be saved and loaded is refused at once.
     if not 2 <= len(value) <= _MOST_WIDTHS:
         got, expected = f"{len(value)} widths", f"from 2 to {_MOST_WIDTHS} widths"
         raise ValueError(message(name, got, expected, "pass a tuple such as (784, 128, 10)"))
@@ -321,9 +273,9 @@ def float_dtype(name: str, value: Any) -> DType:
         known = np.dtype(value).name if value is not None else None
     except TypeError:
         known = None
-    if known not in _DTYPES:
+    if known not in FLOAT_DTYPES:
         raise ValueError(message(name, repr(value), "'float32' or 'float64'", "pass one of the two names"))
-    return _DTYPES[known]
+    return FLOAT_DTYPES[known]
 
 
 def seed(name: str, value: object) -> int | None:
@@ -337,8 +289,8 @@ def seed(name: str, value: object) -> int | None:
 
 
 def notes(name: str, value: object) -> dict[str, str]:
-    """Return ``value`` as a dict of str to str that takes at most a million bytes in a file."""
-    remedy = "pass a dict, with json.dumps for what is not text"
+    """Return ``value`` as a dict of str to str of at most a million bytes in a file."""
+    remedy = "pass a dict, and convert other values with json.dumps"
     if not isinstance(value, Mapping):
         raise TypeError(message(name, type(value).__name__, "a mapping of str to str", remedy))
     for text in itertools.chain.from_iterable(value.items()):
@@ -348,11 +300,11 @@ def notes(name: str, value: object) -> dict[str, str]:
         if not _is_unicode(text):
             remedy = "escape it: text.encode(errors='backslashreplace').decode()"
             raise ValueError(message(name, f"{text!a:.40}", "text that can be written as UTF-8", remedy))
-    # A file's header is bounded: longer notes could be written, but not read again.
+    # The header of a file is bounded: longer notes could be written but not read.
     length = len(json.dumps(dict(value), ensure_ascii=False).encode())
     if length > _LONGEST_NOTES:
         got, expected = f"{length} bytes", f"at most {_LONGEST_NOTES} bytes of JSON"
-        raise ValueError(message(name, got, expected, "keep them in a file of their own"))
+        raise ValueError(message(name, got, expected, "keep them in a separate file"))
     return dict(value)
 
 
@@ -367,12 +319,12 @@ def choice(name: str, value: object, legal: Sequence[str]) -> str:
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     if len(shape) != len(expected):
         return False
-    # Not all() of a generator, which takes a microsecond: small batches are checked often.
+    # Not all() of a generator, which is slow enough to matter for small batches.
     return list(shape) == [length if one is None else one for length, one in zip(shape, expected, strict=True)]
 
 
 def _remedy_of_shape(x: Array, expected: tuple[int | None, ...]) -> str | None:
-    """Return how to mend a shape where a transpose or a reshape is sure to; else None."""
+    """Return how to fix a shape if a transpose or a reshape is sure to; else None."""
     if x.ndim == 2 and _fits(x.T.shape, expected):
         return "columns are samples: transpose it" if None in expected else "transpose it"
     if x.ndim == 1 and len(expected) == 2:
@@ -386,17 +338,10 @@ def _remedy_of_shape(x: Array, expected: tuple[int | None, ...]) -> str | None:
 
 def _remedy_of_dtype(x: Array) -> str:
     if x.dtype.kind in "SU":
-        return "convert numbers that are written as text with .astype(float), and encode others as numbers"
+        return "convert numbers written as text with .astype(float), and encode other text as numbers"
     if x.dtype.kind == "c":
         return "pass its .real, or its absolute values"
-    return "convert it with .astype(float) if it holds such"
-
-
-def _first(x: Array, bad: Array) -> str:
-    """Return the first entry of ``x`` that is ``bad``, and its place, in words."""
-    where = np.unravel_index(int(np.argmax(bad)), bad.shape)
-    place = f"row {where[0]}, column {where[1]}" if x.ndim == 2 else f"index {where[0]}"
-    return f"{x[where]} at {place}"
+    return "convert it with .astype(float) if it holds numbers"
 
 
 def _number(name: str, value: Any, expected: str, remedy: str, fits: Callable[[Any], bool]) -> Any:
@@ -423,22 +368,19 @@ def _as_array(name: str, value: object) -> Array:
     if hasattr(value, "toarray") and hasattr(value, "tocsr"):
         got = f"a sparse {type(value).__name__}"
         raise TypeError(message(name, got, "a dense array", "convert it with .toarray()"))
-    # Where numpy.ma is not loaded there are no such arrays; naming it as an attribute would load it, which takes 20 ms.
-    # While another thread imports it, it is there without the name.
+    # No masked array exists unless numpy.ma is loaded, and np.ma would load it, which takes time. While another thread
+    # imports it, the module exists without the name.
     masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
     if masked is not None and isinstance(value, masked):
         expected = "an array without a mask"
-        raise TypeError(message(name, "a masked array", expected, "decide with .filled(value) what hidden entries are"))
+        raise TypeError(message(name, "a masked array", expected, "replace its hidden entries with .filled(value)"))
     try:
         return np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
         expected = "an array of real numbers"
-        raise type(error)(message(name, f"what NumPy cannot read ({error})", expected, "pass an array")) from None
-
-
-def _require(x: Array, dtype: DType, flags: Any) -> Array:
-    # What is too large for the dtype becomes infinite without a warning, as it does inside of a kernel.
-    return quietly(np.require, x, dtype, flags)
+        raise type(error)(
+            message(name, f"a value that NumPy cannot convert ({error})", expected, "pass an array")
+        ) from None
 
 
 def _integer(name: str, value: Any, smallest: int, expected: str) -> int:
@@ -450,5 +392,5 @@ def _integer(name: str, value: Any, smallest: int, expected: str) -> int:
     except TypeError:
         raise TypeError(message(name, f"{type(value).__name__} {value!r}", expected, remedy)) from None
     if number < smallest:
-        raise ValueError(message(name, number, expected, "pass a larger one"))
+        raise ValueError(message(name, number, expected, "pass a larger number"))
     return number

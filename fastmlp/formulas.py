@@ -1,6 +1,6 @@
-"""The notebook's formulas, typed literally in NumPy and written for reading.
+"""The notebook's formulas in plain NumPy, written to be read and to compare fastmlp with.
 
-This is what fastmlp is compared with. X is (n, m), Y one-hot (C, m), W1 (h, n), b1 (h, 1), W2 (C, h), b2 (C, 1);
+X is (n, m), Y one-hot (C, m), W1 (h, n), b1 (h, 1), W2 (C, h), b2 (C, 1);
 columns are samples.
 """
 

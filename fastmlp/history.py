@@ -1,4 +1,4 @@
-"""The record of a training: columns with one entry per epoch, as text, HTML, a dict or CSV."""
+"""The record of a training run: columns with one entry per epoch, as text, HTML, a dict or CSV."""
 
 import csv
 import os
@@ -9,12 +9,12 @@ _SHOWN = 20  # rows of a printed history
 
 
 class TrainingWarning(UserWarning):
-    """A training run that does not learn, or cannot keep what it learns; the text names the remedy."""
+    """A training run that does not learn, or whose checkpoint cannot be written; the text names the remedy."""
 
 
 @dataclass(repr=False)
 class History:
-    """The record of a training, as columns with one entry per epoch; prints as a table, in a notebook too.
+    """The record of a training run, as columns with one entry per epoch; prints as a table, also in a notebook.
 
     Loss and accuracy of an epoch belong to the parameters before its update, validation loss and accuracy to those
     after it.
@@ -24,13 +24,13 @@ class History:
     epoch : list of int
         1, 2, ...
     loss, accuracy : list of float
-        Mean cross-entropy and fraction of right answers on the training set.
+        Mean cross-entropy and share of right answers on the training set.
     validation_loss, validation_accuracy : list of float
-        The same on the validation set; empty without one.
+        The same on the validation set; empty if there is none.
     seconds : list of float
         Wall-clock time of the epoch in seconds, without validation and callback.
     stopped : str
-        Why the training ended: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupt"``.
+        Why training ended: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupt"``.
 
     Examples
     --------
@@ -64,12 +64,12 @@ class History:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>stopped: {self.stopped}</p>"
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return the columns by name, those of the validation only where there was one.
+        """Return the columns by name, those of the validation only if there was one.
 
         Returns
         -------
         dict of str to list
-            Copies, all of one length: what ``pandas.DataFrame`` takes.
+            Copies of equal length, as ``pandas.DataFrame`` takes them.
 
         Examples
         --------
@@ -81,12 +81,12 @@ class History:
         return {name: column for name, column in columns.items() if column or not name.startswith("validation")}
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of `to_dict` as CSV, their names first; every digit that a float has.
+        """Write the columns of `to_dict` as CSV, names first and floats with all their digits.
 
         Parameters
         ----------
         path : str or path-like
-            The file to write, or to write over.
+            The file to write or overwrite.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class History:
         ValueError
             If there is no epoch.
         ImportError
-            If matplotlib is not installed; it comes with the extra ``cli``.
+            If matplotlib, part of the extra ``cli``, is not installed.
 
         Examples
         --------
@@ -131,7 +131,7 @@ class History:
         return plots.learning_curves(self)
 
     def _text(self) -> list[tuple[str, ...]]:
-        """Return names and rows as text; of many rows, the first and the last."""
+        """Return names and rows as text; of many rows only the first and the last."""
         columns = self.to_dict()
         form = {"epoch": "d", "seconds": ".4f"}
         rows = [

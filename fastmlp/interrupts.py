@@ -1,10 +1,10 @@
-"""Work that no signal can tear apart: it runs in a thread of its own, and the calling thread waits for it.
+"""Work that no signal can leave half done: it runs in a thread of its own, and the calling thread waits for it.
 
-Python runs signal handlers in the main thread only, and there between any two instructions. What a handler raises
+Python runs signal handlers in the main thread only, and there between any two instructions. The exception of a handler
 (KeyboardInterrupt, the SystemExit of a SIGTERM handler, an alarm) can therefore end any ``finally`` half-way, and no
-order of statements in the main thread is safe from it. Other threads are never interrupted. So whatever changes state
-that outlives a call (thread counts, a model's parameters and the record of their training, compiled code) is done in
-another thread, and the main thread only waits and is told to stop.
+order of statements in the main thread prevents that. Other threads are never interrupted. Changes of state that
+outlives a call (thread counts, a model's parameters and the record of their training, compiled code) are therefore made
+in another thread, and the main thread only waits and passes on that it should stop.
 """
 
 import _thread
@@ -23,20 +23,20 @@ from fastmlp import notices
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-# Seconds between two looks of the waiting thread at the clock and the progress bar. Windows delivers Ctrl-C only then.
+# Seconds between two updates by the waiting thread, of the progress bar for example. Windows delivers Ctrl-C only then.
 _TICK = 0.1
 
-# Seconds after which somebody who pressed Ctrl-C is told that it was seen; from then on another one ends the waiting.
+# Seconds after Ctrl-C until the user is told that it was received; a second Ctrl-C after that ends the waiting.
 _ACKNOWLEDGED_AFTER = 0.5
 
 
-# The ends of the threads that run now, as locks that each holds until then.
+# A lock for each running thread, which the thread holds until it ends.
 _running: set[threading.Lock] = set()
 
 
 @atexit.register
 def _wait_for_all() -> None:
-    """Let no thread be ended by the interpreter's exit in the middle of its work."""
+    """Keep the interpreter from exiting while a thread is at work."""
     for ended in tuple(_running):
         with ended:
             pass
@@ -47,7 +47,7 @@ def _is_interruptible() -> bool:
 
 
 def _start(function: Callable[[], None]) -> None:
-    """Start a thread. Not by `threading.Thread`, whose start is a page of Python that a signal can tear."""
+    """Start a thread; not with `threading.Thread`, whose start is Python code that a signal can interrupt."""
     _thread.start_new_thread(copy_context().run, (_run, function))
 
 
@@ -56,7 +56,7 @@ def _run(function: Callable[[], None]) -> None:
     with ended:
         _running.add(ended)
         try:
-            # As threading.Thread does, for debuggers, profilers and coverage.
+            # As in threading.Thread, for debuggers, profilers and coverage.
             sys.settrace(threading.gettrace())
             sys.setprofile(threading.getprofile())
             function()
@@ -65,24 +65,27 @@ def _run(function: Callable[[], None]) -> None:
 
 
 class Caller:
-    """The thread that called `converse`, as the body sees it: here one that cannot be interrupted, so the same."""
+    """The thread that called `converse`, as the body sees it.
 
-    leaving = False  #: Whether the body should end as soon as its state is whole.
+    This one runs the body itself, because no signal can interrupt it.
+    """
+
+    leaving = False  #: Whether the body should end as soon as its state is consistent.
 
     def ask(self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Any:
-        """Call a function in the calling thread; return or raise what it does."""
+        """Call a function in the calling thread; return its result or raise its exception."""
         return function(*args, **kwargs)
 
 
 class _MainThread(Caller):
-    """The main thread, which serves the body's questions until the body ends, whatever its signal handlers raise."""
+    """The main thread, which answers the body's questions until the body ends, whatever its signal handlers raise."""
 
     def __init__(self, body: Callable[[Caller], Any], tick: Callable[[], None], waiting_for: str) -> None:
         self._body, self._tick, self._waiting_for = body, tick, waiting_for
         self._questions: SimpleQueue[Any] = SimpleQueue()
         self._answers: SimpleQueue[Any] = SimpleQueue()
-        # Held while the main thread serves. A lock's `with` is left by the interpreter itself, without a Python
-        # instruction at which a signal could strike: so the body always learns that nobody waits any more.
+        # Held while the main thread answers. The interpreter itself leaves the `with` of a lock, without a Python
+        # instruction that a signal could interrupt, so the body always learns when nobody waits for it any more.
         self._present = threading.Lock()
         self._told_to_leave = self._ended = False
         self._ticket, self._working = threading.Lock(), threading.Lock()
@@ -113,7 +116,8 @@ class _MainThread(Caller):
                 _start(self._work)
                 self._serve()
         finally:
-            # A signal may strike before the thread has begun. Whoever takes the ticket first decides whether it does.
+            # A signal may arrive before the thread starts. The side that takes the ticket decides: if this one does,
+            # the body does not run.
             if not self._ticket.acquire(blocking=False):
                 with self._working:
                     pass
@@ -123,7 +127,7 @@ class _MainThread(Caller):
                 raise error
             return self._result
         finally:
-            del error  # or it would hold this frame, and this frame it
+            del error  # or the error and this frame would hold each other
 
     def _work(self) -> None:
         with self._working:
@@ -131,7 +135,7 @@ class _MainThread(Caller):
                 return
             try:
                 self._result = self._body(self)
-            except BaseException as error:  # whatever it is, it is the caller's
+            except BaseException as error:  # any exception belongs to the caller
                 self._error = error
             self._ended = True
             self._questions.put(None)
@@ -142,7 +146,7 @@ class _MainThread(Caller):
                 return self._serve_until_the_end()
             except BaseException as error:
                 self._told_to_leave = True
-                # The body may wait for an answer that was lost when this struck.
+                # The body may be waiting for an answer that was lost when this was raised.
                 self._answers.put((None, error))
                 if self.struck is None:
                     self.struck, self._struck_at = error, time.monotonic()
@@ -156,7 +160,7 @@ class _MainThread(Caller):
             except Empty:
                 self._wait()
                 question = None
-            # Not by the None alone: a signal can strike between taking it and looking at it.
+            # The None alone is not enough: a signal can arrive between taking and testing it.
             if self._ended:
                 return
             if question is not None:
@@ -166,7 +170,7 @@ class _MainThread(Caller):
         answer: tuple[Any, BaseException | None]
         try:
             answer = function(*args, **kwargs), None
-        except BaseException as error:  # it is the body that called
+        except BaseException as error:  # raised in the body, which asked
             answer = None, error
         self._answers.put(answer)
 
@@ -174,7 +178,7 @@ class _MainThread(Caller):
         if self.struck is None:
             self._tick()
         elif self._waiting_for and self._is_acknowledged() and sys.stderr is not None:
-            print(f"\nfastmlp: stopping {self._waiting_for}; once more to leave at once", file=sys.stderr)  # noqa: T201
+            print(f"\nfastmlp: stopping {self._waiting_for}; press again to leave at once", file=sys.stderr)  # noqa: T201
             self._waiting_for = ""
 
     def _is_acknowledged(self) -> bool:
@@ -193,19 +197,19 @@ def converse(
     Parameters
     ----------
     body : callable
-        Called with a `Caller`: through it, it runs functions of the user's in the calling thread, and sees that it
+        Called with a `Caller`, through which it runs the user's functions in the calling thread and learns that it
         should end.
     tick : callable
         Called in the calling thread several times a second.
     waiting_for : str
-        What the body still has to do once it is told to stop, for somebody who pressed Ctrl-C and waits.
+        When a body that was told to stop will end, for a user who pressed Ctrl-C and waits.
 
     Returns
     -------
     result
-        What the body returned; what it raises is raised.
+        The result of the body; an exception of the body is raised.
     struck : BaseException or None
-        What a signal handler raised meanwhile. The caller must raise it, or answer it otherwise.
+        The exception that a signal handler raised meanwhile. The caller must raise or handle it.
     """
     if not _is_interruptible():
         return body(Caller()), None
@@ -214,7 +218,7 @@ def converse(
 
 
 def shielded(function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-    """Call ``function`` where no signal handler can interrupt it; what one raises meanwhile is raised at its end."""
+    """Call ``function`` where no signal handler can interrupt it; raise a handler's exception when it has ended."""
     result, struck = converse(lambda _: function(*args, **kwargs))
     if struck is not None:
         raise struck
@@ -222,9 +226,9 @@ def shielded(function: Callable[_Arguments, _Result], *args: _Arguments.args, **
 
 
 def detached(function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-    """Call ``function`` where no signal handler can interrupt it; what one raises meanwhile is raised at once.
+    """Call ``function`` where no signal handler can interrupt it; raise a handler's exception at once.
 
-    The function then goes on by itself to its end, which the interpreter waits for before it exits.
+    The function then continues on its own to its end, and the interpreter waits for it before it exits.
     """
     if not _is_interruptible():
         return function(*args, **kwargs)
@@ -233,7 +237,7 @@ def detached(function: Callable[_Arguments, _Result], *args: _Arguments.args, **
     def work() -> None:
         try:
             outcome.put((function(*args, **kwargs), None))
-        except BaseException as error:  # it is the caller's
+        except BaseException as error:  # it belongs to the caller
             outcome.put((None, error))
 
     _start(work)

@@ -1,7 +1,7 @@
-"""The lock for everything that is done once in a process: modules imported, kernels compiled and loaded.
+"""The lock for work that is done once in a process: importing modules, compiling and loading kernels.
 
-Threads that call at once at the start of a program would otherwise see half of it. And a process that forks waits for
-the lock: a child would wait for ever for the locks of a thread that imports or compiles, and that it does not have.
+Without it, threads that call at the same time at the start of a program would see half of that work. A fork also waits
+for the lock: the child would wait forever for locks of a thread that imports or compiles in the parent only.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-TYPE_CHECKING = False  # as in `fastmlp`
+TYPE_CHECKING = False  # not from `typing`, as in `fastmlp`
 if TYPE_CHECKING:
     from typing import Any
 
 lock = RLock()
 
-# Other locks that a fork holds, as context managers: taken after `lock`, always in this order.
+# More locks to hold during a fork, as context managers: acquired after `lock`, always in this order.
 also_held: list[Any] = []
 _taken: list[Any] = []
 

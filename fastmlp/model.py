@@ -3,61 +3,61 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks, parameters, storage, training
-from fastmlp.packing import PackedMatrix, pack
+from fastmlp import advice, arrays, backend, checks, parameters, storage, training
+from fastmlp.checkpoint import Checkpoint
+from fastmlp.history import History, TrainingWarning
+from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
-from fastmlp.training import Callback, Checkpoint, EarlyStopping, History, Schedule
+from fastmlp.samples import Samples, check_input, check_targets, check_weight
+from fastmlp.stopping import EarlyStopping
+from fastmlp.training import Callback, Schedule
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Samples: TypeAlias = tuple[PackedMatrix, Array, Array]  # X, targets, weights (m,)
 
 _DEFAULT_INIT = "glorot"
 
-# Rows of X that are read back at once for its digest: bounds the memory that takes.
-_DIGESTED_ROWS = 64
-# Logits that are evaluated at once: bounds the memory for targets and gradients, which would triple that of the logits.
+# Logits that are evaluated at once. Bounds the memory for targets and gradients, each as large as the logits.
 _EVALUATED_ENTRIES = 1 << 21
 
 
 class MLP:
     """A multilayer perceptron with ReLU hidden layers, softmax output and cross-entropy loss.
 
-    All weights and biases live in one contiguous vector, in the order W1, b1, W2, b2, ...; `weights` and `biases` are
-    views of it, and a gradient is a vector of the same form. So an update is one pass, and
-    ``scipy.optimize.minimize(jac=True)`` works as it is.
+    All weights and biases are stored in one contiguous vector, in the order W1, b1, W2, b2, ...; `weights` and `biases`
+    are views of it, and a gradient is a vector of the same form. An update is therefore one pass, and
+    ``scipy.optimize.minimize(jac=True)`` can be used directly.
 
     Parameters
     ----------
     layer_sizes : sequence of int
-        Widths from input to output, at least two: ``(784, 128, 10)`` is the notebook's net. Without a hidden layer
-        it is multinomial logistic regression.
+        Widths from input to output, at least two: ``(784, 128, 10)`` is the notebook's net. A net without hidden
+        layers is multinomial logistic regression.
     dtype : {"float64", "float32"}
-        What it computes in.
+        The dtype of parameters, gradients and probabilities.
     seed : int or None
-        Of the initial weights; None draws afresh.
+        Seed of the initial weights; None draws different ones each time.
     init : {"glorot", "he", "notebook"}
         How weights are drawn, layer by layer: from U[-a, a) with
 
         - ``"glorot"``: a = sqrt(6 / (n_in + n_out)) [1]_;
-        - ``"he"``: a = sqrt(6 / n_in), of variance 2 / n_in, for ReLU nets of many layers [2]_;
+        - ``"he"``: a = sqrt(6 / n_in), a variance of 2 / n_in, for deep ReLU nets [2]_;
         - ``"notebook"``: a = 0.5, the numbers of ``np.random.rand(n_out, n_in) - 0.5`` after ``np.random.seed(seed)``.
-          In nets of more than one wide hidden layer this kills the ReLUs.
+          These weights kill the ReLUs of nets with more than one wide hidden layer.
 
         Biases are zero.
 
     Raises
     ------
     ValueError
-        If there are fewer than two widths or more than 10001, one is not from 1 to 2**31 - 1, or the dtype, the seed or
-        the initialisation is another.
+        If there are fewer than 2 or more than 10001 widths, if a width is not from 1 to 2**31 - 1, or if the dtype, the
+        seed or the initialisation is not one of those above.
     TypeError
         If a width or the seed is not an integer.
 
@@ -66,7 +66,7 @@ class MLP:
     .. [1] X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS
        2010, equation 16.
     .. [2] K. He, X. Zhang, S. Ren and J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10; uniform instead of
-       normal, with the same variance, so that the bits are the same on all machines.
+       normal, with the same variance, for the same bits on all machines.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class MLP:
 
     @property
     def parameters(self) -> Array:
-        """The flat vector of all weights and biases; assignment copies into it."""
+        """The flat vector of all weights and biases; an assignment copies into it."""
         return self._parameters
 
     @parameters.setter
@@ -114,7 +114,7 @@ class MLP:
             axes="(n_parameters,)",
             remedy="pass a vector as long as model.parameters",
         )
-        (self._parameters[...],) = checks.contiguous(self.dtype, given)
+        (self._parameters[...],) = arrays.contiguous(self.dtype, given)
 
     @property
     def seed(self) -> int | None:
@@ -128,15 +128,15 @@ class MLP:
 
     @property
     def notes(self) -> dict[str, str]:
-        """What goes with the model into its files, such as how to scale inputs; assign a mapping of str to str."""
+        """Texts that are saved with the model, such as how to scale inputs; assign a mapping of str to str."""
         return dict(self._notes)
 
     @notes.setter
     def notes(self, value: Mapping[str, str]) -> None:
         self._notes = checks.notes("notes", value)
 
-    # Views are made when asked for and never stored: so they follow the vector of a copy, an unpickled model or a
-    # model in another process.
+    # Views are made at each access and never stored, so that they follow the vector of a copy, of an unpickled model or
+    # of a model in another process.
     @property
     def weights(self) -> tuple[Array, ...]:
         """Views of the weights, (n_out, n_in) for each layer."""
@@ -154,11 +154,11 @@ class MLP:
         sample_weight: ArrayLike | None = None,
         out: Array | None = None,
     ) -> tuple[float, Array]:
-        """Compute the weighted mean cross-entropy and its gradient by all parameters.
+        """Compute the weighted mean cross-entropy and its gradient with respect to all parameters.
 
-        loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i, from the logits Z, so it is exact also where
-        a probability underflows. X and Y are not looked at: NaN, infinity and negative targets reach the result as they
-        do in NumPy, where `fit` and `evaluate` refuse them.
+        loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i; computed from the logits Z, it is exact even if
+        a probability underflows. Values of X and Y are not checked: NaN, infinity and negative targets reach the result
+        as they do in NumPy, whereas `fit` and `evaluate` refuse them.
 
         Parameters
         ----------
@@ -167,16 +167,17 @@ class MLP:
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         sample_weight : array_like of float, shape (m,), optional
-            Weights w >= 0 with a positive sum; 1 if not given. Weight 2 counts a sample twice, weight 0 not at all.
+            Weights w >= 0 with a positive sum; 1 if not given. A sample of weight 2 counts twice, of weight 0 not at
+            all.
         out : ndarray, shape (n_parameters,), optional
-            Takes the gradient; must have the model's dtype and memory of its own.
+            Array for the gradient; must have the model's dtype and its own memory.
 
         Returns
         -------
         loss : float
             The mean loss.
         grad : ndarray, shape (n_parameters,)
-            Its gradient, laid out like `parameters`; ``out`` if that was given.
+            Its gradient, laid out like `parameters`; ``out`` if given.
 
         Raises
         ------
@@ -194,9 +195,9 @@ class MLP:
         >>> round(loss, 4), grad
         (0.6931, array([ 1. , -1. ,  0.5, -0.5]))
         """
-        x, y, w = self._samples(X, Y, sample_weight, finite=False)
+        samples = self._samples(X, Y, sample_weight, finite=False)
         grad = np.empty_like(self._parameters) if out is None else checks.gradient_buffer("out", out, self._parameters)
-        loss, _ = self._step(grad, x, y, w)
+        loss, _ = self._step(grad, samples)
         return loss, grad
 
     def fit(
@@ -218,8 +219,8 @@ class MLP:
     ) -> History:
         """Train by full-batch gradient descent, the notebook's loop exactly.
 
-        Starts from the current parameters, so a second call goes on from the first. Ctrl-C ends the training within
-        an epoch, and the history is returned as always.
+        Training starts from the current parameters, so a second call continues the first. Ctrl-C ends it after the
+        current epoch, and the history is returned as always.
 
         Parameters
         ----------
@@ -228,7 +229,7 @@ class MLP:
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         epochs : int
-            Number of steps, at least 1; with ``resume`` those already done count.
+            Number of steps, at least 1, including those before a resumption.
         alpha : float or callable
             Step size >= 0, or a function that returns it for the epoch, from 1.
         validation : tuple of array_like, optional
@@ -236,56 +237,56 @@ class MLP:
         sample_weight : array_like of float, shape (m,), optional
             As in `loss_and_grad`.
         class_weight : mapping of int to float, or array_like of float, shape (n_classes,), optional
-            Weight of each label, 1 for one that the mapping lacks; multiplies ``sample_weight``. A soft target weighs
-            the mean of its classes' weights.
+            Weight of each label, 1 if the mapping lacks it; multiplies ``sample_weight``. A soft target gets the mean
+            of its classes' weights.
         patience : int, optional
-            Ends the training once the validation loss has not fallen by more than ``min_delta`` for so many epochs in
-            a row. However the training ends, the model then holds the parameters of the lowest validation loss.
+            Number of epochs in a row without a fall of the validation loss by more than ``min_delta``, after which
+            training ends. However it ends, the model then holds the parameters of the lowest validation loss.
         min_delta : float
             See ``patience``.
         callback : callable, optional
-            Called as ``callback(epoch, history)`` after each epoch; a true answer ends the training.
+            Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value.
         checkpoint : str or path-like, optional
-            File to write where the training stands to, at the end and every ``checkpoint_every`` seconds. It is
-            replaced as a whole: a kill or a power cut leaves the one before or the new one. `load` takes it.
+            File for the state of the run, written at the end and every ``checkpoint_every`` seconds. It is replaced
+            atomically: a kill or a power cut leaves the old or the new file. `load` reads it.
         checkpoint_every : float
             Seconds from one write to the next; 0 writes after each epoch.
         resume : bool
-            Go on from the checkpoint, and end with the bits that a training without a break would have had. The file
-            must fit the model's layer sizes, dtype, seed and initialisation and, by digests, all data and weights.
-            Data plain or packed are the same; in uint8 and in floating point they are not. Bits are those of one
-            backend and one kind of processor. Where there is no file yet, training starts from the current parameters.
+            Continue from the checkpoint, and end with the bits of an uninterrupted run on the same backend and kind of
+            processor. The file must match the model's layer sizes, dtype, seed and initialisation and, by digests, all
+            data and weights. Plain and packed data match each other; uint8 and floating-point data do not. If there is
+            no file yet, training starts from the current parameters.
         progress : bool, optional
-            Whether to show a bar. If not given: where standard output is a terminal or a notebook, and tqdm is
+            Whether to show a bar; by default it is shown if standard output is a terminal or a notebook and tqdm is
             installed.
 
         Returns
         -------
         History
-            Loss, accuracy and seconds of each epoch, those before a resumption included.
+            Loss, accuracy and seconds of each epoch, including those before a resumption.
 
         Raises
         ------
         ValueError
-            As `loss_and_grad`; if X is not finite, or targets are negative or not finite, those of the validation
-            included; if a number is out of range, there is patience without validation, or resume without
-            checkpoint; if the checkpoint to resume from is damaged or does not fit.
+            As `loss_and_grad`; if X, or X of the validation, is not finite, or a target is negative or not finite; if a
+            number is out of range; if patience comes without validation or resume without checkpoint; if the checkpoint
+            to resume from is damaged or does not fit.
         TypeError
             If an array does not hold real numbers or a count is not an integer.
         FloatingPointError
             If the loss or the parameters stop being finite; the model then holds the last finite parameters, and so
             does the checkpoint.
         OSError
-            If the checkpoint's folder takes no file. A checkpoint that cannot be written later is said once, as a
-            warning, and training continues.
+            If the checkpoint's folder is not writeable. If a later write fails, one warning says so and training
+            continues.
         ImportError
-            If progress is True and tqdm is not installed; it comes with the extra ``cli``.
+            If progress is True and tqdm, part of the extra ``cli``, is not installed.
 
         Warns
         -----
         TrainingWarning
-            If the run does not learn: the loss rose or is that of guessing, hidden units are all dead, inputs look
-            unscaled; the text names the remedy. If a checkpoint cannot be written.
+            If the run does not learn (the loss rose or is that of guessing, all hidden units are dead, inputs look
+            unscaled); the text names the remedy. If a checkpoint cannot be written.
 
         Examples
         --------
@@ -299,35 +300,28 @@ class MLP:
         if not callable(alpha):
             alpha = float(checks.learning_rate("alpha", alpha, negative=False))
         stopping = self._early_stopping(patience, min_delta, validation)
-        x, y, w = self._samples(X, Y, sample_weight)
+        samples = self._samples(X, Y, sample_weight)
         if class_weight is not None:
-            w = self._times_class_weight(w, y, class_weight)
+            samples = samples.times_class_weight(class_weight, self._layer_sizes[-1])
         validate = held_out = None
         if validation is not None:
-            names = "validation X", "validation Y"
-            held_out = self._samples(*checks.pair("validation", validation), names=names)
-            validate = functools.partial(self._evaluate, *held_out)
-        history = training.descend(
+            held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
+            validate = functools.partial(self._evaluate, held_out)
+        run = training.Run(
             self._parameters,
-            functools.partial(self._step, x=x, y=y, w=w),
+            functools.partial(self._step, samples=samples),
             epochs=epochs,
             alpha=alpha,
             validate=validate,
             callback=callback,
             stopping=stopping,
-            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, (x, y, w), held_out),
+            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, samples, held_out),
             resume=resume,
-            progress=progress,
         )
-        advice = training.advice(
-            history,
-            chance=lambda: self._loss_of_guessing(y, w),
-            dead=lambda: self._is_dead(x, y, w),
-            unscaled=x.largest if x.looks_unscaled() else None,
-            classes=self._layer_sizes[-1],
-        )
-        if advice:
-            warnings.warn(advice, training.TrainingWarning, stacklevel=2)
+        history = training.descend(run, progress)
+        text = self._advice(history, samples)
+        if text:
+            warnings.warn(text, TrainingWarning, stacklevel=2)
         return history
 
     def save(self, path: storage.PathName) -> None:
@@ -338,12 +332,12 @@ class MLP:
         Parameters
         ----------
         path : str or path-like
-            The file to write, or to replace as a whole. A symbolic link is followed.
+            The file to write or replace. A symbolic link is followed.
 
         Raises
         ------
         OSError
-            If it cannot be written; what stood there is then unchanged.
+            If it cannot be written; an existing file is then unchanged.
         ValueError
             If the path is a folder or a device.
 
@@ -359,7 +353,7 @@ class MLP:
 
     @classmethod
     def load(cls, path: storage.PathName) -> Self:
-        """Read a model from a file of `save`, or from a checkpoint of `fit`.
+        """Read a model from a file that `save` wrote, or from a checkpoint of `fit`.
 
         Parameters
         ----------
@@ -376,7 +370,7 @@ class MLP:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is damaged or of another kind.
+            If it is damaged or not a file of fastmlp.
 
         Examples
         --------
@@ -414,7 +408,7 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).predict([[1.0, -1.0]])
         array([1, 0])
         """
-        labels: Array = np.argmax(self._logits(self._input("X", X)), axis=0).astype(np.int64)
+        labels: Array = np.argmax(self._logits(self._input(X)), axis=0).astype(np.int64)
         return labels
 
     def predict_proba(self, X: ArrayLike | PackedMatrix) -> Array:
@@ -444,7 +438,7 @@ class MLP:
         array([[0.5],
                [0.5]])
         """
-        z = self._logits(self._input("X", X))
+        z = self._logits(self._input(X))
         probabilities = np.empty_like(z)
         kernels = backend.kernels()
         kernels.softmax_columns(probabilities, z)
@@ -458,7 +452,7 @@ class MLP:
         X : array_like of float or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
-            Integer labels, or one-hot or soft targets; a prediction is right where it stands on a largest target.
+            Integer labels, or one-hot or soft targets; a prediction is right if its class has the largest target.
 
         Returns
         -------
@@ -478,22 +472,10 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).evaluate([[1.0, -1.0]], [1, 1])["accuracy"]
         0.5
         """
-        return self._evaluate(*self._samples(X, Y))
+        return self._evaluate(self._samples(X, Y))
 
-    def _input(self, name: str, X: ArrayLike | PackedMatrix, *, finite: bool = True) -> PackedMatrix:
-        """Check X, also that it is ``finite``, and return it packed; a plain array is packed in the model's dtype."""
-        if isinstance(X, PackedMatrix):
-            packed = X
-            checks.input_width(name, packed, self._layer_sizes[0], self.dtype)
-        else:
-            shape, remedy = (self._layer_sizes[0], None), "pass samples of as many features, as columns"
-            x = checks.array(name, X, shape=shape, axes="(n_features, m)", remedy=remedy)
-            packed = pack(x, dtype=self.dtype.name)
-        bad = packed.not_finite(self.dtype) if finite else None
-        if bad is not None:
-            remedy = "fill in what is missing, scale what is too large, or drop the sample"
-            raise ValueError(checks.message(name, bad, f"numbers that are finite in {self.dtype}", remedy))
-        return packed
+    def _input(self, X: ArrayLike | PackedMatrix) -> PackedMatrix:
+        return check_input("X", X, self._layer_sizes[0], self.dtype)
 
     def _samples(
         self,
@@ -504,42 +486,31 @@ class MLP:
         *,
         finite: bool = True,
     ) -> Samples:
-        """Check, also that X and Y are ``finite``; return X packed, labels (m,) or targets (C, m), and weights (m,)."""
-        x = self._input(names[0], X, finite=finite)
-        m = x.shape[1]
-        y = checks.targets(names[1], Y, self._layer_sizes[-1], m)
-        if y.ndim == 2:
-            (y,) = checks.contiguous(self.dtype, y)
-            if finite:
-                checks.proper_targets(names[1], y)
-        if weight is None:
-            return x, y, _ones(m, self.dtype)
-        (w,) = checks.contiguous(self.dtype, checks.sample_weight("sample_weight", weight, m))
-        return x, y, w
+        """Check samples, also that X and Y are ``finite``, and return them ready for kernels."""
+        x = check_input(names[0], X, self._layer_sizes[0], self.dtype, finite=finite)
+        y = check_targets(names[1], Y, self._layer_sizes[-1], x, self.dtype, finite=finite)
+        return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 
-    def _times_class_weight(self, w: Array, y: Array, class_weight: Mapping[int, float] | ArrayLike) -> Array:
-        by_class = checks.class_weight("class_weight", class_weight, self._layer_sizes[-1])
-        # What overflows is refused below.
-        product = quietly(np.multiply, w, by_class[y] if y.ndim == 1 else quietly(np.matmul, by_class, y))
-        (w,) = checks.contiguous(self.dtype, checks.weight_product("class_weight", product))
-        return w
+    def _advice(self, history: History, samples: Samples) -> str:
+        x, classes = samples.x, self._layer_sizes[-1]
+        findings = advice.Findings(
+            chance=functools.partial(samples.loss_of_guessing, classes),
+            dead=functools.partial(self._is_dead, samples),
+            unscaled=x.largest if x.looks_unscaled() else None,
+            classes=classes,
+        )
+        return advice.advise(history, findings)
 
-    def _loss_of_guessing(self, y: Array, w: Array) -> float:
-        """Return the least loss of a model that gives every sample the same probabilities."""
-        mass = np.bincount(y, w, self._layer_sizes[-1]) if y.ndim == 1 else y @ w
-        share = mass[mass > 0].astype(np.float64) / np.sum(w, dtype=np.float64)
-        return float(-(share * np.log(share / share.sum())).sum())
-
-    def _is_dead(self, x: PackedMatrix, y: Array, w: Array) -> bool:
-        """Return whether no sample activates any unit of some hidden layer: then no gradient reaches the first."""
+    def _is_dead(self, samples: Samples) -> bool:
+        """Return whether no sample activates any unit of some hidden layer: no gradient reaches the first layer."""
         if len(self._layer_sizes) == 2:
             return False
         gradient = np.empty_like(self._parameters)
-        self._step(gradient, x, y, w)
+        self._step(gradient, samples)
         return not gradient[: self._layer_sizes[0] * self._layer_sizes[1]].any()
 
     def _early_stopping(self, patience: int | None, min_delta: float, validation: object) -> EarlyStopping | None:
-        min_delta = checks.nonnegative("min_delta", min_delta, "pass a fall in loss such as 1e-4, or 0")
+        min_delta = checks.nonnegative("min_delta", min_delta, "pass a fall of the loss such as 1e-4, or 0")
         if patience is None:
             return None
         if validation is None:
@@ -558,46 +529,20 @@ class MLP:
         every = checks.nonnegative("checkpoint_every", every, "pass seconds such as 60, or 0 for each epoch")
         if path is None:
             if resume:
-                remedy = "name the file to go on from, and to write to"
+                remedy = "name the file to resume from"
                 raise ValueError(checks.message("resume", "True without checkpoint", "checkpoint=PATH with it", remedy))
             return None
-        validation = "none" if held_out is None else self._digest(*held_out)
-        return Checkpoint(path, every, self._record({"data": self._digest(*data), "validation": validation}))
+        validation = "none" if held_out is None else held_out.digest()
+        return Checkpoint(path, every, self._record({"data": data.digest(), "validation": validation}))
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
         return storage.Record(
             self._layer_sizes, self._parameters, self._seed, self._init, facts or {}, notes=self._notes
         )
 
-    def _digest(self, x: PackedMatrix, y: Array, w: Array) -> str:
-        """Digest samples, targets and weights: the same for X plain or packed, on any backend.
-
-        X in uint8 has another digest than the same values in floating point: it may be trained on to other bits,
-        because dense samples are stored in another form.
-        """
-        heads = [np.array([*x.shape, *y.shape])]
-        if x.dtype == np.uint8:
-            heads.append(np.frombuffer(b"uint8", np.uint8))
-        return storage.digest(itertools.chain(heads, self._blocks_of_rows(x), [y, w]))
-
-    def _blocks_of_rows(self, x: PackedMatrix) -> Iterator[Array]:
-        """Yield the rows of X, some at a time.
-
-        They are read through the kernels, with rows of the identity as weights and zeros as biases. Sums of 1 x and
-        of zeros are exact, -0 becomes 0, and neither time nor memory goes into a dense copy of X.
-        """
-        n, m = x.shape
-        for first in range(0, n, _DIGESTED_ROWS):
-            rows = min(_DIGESTED_ROWS, n - first)
-            identity = np.eye(rows, n, first, self.dtype)
-            block = np.empty((rows, m), self.dtype)
-            kernels = backend.kernels()
-            vector = np.concatenate([identity.ravel(), np.zeros(rows, self.dtype)])
-            kernels.network_logits(block, vector, (n, rows), *x.operands(self.dtype))
-            yield block
-
-    def _step(self, grad: Array, x: PackedMatrix, y: Array, w: Array) -> tuple[float, float]:
+    def _step(self, grad: Array, samples: Samples) -> tuple[float, float]:
         """Write the mean gradient; return mean loss and accuracy."""
+        x, y, w = samples
         kernels = backend.kernels()
         loss, hit, total = kernels.network_step(
             grad, self._parameters, self._layer_sizes, *x.operands(self.dtype), y, w
@@ -610,25 +555,27 @@ class MLP:
         kernels.network_logits(logits, self._parameters, self._layer_sizes, *x.operands(self.dtype))
         return logits
 
-    def _evaluate(self, x: PackedMatrix, y: Array, w: Array) -> dict[str, float]:
+    def _evaluate(self, samples: Samples) -> dict[str, float]:
+        x, y, w = samples
         logits = self._logits(x)
         loss, hit = np.empty_like(w), np.empty_like(w)
         step = max(1, _EVALUATED_ENTRIES // len(logits))
-        kernels = backend.kernels()
         for first in range(0, w.size, step):
             part = slice(first, first + step)
-            z = np.ascontiguousarray(logits[:, part])
-            if y.ndim == 1:
-                targets = np.empty_like(z)
-                kernels.one_hot(targets, y[part])
-            else:
-                targets = np.ascontiguousarray(y[:, part])
-            kernels.softmax_cross_entropy_grad(np.empty_like(z), loss[part], hit[part], z, targets, w[part])
+            _score(loss[part], hit[part], np.ascontiguousarray(logits[:, part]), y[..., part], w[part])
         sums = [float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
 
 
-@functools.lru_cache(maxsize=4)
-def _ones(m: int, dtype: np.dtype[Any]) -> Array:
-    """Return equal weights; kernels only read them."""
-    return np.ones(m, dtype)
+def _score(loss: Array, hit: Array, z: Array, y: Array, w: Array) -> None:
+    """Set ``loss`` (m,) and ``hit`` (m,) to each sample's weighted loss, and to its weight if the prediction is right.
+
+    z (C, m) logits, y labels (m,) or targets (C, m), w (m,).
+    """
+    kernels = backend.kernels()
+    if y.ndim == 1:
+        targets = np.empty_like(z)
+        kernels.one_hot(targets, y)
+    else:
+        targets = np.ascontiguousarray(y)
+    kernels.softmax_cross_entropy_grad(np.empty_like(z), loss, hit, z, targets, w)

@@ -1,8 +1,8 @@
 """The notebook's seven functions: check, call the backend, return.
 
-Names, argument names, their order, defaults and the order of what is returned are the notebook's. Columns are samples:
-n features, h hidden units, C classes, m samples. Results are float32 if NumPy's result type of all arguments is
-float32, else float64; no argument is ever changed, and nothing is kept between calls.
+Names, argument names and their order, defaults and return order are the notebook's. Columns are samples: n features,
+h hidden units, C classes, m samples. Results are float32 if NumPy's result type of all arguments is float32, else
+float64; no argument is ever changed, and nothing is kept between calls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks
+from fastmlp import arrays, backend, checks
 from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
 
@@ -21,7 +21,7 @@ Arrays4: TypeAlias = tuple[Array, Array, Array, Array]
 
 
 def one_hot(Y: ArrayLike, C: int = 10) -> Array:
-    """Encode labels as columns of zeros with a single one.
+    """Encode labels as columns of zeros with a single 1.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def ReLU(X: ArrayLike) -> Array:
     Parameters
     ----------
     X : array_like of float
-        Any shape of one dimension or more.
+        Any shape of at least one dimension.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def ReLU(X: ArrayLike) -> Array:
     array([[0., 2.]])
     """
     checked = checks.array("X", X)
-    (x,) = checks.contiguous(checks.result_dtype(checked), checked)
+    (x,) = arrays.contiguous(arrays.result_dtype(checked), checked)
     out = np.empty_like(x)
     kernels = backend.kernels()
     kernels.relu(out.reshape(-1), x.reshape(-1))
@@ -95,7 +95,7 @@ def ReLU(X: ArrayLike) -> Array:
 def Softmax(X: ArrayLike) -> Array:
     """Compute the softmax over axis 0, exp(x) / sum(exp(x)).
 
-    The maximum over axis 0 is subtracted first, so that nothing overflows. The relative error is at most
+    The maximum over axis 0 is subtracted first, so nothing overflows. The relative error is at most
     (8 + max|x - max x|) eps.
 
     Values that are not finite reach the result as they do in NumPy.
@@ -103,7 +103,7 @@ def Softmax(X: ArrayLike) -> Array:
     Parameters
     ----------
     X : array_like of float, shape (C, ...)
-        Logits; one dimension or more.
+        Logits, of at least one dimension.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def Softmax(X: ArrayLike) -> Array:
            [0.5, 0.5]])
     """
     checked = checks.array("X", X)
-    (x,) = checks.contiguous(checks.result_dtype(checked), checked)
+    (x,) = arrays.contiguous(arrays.result_dtype(checked), checked)
     out = np.empty_like(x)
     kernels = backend.kernels()
     kernels.softmax_columns(out.reshape(len(x), -1), x.reshape(len(x), -1))
@@ -185,7 +185,7 @@ def Forwardprop(
     b2 = checks.array("biases_h_to_o", biases_h_to_o, shape=(len(w2), 1), axes="(n_classes, 1)")
     dtype = _result_dtype(x, w1, w2, b1, b2)
     kernels = backend.kernels()
-    z1, a1, z2 = kernels.forward(*checks.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
+    z1, a1, z2 = kernels.forward(*arrays.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
     a2 = np.empty_like(z2)
     kernels.softmax_columns(a2, z2)
     return a1, z1, a2, z2
@@ -194,8 +194,8 @@ def Forwardprop(
 def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     """Compute the cross-entropy, the mean over the samples of -sum(Y log A2).
 
-    0 log 0 counts as 0, and the logarithm is taken of at least the smallest normal number, so the cost stays finite
-    where a probability underflowed to 0.
+    0 log 0 counts as 0. Probabilities are raised to at least the smallest normal number before the logarithm, so that
+    the cost stays finite if a probability underflowed to 0.
 
     Values that are not finite reach the result as they do in NumPy.
 
@@ -226,8 +226,8 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
     """
     checked = checks.array("A2", A2, shape=(None, None), axes="(n_classes, m)")
     target = checks.array("Y", Y, shape=checked.shape, axes="(n_classes, m)")
-    dtype = checks.result_dtype(checked, target)
-    a2, y = checks.in_one_piece(dtype, checked), checks.in_one_piece(dtype, target)
+    dtype = arrays.result_dtype(checked, target)
+    a2, y = arrays.in_one_piece(dtype, checked), arrays.in_one_piece(dtype, target)
     kernels = backend.kernels()
     return dtype.type(kernels.cross_entropy(a2, y))
 
@@ -235,7 +235,7 @@ def compute_cost(A2: ArrayLike, Y: ArrayLike) -> Any:
 def backward_prop(
     Z1: ArrayLike, A1: ArrayLike, Z2: ArrayLike, A2: ArrayLike, W1: ArrayLike, W2: ArrayLike, X: ArrayLike, Y: ArrayLike
 ) -> Arrays4:
-    """Compute the gradient of the cost by weights and biases.
+    """Compute the gradient of the cost with respect to weights and biases.
 
     dZ2 = A2 - Y, dW2 = dZ2 A1ᵀ / m, db2 = mean of dZ2 over the samples, dZ1 = (W2ᵀ dZ2) (Z1 > 0), dW1 = dZ1 Xᵀ / m,
     db1 = mean of dZ1.
@@ -247,9 +247,9 @@ def backward_prop(
     Z1, A1 : array_like of float, shape (h, m)
         Pre-activations and activations of the hidden layer, from `Forwardprop`.
     Z2, A2 : array_like of float, shape (C, m)
-        Logits and probabilities. The values of Z2 are not needed.
+        Logits and probabilities. The values of Z2 are not used.
     W1 : array_like of float, shape (h, n)
-        Weights from input to hidden layer; the values are not needed.
+        Weights from input to hidden layer; the values are not used.
     W2 : array_like of float, shape (C, h)
         Weights from hidden to output layer.
     X : array_like of float or PackedMatrix, shape (n, m)
@@ -288,8 +288,8 @@ def backward_prop(
     dtype = _result_dtype(x, z1, a1, z2, a2, w1, w2, y)
     delta = np.empty(z2.shape, dtype)
     kernels = backend.kernels()
-    kernels.output_delta(delta, *checks.contiguous(dtype, a2, y))
-    z1, a1, (w2,) = checks.native(dtype, z1), checks.native(dtype, a1), checks.contiguous(dtype, w2)
+    kernels.output_delta(delta, *arrays.contiguous(dtype, a2, y))
+    z1, a1, (w2,) = arrays.native(dtype, z1), arrays.native(dtype, a1), arrays.contiguous(dtype, w2)
     gradients: Arrays4 = kernels.backward(n, w2, *_operands(x, dtype), z1, a1, delta)
     return gradients
 
@@ -305,7 +305,7 @@ def update_params(
     db2: ArrayLike,
     alpha: float = 0.1,
 ) -> Arrays4:
-    """Take one step of gradient descent, w - alpha dw, into new arrays.
+    """Take one step of gradient descent, w - alpha dw, and return it in new arrays.
 
     Values that are not finite reach the result as they do in NumPy.
 
@@ -321,7 +321,7 @@ def update_params(
     Returns
     -------
     W1, b1, W2, b2 : ndarray of float32 or float64
-        The parameters after the step; the arguments stay untouched.
+        The parameters after the step; the arguments are not changed.
 
     Raises
     ------
@@ -343,11 +343,11 @@ def update_params(
         checks.array(f"d{name}", dw, shape=w.shape, axes=f"of {name}")
         for name, w, dw in zip(names, parameters, (dW1, db1, dW2, db2), strict=True)
     ]
-    dtype = checks.result_dtype(*parameters, *gradients, step)
+    dtype = arrays.result_dtype(*parameters, *gradients, step)
     stepped = []
     kernels = backend.kernels()
-    rate = quietly(dtype.type, step)  # it may overflow
-    for w, dw in zip(*(checks.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
+    rate = quietly(dtype.type, step)  # may overflow
+    for w, dw in zip(*(arrays.contiguous(dtype, *group) for group in (parameters, gradients)), strict=True):
         out = np.empty_like(w)
         kernels.update(out.reshape(-1), w.reshape(-1), dw.reshape(-1), rate)
         stepped.append(out)
@@ -359,14 +359,14 @@ def _samples(X: ArrayLike | PackedMatrix) -> Array | PackedMatrix:
 
 
 def _result_dtype(x: Array | PackedMatrix, *others: Array) -> np.dtype[Any]:
-    """Return the dtype of the results; of a packed matrix it must be the dtype, unless that holds uint8."""
+    """Return the dtype of the results; a packed matrix must hold that dtype or uint8."""
     if not isinstance(x, PackedMatrix):
-        return checks.result_dtype(x, *others)
-    dtype = checks.result_dtype(*others)
+        return arrays.result_dtype(x, *others)
+    dtype = arrays.result_dtype(*others)
     checks.packed_dtype("X", x, dtype)
     return dtype
 
 
 def _operands(x: Array | PackedMatrix, dtype: np.dtype[Any]) -> tuple[Any, Array | None]:
-    """Return what kernels take: rows of samples in ``dtype``, or the packed form and its table."""
-    return x.operands(dtype) if isinstance(x, PackedMatrix) else (checks.native(dtype, x).T, None)
+    """Return the input for kernels: rows of samples (m, n) in ``dtype``, or the packed form and its table."""
+    return x.operands(dtype) if isinstance(x, PackedMatrix) else (arrays.native(dtype, x).T, None)

@@ -1,4 +1,4 @@
-"""What is said to somebody who waits: that kernels are being compiled."""
+"""The notice, for a user who waits, that kernels are being compiled."""
 
 import sys
 import threading
@@ -6,12 +6,12 @@ import time
 
 _TEXT = "fastmlp: compiling kernels, once on this machine, about 15 s"
 
-# Seconds that a kernel must take before the time is shown again, once the line has ended.
+# Once the line has ended, it is shown again only for a kernel that takes more seconds than this.
 _LONG = 1.0
 
 
 class _Notice:
-    """The line on standard error: said once in a process, and on a terminal kept up to date until it is ended."""
+    """The line on standard error: printed once in a process, and updated on a terminal until it is ended."""
 
     def __init__(self) -> None:
         self.always = self.said = self.open = False
@@ -23,12 +23,12 @@ _lock = threading.Lock()
 
 
 def announce_always() -> None:
-    """Say it wherever standard error goes, not only where somebody is seen to read it."""
+    """Print the notice wherever standard error goes, not only on a terminal or in a notebook."""
     _notice.always = True
 
 
 def compiling() -> None:
-    """Say, once in a process, that kernels are being compiled."""
+    """Print, once in a process, that kernels are being compiled."""
     with _lock:
         if _notice.said or not (_notice.always or _is_watched(sys.stderr)):
             return
@@ -38,7 +38,7 @@ def compiling() -> None:
 
 
 def still_compiling(seconds: float) -> None:
-    """Show on a terminal since when kernels are compiled, during one that has taken so many seconds already."""
+    """Update the time on a terminal; ``seconds`` is how long the current kernel has taken so far."""
     if not _notice.said or not _is_terminal(sys.stderr) or not (_notice.open or seconds >= _LONG):
         return
     passed = int(time.monotonic() - _notice.since)
@@ -48,14 +48,14 @@ def still_compiling(seconds: float) -> None:
 
 
 def end() -> None:
-    """End the line, before anything else is printed."""
+    """End the line before other output."""
     if _notice.open:
         _notice.open = False
         _write("\n")
 
 
 def _write(text: str) -> None:
-    # Nobody who closed standard error shall lose a training run for it.
+    # A closed standard error must not end a training run.
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -68,5 +68,5 @@ def _is_terminal(stream: object) -> bool:
 
 
 def _is_watched(stream: object) -> bool:
-    """Return whether a stream is a terminal or a notebook's."""
+    """Return whether a stream is a terminal or that of a notebook."""
     return _is_terminal(stream) or type(stream).__module__.startswith("ipykernel.")

@@ -1,53 +1,57 @@
-"""Packing the input: X, turned once per training into the form that the kernels read fastest."""
+"""Packing of the input: X, converted once into the form that kernels read fastest."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import backend, checks
+from fastmlp import arrays, backend, checks
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _UINT8 = np.dtype(np.uint8)
 
-# Columns in which the largest value is looked for, and what it is at most where inputs are scaled.
+# Rows that `PackedMatrix.blocks` reads at once.
+_BLOCK_ROWS = 64
+
+# About this many columns are searched for the largest value; inputs look unscaled if it exceeds the second number.
 _SEEN, _SCALED = 1000, 20.0
 
 
 class PackedMatrix:
-    """An input matrix in the form that the kernels of one backend read fastest; made by `pack`.
+    """An input matrix in the form that the kernels of one backend read fastest; `pack` makes it.
 
-    With the Numba backend, samples with like features active stand together, and where zeros make it worth while only
-    what is not zero is held. That is decided for each tile of samples from its values alone. Anything per sample comes
-    back in the caller's order.
+    With the Numba backend, samples with similar non-zero features are stored together, in tiles, and a tile keeps only
+    its non-zero entries if that is faster. The choice depends on the values of the tile alone. Results for each sample
+    are returned in the caller's order.
 
     Attributes
     ----------
     shape : tuple of int
         (n_features, m).
     dtype : numpy.dtype
-        uint8, which serves models of both dtypes, or the float dtype that it serves.
+        uint8, for models of both dtypes, or the dtype of the models that it is for.
     density : float
-        Share of the entries that are not zero.
+        Share of the non-zero entries.
     finite : bool
-        Whether no value is infinite or NaN; of uint8, once decoded to float64. `MLP.fit`, `MLP.predict` and the like
+        Whether no value is infinite or NaN, for uint8 after decoding to float64. `MLP.fit`, `MLP.predict` and the like
         refuse a matrix that is not finite.
     kind : str
         ``"sparse"``, ``"dense"`` or ``"mixed"``.
     nbytes : int
-        Memory held, in bytes.
+        Size in memory, in bytes.
     largest : float
-        The largest absolute value in about 1000 of the columns, scaled.
+        The largest absolute value, after scaling, in about 1000 of the columns.
 
     Notes
     -----
-    A pickle holds the plain values and the scale, and is packed again where it is loaded: it works on any backend and
-    any processor. A copy is the matrix itself, which never changes.
+    A pickle holds the plain values and the scale, and is packed again when it is loaded, on any backend and processor.
+    A copy is the matrix itself, because it never changes.
 
     Examples
     --------
@@ -70,7 +74,7 @@ class PackedMatrix:
         self.dtype = matrix.dtype
         self.density = float(np.count_nonzero(matrix) / matrix.size)
         largest = scaled(np.array([matrix.max()], np.float64), scale) if matrix.dtype == _UINT8 else matrix
-        self.finite = checks.all_finite(largest)
+        self.finite = arrays.all_finite(largest)
         seen = matrix[:, :: -(-matrix.shape[1] // _SEEN)]
         self.largest = float(max(seen.max(), -float(seen.min()))) * scale
         self._scale = scale
@@ -90,17 +94,17 @@ class PackedMatrix:
         return self
 
     def __reduce__(self) -> tuple[type[PackedMatrix], tuple[Array, float]]:
-        # Not the packed form: kernels of another vector width would read outside of it.
+        # Not the packed form, because kernels of another vector width would read outside its buffers.
         with backend.use_backend(self._backend):
             return PackedMatrix, (self._unpack(self._payload, np.arange(256, dtype=_UINT8)), self._scale)
 
     def looks_unscaled(self) -> bool:
-        """Return whether values lie so far from zero that a network hardly learns from them.
+        """Return whether values are so large that a network hardly learns from them.
 
         Returns
         -------
         bool
-            True for uint8 beyond 1 that was packed without a scale, and for any values beyond 20.
+            True for uint8 above 1 that was packed without a scale, and for any absolute value above 20.
 
         Examples
         --------
@@ -127,7 +131,7 @@ class PackedMatrix:
         Raises
         ------
         ValueError
-            If the dtype is another one, or the matrix was packed for another backend.
+            If the dtype is not one of these, or the matrix was packed for another backend.
 
         Examples
         --------
@@ -138,11 +142,11 @@ class PackedMatrix:
         return self._unpack(*self.operands(checks.float_dtype("dtype", dtype)))
 
     def operands(self, dtype: np.dtype[Any]) -> tuple[Any, Array]:
-        """Return the kernels' operands: the packed form, and the table (256,) that decodes uint8 to ``dtype``."""
+        """Return the operands of kernels: the packed form, and the table (256,) that decodes uint8 to ``dtype``."""
         current = backend.get_backend()
         if current != self._backend:
             got, expected = f"a matrix packed for the {self._backend} backend", f"one packed for {current}"
-            raise ValueError(checks.message("X", got, expected, "pack it again under the backend that computes"))
+            raise ValueError(checks.message("X", got, expected, "pack it again with this backend"))
         if dtype not in self._operands:
             table = scaled(np.arange(256, dtype=dtype), self._scale)
             kernels = backend.kernels()
@@ -150,37 +154,55 @@ class PackedMatrix:
         return self._operands[dtype]
 
     def not_finite(self, dtype: np.dtype[Any]) -> str | None:
-        """Return the first value that is not finite in ``dtype``, and its place, in words; None if all are finite."""
-        # Codes that are finite in float64 may not be so in float32.
+        """Return in words the first value that is not finite in ``dtype`` and its place; None if all are finite."""
+        # uint8 that decodes to finite float64 may be infinite in float32.
         if self.finite and (self.dtype != _UINT8 or np.isfinite(self.operands(dtype)[1][-1])):
             return None
-        return checks.not_finite(self.to_dense(dtype.name))
+        return arrays.first_not_finite(self.to_dense(dtype.name))
+
+    def blocks(self, dtype: np.dtype[Any]) -> Iterator[Array]:
+        """Yield the content for a digest: the rows in ``dtype``, a few at a time, after a mark if they are uint8.
+
+        The rows depend neither on the layout of X nor on the backend. The mark is there because dense samples of uint8
+        are stored in another form than the same values in floating point, and may train to other bits.
+        """
+        if self.dtype == _UINT8:
+            yield np.frombuffer(b"uint8", np.uint8)
+        # Rows are read as the logits of a net whose weights are rows of the identity and whose biases are zero. Sums of
+        # 1 x and zeros are exact, -0 becomes 0, and X is never unpacked as a whole.
+        n, m = self.shape
+        for first in range(0, n, _BLOCK_ROWS):
+            rows = min(_BLOCK_ROWS, n - first)
+            identity = np.concatenate([np.eye(rows, n, first, dtype).ravel(), np.zeros(rows, dtype)])
+            block = np.empty((rows, m), dtype)
+            backend.kernels().network_logits(block, identity, (n, rows), *self.operands(dtype))
+            yield block
 
     def _unpack(self, payload: Any, table: Array) -> Array:
-        """Return a packed form as a plain matrix (n_features, m), decoded by ``table`` (256,) if it holds uint8."""
+        """Return a packed form as a plain matrix (n_features, m), with uint8 decoded by ``table`` (256,)."""
         kernels = backend.kernels()
         dense: Array = kernels.unpack(payload, self.shape[0], table)
         return dense
 
 
 def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> PackedMatrix:
-    """Pack X once, to train on it many times.
+    """Pack X once, to use it many times.
 
     Parameters
     ----------
     X : array_like, shape (n_features, m)
-        uint8, float32, float64 or other real numbers, in any memory layout, memory-mapped too; samples as columns.
-        uint8 stays small in memory, and is decoded through a table of 256 entries.
+        uint8, float32, float64 or other real numbers, in any memory layout, also memory-mapped; samples as columns.
+        uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries.
     scale : float, optional
-        Positive factor on every value. Where 1/scale rounds to an integer n, values are divided by n, so
+        Positive factor for every value. If 1/scale rounds to an integer n, values are divided by n, so that
         ``pack(I, scale=1/255)`` holds exactly the bits of ``I / 255.``.
     dtype : {"float64", "float32"}, optional
-        The dtype to hold values in, if they are not uint8; that of X if not given.
+        The dtype of the packed values if X is not uint8; by default that of X.
 
     Returns
     -------
     PackedMatrix
-        What `MLP.fit`, `MLP.loss_and_grad`, `MLP.predict` and the like take in place of X. It holds a copy, also of
+        A copy of X that `MLP.fit`, `MLP.loss_and_grad`, `MLP.predict` and the like accept in its place. It may hold
         values that are not finite: see its ``finite``.
 
     Raises
@@ -201,19 +223,19 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
     factor = checks.positive("scale", 1.0 if scale is None else scale, "pass a factor such as 1/255")
     wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
     if matrix.dtype != _UINT8:
-        matrix = checks.native(wanted or checks.result_dtype(matrix), matrix)
+        matrix = arrays.native(wanted or arrays.result_dtype(matrix), matrix)
         return PackedMatrix(scaled(matrix, factor), 1.0)
-    return PackedMatrix(matrix, factor)
+    return PackedMatrix(arrays.native(_UINT8, matrix), factor)
 
 
 def scaled(values: Array, scale: float) -> Array:
-    """Return ``values`` times ``scale``, in their dtype; as a quotient where 1/scale rounds to an integer."""
+    """Return ``values`` times ``scale`` in their dtype; if 1/scale rounds to an integer, divided by it."""
     if scale == 1:
         return values
-    # From 2^53 on every float is an integer, which says nothing; and 1 / scale may overflow.
+    # From 2^53 on every float is an integer, so the test would be void; and 1 / scale may overflow.
     inverse = min(1 / scale, 2.0**53)
     divisor = round(inverse)
     exact = 0 < divisor < 2**53 and math.isclose(inverse, divisor, rel_tol=1e-12)
     operation, factor = (np.divide, divisor) if exact else (np.multiply, scale)
-    result: Array = quietly(lambda: operation(values, values.dtype.type(factor)))  # as inside of a kernel
+    result: Array = quietly(lambda: operation(values, values.dtype.type(factor)))  # as in a kernel
     return result

@@ -21,7 +21,7 @@ INITIALISATIONS = tuple(_LIMITS)
 
 
 def size(sizes: tuple[int, ...]) -> int:
-    """Return the length of the vector of a net with these layer sizes."""
+    """Return the number of parameters of a net with these layer sizes."""
     return sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
 
 
@@ -42,12 +42,12 @@ def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: s
     sizes : tuple of int
         Widths from input to output.
     dtype : numpy.dtype
-        Of the vector; what is drawn is float64, and then rounded.
+        The dtype of the vector; numbers are drawn in float64 and then rounded.
     seed : int or None
-        Of `numpy.random.RandomState`, whose stream is frozen for ever. Every weight takes one number of it and a
-        multiplication, so the bits are the same on all machines, which those of a normal distribution are not.
+        The seed of `numpy.random.RandomState`, whose stream never changes. Each weight is one uniform number times a
+        constant, which has the same bits on all machines; numbers of a normal distribution have not.
     init : {"glorot", "he", "notebook"}
-        Limits as `MLP` states them.
+        The limits, as in `MLP`.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: s
     (True, np.float64(0.0))
     """
     vector = np.zeros(size(sizes), dtype)
-    # Quietly, because seeding sets NumPy's error state for a moment, which a signal could make to stay.
+    # Quietly, because seeding sets NumPy's error state for a moment, and a signal could keep it from being restored.
     generator = quietly(np.random.RandomState, seed)
     for weight, _ in layers(vector, sizes):
         n_out, n_in = weight.shape

@@ -1,33 +1,37 @@
-"""Pictures of a training run and of a net: a new Figure that shows itself in a notebook, or on the caller's Axes.
+"""Pictures of a training run and of a net, in a new Figure that shows itself in a notebook, or on the caller's Axes.
 
-A new figure belongs to no window and to no global state of matplotlib; ``figure.savefig(path)`` writes it. Whoever
-passes Axes has them and their figure already: nothing is returned then, or a notebook would show it twice.
-Colours are those of Okabe and Ito, which colour-blind eyes tell apart, and maps whose lightness follows the value;
-lines differ in style and marker as well.
+A new figure belongs to no window and to no global state of matplotlib; ``figure.savefig(path)`` writes it. With Axes of
+the caller nothing is returned, or a notebook would show the figure twice. Colours are those of Okabe and Ito, which
+colour-blind readers can tell apart, and maps whose lightness follows the value; lines also differ in style and marker.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import checks
+from fastmlp import checks, figures
+from fastmlp.figures import Array, Axes, Figure, require
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-# matplotlib.axes.Axes and matplotlib.figure.Figure, which are imported only when a picture is drawn
-Axes: TypeAlias = Any
-Figure: TypeAlias = Any
+__all__ = [
+    "Axes",
+    "Curves",
+    "Figure",
+    "confusion_matrix",
+    "first_layer",
+    "learning_curves",
+    "require",
+    "worst_mistakes",
+]
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
-_MARKERS = 10  # along a line
-_BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast, 4.55, to black and to white
-_WRITTEN_CLASSES = 20  # with more of them, numbers in the cells of a confusion matrix could not be read
+_MARKERS = 10  # of each line
+_BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
+_WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
 
 
 class Curves(Protocol):
@@ -40,41 +44,27 @@ class Curves(Protocol):
     validation_accuracy: list[float]
 
 
-def require() -> None:
-    """Raise ImportError where matplotlib, which draws every picture, is not installed.
-
-    Examples
-    --------
-    >>> from fastmlp import plots
-    >>> plots.require()
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise checks.extra("pictures are drawn by matplotlib", error) from error
-
-
 def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
-    """Draw loss and accuracy by epoch, of the training and, where there was one, of the validation.
+    """Draw loss and accuracy by epoch, those of training and, if there was one, of validation.
 
     Parameters
     ----------
     history : History
-        What ``fit`` returned.
+        The result of ``fit``.
     axes : sequence of 2 matplotlib Axes, optional
-        Where to draw loss and accuracy; a new figure if not given.
+        Axes for loss and accuracy; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure: loss, on a logarithmic scale where all values are positive, and accuracy.
+        The new figure: loss, on a logarithmic scale if all values are positive, and accuracy.
 
     Raises
     ------
     ValueError
         If the history has no epoch, or there are not two axes.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -86,8 +76,8 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
     ('Epoch', 'Loss (mean cross-entropy)', 'Accuracy')
     """
     if not history.epoch:
-        raise ValueError(checks.message("history", "no epoch", "one epoch at least", "pass what fit returned"))
-    pair = _grid(axes, 2, columns=2, size=(4.5, 3.5))
+        raise ValueError(checks.message("history", "no epoch", "at least one epoch", "pass the result of fit"))
+    pair = figures.grid(axes, 2, columns=2, size=(4.5, 3.5))
     columns = (history.loss, history.validation_loss), (history.accuracy, history.validation_accuracy)
     for ax, (training, validation), name in zip(pair, columns, ("Loss (mean cross-entropy)", "Accuracy"), strict=True):
         _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
@@ -96,21 +86,21 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
         ax.set(xlabel="Epoch", ylabel=name)
         ax.grid(alpha=0.3)
         ax.legend()
-        _whole_numbers(ax.xaxis)
+        figures.use_whole_numbers(ax.xaxis)
         if len(history.epoch) == 1:
             ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
     if min(history.loss + history.validation_loss) > 0:
-        _logarithmic(pair[0])
-    _in_percent(pair[1].yaxis)
+        figures.use_logarithms(pair[0])
+    figures.use_percent(pair[1].yaxis)
     low, high = pair[1].get_ylim()
     pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
-    return _new(pair, axes)
+    return figures.new(pair, axes)
 
 
 def confusion_matrix(
     labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Figure | None:
-    """Draw how often each class was taken for each: true classes as rows, predicted ones as columns.
+    """Draw how often each true class (row) was predicted as each class (column).
 
     Parameters
     ----------
@@ -119,15 +109,15 @@ def confusion_matrix(
     predictions : array_like of int, shape (m,)
         Predicted classes.
     names : sequence of str, optional
-        What the classes are called; their numbers if not given.
+        Names of the classes; their numbers if not given.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure if not given.
+        Axes for the matrix; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure. Colours are shares of the true class, on a scale of square roots, so that few mistakes show; up
-        to 20 classes, each cell has its count.
+        The new figure. Colours are shares of the true class, on a scale of square roots to make rare mistakes visible.
+        Up to 20 classes, each cell shows its count.
 
     Raises
     ------
@@ -136,7 +126,7 @@ def confusion_matrix(
     TypeError
         If an array does not hold real numbers.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -153,10 +143,10 @@ def confusion_matrix(
     title = [str(i) for i in range(classes)] if names is None else list(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     given = None if ax is None else [ax]
-    (ax,) = grid = _grid(given, 1, columns=1, size=(6.4, 5.4))
+    (ax,) = grid = figures.grid(given, 1, columns=1, size=(6.4, 5.4))
     image = ax.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1))
     bar = ax.figure.colorbar(image, ax=ax, label="Share of the true class", ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
-    _in_percent(bar.ax.yaxis)
+    figures.use_percent(bar.ax.yaxis)
     long = max(map(len, title)) > 2
     if classes <= _WRITTEN_CLASSES:
         ax.set_xticks(range(classes), title, rotation=45 if long else 0, ha="right" if long else "center")
@@ -168,7 +158,7 @@ def confusion_matrix(
         ylabel="True class",
         title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
     )
-    return _new(grid, given)
+    return figures.new(grid, given)
 
 
 def worst_mistakes(
@@ -184,32 +174,32 @@ def worst_mistakes(
     Parameters
     ----------
     images : array_like, shape (m, rows, columns)
-        Grey images; large values are drawn dark, as ink.
+        Grey images; large values are drawn dark, like ink.
     labels : array_like of int, shape (m,)
         True classes.
     probabilities : array_like of float, shape (n_classes, m)
-        As ``MLP.predict_proba`` returns them.
+        Predicted probabilities, as from ``MLP.predict_proba``.
     names : sequence of str, optional
-        What the classes are called; their numbers if not given.
+        Names of the classes; their numbers if not given.
     count : int
-        How many images to draw at most.
+        The largest number of images to draw.
     axes : sequence or array of ``count`` matplotlib Axes, optional
-        Where to draw; a new figure if not given. Those that no mistake is left for are switched off.
+        Axes for the images; a new figure if not given. Unused axes are switched off.
 
     Returns
     -------
     Figure or None
-        The new figure: Axes for each mistake, titled with the true class, what it was taken for, and the probability of
-        each; below stands the sample's number, from 0. Where there is no mistake, Axes that say so.
+        The new figure: Axes for each mistake, titled with the true class, the predicted one and their probabilities,
+        and labelled with the sample's number, from 0. Without a mistake, Axes that say so.
 
     Raises
     ------
     ValueError
-        If shapes do not fit each other, a label is out of range or there are too few names or axes.
+        If shapes do not match, a label is out of range or there are too few names or axes.
     TypeError
         If an array does not hold real numbers or the count is not an integer.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -225,7 +215,7 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = _grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
+    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
         true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
@@ -233,7 +223,7 @@ def worst_mistakes(
         ax.set_xlabel(f"sample {i}", fontsize=7)
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
-    return _new(grid, axes)
+    return figures.new(grid, axes)
 
 
 def first_layer(
@@ -243,35 +233,35 @@ def first_layer(
     label: str = "Weight",
     axes: Sequence[Axes] | Array | None = None,
 ) -> Figure | None:
-    """Draw the weights that lead to each unit of the first layer, as images of the input's shape.
+    """Draw the weights of each unit of the first layer, as images of the input's shape.
 
     Parameters
     ----------
     weights : array_like, shape (n_out, n_in)
-        ``model.weights[0]``; or what the training changed about it, which shows more where initial weights are large.
+        ``model.weights[0]``, or its change in training, which shows more if initial weights are large.
     shape : tuple of int, optional
         Rows and columns of the input; a square if not given.
     count : int
-        How many units to draw at most, from the first on.
+        The largest number of units to draw, from the first on.
     label : str
-        What the values are, for the colour bar.
+        The name of the values, for the colour bar.
     axes : sequence or array of ``count`` matplotlib Axes, optional
-        Where to draw; a new figure if not given.
+        Axes for the images; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure: Axes for each unit, titled with its number. All share one scale, from blue through grey for
-        zero to red.
+        The new figure: Axes for each unit, titled with its number. All share one scale, from blue through grey for zero
+        to red.
 
     Raises
     ------
     ValueError
-        If the input has another number of values than the shape, or there are too few axes.
+        If the shape does not have as many values as the input, or there are too few axes.
     TypeError
         If the weights are not real numbers or the count is not an integer.
     ImportError
-        If matplotlib is not installed; it comes with the extra ``cli``.
+        If matplotlib, part of the extra ``cli``, is not installed.
 
     Examples
     --------
@@ -286,81 +276,18 @@ def first_layer(
     shown = matrix[: checks.epochs("count", count)]
     limit = float(np.max(np.abs(shown))) or 1.0
     across = min(len(shown), max(4, math.ceil(math.sqrt(1.6 * len(shown)))))
-    grid = _grid(axes, len(shown), columns=across, size=(0.95, 1.05))
+    grid = figures.grid(axes, len(shown), columns=across, size=(0.95, 1.05))
     for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
         _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
     left_out = f"; units 0 to {len(shown) - 1} of {len(matrix)}" if len(shown) < len(matrix) else ""
     grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label + left_out, shrink=0.6)
-    return _new(grid, axes)
-
-
-def _grid(given: Sequence[Axes] | Array | None, count: int, *, columns: int, size: tuple[float, float]) -> Array:
-    """Return ``count`` axes, those given or of a new figure whose cells have this size in inches."""
-    require()
-    from matplotlib.figure import Figure
-
-    if given is None:
-        rows = math.ceil(count / columns)
-        # At least so wide and high that titles and a colour bar have their place.
-        size = max(columns * size[0], 3.5), max(rows * size[1], 2.5)
-        cells = Figure(size, layout="constrained").subplots(rows, columns, squeeze=False).ravel()
-    else:
-        cells = np.asarray(given, dtype=object).ravel()
-    if len(cells) < count:
-        raise ValueError(checks.message("axes", f"{len(cells)} axes", f"{count} or more", "make more subplots"))
-    for ax in cells[count:]:
-        if given is None:
-            ax.remove()
-        else:
-            ax.axis("off")
-    return cells[:count]
-
-
-def _new(cells: Array, given: object) -> Figure | None:
-    """Return the figure of the cells, if it is a new one, made to show itself in a notebook."""
-    if given is not None:
-        return None
-    figure = cells[0].figure
-    # IPython knows how to show a figure only once pyplot is set up to draw into the notebook. It asks every other
-    # object for this method.
-    figure._repr_png_ = functools.partial(_png, figure)
-    return figure
-
-
-def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """Return a figure as PNG with twice the pixels that it is to be shown with, for screens with as many."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=2 * figure.dpi)
-    width, height = (round(float(pixels)) for pixels in figure.get_size_inches() * figure.dpi)
-    return image.getvalue(), {"width": width, "height": height}
+    return figures.new(grid, axes)
 
 
 def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:
     every = max(1, len(epochs) // _MARKERS)
-    markers = int(offset * every), every  # so that those of two lines do not cover each other
+    markers = int(offset * every), every  # offset, so that the markers of two lines do not cover each other
     ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
-
-
-def _whole_numbers(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-
-
-def _logarithmic(ax: Axes) -> None:
-    """Make the scale of the values logarithmic, with plain numbers at its ticks."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _in_percent(axis: Any) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None) -> Array:
@@ -387,7 +314,7 @@ def _names(names: Sequence[str] | None, classes: int) -> list[str]:
 
 
 def _worst(p: Array, y: Array, count: int) -> Array:
-    """Return the indices of at most ``count`` mistakes, from the least probable true class on."""
+    """Return the indices of at most ``count`` mistakes, by increasing probability of the true class."""
     mistakes = np.flatnonzero(p.argmax(axis=0) != y)
     return mistakes[np.argsort(p[y[mistakes], mistakes], kind="stable")[:count]]
 
@@ -403,5 +330,7 @@ def _shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
     rows, columns = (side, side) if shape is None else shape
     if rows * columns != width:
         got = f"{rows} x {columns} for inputs of {width} values"
-        raise ValueError(checks.message("shape", got, "rows x columns that make as many", "pass shape=(rows, columns)"))
+        raise ValueError(
+            checks.message("shape", got, "rows x columns with as many values", "pass shape=(rows, columns)")
+        )
     return rows, columns

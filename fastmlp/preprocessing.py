@@ -1,4 +1,4 @@
-"""How samples become a model's inputs: the scaling and the class names that travel with a model, in its notes."""
+"""Preprocessing of samples: the scaling and the class names that are saved with a model, in its notes."""
 
 import json
 import math
@@ -16,9 +16,9 @@ from fastmlp.quiet import quietly
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 FULL_INK = 255.0  #: Largest value of a picture that was read from a file.
-MOST_COLUMNS = 10_000  #: A wider table has one scale, because a model's notes hold no more than a million characters.
+MOST_COLUMNS = 10_000  #: A wider table has a single scale, because a model's notes hold at most a million bytes.
 
-_SMALLEST_PICTURE = 5  # rows; a table with a square number of columns is not yet one of pictures
+_SMALLEST_PICTURE = 5  # rows; a table with a smaller square number of columns is not taken for pictures
 
 
 class Columns(NamedTuple):
@@ -27,9 +27,9 @@ class Columns(NamedTuple):
     Attributes
     ----------
     mean : tuple of float
-        Of each column, in the training part.
+        Mean of each column in the training part.
     scale : tuple of float
-        Standard deviation of each column there; 1 where a column is constant.
+        Standard deviation of each column there; 1 if the column is constant.
     """
 
     mean: tuple[float, ...]
@@ -37,22 +37,22 @@ class Columns(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """How a model takes its inputs, and what its outputs are called.
+    """The form of a model's inputs, and the names of its outputs.
 
     Attributes
     ----------
     shape : tuple of int
-        Of one sample.
+        Shape of one sample.
     max_value : float
-        What samples are divided by where ``columns`` is None.
+        Divisor of samples if ``columns`` is None.
     names : tuple of str
-        What the classes are called.
+        Names of the classes.
     frame : images.Framing or None
-        How pictures lie in their square; None where samples are not square pictures.
+        Position and size of the ink in square pictures; None for other samples.
     columns : Columns or None
         How the columns of a table are standardised; None for pictures.
     labels : tuple of str
-        The labels of the classes in files, where ``names`` are others; else empty.
+        Labels of the classes in files if they differ from ``names``; else empty.
     """
 
     shape: tuple[int, ...]
@@ -64,22 +64,22 @@ class Inputs(NamedTuple):
 
 
 def from_dataset(parts: Dataset, names: tuple[str, ...] | None = None) -> Inputs:
-    """Measure how a model that is trained on ``parts`` has to take its inputs.
+    """Determine the preprocessing for a model that is trained on ``parts``.
 
     Pictures keep their scale: samples of several dimensions, and rows of a square number of bytes or of numbers from 0
-    to 1. All other rows are those of a table, whose columns are standardised one by one.
+    to 1. Other rows are those of a table, whose columns are standardised separately.
 
     Parameters
     ----------
     parts : Dataset
-        Only its training part is measured.
+        The data set; only its training part counts.
     names : tuple of str, optional
-        What to call the classes; their labels if not given.
+        Names of the classes; their labels if not given.
 
     Returns
     -------
     Inputs
-        What `to_notes` writes down and `pack_samples` applies.
+        The preprocessing, for `to_notes` and `pack_samples`.
     """
     x, labels = parts.x_train, () if names is None else parts.names
     could_be_picture = x.dtype == np.uint8 or (x.min() >= 0 and x.max() <= 1)
@@ -92,7 +92,7 @@ def from_dataset(parts: Dataset, names: tuple[str, ...] | None = None) -> Inputs
 
 
 def to_notes(name: str, inputs: Inputs, label: str = "") -> dict[str, str]:
-    """Return ``inputs``, and the name of the data and of its label's column in printable characters, as `MLP.notes`."""
+    """Return ``inputs``, with the printable names of the data and of its label column, as `MLP.notes`."""
     texts = {"data": bounded.shown(name)} | ({"label": bounded.shown(label)} if label else {})
     texts |= {"inputs": json.dumps(inputs.shape), "max_value": repr(inputs.max_value)}
     texts["classes"] = json.dumps(inputs.names)
@@ -101,12 +101,12 @@ def to_notes(name: str, inputs: Inputs, label: str = "") -> dict[str, str]:
 
 
 def from_model(model: MLP) -> Inputs:
-    """Return what the notes of a model say; without any, that it was trained on pictures like MNIST's.
+    """Return the preprocessing from the notes of a model; without notes, that of pictures like MNIST's.
 
     Raises
     ------
     ValueError
-        If they say something else, or what does not fit the model's layers.
+        If the notes cannot be read, or do not fit the model's layers.
     """
     texts = model.notes
     if not texts:
@@ -126,29 +126,29 @@ def from_model(model: MLP) -> Inputs:
 
 
 def pack_samples(x: Array, inputs: Inputs, model: MLP) -> PackedMatrix:
-    """Return samples (m, ...), scaled or standardised as ``inputs`` says, as packed columns for the model."""
+    """Return samples (m, ...), scaled or standardised according to ``inputs``, as packed columns for the model."""
     rows = x.reshape(len(x), -1)
     if inputs.columns is None:
         dtype = None if x.dtype == np.uint8 else model.dtype.name
         return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype)
     mean, scale = map(np.array, inputs.columns)
-    standardised: Array = quietly(lambda: (rows - mean) / scale)  # the model refuses what becomes infinite
+    standardised: Array = quietly(lambda: (rows - mean) / scale)  # the model refuses infinite results
     return pack(standardised.T, dtype=model.dtype.name)
 
 
 def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inputs: Inputs) -> Array:
-    """Return a model's class for each class of a data set, which may have others, or the same in another order.
+    """Return the model's class for each class of a data set, which may have fewer classes or another order.
 
     Parameters
     ----------
     name : str
-        The data, for messages.
+        Name of the data, for messages.
     parts : Dataset
-        Its ``names`` are the labels.
+        The data set, whose ``names`` are the labels.
     names : tuple of str, optional
-        What the data set calls its classes, if not by their labels.
+        Names of its classes, if they are not the labels.
     inputs : Inputs
-        Its ``names`` are the model's classes.
+        The model's preprocessing, whose ``names`` are the model's classes.
 
     Returns
     -------
@@ -174,11 +174,11 @@ def check_width(name: str, shape: tuple[int, ...], model: MLP) -> None:
     """Raise ValueError unless samples of this shape have as many values as the model's input."""
     if math.prod(shape) != model.layer_sizes[0]:
         got, expected = f"samples of {math.prod(shape)} values", f"{model.layer_sizes[0]}, as in the model's training"
-        raise ValueError(checks.message(name, got, expected, "take other data, or another model"))
+        raise ValueError(checks.message(name, got, expected, "choose other data, or another model"))
 
 
 def _standardising(x: Array) -> Columns:
-    """Measure mean and standard deviation of columns (m, n); their squares may not be representable."""
+    """Return mean and standard deviation of columns (m, n), also if their squares would overflow or underflow."""
     largest = np.abs(x.astype(np.float64)).max(axis=0)
     unit = np.where(largest > 0, largest, 1.0)
     u = x / unit
@@ -189,7 +189,7 @@ def _standardising(x: Array) -> Columns:
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a sample; that of a square picture for one that could be a flat one."""
+    """Return the shape of a sample; a flat one of a square length becomes a square picture."""
     side = math.isqrt(math.prod(shape))
     flat_picture = len(shape) == 1 and side**2 == shape[0] and side >= _SMALLEST_PICTURE
     return (side, side) if flat_picture else shape
@@ -221,7 +221,7 @@ def _fits(inputs: Inputs, model: MLP) -> bool:
 
 
 def _standardises(columns: Columns | None, width: int) -> bool:
-    """Whether there are finite factors, those to divide by positive, for each column."""
+    """Return whether each column has a finite mean and a positive, finite scale."""
     if columns is None:
         return True
     mean, scale = columns

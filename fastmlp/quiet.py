@@ -1,4 +1,4 @@
-"""Calls without NumPy's floating-point warnings: NaN and infinity come out where they belong, on both backends."""
+"""Calls without NumPy's floating-point warnings: NaN and infinity are results like any other, on both backends."""
 
 from collections.abc import Callable
 from contextvars import Context
@@ -9,9 +9,9 @@ import numpy as np
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-# NumPy keeps its error state in a context variable. A context of our own is entered and left by the interpreter, so no
-# exception, wherever a signal handler raises it, can leave the caller's error state changed; and a copy of it takes a
-# tenth of the time of np.errstate.
+# NumPy keeps its error state in a context variable. The interpreter itself enters and leaves a context of our own, so
+# that no exception of a signal handler can leave the caller's error state changed. Copying it is also much faster than
+# np.errstate.
 _QUIET = Context()
 _QUIET.run(lambda: np.seterr(all="ignore"))
 

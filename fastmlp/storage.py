@@ -1,17 +1,16 @@
-"""Model files and checkpoints: safetensors, written so that a kill or a power cut leaves the old file or the new one.
+"""Model files and checkpoints in the safetensors format; a kill or a power cut leaves the old or the new file.
 
 A file holds ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,), ``layers.1.weight``, ... as torch names and
 shapes them, and strings that describe them. A checkpoint also holds the state of a training run, in tensors whose names
 begin with ``training.``. A checksum covers every tensor and every string. Nothing is ever unpickled, and nothing is
-allocated before the file has shown that it holds as much as its header claims.
+allocated before the file is known to hold as much as its header claims.
 
-The format is read and written here, not by the safetensors library, which aborts the process, or panics, where memory
-is short: the length of the header in 8 bytes, little-endian; the header, JSON, padded with spaces to a multiple of 8;
-the tensors, little-endian, in the order of their offsets. Here parameters are written and read in place, without a
-copy, and short memory is a MemoryError.
+The format: the length of the header in 8 bytes, little-endian; the header, JSON, padded with spaces to a multiple of 8;
+the tensors, little-endian, in the order of their offsets. It is read and written here and not with the safetensors
+library, which aborts the process or panics when memory is short. This module raises MemoryError, and reads and writes
+parameters in place, without a copy.
 """
 
-import hashlib
 import itertools
 import json
 import math
@@ -19,17 +18,16 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import atomic, checks, parameters
+from fastmlp import arrays, atomic, checks, parameters
 from fastmlp.atomic import PathName, check_place
 
-__all__ = ["PathName", "Record", "check_place", "digest", "load", "refusal", "save"]
+__all__ = ["PathName", "Record", "check_place", "load", "refusal", "save"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,16 +37,16 @@ _NOTE = "note."
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
 _ARCHITECTURE = re.compile("[1-9][0-9]{0,9}(-[1-9][0-9]{0,9})+")
-# Bounds the memory that parsing a hostile header can take, about 25 times as much. The deepest net that `checks` admits
-# takes 2.5 MB, and notes take at most 1 MB.
+# Bounds the memory that parsing a hostile header takes, a multiple of its length. The header of the deepest net that
+# `checks` admits, with the longest notes, is shorter.
 _LARGEST_HEADER = 4_000_000
-# Of files that were written before there was a choice.
+# The initialisation in files that were written before there was a choice.
 _OLD_INIT = "notebook"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a file holds.
+    """The content of a file.
 
     Attributes
     ----------
@@ -57,15 +55,15 @@ class Record:
     parameters : ndarray of float32 or float64, shape (k,)
         The flat vector W1, b1, W2, b2, ...
     seed : int or None
-        That of the initial weights.
+        Seed of the initial weights.
     init : str
-        How they were drawn.
+        Name of their initialisation.
     facts : dict of str to str
-        Further facts; of a checkpoint: its epoch, its step size, and digests of its data.
+        Further facts: in a checkpoint its epoch, its step size, and digests of its data.
     arrays : dict of str to ndarray
-        The state of a training run, by names without their prefix ``training.``; empty in a model file.
+        State of a training run, by name without the prefix ``training.``; empty in a model file.
     notes : dict of str to str
-        The user's notes; in the file their names begin with ``note.``.
+        Notes of the user; in the file their names begin with ``note.``.
     """
 
     layer_sizes: tuple[int, ...]
@@ -78,7 +76,7 @@ class Record:
 
 
 class _Entry(NamedTuple):
-    """A tensor as the header describes it: it begins ``first`` bytes after the header."""
+    """A tensor as the header describes it; it begins ``first`` bytes after the header."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -102,11 +100,11 @@ def save(path: PathName, record: Record) -> None:
     Raises
     ------
     OSError
-        If it cannot be written; the old file is then unchanged, and no temporary file is left.
+        If it cannot be written; the old file is then unchanged, and the temporary file is removed.
     MemoryError
-        If memory is short; likewise.
+        If memory is short; the old file is then unchanged.
     ValueError
-        If the path is a folder or a device, or the strings are longer than `load` would take.
+        If the path is a folder or a device, or the strings are longer than `load` accepts.
 
     Examples
     --------
@@ -151,9 +149,9 @@ def load(path: PathName) -> Record:
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no such file.
     ValueError
-        If it is damaged, or is not a file of this kind; the message says how that was seen.
+        If it is damaged, or is not a file of fastmlp; the message names the reason.
     MemoryError
         If memory is short.
     """
@@ -165,13 +163,13 @@ def load(path: PathName) -> Record:
         _check_layout(name, metadata, entries)
         sizes = tuple(map(int, metadata["architecture"].split("-")))
         vector = np.empty(parameters.size(sizes), metadata["dtype"])
-        arrays = {name: np.empty(one.shape, one.dtype.name) for name, one in entries.items() if _is_training(name)}
-        tensors = _named(vector, sizes) | arrays
+        state = {name: np.empty(one.shape, one.dtype.name) for name, one in entries.items() if _is_training(name)}
+        tensors = _named(vector, sizes) | state
         for tensor, place in tensors.items():
             file.seek(start + entries[tensor].first)
             _read(name, file, place)
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):
-        raise refusal(name, "a file whose checksum does not fit its content")
+        raise refusal(name, "a file whose checksum does not match its content")
     init, seed = metadata.get("init", _OLD_INIT), metadata["seed"]
     own = {*_FORMAT, "architecture", "dtype", "seed", "init"}
     return Record(
@@ -180,27 +178,21 @@ def load(path: PathName) -> Record:
         None if seed == "None" else int(seed),
         init,
         {key: value for key, value in metadata.items() if key not in own and not key.startswith(_NOTE)},
-        {name.removeprefix(_TRAINING): array for name, array in arrays.items()},
+        {name.removeprefix(_TRAINING): array for name, array in state.items()},
         {key.removeprefix(_NOTE): value for key, value in metadata.items() if key.startswith(_NOTE)},
     )
 
 
 def refusal(path: PathName, got: str) -> ValueError:
-    """Return the error that says why a file cannot be used."""
-    expected = "a whole fastmlp model or checkpoint that fits"
-    return ValueError(checks.message("path", f"{got}: {os.fspath(path)}", expected, "name another file, or train anew"))
-
-
-def digest(blocks: Iterable[Array]) -> str:
-    """Return the SHA-256 of the values of ``blocks``, arrays of any shape, one after the other."""
-    sha = hashlib.sha256()
-    for block in blocks:
-        sha.update(np.ascontiguousarray(block, block.dtype.newbyteorder("<")).data)
-    return sha.hexdigest()
+    """Return the error for a file that cannot be used, with the reason."""
+    expected = "an intact fastmlp model or checkpoint that fits"
+    return ValueError(
+        checks.message("path", f"{got}: {os.fspath(path)}", expected, "name another file, or train again")
+    )
 
 
 def _header(tensors: dict[str, Array], metadata: dict[str, str]) -> bytes:
-    """Return the length of the header and the header, for tensors in their order in the file."""
+    """Return the length of the header and the header, for tensors in the order of the file."""
     entries: dict[str, Any] = {"__metadata__": metadata}
     last = 0
     for name, tensor in tensors.items():
@@ -221,7 +213,7 @@ def _read_header(path: str, file: BinaryIO) -> tuple[int, dict[str, _Entry], dic
     head = file.read(8)
     length = int.from_bytes(head, "little")
     if len(head) < 8 or not 2 <= length <= min(extent - 8, _LARGEST_HEADER):
-        raise refusal(path, f"a file of {extent} bytes that is cut short or of another kind")
+        raise refusal(path, f"a file of {extent} bytes that is truncated or not a model")
     try:
         header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
         metadata = header.pop("__metadata__", {})
@@ -235,7 +227,7 @@ def _read_header(path: str, file: BinaryIO) -> tuple[int, dict[str, _Entry], dic
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object as a dict; two values for one key may be read differently by different programs."""
+    """Return a JSON object as a dict; refuse a key with two values, which programs read differently."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key that occurs twice")
@@ -243,27 +235,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(entry: dict[str, Any], extent: int) -> _Entry:
-    """Parse the entry of a tensor in the header; raise where it is inconsistent."""
+    """Parse the entry of a tensor in the header; raise if it is inconsistent."""
     dtype, shape, (first, last) = _DTYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
     if dtype is None or len(entry) > 3 or len(shape) > 2:
         raise ValueError("a tensor that is neither a float32 nor a float64 matrix or vector")
     if not all(type(number) is int and 0 <= number <= extent for number in (*shape, first, last)):
-        raise ValueError("lengths or offsets that are not in the file")
+        raise ValueError("lengths or offsets outside the file")
     found = _Entry(dtype, tuple(shape), first)
     if found.size != last - first:
-        raise ValueError("offsets that do not fit the shape")
+        raise ValueError("offsets that do not match the shape")
     return found
 
 
 def _check_cover(entries: dict[str, _Entry], size: int) -> None:
-    """Check that the tensors follow each other without a gap, up to the end of the file."""
+    """Check that the tensors fill the file, one after the other, without a gap."""
     at = 0
     for one in sorted(entries.values(), key=lambda one: (one.first, one.size)):
         if one.first != at:
             raise ValueError("tensors that overlap or leave a gap")
         at += one.size
     if at != size:
-        raise ValueError(f"tensors of {at} bytes where the file has {size}")
+        raise ValueError(f"tensors of {at} bytes in a file with room for {size}")
 
 
 def _read(path: str, file: BinaryIO, place: Array) -> None:
@@ -275,20 +267,20 @@ def _read(path: str, file: BinaryIO, place: Array) -> None:
 
 
 def _check_layout(path: str, metadata: dict[str, str], entries: dict[str, _Entry]) -> None:
-    """Check the strings, and that the tensors are the layers that they describe, before a tensor is read."""
+    """Check the strings, and that the tensors are the layers they describe, before reading a tensor."""
     if metadata.get("format") != _FORMAT["format"]:
         raise refusal(path, "a safetensors file that another program wrote")
     if metadata.get("format_version") != _FORMAT["format_version"]:
-        raise refusal(path, f"format version {metadata.get('format_version')!r} where this fastmlp reads version 1")
+        raise refusal(path, f"format version {metadata.get('format_version')!r} (this fastmlp reads version 1)")
     architecture, seed = metadata.get("architecture", ""), metadata.get("seed", "")
     found = {name: one for name, one in entries.items() if not _is_training(name)}
     shapes = {name: one.shape for name, one in found.items()}
-    # Counted before it is parsed: what is built from it is no longer than what is there.
+    # Counted before parsing: the shapes built from it are then no more than the tensors in the file.
     plausible = 2 * architecture.count("-") == len(found) and _ARCHITECTURE.fullmatch(architecture)
     if not plausible or shapes != _expected_shapes(tuple(map(int, architecture.split("-")))):
         raise refusal(path, f"tensors that are not the layers of the architecture {architecture[:40]!r}")
     if any(one.dtype.name != metadata.get("dtype") for one in found.values()):
-        raise refusal(path, f"tensors of another dtype than the {metadata.get('dtype', '')[:40]!r} it speaks of")
+        raise refusal(path, f"tensors of another dtype than {metadata.get('dtype', '')[:40]!r}, which it names")
     if not re.fullmatch("None|[0-9]{1,10}", seed) or (seed != "None" and int(seed) >= 2**32):
         raise refusal(path, f"the seed {seed[:40]!r}")
     if metadata.get("init", _OLD_INIT) not in parameters.INITIALISATIONS:
@@ -307,7 +299,7 @@ def _expected_shapes(sizes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def _named(vector: Array, sizes: tuple[int, ...]) -> dict[str, Array]:
-    """Return the views of the layers by their names in the file, in the order of the vector."""
+    """Return views of the layers by their names in the file, in the order of the vector."""
     views = [view for layer in parameters.layers(vector, sizes) for view in layer]
     return dict(zip(_expected_shapes(sizes), views, strict=True))
 
@@ -316,4 +308,4 @@ def _checksum(tensors: dict[str, Array], metadata: dict[str, str]) -> str:
     names = sorted(tensors)
     described = [(name, tensors[name].dtype.name, tensors[name].shape) for name in names]
     head = json.dumps([described, metadata], sort_keys=True).encode()
-    return digest([np.frombuffer(head, np.uint8), *(tensors[name] for name in names)])
+    return arrays.digest([np.frombuffer(head, np.uint8), *(tensors[name] for name in names)])

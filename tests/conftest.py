@@ -70,9 +70,9 @@ def pytest_collection_modifyitems(items):
 def _restored_defaults():
     """Reset the backend and the threads of the process, which every run of the command line sets."""
     yield
-    backend = sys.modules.get("fastmlp.backend")
-    if backend is not None:
-        backend._process_backend = backend._process_threads = None
+    settings = sys.modules.get("fastmlp.settings")
+    if settings is not None:
+        settings.process.backend = settings.process.threads = None
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import training
+from fastmlp.advice import Findings, advise
 
 
 @pytest.fixture
@@ -88,5 +88,6 @@ def test_a_single_output_unit_has_nothing_to_learn(backend, data):
 @pytest.mark.parametrize(("epochs", "learns"), [(20, True), (60, False)])
 def test_a_loss_that_only_comes_back_to_guessing_is_told_after_many_epochs(epochs, learns):
     history = fastmlp.History(list(range(epochs)), list(np.linspace(2.5, 2.3, epochs)), [0.1] * epochs)
-    text = training.advice(history, chance=lambda: 2.302, dead=lambda: False, unscaled=None, classes=10)
+    findings = Findings(chance=lambda: 2.302, dead=lambda: False, unscaled=None, classes=10)
+    text = advise(history, findings)
     assert (text == "") == learns

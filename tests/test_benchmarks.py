@@ -72,7 +72,7 @@ def test_a_gate_reports_the_difference(wrong):
 
 @pytest.mark.usefixtures("small_cache")
 def test_a_benchmark_of_a_wrong_function_is_not_timed(monkeypatch):
-    monkeypatch.setattr("fastmlp.backend._process_backend", None)  # a benchmark sets it for the process
+    monkeypatch.setattr("fastmlp.settings.process.backend", None)  # a benchmark sets it for its process
     cell = ("numpy", "Softmax", "float64", 200)
     Functions().setup(*cell)
     monkeypatch.setattr(fastmlp, "Softmax", lambda x: formulas.Softmax(x) * 1.01)

@@ -213,7 +213,10 @@ def test_the_compiler_is_announced_where_somebody_waits(cold_package):
         subprocess.run([sys.executable, "-c", code], stderr=terminal, env=environment, check=True, timeout=240)
         os.write(terminal, b"end")
         os.close(terminal)
-        shown.append(os.read(controller, 10_000).decode())
+        text = ""
+        while not text.endswith("end"):  # one read may not return all that was written
+            text += os.read(controller, 10_000).decode()
+        shown.append(text)
         os.close(controller)
     first, *more = re.split(r"[\r\n]+", shown[0])
     assert first == "fastmlp: compiling kernels, once on this machine, about 15 s"

@@ -88,7 +88,7 @@ SAID = {
     "no class weighs": (fit(class_weight=np.zeros(10)), "class_weight: got only zeros, expected finite weights >= 0"),
     "no sample weighs": (
         fit(class_weight=dict.fromkeys(range(1, 10), 0), sample_weight=Y != 0),
-        "class_weight: got only zeros, .*; let a sample of positive weight be of a class of positive weight",
+        "class_weight: got only zeros, .*; give a positive weight to a sample whose class has one",
     ),
     "a weight too few": (fit(sample_weight=Y[1:]), r"sample_weight: .*; pass one weight for each of the 179 samples"),
     "a negative weight": (

@@ -268,7 +268,7 @@ def test_bad_shapes(backend, rng, name):
 
 
 def test_a_ragged_list_names_its_argument(backend):
-    with pytest.raises(ValueError, match="^X: got what NumPy cannot read"):
+    with pytest.raises(ValueError, match="^X: got a value that NumPy cannot convert"):
         ReLU([[1.0], [1.0, 2.0]])
 
 

@@ -13,7 +13,7 @@ from compare import assert_same_bits
 from small import X, Y, held_out, model, schedule
 
 import fastmlp
-from fastmlp import storage
+from fastmlp import arrays, storage
 
 # Thirty epochs on random labels: some nets do no better than guessing, and warn of it.
 pytestmark = pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")
@@ -194,10 +194,10 @@ def test_a_validation_that_raises_leaves_a_file_to_resume_from(path, monkeypatch
 
 
 def test_every_so_many_seconds_counts_from_the_last_write(path, monkeypatch):
-    from fastmlp import training
+    from fastmlp import checkpoint
 
     now, written = [0.0], []
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
     save = storage.save
     monkeypatch.setattr(
         storage, "save", lambda place, record: written.append(record.facts["epoch"]) or save(place, record)
@@ -234,9 +234,7 @@ def test_uint8_and_floating_point_are_not_the_same_data(backend, path):
 
 def test_the_digest_is_that_of_the_matrix(rng):
     x = rng.standard_normal((130, 7))
-    net = fastmlp.MLP((130, 2))
-    blocks = net._blocks_of_rows(fastmlp.pack(x))
-    assert storage.digest(blocks) == storage.digest([x])
+    assert arrays.digest(fastmlp.pack(x).blocks(x.dtype)) == arrays.digest([x])
 
 
 def changed(array, index):
@@ -297,7 +295,7 @@ def test_a_state_that_does_not_fit_together_is_refused(path, change):
     record.facts.setdefault("data", digest)
     storage.save(path, record)
     net = model()
-    with pytest.raises(ValueError, match="^path: got a file without the state of a training"):
+    with pytest.raises(ValueError, match="^path: got a file without the state of a training run"):
         net.fit(X, Y, epochs=3, checkpoint=path, resume=True)
     assert_same_bits(net.parameters, model().parameters)
 

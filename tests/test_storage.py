@@ -221,7 +221,7 @@ HOSTILE = {
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_files_are_refused_with_the_reason(path, content):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"^path: got .*model\.safetensors, expected a whole fastmlp .*;") as caught:
+    with pytest.raises(ValueError, match=r"^path: got .*model\.safetensors, expected an intact fastmlp .*;") as caught:
         fastmlp.MLP.load(path)
     assert len(str(caught.value)) < 600 + len(str(path))
 

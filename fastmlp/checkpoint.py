@@ -1,0 +1,142 @@
+"""Checkpoints: files that hold the state of a training run, to resume it from."""
+
+import math
+import time
+from dataclasses import fields, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastmlp import storage
+from fastmlp.history import History
+from fastmlp.stopping import EarlyStopping
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class Checkpoint:
+    """A file that holds the state of a training run.
+
+    Its layers are the model that training would return at that point. With early stopping these are the best
+    parameters, and the current ones are in ``training.parameters``. The history is in ``training.loss`` and so on.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    every : float
+        Seconds from the end of one write to the next.
+    record : storage.Record
+        The model, whose ``parameters`` are the vector that is trained. Its ``facts``, digests of the data, must agree
+        with those of a file to resume from.
+    """
+
+    def __init__(self, path: storage.PathName, every: float, record: storage.Record) -> None:
+        self._path, self._every, self._record = path, every, record
+        self._written = time.monotonic()
+        self._failed = False
+        storage.check_place(path)
+
+    def resume(self, stopping: EarlyStopping | None) -> tuple[History, float]:
+        """Restore parameters and early stopping from the file; return its history and last step size.
+
+        Without a file, training starts afresh.
+        """
+        try:
+            found = storage.load(self._path)
+        except FileNotFoundError:
+            return History(), 0.0
+        try:
+            state = _State(found)
+        except (KeyError, ValueError) as error:
+            raise storage.refusal(self._path, f"a file without the state of a training run ({error})") from None
+        self._check_fit(found)
+        np.copyto(self._record.parameters, state.parameters)
+        if stopping is not None:
+            state.restore(stopping)
+        return state.history, state.alpha
+
+    def write(self, history: History, alpha: float, stopping: EarlyStopping | None) -> str:
+        """Write the file now. Return a warning if the write failed and the previous one did not, else an empty text."""
+        record = self._state(history, alpha, stopping)
+        try:
+            storage.save(self._path, record)
+        except (OSError, MemoryError) as error:
+            warned, self._failed = self._failed, True
+            return "" if warned else f"the checkpoint cannot be written, and training continues without it: {error}"
+        finally:
+            self._written = time.monotonic()
+        self._failed = False
+        return ""
+
+    def write_if_due(self, history: History, alpha: float, stopping: EarlyStopping | None) -> str:
+        """Write the file if the last attempt was long enough ago; return as `write`."""
+        if time.monotonic() - self._written >= self._every:
+            return self.write(history, alpha, stopping)
+        return ""
+
+    def _state(self, history: History, alpha: float, stopping: EarlyStopping | None) -> storage.Record:
+        """Return the content of the file: the model that training would return, and the state of the run."""
+        best = current = self._record.parameters
+        arrays = {name: np.asarray(column, np.float64) for name, column in history.to_dict().items()}
+        facts = {"epoch": str(len(history)), "alpha": repr(alpha)}
+        if stopping is not None:
+            facts |= {"best_epoch": str(stopping.epoch), "best_loss": repr(stopping.loss)}
+            if stopping.epoch > 0:
+                best, arrays["parameters"] = stopping.best, current
+        return replace(self._record, parameters=best, arrays=arrays, facts=self._record.facts | facts)
+
+    def _check_fit(self, found: storage.Record) -> None:
+        mine = self._record
+        pairs = {
+            "layer sizes": (found.layer_sizes, mine.layer_sizes),
+            "dtype": (found.parameters.dtype.name, mine.parameters.dtype.name),
+            "seed": (found.seed, mine.seed),
+            "initialisation": (found.init, mine.init),
+        }
+        for name, (theirs, ours) in pairs.items():
+            if theirs != ours:
+                raise storage.refusal(self._path, f"{name} {theirs} in the file but {ours} here")
+        for name, digest in mine.facts.items():
+            if found.facts.get(name) != digest:
+                data = "data" if name == "data" else "validation data"
+                raise storage.refusal(self._path, f"a run that was trained on other {data}")
+
+
+class _State:
+    """The state of a run, from the facts and arrays of a checkpoint.
+
+    Raises ValueError or KeyError if they do not fit together.
+    """
+
+    def __init__(self, found: storage.Record) -> None:
+        self.history = _history(found.arrays, int(found.facts["epoch"]))
+        self.parameters = found.arrays.get("parameters", found.parameters)
+        if (self.parameters.shape, self.parameters.dtype) != (found.parameters.shape, found.parameters.dtype):
+            raise ValueError(f"parameters of shape {self.parameters.shape}")
+        self.alpha = float(found.facts["alpha"])
+        self._best = found.parameters
+        self._best_epoch = int(found.facts["best_epoch"]) if "best_epoch" in found.facts else None
+        self._best_loss = float(found.facts.get("best_loss", math.inf))
+
+    def restore(self, stopping: EarlyStopping) -> None:
+        """Restore early stopping; if the run had none, patience begins here."""
+        if self._best_epoch is not None:
+            stopping.epoch, stopping.loss = self._best_epoch, self._best_loss
+            np.copyto(stopping.best, self._best)
+        elif self.history.validation_loss:
+            stopping.see(len(self.history), self.history.validation_loss[-1])
+
+
+def _history(arrays: dict[str, Array], epochs: int) -> History:
+    """Return the history that the arrays of a checkpoint hold, one column each; ValueError if they do not."""
+    columns = {one.name: arrays.get(one.name) for one in fields(History) if one.name != "stopped"}
+    for name, column in columns.items():
+        optional = name.startswith("validation") or epochs == 0
+        if column is None and not optional:
+            raise ValueError(f"no {name}")
+        if column is not None and (column.shape != (epochs,) or column.dtype != np.float64):
+            raise ValueError(f"{name} of shape {column.shape} for {epochs} epochs")
+    history = History(**{name: column.tolist() for name, column in columns.items() if column is not None})
+    history.epoch = list(range(1, epochs + 1))
+    return history

@@ -1,0 +1,112 @@
+"""Samples with their targets and weights, checked and ready for kernels."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastmlp import arrays, checks
+from fastmlp.packing import PackedMatrix, pack
+from fastmlp.quiet import quietly
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class Samples(NamedTuple):
+    """Samples to train on or to evaluate.
+
+    Attributes
+    ----------
+    x : PackedMatrix, shape (n_features, m)
+        The input.
+    y : ndarray of int64, shape (m,), or of the model's dtype, shape (n_classes, m)
+        Labels, or one-hot or soft targets.
+    w : ndarray of the model's dtype, shape (m,)
+        Weights.
+    """
+
+    x: PackedMatrix
+    y: Array
+    w: Array
+
+    def times_class_weight(self, value: Mapping[int, float] | ArrayLike, classes: int) -> Samples:
+        """Return the samples, with their weights multiplied by those of their classes."""
+        by_class = checks.class_weight("class_weight", value, classes)
+        # An overflow is refused below.
+        weights = by_class[self.y] if self.y.ndim == 1 else quietly(np.matmul, by_class, self.y)
+        product = checks.weight_product("class_weight", quietly(np.multiply, self.w, weights))
+        return self._replace(w=arrays.contiguous(self.w.dtype, product)[0])
+
+    def loss_of_guessing(self, classes: int) -> float:
+        """Return the lowest loss of a model that gives every sample the same probabilities."""
+        mass = np.bincount(self.y, self.w, classes) if self.y.ndim == 1 else self.y @ self.w
+        share = mass[mass > 0].astype(np.float64) / np.sum(self.w, dtype=np.float64)
+        return float(-(share * np.log(share / share.sum())).sum())
+
+    def digest(self) -> str:
+        """Return a digest of samples, targets and weights: the same for plain and packed X, on either backend."""
+        shapes = np.array([*self.x.shape, *self.y.shape])
+        return arrays.digest(itertools.chain([shapes], self.x.blocks(self.w.dtype), [self.y, self.w]))
+
+
+def check_input(
+    name: str, X: ArrayLike | PackedMatrix, width: int, dtype: np.dtype[Any], *, finite: bool = True
+) -> PackedMatrix:
+    """Return X (width, m) packed; a plain array is packed in ``dtype``.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for messages.
+    X : array_like of float or PackedMatrix, shape (width, m)
+        Samples as columns.
+    width : int
+        The model's input width.
+    dtype : numpy.dtype
+        The model's dtype.
+    finite : bool
+        Whether to refuse values that are not finite in that dtype.
+    """
+    if isinstance(X, PackedMatrix):
+        packed = X
+        checks.input_width(name, packed, width, dtype)
+    else:
+        remedy = "pass samples of as many features, as columns"
+        x = checks.array(name, X, shape=(width, None), axes="(n_features, m)", remedy=remedy)
+        packed = pack(x, dtype=dtype.name)
+    bad = packed.not_finite(dtype) if finite else None
+    if bad is not None:
+        remedy = "fill in missing values, scale values that are too large, or drop the sample"
+        raise ValueError(checks.message(name, bad, f"numbers that are finite in {dtype}", remedy))
+    return packed
+
+
+def check_targets(
+    name: str, Y: ArrayLike, classes: int, x: PackedMatrix, dtype: np.dtype[Any], *, finite: bool
+) -> Array:
+    """Return Y as labels (m,) or targets (classes, m) in ``dtype`` for the samples ``x``."""
+    y = checks.targets(name, Y, classes, x.shape[1])
+    if y.ndim == 1:
+        return y
+    (y,) = arrays.contiguous(dtype, y)
+    if finite:
+        checks.proper_targets(name, y)
+    return y
+
+
+def check_weight(name: str, weight: ArrayLike | None, m: int, dtype: np.dtype[Any]) -> Array:
+    """Return weights (m,) in ``dtype``; equal ones if ``weight`` is None."""
+    if weight is None:
+        return _ones(m, dtype)
+    return arrays.contiguous(dtype, checks.sample_weight(name, weight, m))[0]
+
+
+@functools.lru_cache(maxsize=4)
+def _ones(m: int, dtype: np.dtype[Any]) -> Array:
+    """Return equal weights, which kernels only read."""
+    return np.ones(m, dtype)
