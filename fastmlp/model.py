@@ -544,15 +544,13 @@ class MLP:
         """Write the mean gradient; return mean loss and accuracy."""
         x, y, w = samples
         kernels = backend.kernels()
-        loss, hit, total = kernels.network_step(
-            grad, self._parameters, self._layer_sizes, *x.operands(self.dtype), y, w
-        )
+        loss, hit, total = kernels.network_step(grad, self._parameters, self._layer_sizes, x.operands(self.dtype), y, w)
         return loss / total, hit / total
 
     def _logits(self, x: PackedMatrix) -> Array:
         logits = np.empty((self._layer_sizes[-1], x.shape[1]), self.dtype)
         kernels = backend.kernels()
-        kernels.network_logits(logits, self._parameters, self._layer_sizes, *x.operands(self.dtype))
+        kernels.network_logits(logits, self._parameters, self._layer_sizes, x.operands(self.dtype))
         return logits
 
     def _evaluate(self, samples: Samples) -> dict[str, float]:

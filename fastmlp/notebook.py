@@ -185,7 +185,7 @@ def Forwardprop(
     b2 = checks.array("biases_h_to_o", biases_h_to_o, shape=(len(w2), 1), axes="(n_classes, 1)")
     dtype = _result_dtype(x, w1, w2, b1, b2)
     kernels = backend.kernels()
-    z1, a1, z2 = kernels.forward(*arrays.contiguous(dtype, w1, b1, w2, b2), *_operands(x, dtype))
+    z1, a1, z2 = kernels.forward(*arrays.contiguous(dtype, w1, b1, w2, b2), _operand(x, dtype))
     a2 = np.empty_like(z2)
     kernels.softmax_columns(a2, z2)
     return a1, z1, a2, z2
@@ -290,7 +290,7 @@ def backward_prop(
     kernels = backend.kernels()
     kernels.output_delta(delta, *arrays.contiguous(dtype, a2, y))
     z1, a1, (w2,) = arrays.native(dtype, z1), arrays.native(dtype, a1), arrays.contiguous(dtype, w2)
-    gradients: Arrays4 = kernels.backward(n, w2, *_operands(x, dtype), z1, a1, delta)
+    gradients: Arrays4 = kernels.backward(n, w2, _operand(x, dtype), z1, a1, delta)
     return gradients
 
 
@@ -367,6 +367,6 @@ def _result_dtype(x: Array | PackedMatrix, *others: Array) -> np.dtype[Any]:
     return dtype
 
 
-def _operands(x: Array | PackedMatrix, dtype: np.dtype[Any]) -> tuple[Any, Array | None]:
-    """Return the input for kernels: rows of samples (m, n) in ``dtype``, or the packed form and its table."""
-    return x.operands(dtype) if isinstance(x, PackedMatrix) else (arrays.native(dtype, x).T, None)
+def _operand(x: Array | PackedMatrix, dtype: np.dtype[Any]) -> Any:
+    """Return the input for kernels: rows of samples (m, n) in ``dtype``, or the operand of a packed matrix."""
+    return x.operands(dtype) if isinstance(x, PackedMatrix) else arrays.native(dtype, x).T

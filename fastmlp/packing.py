@@ -79,10 +79,10 @@ class PackedMatrix:
         self.largest = float(max(seen.max(), -float(seen.min()))) * scale
         self._scale = scale
         self._backend = backend.get_backend()
-        self._operands: dict[np.dtype[Any], tuple[Any, Array]] = {}
+        self._operands: dict[np.dtype[Any], Any] = {}
         kernels = backend.kernels()
         self._payload = kernels.pack(matrix)
-        self.kind, self.nbytes = kernels.packed_facts(self._payload, matrix.shape[0])
+        self.kind, self.nbytes = kernels.packed_facts(self._payload)
 
     def __repr__(self) -> str:
         return f"PackedMatrix({self.shape}, {self.dtype}, {self.kind}, density {self.density:.3f}, {self.nbytes} bytes)"
@@ -96,7 +96,8 @@ class PackedMatrix:
     def __reduce__(self) -> tuple[type[PackedMatrix], tuple[Array, float]]:
         # Not the packed form, because kernels of another vector width would read outside its buffers.
         with backend.use_backend(self._backend):
-            return PackedMatrix, (self._unpack(self._payload, np.arange(256, dtype=_UINT8)), self._scale)
+            codes = backend.kernels().operands(self._payload, np.arange(256, dtype=_UINT8))
+            return PackedMatrix, (self._unpack(codes, 0, self.shape[0]), self._scale)
 
     def looks_unscaled(self) -> bool:
         """Return whether values are so large that a network hardly learns from them.
@@ -139,24 +140,27 @@ class PackedMatrix:
         >>> fastmlp.pack(np.array([[2.0, 0.0]])).to_dense()
         array([[2., 0.]])
         """
-        return self._unpack(*self.operands(checks.float_dtype("dtype", dtype)))
+        return self._unpack(self.operands(checks.float_dtype("dtype", dtype)), 0, self.shape[0])
 
-    def operands(self, dtype: np.dtype[Any]) -> tuple[Any, Array]:
-        """Return the operands of kernels: the packed form, and the table (256,) that decodes uint8 to ``dtype``."""
+    def operands(self, dtype: np.dtype[Any]) -> Any:
+        """Return the operand of kernels that compute in ``dtype``."""
         current = backend.get_backend()
         if current != self._backend:
             got, expected = f"a matrix packed for the {self._backend} backend", f"one packed for {current}"
             raise ValueError(checks.message("X", got, expected, "pack it again with this backend"))
         if dtype not in self._operands:
-            table = scaled(np.arange(256, dtype=dtype), self._scale)
             kernels = backend.kernels()
-            self._operands[dtype] = kernels.operands(self._payload, table), table
+            self._operands[dtype] = kernels.operands(self._payload, self._table(dtype))
         return self._operands[dtype]
+
+    def _table(self, dtype: np.dtype[Any]) -> Array:
+        """Return the table (256,) that decodes uint8 to ``dtype``."""
+        return scaled(np.arange(256, dtype=dtype), self._scale)
 
     def not_finite(self, dtype: np.dtype[Any]) -> str | None:
         """Return in words the first value that is not finite in ``dtype`` and its place; None if all are finite."""
         # uint8 that decodes to finite float64 may be infinite in float32.
-        if self.finite and (self.dtype != _UINT8 or np.isfinite(self.operands(dtype)[1][-1])):
+        if self.finite and (self.dtype != _UINT8 or np.isfinite(self._table(dtype)[-1])):
             return None
         return arrays.first_not_finite(self.to_dense(dtype.name))
 
@@ -168,20 +172,14 @@ class PackedMatrix:
         """
         if self.dtype == _UINT8:
             yield np.frombuffer(b"uint8", np.uint8)
-        # Rows are read as the logits of a net whose weights are rows of the identity and whose biases are zero. Sums of
-        # 1 x and zeros are exact, -0 becomes 0, and X is never unpacked as a whole.
-        n, m = self.shape
+        operands, n = self.operands(dtype), self.shape[0]
         for first in range(0, n, _BLOCK_ROWS):
-            rows = min(_BLOCK_ROWS, n - first)
-            identity = np.concatenate([np.eye(rows, n, first, dtype).ravel(), np.zeros(rows, dtype)])
-            block = np.empty((rows, m), dtype)
-            backend.kernels().network_logits(block, identity, (n, rows), *self.operands(dtype))
-            yield block
+            yield self._unpack(operands, first, min(first + _BLOCK_ROWS, n)) + dtype.type(0)  # -0 becomes 0
 
-    def _unpack(self, payload: Any, table: Array) -> Array:
-        """Return a packed form as a plain matrix (n_features, m), with uint8 decoded by ``table`` (256,)."""
+    def _unpack(self, operands: Any, first: int, stop: int) -> Array:
+        """Return the features ``first`` to below ``stop`` as a plain matrix (stop - first, m)."""
         kernels = backend.kernels()
-        dense: Array = kernels.unpack(payload, self.shape[0], table)
+        dense: Array = kernels.unpack(operands, first, stop)
         return dense
 
 

@@ -190,7 +190,7 @@ def coded_tile(rng, dtype):
 
 def dot_tile(rng, dtype):
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    turn = vector.CHAINS * lanes  # the most that a turn of the loop takes
+    turn = vector.target.CHAINS * lanes  # the most that a turn of the loop takes
     counts = {*range(2 * lanes + 2), *range(turn - 1, turn + lanes + 1), 2 * turn - 1, 2 * turn, 2 * turn + 1}
     shapes = itertools.product({1, vector.DOT_ROWS}, {1, 2, vector.DOT_COLUMNS})
     for (rows, columns), count, side in itertools.product(shapes, sorted(counts), SIDES):

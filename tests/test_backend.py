@@ -102,10 +102,10 @@ import fastmlp, numba
 from fastmlp import backend
 fastmlp.set_backend("numba")
 with fastmlp.use_threads(2):
-    assert backend.call(numba.get_num_threads) == 2 == backend.call(backend._kernels("numba")._usable_threads)
+    assert backend.call(numba.get_num_threads) == 2 == backend.call(backend._kernels("numba").launch.usable_threads)
 with fastmlp.use_threads(1):
-    assert backend.call(backend._kernels("numba")._usable_threads) == 1
-assert numba.get_num_threads() == 3 == backend.call(backend._kernels("numba")._usable_threads)
+    assert backend.call(backend._kernels("numba").launch.usable_threads) == 1
+assert numba.get_num_threads() == 3 == backend.call(backend._kernels("numba").launch.usable_threads)
 """
     run_python(code, env={"NUMBA_NUM_THREADS": "3"})
 

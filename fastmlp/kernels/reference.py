@@ -6,10 +6,13 @@ Shapes: n features, h units of a layer, C classes, m samples; columns are sample
 """
 
 import contextlib
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+from fastmlp.kernels import tree
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -25,16 +28,6 @@ def relu(out: Array, x: Array) -> None:
     np.maximum(0, x, out=out)
 
 
-def relu_mask(z: Array, a: Array, mask: Array, bias: Array) -> None:
-    """Add the bias to ``z`` in place, set ``a`` = max(0, z) and ``mask`` = z > 0.
-
-    z, a (h, m), bias (h, 1), mask (h, m) bool. ``a`` may be ``z``.
-    """
-    np.add(z, bias, out=z)
-    np.greater(z, 0, out=mask)
-    np.maximum(0, z, out=a)
-
-
 def softmax_columns(out: Array, z: Array) -> None:
     """Set ``out`` (C, m) to the softmax of the columns of ``z`` (C, m)."""
     np.subtract(z, _shift(z), out=out)
@@ -43,10 +36,10 @@ def softmax_columns(out: Array, z: Array) -> None:
 
 
 def softmax_cross_entropy_grad(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array) -> None:
-    """Fuse softmax, cross-entropy and their gradient by the logits, for each column.
+    """Fuse softmax, cross-entropy and their gradient with respect to the logits, for each column.
 
-    dz (C, m) = w (p sum(y) - y), loss (m,) = w sum_k y_k (logsumexp(z) - z_k), hit (m,) = w where the largest logit
-    stands on a largest target, else 0; z, y (C, m), weight (m,). Where sum(y) is 1, dz is the notebook's p - y.
+    dz (C, m) = w (p sum(y) - y), loss (m,) = w sum_k y_k (logsumexp(z) - z_k), hit (m,) = w where the class of the
+    largest logit has a largest target, else 0; z, y (C, m), weight (m,). Where sum(y) is 1, dz is the notebook's p - y.
     """
     np.subtract(z, _shift(z), out=dz)
     # y and the shifted logit are multiplied only where y is not zero: 0 times an infinite loss counts as 0.
@@ -65,13 +58,8 @@ def softmax_cross_entropy_grad(dz: Array, loss: Array, hit: Array, z: Array, y: 
 
 
 def output_delta(dz: Array, a: Array, y: Array) -> None:
-    """Set ``dz`` (C, m) to a - y: the logit gradient of softmax and cross-entropy, not yet divided by m."""
+    """Set ``dz`` (C, m) to a - y, the gradient of softmax and cross-entropy with respect to the logits, times m."""
     np.subtract(a, y, out=dz)
-
-
-def bias_sum(out: Array, dz: Array) -> None:
-    """Set ``out`` (h, 1) to the sum over the columns of ``dz`` (h, m)."""
-    out[...] = np.sum(dz, axis=1, keepdims=True, dtype=np.float64)  # the rows of a gradient cancel
 
 
 def cross_entropy(a: Array, y: Array) -> float:
@@ -85,8 +73,43 @@ def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
     np.subtract(w, alpha * dw, out=out)
 
 
-# Samples that a step takes at once: bounds the memory for activations and for the decoded input.
+class Activation(NamedTuple):
+    """An activation of hidden layers.
+
+    Attributes
+    ----------
+    value : callable
+        Sets the second array to the activation of the first; they may be the same.
+    derivative : callable
+        Returns the derivative where the activation has these values.
+    makes_zeros : bool
+        Whether many values are zero, and the derivative is zero there.
+    """
+
+    value: Callable[[Array, Array], None]
+    derivative: Callable[[Array], Array]
+    makes_zeros: bool
+
+
+class Loss(NamedTuple):
+    """A loss; ``gradient`` has the arguments of `softmax_cross_entropy_grad`."""
+
+    gradient: Callable[..., None]
+
+
+ACTIVATIONS = {"relu": Activation(lambda z, a: relu(a, z), lambda a: a > 0, makes_zeros=True)}
+LOSSES = {"cross_entropy": Loss(softmax_cross_entropy_grad)}
+_ACTIVATION, _LOSS = ACTIVATIONS["relu"], LOSSES["cross_entropy"]
+
+# Samples in a leaf, which a step takes at once: bounds the memory for activations and for the decoded input.
 _CHUNK = 4096
+
+
+class Rows(NamedTuple):
+    """Samples as rows (m, n), and the table (256,) that decodes them if they are uint8."""
+
+    rows: Array
+    table: Array
 
 
 def pack(matrix: Array) -> Array:
@@ -94,89 +117,143 @@ def pack(matrix: Array) -> Array:
     return np.array(matrix.T, order="C")
 
 
-def operands(x: Array, table: Array) -> Array:
-    """Return what computes with a packed matrix in the dtype of ``table`` (256,): uint8 is decoded chunk by chunk."""
-    return x
+def operands(x: Array, table: Array) -> Rows:
+    """Return the operand for the dtype of ``table`` (256,): uint8 is decoded chunk by chunk."""
+    return Rows(x, table)
 
 
-def unpack(x: Array, n: int, table: Array) -> Array:
-    """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
-    return _decode(x, table).T.copy()
+def unpack(x: Rows, first: int, stop: int) -> Array:
+    """Return the features ``first`` to below ``stop`` as a plain matrix (stop - first, m)."""
+    return _decode(x.rows[:, first:stop], x.table).T.copy()
 
 
-def packed_facts(x: Array, n: int) -> tuple[str, int]:
+def packed_facts(x: Array) -> tuple[str, int]:
     """Return the form and the bytes of a packed matrix."""
     return "dense", x.nbytes
 
 
-def network_step(
-    gradient: Array, parameters: Array, sizes: tuple[int, ...], x: Array, table: Array, y: Array, weight: Array
-) -> tuple[float, float, float]:
-    """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of right answers, weight.
+class Sums:
+    """Sums over some leaves of one step: gradients of nodes of the tree, and loss, hits and weight of each leaf."""
 
-    parameters and gradient (k,) flat, y labels (m,) int64 or targets (C, m), weight (m,).
-    """
-    gradient.fill(0)
-    layers, part = _layers(parameters, sizes), np.empty_like(gradient)
-    sums = np.zeros(3)
-    for first in range(0, len(x), _CHUNK):
-        chunk = slice(first, first + _CHUNK)
-        a, w = _decode(x[chunk], table).T, weight[chunk]
-        activations, masks, logits = _forward(layers, a)
-        targets = y[:, chunk] if y.ndim == 2 else np.empty_like(logits)
+    def __init__(self, parameters: Array, sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> None:
+        self._parameters, self._sizes = parameters, sizes
+        self._x, self._y, self._weight = x, y, weight
+        self.leaves = -(-len(x.rows) // _CHUNK)
+        self._of_leaves = np.zeros((self.leaves, 3))
+        self._nodes: dict[int, tuple[int, Array]] = {}
+
+    def add(self, first: int, stop: int) -> None:
+        """Add the leaves ``first`` to below ``stop``, which must not be there yet."""
+        for leaf in range(first, stop):
+            self._nodes[leaf] = 1, self._leaf(leaf)
+            pairs, left = tree.folds([(one, count) for one, (count, _) in self._nodes.items()], self.leaves)
+            gradients = {one: gradient for one, (_, gradient) in self._nodes.items()}
+            for one, other in pairs:
+                gradients[one] += gradients[other]
+            self._nodes = {one: (count, gradients[one]) for one, count in left}
+
+    def _leaf(self, leaf: int) -> Array:
+        """Return the gradient of the sum over a leaf."""
+        chunk = slice(leaf * _CHUNK, (leaf + 1) * _CHUNK)
+        layers, gradient = _layers(self._parameters, self._sizes), np.empty_like(self._parameters)
+        w, y = self._weight[chunk], self._y[..., chunk]
+        activations, logits = _forward(layers, _decode(self._x.rows[chunk], self._x.table).T)
+        targets = y
         if y.ndim == 1:
-            one_hot(targets, y[chunk])
+            targets = np.empty_like(logits)
+            one_hot(targets, y)
         dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
-        softmax_cross_entropy_grad(dz, loss, hit, logits, targets, w)
-        for layer, (dweight, dbias) in reversed(list(enumerate(_layers(part, sizes)))):
+        _LOSS.gradient(dz, loss, hit, logits, targets, w)
+        for layer, (dweight, dbias) in reversed(list(enumerate(_layers(gradient, self._sizes)))):
             np.matmul(dz, activations[layer].T, out=dweight)
-            bias_sum(dbias, dz)
+            _sum_columns(dbias, dz)
             if layer > 0:
                 # A product and not a selection: NaN and infinity survive a closed gate, as in the formulas.
-                dz = (layers[layer][0].T @ dz) * masks[layer - 1]
-        gradient += part
-        sums += [np.sum(one, dtype=np.float64) for one in (loss, hit, w)]
-    np.divide(gradient, parameters.dtype.type(sums[2]), out=gradient)
-    return float(sums[0]), float(sums[1]), float(sums[2])
+                dz = (layers[layer][0].T @ dz) * _ACTIVATION.derivative(activations[layer])
+        self._of_leaves[leaf] = [np.sum(one, dtype=np.float64) for one in (loss, hit, w)]
+        return gradient
+
+    def finish(self, gradient: Array) -> tuple[float, float, float]:
+        """Set the flat vector to the mean gradient; return the sums of loss, weight of hits, weight of all leaves."""
+        if list(self._nodes) != [0] or self._nodes[0][0] < self.leaves:
+            raise ValueError("not all leaves have been added")
+        loss, hit, total = np.add.reduce(self._of_leaves, axis=0)
+        np.divide(self._nodes[0][1], gradient.dtype.type(total), out=gradient)
+        return float(loss), float(hit), float(total)
 
 
-def network_logits(out: Array, parameters: Array, sizes: tuple[int, ...], x: Array, table: Array) -> None:
+def leaf_starts(x: Rows) -> Array:
+    """Return the first sample of each leaf of a packed matrix, and the number of samples."""
+    return np.append(np.arange(0, len(x.rows), _CHUNK), len(x.rows))
+
+
+def begin(parameters: Array, sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> Sums:
+    """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
+    return Sums(parameters, sizes, x, y, weight)
+
+
+def accumulate(sums: Sums, first: int, stop: int) -> None:
+    """Add loss, gradient, hits and weight over the leaves ``first`` to below ``stop``."""
+    sums.add(first, stop)
+
+
+def finish(gradient: Array, sums: Sums) -> tuple[float, float, float]:
+    """Set ``gradient`` (k,) to the weighted mean gradient; return the sums of loss, weight of hits, weight."""
+    return sums.finish(gradient)
+
+
+def network_step(
+    gradient: Array, parameters: Array, sizes: tuple[int, ...], x: Rows, y: Array, weight: Array
+) -> tuple[float, float, float]:
+    """Do `begin`, `accumulate` over all leaves, and `finish`."""
+    sums = begin(parameters, sizes, x, y, weight)
+    accumulate(sums, 0, sums.leaves)
+    return finish(gradient, sums)
+
+
+def network_logits(out: Array, parameters: Array, sizes: tuple[int, ...], x: Rows) -> None:
     """Set ``out`` (C, m) to the logits."""
     layers = _layers(parameters, sizes)
-    for first in range(0, len(x), _CHUNK):
+    for first in range(0, len(x.rows), _CHUNK):
         chunk = slice(first, first + _CHUNK)
-        _, _, out[:, chunk] = _forward(layers, _decode(x[chunk], table).T)
+        _, out[:, chunk] = _forward(layers, _decode(x.rows[chunk], x.table).T)
 
 
-def forward(w1: Array, b1: Array, w2: Array, b2: Array, x: Array, table: Array | None) -> tuple[Array, Array, Array]:
-    """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer.
-
-    x rows (m, n), plain or, where there is a ``table``, packed.
-    """
-    z = np.empty((len(w1), len(x)), w1.dtype)
-    for chunk in _chunks(x):
-        z[:, chunk] = w1 @ _decode(x[chunk], table).T
-    a, mask = np.empty_like(z), np.empty(z.shape, np.bool_)
-    relu_mask(z, a, mask, b1)
+def forward(w1: Array, b1: Array, w2: Array, b2: Array, x: Array | Rows) -> tuple[Array, Array, Array]:
+    """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer; x rows (m, n), plain or packed."""
+    rows, table = _rows_and_table(x)
+    z = np.empty((len(w1), len(rows)), w1.dtype)
+    for chunk in _chunks(rows):
+        z[:, chunk] = w1 @ _decode(rows[chunk], table).T
+    z += b1
+    a = np.empty_like(z)
+    _ACTIVATION.value(z, a)
     return z, a, w2 @ a + b2
 
 
-def backward(
-    n: int, w2: Array, x: Array, table: Array | None, z: Array, a: Array, delta: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Return the mean gradient by W1, b1, W2, b2 of a net of one hidden layer whose forward pass is given.
+def backward(n: int, w2: Array, x: Array | Rows, z: Array, a: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
+    """Return the mean gradient with respect to W1, b1, W2, b2 of a net of one hidden layer, its forward pass given.
 
-    x (m, n) as in `forward`; z, a (h, m); delta (C, m) the gradient by the logits.
+    x rows (m, n), plain or packed; z, a (h, m); delta (C, m) the gradient with respect to the logits.
     """
-    m = delta.dtype.type(len(x))
-    dz = (w2.T @ delta) * (z > 0)
+    rows, table = _rows_and_table(x)
+    m = delta.dtype.type(len(rows))
+    dz = (w2.T @ delta) * _ACTIVATION.derivative(z)
     dw1 = np.zeros((len(z), n), delta.dtype)
-    for chunk in _chunks(x):
-        dw1 += dz[:, chunk] @ _decode(x[chunk], table)
+    for chunk in _chunks(rows):
+        dw1 += dz[:, chunk] @ _decode(rows[chunk], table)
     db1, db2 = np.empty((len(z), 1), delta.dtype), np.empty((len(delta), 1), delta.dtype)
-    bias_sum(db1, dz)
-    bias_sum(db2, delta)
+    _sum_columns(db1, dz)
+    _sum_columns(db2, delta)
     return dw1 / m, db1 / m, delta @ a.T / m, db2 / m
+
+
+def _sum_columns(out: Array, dz: Array) -> None:
+    out[...] = np.sum(dz, axis=1, keepdims=True, dtype=np.float64)  # the rows of a gradient cancel
+
+
+def _rows_and_table(x: Array | Rows) -> tuple[Array, Array | None]:
+    return x if isinstance(x, Rows) else (x, None)
 
 
 def _chunks(x: Array) -> list[slice]:
@@ -200,17 +277,16 @@ def _layers(vector: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
     return layers
 
 
-def _forward(layers: list[tuple[Array, Array]], x: Array) -> tuple[list[Array], list[Array], Array]:
-    """Return the inputs of each layer, the masks of the hidden ones and the logits (C, m)."""
-    activations, masks = [x], []
+def _forward(layers: list[tuple[Array, Array]], x: Array) -> tuple[list[Array], Array]:
+    """Return the inputs of each layer and the logits (C, m)."""
+    activations = [x]
     for weight, bias in layers[:-1]:
         z = weight @ activations[-1]
-        mask = np.empty(z.shape, np.bool_)
-        relu_mask(z, z, mask, bias)
+        z += bias
+        _ACTIVATION.value(z, z)
         activations.append(z)
-        masks.append(mask)
     weight, bias = layers[-1]
-    return activations, masks, weight @ activations[-1] + bias
+    return activations, weight @ activations[-1] + bias
 
 
 def warmup(dtype: Any) -> None:

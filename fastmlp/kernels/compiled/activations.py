@@ -1,69 +1,81 @@
-"""Activations: values, masks and gates."""
+"""Activations: each is an entry with a value, a derivative and its twin in `fastmlp.kernels.reference`.
 
-from numba import prange
+The rest of the engine knows an activation by its code and by what an entry says of zeros.
+"""
+
+from typing import Any, NamedTuple
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.launch import kernel, span
 from fastmlp.kernels.compiled.runtime import body
 
 
+class Activation(NamedTuple):
+    """An activation of hidden layers.
+
+    Attributes
+    ----------
+    code : int
+        Its number in the layer table.
+    makes_zeros : bool
+        Whether many of its values are zero, and its derivative is zero there: then lists of the other values, and
+        gradients over the other samples, save time.
+    """
+
+    code: int
+    makes_zeros: bool
+
+
+_RELU = 0
+ACTIVATIONS = {"relu": Activation(_RELU, makes_zeros=True)}
+
+
 @body
-def relu_value(x):
+def _relu(x):
     # Not max(): a comparison keeps NaN and -0.0 as np.maximum(0, x) does.
-    return vector.choose(x < 0, type(x)(0), x)
-
-
-@body
-def _relu_range(out, x, lo, hi):
-    to, what = out[lo:hi], x[lo:hi]
-    for i in range(len(what)):
-        to[i] = relu_value(what[i])
+    return vector.select(x < 0, type(x)(0), x)
 
 
 @kernel(outputs=1)
-def relu(out, x, workers):
-    for worker in prange(workers):
-        lo, hi = span(x.size, worker, workers)
-        _relu_range(out, x, lo, hi)
+def _relu_elements(out, x, size, worker, workers):
+    lo, hi = span(size, worker, workers)
+    to, source = vector.part(out, lo, hi - lo), vector.part(x, lo, hi - lo)
+    for i in range(hi - lo):
+        to[i] = _relu(source[i])
+
+
+def relu(out: Any, x: Any) -> None:
+    """Set ``out`` (k,) to max(0, x)."""
+    _relu_elements(out, x, x.size)
 
 
 @body
-def _relu_mask(z, a, mask, bias, lo, hi):
-    m = z.shape[1]
-    for i in range(lo // m, -(-hi // m)):
-        first, stop = max(lo - i * m, 0), min(hi - i * m, m)
-        row, a_row, mask_row = z[i, first:stop], a[i, first:stop], mask[i, first:stop]
-        for j in range(len(row)):
-            value = row[j] + bias[i, 0]
-            row[j] = value
-            mask_row[j] = value > 0
-            a_row[j] = relu_value(value)
-
-
-@kernel(outputs=3)
-def relu_mask(z, a, mask, bias, workers):
-    for worker in prange(workers):
-        lo, hi = span(z.size, worker, workers)
-        _relu_mask(z, a, mask, bias, lo, hi)
-
-
-@body
-def apply_gate(e, at_e, ld, length, count, gate, at, gate_ld):
-    """Multiply ``length`` rows of ``count`` elements by whether the gate is positive."""
-    vector.outline()
-    zero, one = e.dtype.type(0), e.dtype.type(1)
-    for s in range(length):
-        row = e[at_e + s * ld : at_e + s * ld + count]
-        open_ = gate[at + s * gate_ld : at + s * gate_ld + count]
-        for c in range(count):
-            # A product, not a selection: NaN and infinity survive a closed gate, as in the formulas.
-            row[c] *= one if open_[c] > 0 else zero
-
-
-@body
-def relu_rows(x, at, ld, length, count):
-    vector.outline()
-    for s in range(length):
-        row = x[at + s * ld : at + s * ld + count]
+def activate(code, row):
+    """Replace the elements of a row by their activation."""
+    if code == _RELU:
         for c in range(len(row)):
-            row[c] = relu_value(row[c])
+            row[c] = _relu(row[c])
+
+
+@body
+def activate_rows(code, m, length, count):
+    """Replace ``count`` elements of each of ``length`` rows by their activation."""
+    vector.noinline()
+    for s in range(length):
+        activate(code, vector.row(m, s, count))
+
+
+@body
+def multiply_derivative(code, delta, values, length, count):
+    """Multiply ``length`` rows of ``count`` elements by the derivative where the activation has these values.
+
+    The derivative follows from the value, as it does from the argument.
+    """
+    vector.noinline()
+    zero, one = vector.number(delta, 0), vector.number(delta, 1)
+    for s in range(length):
+        row, value = vector.row(delta, s, count), vector.row(values, s, count)
+        if code == _RELU:
+            for c in range(count):
+                # A product, not a selection: NaN and infinity survive a closed gate, as in the formulas.
+                row[c] *= one if value[c] > 0 else zero

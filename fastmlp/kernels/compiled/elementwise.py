@@ -1,91 +1,51 @@
-"""Elementwise kernels: one-hot encoding, the output delta, bias sums and the update."""
+"""Elementwise kernels: one-hot encoding, the delta of the outputs and the update."""
 
-from numba import prange
+from typing import Any
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, span
-from fastmlp.kernels.compiled.runtime import body
 
 
-@body
-def _one_hot(out, labels, lo, hi):
-    # In blocks, the labels stay in the first-level cache from one class to the next: 60 us become 42.
+@kernel(outputs=1)
+def _one_hot(out, labels, worker, workers):
+    # In blocks, the labels stay in the L1 cache from one class to the next.
+    lo, hi = span(out.columns, worker, workers)
     for first in range(lo, hi, tuning.COLUMN_BLOCK):
-        some = labels[first : min(first + tuning.COLUMN_BLOCK, hi)]
-        for c in range(out.shape[0]):
-            row = out[c, first : first + len(some)]
-            for i in range(len(some)):
-                row[i] = some[i] == c
+        count = min(tuning.COLUMN_BLOCK, hi - first)
+        chosen = vector.part(labels, first, count)
+        for c in range(out.rows):
+            row = vector.row_of(out, c, first, count)
+            for i in range(count):
+                row[i] = chosen[i] == c
+
+
+def one_hot(out: Any, labels: Any) -> None:
+    """Set ``out`` (C, m) to 1 in row ``labels[i]`` of column i, else 0."""
+    _one_hot(out, labels)
 
 
 @kernel(outputs=1)
-def one_hot(out, labels, workers):
-    for worker in prange(workers):
-        lo, hi = span(labels.size, worker, workers)
-        _one_hot(out, labels, lo, hi)
+def _subtract(out, a, y, size, worker, workers):
+    lo, hi = span(size, worker, workers)
+    to, left, right = vector.part(out, lo, hi - lo), vector.part(a, lo, hi - lo), vector.part(y, lo, hi - lo)
+    for i in range(hi - lo):
+        to[i] = left[i] - right[i]
 
 
-@body
-def _output_delta(dz, a, y, lo, hi):
-    m = dz.shape[1]
-    for i in range(lo // m, -(-hi // m)):
-        first, stop = max(lo - i * m, 0), min(hi - i * m, m)
-        row, a_row, y_row = dz[i, first:stop], a[i, first:stop], y[i, first:stop]
-        for j in range(len(row)):
-            row[j] = a_row[j] - y_row[j]
+def output_delta(dz: Any, a: Any, y: Any) -> None:
+    """Set ``dz`` (C, m) to a - y."""
+    _subtract(dz.reshape(-1), a.reshape(-1), y.reshape(-1), dz.size)
 
 
 @kernel(outputs=1)
-def output_delta(dz, a, y, workers):
-    for worker in prange(workers):
-        lo, hi = span(dz.size, worker, workers)
-        _output_delta(dz, a, y, lo, hi)
-
-
-@body
-def _bias_sum(out, dz, lo, hi):
-    m = dz.shape[1]
-    for i in range(lo, hi):
-        # float64 also for float32: the rows of a gradient cancel, and single precision would show it.
-        total = 0.0
-        for start in range(0, m, tuning.SUM_BLOCK):
-            total += sum_of(dz[i, start : min(start + tuning.SUM_BLOCK, m)])
-        out[i, 0] = total
-
-
-@body
-def sum_of(x):
-    vector.outline()
-    # Four sums, because one would wait for each addition before the next.
-    s0 = s1 = s2 = s3 = 0.0
-    fours = len(x) // 4 * 4
-    for j in range(0, fours, 4):
-        s0 += x[j]
-        s1 += x[j + 1]
-        s2 += x[j + 2]
-        s3 += x[j + 3]
-    for j in range(fours, len(x)):
-        s0 += x[j]
-    return (s0 + s1) + (s2 + s3)
-
-
-@kernel(outputs=1)
-def bias_sum(out, dz, workers):
-    rows = dz.shape[0]
-    for worker in prange(workers):
-        _bias_sum(out, dz, rows * worker // workers, rows * (worker + 1) // workers)
-
-
-@body
-def _update(out, w, dw, alpha, lo, hi):
-    to, old, step = out[lo:hi], w[lo:hi], dw[lo:hi]
-    for i in range(len(to)):
+def _update(out, w, dw, alpha, size, worker, workers):
+    lo, hi = span(size, worker, workers)
+    to, old, step = vector.part(out, lo, hi - lo), vector.part(w, lo, hi - lo), vector.part(dw, lo, hi - lo)
+    for i in range(hi - lo):
         to[i] = old[i] - alpha * step[i]
 
 
-@kernel(outputs=1)
-def update(out, w, dw, alpha, workers):
-    for worker in prange(workers):
-        lo, hi = span(w.size, worker, workers)
-        _update(out, w, dw, alpha, lo, hi)
+def update(out: Any, w: Any, dw: Any, alpha: Any) -> None:
+    """Set ``out`` (k,) to w - alpha dw."""
+    _update(out, w, dw, alpha, w.size)

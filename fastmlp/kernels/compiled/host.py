@@ -1,23 +1,45 @@
-"""What the kernels ask of whoever calls them, and the time that goes into their compilation."""
+"""What the kernels ask of their host, and the time that goes into compiling and loading them."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import llvmlite.binding
 from numba.core import event
+
+from fastmlp.kernels import internals
+
+
+class _Host:
+    """Members that whoever calls the kernels may set by `attach`; without it they do nothing.
+
+    Attributes
+    ----------
+    threads : callable
+        Returns how many threads a kernel may use now, or None for Numba's count.
+    prepare : callable
+        Calls a function that compiles or loads a kernel where no signal can tear it.
+    compiling : callable
+        Called before a kernel is compiled.
+    verify : callable
+        Tries this Numba before the first kernel is compiled.
+    """
+
+    threads: Callable[[], int | None] = staticmethod(lambda: None)
+    prepare: Callable[..., Any] = staticmethod(lambda function, *args: function(*args))
+    compiling: Callable[[], None] = staticmethod(lambda: None)
+    verify: Callable[[], None] = staticmethod(lambda: None)
 
 
 class _Preparation(event.Listener):  # type: ignore[misc]
-    """The time that goes into compiling kernels and loading them, and who is told that it begins.
+    """The time that goes into compiling and loading kernels, and the call that says that it begins.
 
     Attributes
     ----------
     seconds : float
         Time spent so far. One thread at a time compiles: Numba holds a lock meanwhile.
     compiling_since : float
-        When the kernel that is being compiled was begun, by `time.perf_counter`, or 0.
+        When the compilation in progress began, by `time.perf_counter`, or 0.
     """
 
     def __init__(self) -> None:
@@ -34,30 +56,13 @@ class _Preparation(event.Listener):  # type: ignore[misc]
     def on_start(self, event: Any) -> None:
         if event.data["dispatcher"] in DISPATCHERS:
             HOST.compiling()
+            HOST.verify()
             self.compiling_since = time.perf_counter()
 
     def on_end(self, event: Any) -> None:
         if event.data["dispatcher"] in DISPATCHERS:
             self.seconds += time.perf_counter() - self.compiling_since
             self.compiling_since = 0.0
-
-
-class _Host:
-    """What the kernels ask of whoever calls them: by default nothing.
-
-    Attributes
-    ----------
-    threads : callable
-        Returns how many threads a kernel may use now, or None for as many as Numba says.
-    prepare : callable
-        Calls a function that compiles or loads a kernel where no signal can tear it.
-    compiling : callable
-        Called before a kernel is compiled.
-    """
-
-    threads: Callable[[], int | None] = staticmethod(lambda: None)
-    prepare: Callable[..., Any] = staticmethod(lambda function, *args: function(*args))
-    compiling: Callable[[], None] = staticmethod(lambda: None)
 
 
 HOST = _Host()
@@ -67,17 +72,16 @@ event.register("numba:compile", PREPARATION)
 
 
 def attach(**host: Callable[..., Any]) -> None:
-    """Set members of what the kernels ask of their host, by name."""
+    """Set members of the host, by name."""
     for name, function in host.items():
         setattr(HOST, name, function)
 
 
 def compiler_locks() -> list[Any]:
-    """Return the locks that a fork must hold: llvmlite's, which freeing a module takes at any time."""
-    lock = getattr(getattr(llvmlite.binding.ffi, "lib", None), "_lock", None)
-    return [lock] if hasattr(lock, "__enter__") else []
+    """Return the locks that a fork must hold."""
+    return internals.compiler_locks()
 
 
 def preparation() -> tuple[float, float]:
-    """Return the seconds spent so far on compiling and loading kernels, and when the one being compiled was begun."""
+    """Return the seconds spent so far on compiling and loading kernels, and when the compilation in progress began."""
     return PREPARATION.seconds, PREPARATION.compiling_since

@@ -1,4 +1,9 @@
-"""How kernels are launched: serially or in parallel, on how many threads, and what a fork changes."""
+"""Launching kernels: a body, the arguments of a call, and a number of workers.
+
+A body is compiled once, on its own, and called by its address. One serial shell hands the arguments of any kernel over,
+one parallel shell calls the workers of any kernel: in a shell of its own, Numba would compile each body once more in the
+serial and three times more in the parallel form.
+"""
 
 import contextlib
 import functools
@@ -10,125 +15,128 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import config, prange
-from numba.np.ufunc import parallel as numba_parallel
+from numba import prange
 
-from fastmlp.kernels import vector
+from fastmlp.kernels import internals, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.host import HOST
-from fastmlp.kernels.compiled.runtime import SINGLE, address_of, body, compile_cached
+from fastmlp.kernels.compiled.runtime import OPTIONS, address_of, body, compile_cached
+from fastmlp.kernels.internals import convention
 
-KERNELS: dict[str, "Kernel | LargeKernel"] = {}
-
-# Held while a parallel kernel runs on a layer of which it is not known that two Python threads may enter it.
+KERNELS: dict[str, "Kernel"] = {}
+# Held during a parallel launch unless the threading layer is known to be thread-safe.
 _layer_lock = threading.Lock()
 _forked_after_launch = False
 
 
 def _after_fork_in_child() -> None:
-    """Keep to serial shells in a child of a process whose workers run: they did not survive the fork.
+    """Use serial kernels in a forked child: the parent's worker threads do not exist there.
 
     On the omp layer a parallel launch would end the child; on workqueue it would wait for ever.
     """
     global _forked_after_launch, _layer_lock  # noqa: PLW0603
     _layer_lock = threading.Lock()
-    _forked_after_launch = _forked_after_launch or numba_parallel._is_initialized
+    _forked_after_launch = _forked_after_launch or internals.threads_started()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class Kernel:
-    """A shell over a serial body, compiled with ``parallel=True`` and without; a call chooses between the two.
+def _shell(launcher, address, arguments, workers):
+    vector.call_workers(launcher, address, arguments, workers)
 
-    The choice depends on sizes and on what is safe, never on a measurement, and both give the same bits.
+
+def _parallel_shell(address, arguments, workers):
+    for worker in prange(workers):
+        vector.call_worker(address, arguments, np.int64(worker), workers)
+
+
+SHELL = compile_cached(_shell)
+PARALLEL_SHELL = compile_cached(_parallel_shell, parallel=True, by_address=True)
+
+
+@functools.cache
+def launcher() -> int:
+    """Return the address of the loop that calls workers in parallel."""
+    return address_of(PARALLEL_SHELL, (numba.int64,) * 3)
+
+
+class Kernel:
+    """A body that is called once for each worker, with its arguments, its number and the number of workers.
+
+    Serial and parallel launches give the same bits: the choice depends on sizes and on what is safe, never on a
+    measurement. The dtype of argument ``key`` decides the types of all.
     """
 
-    def __init__(self, shell: Callable[..., Any], outputs: int) -> None:
-        self.parallel = compile_cached(shell, parallel=True)
-        self.serial = compile_cached(shell, parallel=False)
-        self.outputs = outputs
-        self.__name__ = shell.__name__
-        self.__doc__ = shell.__doc__
-        signature = inspect.signature(shell)
-        self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[:-1])
+    def __init__(self, function: Callable[..., Any], outputs: int, key: int) -> None:
+        self.body = compile_cached(function, by_address=True)
+        self.outputs, self._key = outputs, key
+        self._addresses: dict[Any, int] = {}
+        self.__name__ = function.__name__
+        signature = inspect.signature(function)
+        self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[:-2])
 
     def __call__(self, *args: Any) -> None:
+        """Run on as many workers as the largest array is worth; arrays behind the outputs cannot be written to."""
         # Not max() of a generator: with small arrays it would take longer than the kernel.
         ready, size = list(args), 0
-        for k, one in enumerate(args):
-            if isinstance(one, np.ndarray):
-                size = max(size, one.size)
+        for k, argument in enumerate(args):
+            if isinstance(argument, np.ndarray):
+                size = max(size, argument.size)
                 if k >= self.outputs:
-                    ready[k] = read_only(one)
-        if size < tuning.PARALLEL_SIZE:
-            self.serial(*ready, 1)
+                    ready[k] = read_only(argument)
+        self.launch(1 if size < tuning.PARALLEL_SIZE else usable_threads(), *ready)
+
+    def launch(self, workers: int, *args: Any) -> None:
+        """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
+        key = args[self._key].dtype
+        address = self._addresses.get(key)
+        if address is None:
+            address = self._addresses[key] = self._compile(args)
+        if not convention.known():
+            _serial_shell(self.body)(args, workers)
+        elif workers == 1 or _forked_after_launch:
+            SHELL(0, address, args, workers)
+        elif _layer_is_threadsafe():
+            SHELL(launcher(), address, args, workers)
+        elif _layer_lock.acquire(blocking=False):
+            try:
+                SHELL(launcher(), address, args, workers)
+            finally:
+                _layer_lock.release()
         else:
-            self.launch(usable_threads(), *ready)
+            SHELL(0, address, args, workers)
 
-    def launch(self, workers: int, *args: Any) -> None:
-        """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
-        _launch(self.serial, self.parallel, workers, args)
-
-    def warmup(self) -> None:
-        """Compile the parallel shell for all types that the serial one knows."""
-        for types in self.serial.signatures:
-            HOST.prepare(self.parallel.compile, types)
+    def _compile(self, args: tuple[Any, ...]) -> int:
+        types = (*(vector.opened(numba.typeof(argument)) for argument in args), numba.int64, numba.int64)
+        return address_of(self.body, types)
 
     def dispatchers(self) -> list[Any]:
-        """Return what Numba compiles for this kernel."""
-        return [self.parallel, self.serial]
+        """Return the dispatchers that Numba compiles for this kernel alone."""
+        return [self.body]
 
 
-class LargeKernel:
-    """A body that is compiled once, on its own, and a shell that hands it its arguments: in parallel by `_workers`.
+@functools.cache
+def _serial_shell(inner: Any) -> Any:
+    """Return a shell that calls workers one after the other and depends on no internals of Numba; it is not cached."""
 
-    As part of a shell, Numba would compile the body once more in the serial and three times more in the parallel one;
-    and a parallel shell that takes tuples of arrays costs two seconds.
-    """
+    def shell(arguments, workers):  # type: ignore[no-untyped-def]
+        opened = vector.open_arguments(arguments)
+        for worker in range(workers):
+            inner(*(opened + (worker, workers)))
 
-    def __init__(self, shell: Callable[..., Any], body: Callable[..., Any]) -> None:
-        self.shell = compile_cached(shell, parallel=False)
-        self.body = compile_cached(body, parallel=False, by_address=True)
-        self._addresses: dict[Any, int] = {}
-        self.__doc__ = shell.__doc__
-
-    def launch(self, workers: int, *args: Any) -> None:
-        """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
-        key = args[0].dtype  # it decides the types of all
-        if key not in self._addresses:
-            types = (*map(numba.typeof, args), numba.int64, numba.int64)
-            self._addresses[key] = address_of(self.body, types)
-        _launch(self._serial, self._parallel, workers, (self._addresses[key], *args))
-
-    def _serial(self, *args: Any) -> None:
-        self.shell(0, *args)
-
-    def _parallel(self, *args: Any) -> None:
-        self.shell(_launcher(), *args)
-
-    def warmup(self) -> None:
-        """Compile what is not compiled by a launch for one worker."""
-        _launcher()
-
-    def dispatchers(self) -> list[Any]:
-        """Return what Numba compiles for this kernel."""
-        return [self.shell, self.body]
+    return numba.njit(**OPTIONS)(shell)
 
 
-def _launch(serial: Callable[..., None], parallel: Callable[..., None], workers: int, args: tuple[Any, ...]) -> None:
-    if workers == 1 or _forked_after_launch:
-        serial(*args, workers)
-    elif _layer_is_threadsafe():
-        parallel(*args, workers)
-    elif _layer_lock.acquire(blocking=False):
-        try:
-            parallel(*args, workers)
-        finally:
-            _layer_lock.release()
-    else:
-        serial(*args, workers)
+def kernel(outputs: int = 0, key: int = 0) -> Callable[[Callable[..., Any]], Kernel]:
+    """Make a kernel of a body; a call of it, without ``launch``, writes to the first ``outputs`` arguments only."""
+
+    def decorate(function: Callable[..., Any]) -> Kernel:
+        made = KERNELS[function.__name__] = Kernel(function, outputs, key)
+        return made
+
+    return decorate
 
 
 def usable_threads() -> int:
@@ -139,15 +147,9 @@ def usable_threads() -> int:
 
 
 def _numba_threads() -> int:
-    """Return Numba's thread count for this Python thread.
-
-    `numba.get_num_threads` takes a lock of the process in Python code at each call: a signal in the middle of it would
-    lock all later calls out.
-    """
-    if not numba_parallel._is_initialized:
+    if not internals.threads_started():
         HOST.prepare(numba.get_num_threads)
-    count = getattr(numba_parallel, "_get_num_threads", numba.get_num_threads)
-    return int(count())
+    return internals.thread_count()
 
 
 def read_only(x: Any) -> Any:
@@ -159,37 +161,7 @@ def read_only(x: Any) -> Any:
 
 def _layer_is_threadsafe() -> bool:
     # Before the first launch the layer is not known: None counts as unsafe.
-    return numba_parallel._threading_layer in ("omp", "tbb")
-
-
-def kernel(outputs: int) -> Callable[[Callable[..., Any]], Kernel]:
-    def decorate(shell: Callable[..., Any]) -> Kernel:
-        kernel = KERNELS[shell.__name__] = Kernel(shell, outputs)
-        return kernel
-
-    return decorate
-
-
-def large_kernel(body: Callable[..., Any]) -> Callable[[Callable[..., Any]], LargeKernel]:
-    def decorate(shell: Callable[..., Any]) -> LargeKernel:
-        kernel = KERNELS[shell.__name__] = LargeKernel(shell, body)
-        return kernel
-
-    return decorate
-
-
-def _workers(address, arguments, workers):
-    for worker in prange(workers):
-        vector.work(address, arguments, np.int64(worker), workers)
-
-
-SINGLE["_workers"] = compile_cached(_workers, parallel=True, by_address=True)
-
-
-@functools.cache
-def _launcher() -> int:
-    """Return where the loop is that runs large kernels in parallel."""
-    return address_of(SINGLE["_workers"], (numba.int64,) * 3)
+    return internals.threading_layer() in ("omp", "tbb")
 
 
 @body
@@ -202,11 +174,11 @@ def span(total, worker, workers):
 
 def max_threads() -> int | None:
     """Return how many threads Numba can launch in this process."""
-    return int(config.NUMBA_NUM_THREADS)
+    return internals.LARGEST_THREAD_COUNT
 
 
 def limits_threads(n: int) -> bool:
-    """Return whether kernels on ``n`` threads need `limited_threads`: one thread runs the serial shells."""
+    """Return whether kernels on ``n`` threads need `limited_threads`: one thread runs the serial shell."""
     return n > 1 and not _forked_after_launch and n != _numba_threads()
 
 

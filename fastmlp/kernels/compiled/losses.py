@@ -1,154 +1,221 @@
-"""Softmax cross-entropy: softmax, loss, gradient and hits."""
+"""Losses: each is an entry with a value and a gradient with respect to the logits, and a twin in the reference.
+
+Logits are taken by columns, class by class, so that the loops become vectors. The statistics of a column are its shift,
+the sum of its exponentials, the row of its largest logit, the logarithm of the sum, and weight over sum.
+"""
+
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.launch import kernel, span
-from fastmlp.kernels.compiled.memory import aligned_room, fill_zeros
+from fastmlp.kernels.compiled.launch import kernel, span, usable_threads
+from fastmlp.kernels.compiled.memory import aligned, fill_zeros
 from fastmlp.kernels.compiled.runtime import body
+
+_STATISTICS = 5
+
+
+class Loss(NamedTuple):
+    """A loss, by its number in `Targets`."""
+
+    code: int
+
+
+LOSSES = {"cross_entropy": Loss(code=0)}
+
+
+class Targets(NamedTuple):
+    """Targets of all samples, in the caller's order: labels (m,) where ``labelled``, else rows (m, C); weight (m,)."""
+
+    labels: Any
+    rows: Any
+    weight: Any
+    labelled: int
+    loss: int
+
+
+class Logits(NamedTuple):
+    """Logits by rows of samples; where ``whole``, rows are whole vectors, and there is room for whole vectors of them."""
+
+    start: Any
+    ld: int
+    classes: int
+    whole: int
 
 
 @kernel(outputs=1)
-def softmax_columns(out, z, workers):
-    for worker in prange(workers):
-        lo, hi = span(z.shape[1], worker, workers)
-        vector.softmax_columns(out, z, lo, hi - lo)
+def _softmax(out, z, worker, workers):
+    lo, hi = span(z.columns, worker, workers)
+    to, source = vector.matrix(out.start, lo, out.columns), vector.matrix(z.start, lo, z.columns)
+    vector.softmax_columns(to, source, z.rows, hi - lo)
+
+
+def softmax_columns(out: Any, z: Any) -> None:
+    """Set ``out`` (C, m) to the softmax of the columns of ``z`` (C, m)."""
+    _softmax(out, z)
 
 
 @body
-def _loss_buffers(z, width):
-    """Return five arrays for `_exponentials`: not rows of one, of which LLVM does not see that they are apart."""
-    kind = z.dtype
-    return (np.empty(width, kind), np.empty(width, kind), np.empty(width, kind), np.empty(width, kind),
-            np.empty(width, kind))  # fmt: skip
-
-
-@body
-def _exponentials(dz, buffers, z, weight, first, width):
-    """Set ``width`` columns of dz to exp(z - shift), row by row, so that the loops become vectors.
-
-    Leave in the buffers, per column, the shift, the sum, its logarithm, weight over sum, and the largest logit's row.
-    """
-    vector.outline()
-    shift, total, log_total, scale, best = buffers
-    w = weight[first : first + width]
-    vector.exp_columns(dz, z, shift, total, best, first, width)
+def _exponentials(dz, z, statistics, weight, classes, width):
+    """Set ``width`` columns of dz to exp(z - shift), and all statistics."""
+    vector.noinline()
+    vector.exp_columns(dz, z, statistics, classes, width)
+    total, best = vector.row(statistics, 1, width), vector.row(statistics, 2, width)
+    log_total, scale = vector.row(statistics, 3, width), vector.row(statistics, 4, width)
+    w = vector.part(weight, 0, width)
     for j in range(width):
         log_total[j] = vector.log(total[j])
         scale[j] = w[j] / total[j]
     for j in range(width):
         if total[j] != total[j]:
             # The first NaN counts as the largest: as np.argmax.
-            for i in range(z.shape[0] - 1, -1, -1):
-                if z[i, first + j] != z[i, first + j]:
+            for i in range(classes - 1, -1, -1):
+                value = vector.row(z, i, width)[j]
+                if value != value:
                     best[j] = i
 
 
 @body
-def _loss_columns(dz, loss, hit, buffers, z, y, weight, first, width):
-    """Do `softmax_cross_entropy_grad` for ``width`` columns."""
-    vector.outline()
-    shift, total, log_total, scale, best = buffers
-    zero = z.dtype.type(0)
-    w, cost, right = weight[first : first + width], loss[first : first + width], hit[first : first + width]
-    _exponentials(dz, buffers, z, weight, first, width)
-    mass, chosen = total, best
+def _loss_columns(dz, losses, z, y, statistics, weight, classes, width):
+    """Set losses, hits and the gradient with respect to the logits for ``width`` columns of targets y."""
+    vector.noinline()
+    _exponentials(dz, z, statistics, weight, classes, width)
+    shift, mass, chosen = (
+        vector.row(statistics, 0, width),
+        vector.row(statistics, 1, width),
+        vector.row(statistics, 2, width),
+    )
+    log_total, scale = vector.row(statistics, 3, width), vector.row(statistics, 4, width)
+    zero = vector.number(z, 0)
+    w, cost, right = vector.part(weight, 0, width), vector.row(losses, 0, width), vector.row(losses, 1, width)
     for j in range(width):
-        chosen[j] = y[np.int64(best[j]), first + j]
+        chosen[j] = vector.row(y, np.int64(chosen[j]), width)[j]
         mass[j], cost[j], right[j] = zero, zero, w[j]
-    for i in range(z.shape[0]):
-        row, target = z[i, first : first + width], y[i, first : first + width]
+    for i in range(classes):
+        row, target = vector.row(z, i, width), vector.row(y, i, width)
         for j in range(width):
             term = target[j] * (log_total[j] - (row[j] - shift[j]))
             cost[j] += term if target[j] != 0 else zero
         for j in range(width):
             mass[j] += target[j]
-            right[j] = vector.choose(target[j] <= chosen[j], right[j], zero)  # false where either is NaN
+            right[j] = vector.select(target[j] <= chosen[j], right[j], zero)  # false where either is NaN
     for j in range(width):
         cost[j] *= w[j]
         scale[j] *= mass[j]
-    for i in range(z.shape[0]):
-        to, target = dz[i, first : first + width], y[i, first : first + width]
+    for i in range(classes):
+        to, target = vector.row(dz, i, width), vector.row(y, i, width)
         for j in range(width):
             to[j] = to[j] * scale[j] - target[j] * w[j]
 
 
+@kernel(outputs=2)
+def _cross_entropy_gradient(dz, losses, z, y, weight, scratch, worker, workers):
+    m, width = z.columns, tuning.COLUMN_BLOCK
+    lo, hi = span(m, worker, workers)
+    statistics = vector.matrix(scratch, worker * _STATISTICS * width, width)
+    for first in range(lo, hi, width):
+        _loss_columns(
+            vector.matrix(dz.start, first, m), vector.matrix(losses.start, first, m),
+            vector.matrix(z.start, first, m), vector.matrix(y.start, first, m), statistics,
+            vector.address(weight, first), z.rows, min(width, hi - first)
+        )  # fmt: skip
+
+
+def softmax_cross_entropy_grad(dz: Any, loss: Any, hit: Any, z: Any, y: Any, weight: Any) -> None:
+    """Fuse softmax, cross-entropy and their gradient with respect to the logits, for each column."""
+    losses = np.empty((2, z.shape[1]), z.dtype)
+    scratch = aligned(usable_threads() * _STATISTICS * tuning.COLUMN_BLOCK, z.dtype)
+    _cross_entropy_gradient(dz, losses, z, y, weight, scratch)
+    loss[...], hit[...] = losses
+
+
 @body
-def _softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, lo, hi):
-    buffers = _loss_buffers(z, tuning.COLUMN_BLOCK)
-    for first in range(lo, hi, tuning.COLUMN_BLOCK):
-        _loss_columns(dz, loss, hit, buffers, z, y, weight, first, min(tuning.COLUMN_BLOCK, hi - first))
+def _transpose(out, x, rows, columns, whole):
+    """out[j, i] = x[i, j], i < rows, j < columns.
 
-
-@kernel(outputs=3)
-def softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, workers):
-    for worker in prange(workers):
-        lo, hi = span(z.shape[1], worker, workers)
-        _softmax_cross_entropy_grad(dz, loss, hit, z, y, weight, lo, hi)
-
-
-@body
-def _turn(out, o, o_row, x, at, x_row, rows, columns, whole):
-    """out[o + j o_row + i] = x[at + i x_row + j], i < rows, j < columns.
-
-    If ``whole``, also for those beyond that make vectors whole, for which there must be room: vector by vector.
+    If ``whole``, vector by vector, also for those beyond that make vectors whole: there must be room for them.
     """
-    vector.outline()
-    if whole:
-        lanes = vector.VECTOR_BYTES // x.itemsize
+    vector.noinline()
+    if whole > 0:
+        lanes = vector.lanes(x)
         for i in range(0, rows, lanes):
             for j in range(0, columns, lanes):
-                vector.transpose(out, o + j * o_row + i, o_row, x, at + i * x_row + j, x_row)
+                vector.transpose(vector.block(out, j, i), vector.block(x, i, j))
         return
     for i in range(rows):
-        row = x[at + i * x_row : at + i * x_row + columns]
+        row = vector.row(x, i, columns)
         for j in range(columns):
-            out[o + j * o_row + i] = row[j]
+            vector.row(out, j, rows)[i] = row[j]
+
+
+def _block_size(classes: int, length: int, lanes: int, *, whole: bool) -> tuple[int, int]:
+    """Return samples at once, and the rows of a block of their logits."""
+    block = min(tuning.LOSS_BLOCK, length)
+    return (-(-block // lanes) * lanes, -(-classes // lanes) * lanes) if whole else (block, classes)
+
+
+def loss_scratch(classes: int, length: int, itemsize: int) -> int:
+    """Return the elements of the scratch of `loss_rows`."""
+    block, padded = _block_size(classes, length, vector.VECTOR_BYTES // itemsize, whole=True)
+    return block * (_STATISTICS + 2 + 3 * padded)
 
 
 @body
-def loss_rows(loss, hit, d, at_d, z, at_z, ld, classes, labels, targets, weight, order, first, length, whole):
-    """Set d to the gradient by the logits z of samples order[first:], rows of ``ld``, and loss and hit, by row, too.
+def _label_losses(losses, gradient, logits, statistics, weight, labels, classes, width):
+    """Do what `_loss_columns` does where one target is 1 and all others are 0, with the same bits."""
+    _exponentials(gradient, logits, statistics, weight, classes, width)
+    shift, best = vector.row(statistics, 0, width), vector.row(statistics, 2, width)
+    log_total, scale = vector.row(statistics, 3, width), vector.row(statistics, 4, width)
+    w, label = vector.part(weight, 0, width), vector.part(labels, 0, width)
+    loss, hit = vector.row(losses, 0, width), vector.row(losses, 1, width)
+    zero = vector.number(logits, 0)
+    for s in range(width):
+        loss[s] = w[s] * (log_total[s] - (vector.row(logits, np.int64(label[s]), width)[s] - shift[s]))
+        hit[s] = w[s] if best[s] == label[s] else zero
+    for c in range(classes):
+        row = vector.row(gradient, c, width)
+        for s in range(width):
+            row[s] *= scale[s]
+    for s in range(width):
+        vector.row(gradient, np.int64(label[s]), width)[s] -= w[s]
 
-    ``labels`` (m,) or ``targets`` (m, C), ``weight`` (m,). If ``whole``, rows of z and of d are whole vectors, and
-    there is room for whole vectors of them; zeros then fill the columns of d from ``classes`` on.
+
+@body
+def loss_rows(losses, delta, logits, targets, order, length, scratch):
+    """Set delta to the gradient with respect to the logits of samples order[0:], and row 0 of losses and row 1, hits.
+
+    Where logits are ``whole``, so are the rows of delta; zeros fill their columns from the number of classes on.
     """
-    vector.outline()
-    lanes = vector.VECTOR_BYTES // z.itemsize
+    vector.noinline()
+    classes, whole, lanes = logits.classes, logits.whole, vector.lanes(logits)
     block, padded = min(tuning.LOSS_BLOCK, length), classes
-    if whole:
+    if whole > 0:
         block, padded = -(-block // lanes) * lanes, -(-classes // lanes) * lanes
-    buffers = _loss_buffers(z, block)
-    shift, _, log_total, scale, best = buffers
-    turned, turned_gradient = aligned_room(padded * block, z), aligned_room(padded * block, z)
-    logits, gradient = (turned[: classes * block].reshape((classes, block)),
-                        turned_gradient[: classes * block].reshape((classes, block)))  # fmt: skip
-    fill_zeros(turned_gradient, classes * block, (padded - classes) * block)
-    labelled = len(labels) > 0
-    y, w = np.empty((0 if labelled else classes, block), z.dtype), np.empty(block, z.dtype)
+    turned = vector.matrix(scratch, 0, block)
+    gradient = vector.block(turned, padded, 0)
+    y = vector.block(gradient, padded, 0)
+    statistics = vector.block(y, classes, 0)
+    weight, labels = vector.row(statistics, _STATISTICS, block), vector.row(statistics, _STATISTICS + 1, block)
+    fill_zeros(vector.block(gradient, classes, 0).start, 0, (padded - classes) * block)
     for begin in range(0, length, block):
         width = min(block, length - begin)
         for s in range(width):
-            j = order[first + begin + s]
-            w[s] = weight[j]
-            for c in range(len(y)):
-                y[c, s] = targets[j, c]
-        _turn(turned, np.int64(0), block, z, at_z + begin * ld, ld, width, classes, whole)
-        if labelled:
-            # What `_loss_columns` does where one target is 1 and all others are 0, with the same bits.
-            _exponentials(gradient, buffers, logits, w, np.int64(0), width)
-            for s in range(width):
-                label = labels[order[first + begin + s]]
-                loss[begin + s] = w[s] * (log_total[s] - (logits[label, s] - shift[s]))
-                hit[begin + s] = w[s] if best[s] == label else z.dtype.type(0)
-            for c in range(classes):
-                row = gradient[c, :width]
-                for s in range(width):
-                    row[s] *= scale[s]
-            for s in range(width):
-                gradient[labels[order[first + begin + s]], s] -= w[s]
+            j = order[begin + s]
+            weight[s] = targets.weight[j]
+            if targets.labelled > 0:
+                labels[s] = targets.labels[j]
+            else:
+                target = vector.row_of(targets.rows, j, 0, classes)
+                for c in range(classes):
+                    vector.row(y, c, block)[s] = target[c]
+        source = vector.matrix(logits.start, begin * logits.ld, logits.ld)
+        _transpose(turned, source, width, classes, whole)
+        here, at_weight = vector.block(losses, 0, begin), vector.address(weight, 0)
+        if targets.labelled > 0:
+            at_labels = vector.address(labels, 0)
+            _label_losses(here, gradient, turned, statistics, at_weight, at_labels, classes, width)
         else:
-            _loss_columns(gradient, loss[begin:], hit[begin:], buffers, logits, y, w, np.int64(0), width)
-        _turn(d, at_d + begin * ld, ld, turned_gradient, np.int64(0), block, padded, width, whole)
+            _loss_columns(gradient, here, turned, y, statistics, at_weight, classes, width)
+        _transpose(vector.block(delta, begin, 0), gradient, padded, width, whole)

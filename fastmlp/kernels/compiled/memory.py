@@ -1,4 +1,4 @@
-"""Aligned buffers, copies and rows of samples."""
+"""Buffers that begin on a cache line, copies, and rows of samples."""
 
 import functools
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def aligned(count: int, dtype: Any) -> Any:
 
 
 def aligned_parts(dtype: Any, *counts: int) -> list[Any]:
-    """Return flat arrays that begin on a cache line, of one piece of memory: asking where each lies takes 1 us."""
+    """Return flat arrays that begin on a cache line, of one piece of memory: asking for each address takes long."""
     line = vector.LINE_BYTES // np.dtype(dtype).itemsize
     raw = np.empty(sum(counts) + line * len(counts), dtype)
     start = -raw.ctypes.data % vector.LINE_BYTES // raw.itemsize
@@ -28,18 +28,8 @@ def aligned_parts(dtype: Any, *counts: int) -> list[Any]:
     return parts
 
 
-@body
-def aligned_room(count, like):
-    """Return a flat array of the dtype of ``like`` that begins on a cache line; memory made in a kernel may not.
-
-    Where all rows of vectors lay askew, a dense step of 784-128-10 took 230 ms on a core of Zen 5, else 190.
-    """
-    raw = np.empty(count + vector.LINE_BYTES // like.itemsize, like.dtype)
-    start = vector.line_start(raw)
-    return raw[start : start + count]
-
-
 def round_up(count: int, multiple: int) -> int:
+    """Return the smallest multiple that is not below ``count``."""
     return -(-count // multiple) * multiple
 
 
@@ -59,36 +49,12 @@ def identity_index(count: int) -> Any:
     return np.arange(count, dtype=np.int32)
 
 
-@body
-def fill_zeros(x, at, count):
-    # A loop: the assignment of a scalar to a slice takes Numba a second to compile wherever it stands.
-    vector.outline()
-    part = x[at : at + count]
-    for k in range(count):
-        part[k] = 0
-
-
-@body
-def copy_to(to, what):
-    vector.outline()
-    for k in range(len(to)):
-        to[k] = what[k]
-
-
-def row_batches(rows: Any, dtype: Any, multiple: int) -> Iterator[tuple[int, Any]]:
-    """Yield (first sample, rows in one piece of memory): all at once where they are so, else copies of some."""
-    ready = rows.dtype == dtype and rows.flags.carray
-    step = len(rows) if ready else multiple * max(1, tuning.ROW_BATCH // multiple)
-    for first in range(0, len(rows), step):
-        yield first, canonical(rows[first : first + step], dtype)
-
-
-def canonical(x: Any, dtype: Any) -> Any:
-    """Return ``x`` as arrays in tuples must be: C-contiguous, aligned, writeable, a copy if need be.
-
-    Numba forgets in a parallel shell that an array in a tuple is read-only, and compiles every body a second time.
-    """
-    return x if x.dtype == dtype and x.flags.carray else np.require(x, dtype, ["C", "A", "W"])
+def contiguous(x: Any, dtype: Any) -> Any:
+    """Return ``x`` in a dtype, C-contiguous and aligned, as an array that cannot be written to; a copy if need be."""
+    ready = x if x.dtype == dtype and x.flags.c_contiguous and x.flags.aligned else np.require(x, dtype, ["C", "A"])
+    view = ready.view()
+    view.setflags(write=False)
+    return view
 
 
 def sample_rows(matrix: Any) -> Any:
@@ -96,3 +62,46 @@ def sample_rows(matrix: Any) -> Any:
     rows = aligned(matrix.size, matrix.dtype).reshape(matrix.shape[::-1])
     rows[:] = matrix.T
     return rows
+
+
+def row_batches(rows: Any, dtype: Any, starts: Any) -> Iterator[tuple[int, int, Any]]:
+    """Yield (k, l, rows of the chunks k to below l) as `contiguous` returns them: all at once where nothing is copied.
+
+    Chunk k begins at ``starts[k]``, the last one ends at ``starts[-1]``; none is divided.
+    """
+    ready = rows.dtype == dtype and rows.flags.c_contiguous and rows.flags.aligned
+    k, last = 0, len(starts) - 1
+    while k < last:
+        stop = last
+        if not ready:
+            stop = max(k + 1, int(np.searchsorted(starts, starts[k] + tuning.ROW_BATCH, side="right")) - 1)
+        yield k, stop, contiguous(rows[starts[k] : starts[stop]], dtype)
+        k = stop
+
+
+@body
+def fill_zeros(base, at, count):
+    """Set ``count`` elements from ``at`` on to zero."""
+    # A loop: the assignment of a scalar to a slice takes Numba long to compile wherever it is used.
+    vector.noinline()
+    to = vector.part(base, at, count)
+    for k in range(count):
+        to[k] = 0
+
+
+@body
+def copy(out, x, count):
+    """Set ``count`` elements at an address to those at another one."""
+    vector.noinline()
+    to, source = vector.part(out, 0, count), vector.part(x, 0, count)
+    for k in range(count):
+        to[k] = source[k]
+
+
+@body
+def add(out, x, count):
+    """Add ``count`` elements at an address to those at another one."""
+    vector.noinline()
+    to, source = vector.part(out, 0, count), vector.part(x, 0, count)
+    for k in range(count):
+        to[k] += source[k]

@@ -1,86 +1,100 @@
-"""What the engine does for a network."""
+"""The passes of a network: sums over ranges of samples, gradients and logits."""
 
 from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.memory import canonical
+from fastmlp.kernels.compiled import small_batch, tuning
+from fastmlp.kernels.compiled.memory import contiguous
 from fastmlp.kernels.compiled.operands import Packed
-from fastmlp.kernels.compiled.plan import first_and_rest
-from fastmlp.kernels.compiled.small_batch import few_pass, few_plan, few_step
-from fastmlp.kernels.compiled.step import make_problem, network_outputs, packed_and_plain, set_gradient
+from fastmlp.kernels.compiled.sums import Sums, make_problem, outputs, targets
+from fastmlp.kernels.compiled.tree import leaf_starts as starts_of
 
 
-def network_step(
-    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any, y: Any, weight: Any
-) -> tuple[float, float, float]:
-    """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of right answers, weight.
+def leaf_starts(x: Any) -> Any:
+    """Return the first sample of each leaf of a packed matrix, and the number of samples."""
+    return starts_of(len(x.order)) if isinstance(x, Packed) else np.array([0, len(x)])
 
-    parameters and gradient (k,) flat, y labels (m,) int64 or targets (C, m), weight (m,).
-    """
-    dtype = parameters.dtype
-    weight = canonical(weight, dtype)
-    target = {"labels": canonical(y, np.int64)} if y.ndim == 1 else {"targets": canonical(y.T, dtype)}
+
+def begin(parameters: Any, sizes: tuple[int, ...], x: Any, y: Any, weight: Any) -> Any:
+    """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
+    wanted = targets(y, weight, parameters.dtype)
     if isinstance(x, np.ndarray):
-        return few_step(gradient, parameters, sizes, x, weight=weight, **target)
-    problem, scratch_size = make_problem(parameters, sizes, len(x.order), x)
-    x, rows = packed_and_plain(x, dtype, sizes[0])
-    return set_gradient(gradient, sizes, problem, scratch_size, x, rows, weight=weight, **target)
+        return small_batch.SmallSums(parameters, sizes, x, wanted)
+    problem = make_problem(parameters, sizes, len(x.order), x)
+    return Sums(problem._replace(step=problem.step._replace(targets=wanted)))
 
 
-def backward(n: int, w2: Any, x: Any, table: Any, z: Any, a: Any, delta: Any) -> tuple[Any, Any, Any, Any]:
-    """Return the mean gradient by W1, b1, W2, b2 of a net of one hidden layer whose forward pass is given.
+def accumulate(sums: Any, first: int, stop: int) -> None:
+    """Add loss, gradient, hits and weight over the leaves ``first`` to below ``stop``."""
+    sums.add(first, stop)
 
-    x rows (m, n) or packed; z, a (h, m); delta (C, m) the gradient by the logits.
+
+def finish(gradient: Any, sums: Any) -> tuple[float, float, float]:
+    """Set ``gradient`` (k,) to the weighted mean gradient; return the sums of loss, weight of hits, weight."""
+    result: tuple[float, float, float] = sums.finish(gradient)
+    return result
+
+
+def backward(n: int, w2: Any, x: Any, z: Any, a: Any, delta: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the mean gradient with respect to W1, b1, W2, b2 of a net of one hidden layer, its forward pass given.
+
+    x rows (m, n) or packed; z, a (h, m); delta (C, m) the gradient with respect to the logits.
     """
     dtype, (classes, h), m = w2.dtype, w2.shape, z.shape[1]
-    sizes = (n, h, classes)
-    gradient = np.empty(h * (n + 1) + classes * (h + 1), dtype)
-    split = h * n
+    sizes, split = (n, h, classes), h * n
     if m <= tuning.FEW_SAMPLES:
-        deltas = np.empty(few_plan(sizes, m).deltas, dtype)
-        np.divide(delta.T, dtype.type(m), out=deltas[len(deltas) - m * classes :].reshape(m, classes))
-        z, a = (canonical(one.T, dtype).reshape(-1) for one in (z, a))
         rest = np.concatenate((np.empty(h, dtype), w2.reshape(-1), np.empty(classes, dtype)))
-        first_gradient, rest_gradient = first_and_rest(gradient, sizes)
-        few_pass(sizes, (np.empty(0, dtype), rest), x, deltas=deltas, outputs=a, z=z,
-                  first_gradient=first_gradient, rest_gradient=rest_gradient)  # fmt: skip
+        gradient = small_batch.gradient(sizes, rest, x, (z, a, delta))
     else:
-        parameters = np.empty_like(gradient)
-        parameters[split + h : -classes] = w2.reshape(-1)
-        problem, scratch_size = make_problem(parameters, sizes, m, x, first_layer=1)
-        x, rows = packed_and_plain(x, dtype, n)
-        given = (one.T if rows is not None else one.T[x.order] for one in (z, a, delta))
-        z, a, targets = (canonical(one, dtype) for one in given)
-        set_gradient(gradient, sizes, problem, scratch_size, x, rows, z=z.reshape(-1), a=a.reshape(-1),
-                      targets=targets)  # fmt: skip
+        gradient = _large_gradient(sizes, w2, x, (z, a, delta))
     dw1, db1, dw2, db2 = np.split(gradient, (split, split + h, len(gradient) - classes))
     return dw1.reshape(h, n), db1.reshape(h, 1), dw2.reshape(classes, h), db2.reshape(classes, 1)
 
 
-def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any, table: Any) -> tuple[Any, Any, Any]:
+def _large_gradient(sizes: tuple[int, ...], w2: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
+    (n, h, classes), dtype, m = sizes, w2.dtype, forward[0].shape[1]
+    parameters = np.empty(h * (n + 1) + classes * (h + 1), dtype)
+    parameters[h * (n + 1) : -classes] = w2.reshape(-1)
+    problem = make_problem(parameters, sizes, m, x, first_layer=1)
+    given = (one.T if problem.rows is not None else one.T[x.order] for one in forward)
+    z, a, delta = (contiguous(one, dtype) for one in given)
+    wanted = problem.step.targets._replace(rows=delta)
+    step = problem.step._replace(given=1, z=z.reshape(-1), a=a.reshape(-1), targets=wanted)
+    sums, gradient = Sums(problem._replace(step=step)), np.empty_like(parameters)
+    sums.add(0, sums.leaves)
+    sums.finish(gradient)
+    return gradient
+
+
+def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any) -> tuple[Any, Any, Any]:
     """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer; x rows (m, n) or packed."""
     m = len(x.order) if isinstance(x, Packed) else len(x)
     dtype, (h, n), classes = w1.dtype, w1.shape, len(w2)
     sizes = (n, h, classes)
     rest = np.concatenate([one.reshape(-1) for one in (b1, w2, b2)])
     if m <= tuning.FEW_SAMPLES:
-        z = np.empty(m * h, dtype)
-        outputs = few_pass(sizes, (w1.reshape(-1), rest), x, z=z)
-        a, out = outputs[: m * h], outputs[m * h :].reshape(m, classes).T
-        return z.reshape(m, h).T, a.reshape(m, h).T, np.ascontiguousarray(out)
+        z, a, out = small_batch.hidden(sizes, (w1.reshape(-1), rest), x)
+        return z.T, a.T, np.ascontiguousarray(out.T)
     z, a = np.empty((2, m, h), dtype)
     out = np.empty((classes, m), dtype)
-    network_outputs(out, z, a, np.concatenate((w1.reshape(-1), rest)), sizes, x, m)
+    outputs(make_problem(np.concatenate((w1.reshape(-1), rest)), sizes, m, x), out, z, a)
     return z.T, a.T, out
 
 
-def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any, table: Any) -> None:
+def network_step(
+    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, y: Any, weight: Any
+) -> tuple[float, float, float]:
+    """Do `begin`, `accumulate` over all leaves, and `finish`."""
+    sums = begin(parameters, sizes, x, y, weight)
+    accumulate(sums, 0, sums.leaves)
+    return finish(gradient, sums)
+
+
+def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any) -> None:
     """Set ``out`` (C, m) to the logits, samples in the caller's order."""
     if isinstance(x, np.ndarray):
-        outputs = few_pass(sizes, first_and_rest(parameters, sizes), x)
-        out[:] = outputs[len(outputs) - out.size :].reshape(-1, sizes[-1]).T
+        out[:] = small_batch.logits(parameters, sizes, x).T
         return
     none = np.empty((0, 0), parameters.dtype)
-    network_outputs(out, none, none, parameters, sizes, x, len(x.order))
+    outputs(make_problem(parameters, sizes, len(x.order), x), out, none, none)

@@ -1,90 +1,172 @@
-"""What kernels take: a problem, a packed matrix, lists, the layer table."""
+"""The operands of kernels: NamedTuples of arrays, which bodies receive as addresses."""
 
 from typing import Any, NamedTuple
 
-import numpy as np
 
-# A row of the layer table. Records, because Numba takes a tenth of the code for a field that it takes for an element.
-LAYER = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "n_in", "n_out", "columns", "rows", "at_w", "at_b", "at_back", "back_columns", "at_z", "ld", "at_flat",
-            "part", "by_unit", "narrow",
-        )
-    ]
-)  # fmt: skip
+class Lists(NamedTuple):
+    """Lists of the non-zero entries of groups of rows.
 
-
-class Problem(NamedTuple):
-    """What a pass computes with, besides a packed X: packed parameters, their layout, the tree over m samples, targets.
-
-    ``labels`` (m,) int64 or ``targets`` (m, C); the other is empty. ``weight`` (m,). ``tile_start``, ``tile``,
-    ``leaf_tiles`` and ``leaf`` are those of `_Tiles`. ``room`` is the size of each of the two buffers at the end of the
-    scratch, which hold the gradients by activations; ``identity`` is 0, 1, 2, ..., the index of a dense product.
-
-    If ``rows`` is not empty, the input is plain: samples from ``base`` on. If ``a`` is not empty, the forward pass is
-    given: ``z`` and ``a`` are those of the one hidden layer, flat, ``targets`` the gradient by the logits.
+    Attributes
+    ----------
+    start, stop : int64
+        List q holds the entries ``start[q]`` to below ``stop[q]``.
+    index : int32
+        Of each entry.
+    code, value : uint8, float
+        The numbers of an entry, GROUP of them: codes, which ``table`` (256,) decodes, if ``coded``, else values.
     """
 
-    packed: Any
-    back: Any
-    layers: Any
-    finite: bool
-    m: int
-    tile_start: Any
-    tile: int
-    leaf_tiles: int
-    leaf: int
-    unit_leaves: int
-    room: int
-    identity: Any
-    labels: Any
-    targets: Any
-    weight: Any
-    rows: Any
-    base: int
-    z: Any
-    a: Any
+    start: Any
+    stop: Any
+    index: Any
+    code: Any
+    value: Any
+    coded: int
+    table: Any
 
 
 class Packed(NamedTuple):
     """A packed input matrix of m samples and n features.
 
-    ``order`` (m,) is the sample at each position. For group q of samples and part r of the features, of ``part`` each,
-    entries ``forward_start[q n_parts + r]`` to the following start of ``forward_index`` are the features in which any
-    of its samples is not zero; their values stand in ``forward_value``, GROUP to an entry, or as uint8 in
-    ``forward_code`` if the matrix is ``coded``: ``table`` (256,) decodes them. For tile t and group f of features,
-    ``backward_*`` at ``t n_feature_groups + f`` are the tile's samples in which any of its features is not zero.
-    ``dense_start[t]`` is -1, or where the rows of a dense tile begin in ``dense``, each of ``dense_ld`` elements.
+    Attributes
+    ----------
+    order : int32 (m,)
+        The sample at each position.
+    forward : Lists
+        For group q of samples and block r of features, of ``part`` each, list ``q n_parts + r`` has the features in
+        which any of the samples is not zero.
+    backward : Lists
+        For tile t and group f of features, list ``t n_feature_groups + f`` has the samples of the tile in which any of
+        the features is not zero.
+    dense, dense_start, dense_ld
+        ``dense_start[t]`` is -1, or where the rows of a dense tile begin in ``dense``, each of ``dense_ld`` elements.
+    part : int
     """
 
     order: Any
-    forward_start: Any
-    forward_index: Any
-    forward_code: Any
-    forward_value: Any
-    backward_start: Any
-    backward_stop: Any
-    backward_index: Any
-    backward_code: Any
-    backward_value: Any
-    coded: bool
-    table: Any
+    forward: Lists
+    backward: Lists
     dense: Any
     dense_start: Any
     dense_ld: int
     part: int
 
 
-class Lists(NamedTuple):
-    """Room, per worker, for the rows of a block of samples and for the lists of a tile."""
+class Scratch(NamedTuple):
+    """Offsets into a worker's scratch; those of the outputs of layers are in the layer table.
 
+    ``rows`` are those of a plain input, COPIED_ROWS of ``rows_ld`` elements.
+    """
+
+    factors: int
+    delta: int
+    below: int
+    losses: int
+    loss: int
+    copies: int
+    rows: int
+    rows_ld: int
+
+
+class Step(NamedTuple):
+    """The problem of a pass besides the packed X.
+
+    Attributes
+    ----------
+    layers : records (L,)
+        The layer table: see `plan`.
+    weights, panels : float
+        Packed parameters, and the weights laid out for the backward product.
+    identity : int32
+        0, 1, 2, ..., the list of a dense product.
+    finite : int
+        Whether all parameters are finite, so that zeros of the input may be skipped.
+    tile_start, tiles, tile, leaf_tiles, leaf, m
+        As in `tree.Tiles`; the number of tiles, and of samples.
+    targets : losses.Targets
+    rows, base, plain
+        If ``plain``, the input: samples from ``base`` on, as rows.
+    z, a, given
+        If ``given``, the forward pass of the one hidden layer (m, h); the targets are then the gradient with respect
+        to the logits.
+    at : Scratch
+    """
+
+    layers: Any
+    weights: Any
+    panels: Any
+    identity: Any
+    finite: int
+    tile_start: Any
+    tiles: int
+    tile: int
+    leaf_tiles: int
+    leaf: int
+    m: int
+    targets: Any
     rows: Any
-    forward_start: Any
-    forward_index: Any
-    forward_value: Any
-    backward_start: Any
-    backward_stop: Any
-    backward_index: Any
-    backward_value: Any
+    base: int
+    plain: int
+    z: Any
+    a: Any
+    given: int
+    at: Scratch
+
+
+class Rooms(NamedTuple):
+    """Memory of each worker, a row for each: scratch, and lists that are made on the way.
+
+    Attributes
+    ----------
+    scratch : float (workers, k)
+        Activations, gradients and copies.
+    start, index, value
+        Lists of groups of rows: room for ``lists`` of them with ``entries`` entries in all.
+    back_start, back_stop, back_index, back_value
+        Lists of groups of features over a tile, all of the same length.
+    """
+
+    scratch: Any
+    start: Any
+    index: Any
+    value: Any
+    lists: int
+    entries: int
+    back_start: Any
+    back_stop: Any
+    back_index: Any
+    back_value: Any
+
+
+class Room(NamedTuple):
+    """The rooms of one worker, as addresses, and how many lists and entries they hold."""
+
+    scratch: Any
+    listed: Any
+    back: Lists
+    lists: int
+    entries: int
+
+
+class Work(NamedTuple):
+    """A worker's view of a pass: the problem, the packed X, and its own rooms."""
+
+    step: Step
+    x: Packed
+    room: Room
+
+
+class Shape(NamedTuple):
+    """A product: ``rows`` x ``columns`` results, each a sum of ``count`` terms."""
+
+    rows: int
+    columns: int
+    count: int
+
+
+class Panels(NamedTuple):
+    """A matrix of ``rows`` x ``columns``, panel after panel of up to PANEL vectors, each stored row by row."""
+
+    start: Any
+    rows: int
+    columns: int

@@ -1,25 +1,57 @@
-"""Packing a matrix of samples."""
+"""Packing a matrix of samples: an order within each leaf, and lists or dense rows for each tile."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.launch import large_kernel, usable_threads
-from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_buffers, list_forward
-from fastmlp.kernels.compiled.memory import aligned, canonical, copy_to, fill_zeros, row_batches, sample_rows
+from fastmlp.kernels.compiled.launch import kernel, usable_threads
+from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_forward
+from fastmlp.kernels.compiled.memory import (
+    aligned,
+    contiguous,
+    copy,
+    fill_zeros,
+    round_up,
+    row_batches,
+    row_stride,
+    sample_rows,
+)
 from fastmlp.kernels.compiled.operands import Packed
 from fastmlp.kernels.compiled.plan import no_input
+from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.tree import tiling
 
 
-# ---- Packing ----
+class _Filling(NamedTuple):
+    """Where the entries of lists go, or, if ``counting``, their numbers; and how samples fall into tiles and leaves."""
+
+    forward_value: Any
+    backward_value: Any
+    forward_count: Any
+    backward_count: Any
+    counting: int
+    base: int
+    tile_start: Any
+    tiles: int
+    leaf: int
+    leaf_tiles: int
+    ld: int
+
+
+class _Ordering(NamedTuple):
+    """Room of each worker for the keys of the samples of a leaf, and for those among which the next one is chosen."""
+
+    keys: Any
+    windows: Any
+    wanted: int
+
+
 @body
-def _bits(row, lo, hi):
+def _bits(row, n, lo, hi):
     """Return a bit for each of the 64 runs ``lo`` to ``hi`` of 128 into which the features fall: any is not zero."""
-    n = len(row)
     key = np.uint64(0)
     for b in range(lo, hi):
         some = 0
@@ -31,15 +63,15 @@ def _bits(row, lo, hi):
 
 @body
 def _chain(order, at, keys, window, count):
-    """Set order[at : at + count] so that samples of like keys stand together: after each the nearest of a window.
+    """Set order[at : at + count] so that similar samples are neighbours: after each the nearest of a window.
 
-    A group of 4 images of MNIST then shares 0.28 of the features; as stored 0.39.
+    A group of samples then shares more zeros.
     """
-    vector.outline()
+    vector.noinline()
     filled = min(tuning.ORDER_WINDOW, count)
     for i in range(filled):
         window[i] = i
-    following, nearest = filled, 0
+    following, nearest = filled, np.int64(0)
     for position in range(at, at + count):
         sample = window[nearest]
         order[position] = at + sample
@@ -52,90 +84,83 @@ def _chain(order, at, keys, window, count):
         least = np.int64(129)
         for i in range(filled):
             other = window[i]
-            distance = np.int64(vector.population_count(keys[other, 0] ^ keys[sample, 0]))
-            distance += np.int64(vector.population_count(keys[other, 1] ^ keys[sample, 1]))
+            distance = np.int64(vector.population_count(keys[2 * other] ^ keys[2 * sample]))
+            distance += np.int64(vector.population_count(keys[2 * other + 1] ^ keys[2 * sample + 1]))
             if distance < least:
                 least, nearest = distance, i
 
 
 @body
-def _order_leaf(order, keys, window, rows, first, stop, base):
+def _order_leaf(order, rows, ordering, worker, first, stop, base):
+    """Put the rows ``first`` to below ``stop`` in order; they are samples from ``base`` on."""
+    keys = vector.address(ordering.keys.start, worker * ordering.keys.columns)
+    window = vector.address(ordering.windows.start, worker * ordering.windows.columns)
+    n = rows.columns
     for s in range(first, stop):
+        row = vector.row_of(rows, s, 0, n)
         for half in range(2):
-            keys[s - first, half] = _bits(rows[s], 64 * half, 64 * (half + 1))
+            keys[2 * (s - first) + half] = _bits(row, n, 64 * half, 64 * (half + 1))
     _chain(order, base + first, keys, window, stop - first)
 
 
 @body
-def _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, tile, begin, end, base):
-    """Count the entries of a tile's lists, or, where ``counts`` are empty, fill in the lists or the dense rows."""
-    forward, backward = counts
-    n, group = rows.shape[1], vector.GROUP
-    buffer, starts, stops = lists.rows[worker], lists.forward_start[worker], lists.backward_stop[worker]
-    index, value = lists.forward_index[worker], lists.forward_value[worker]
-    back_index, back_value = lists.backward_index[worker], lists.backward_value[worker]
-    ld = len(buffer) // tuning.COPIED_ROWS
-    parts = -(-n // x.part)
-    entry = np.int64(0)
-    copy_to(stops, lists.backward_start)
-    dense = len(forward) == 0 and x.dense_start[tile] >= 0
-    for s in range(0, end - begin, tuning.COPIED_ROWS):
-        count = min(tuning.COPIED_ROWS, end - begin - s)
-        copy_rows(buffer, ld, rows, x.order, begin + s, count, base)
+def _fill_tile(fill, x, room, rows, tile):
+    """Count the entries of a tile's lists, or fill in the lists or the dense rows."""
+    begin, length = fill.tile_start[tile], fill.tile_start[tile + 1] - fill.tile_start[tile]
+    n, group, zero = rows.columns, vector.GROUP, np.int64(0)
+    buffer, back, entry = vector.matrix(room.scratch, 0, fill.ld), room.back, np.int64(0)
+    groups, parts = -(-n // group), -(-n // x.part)
+    copy(back.stop, back.start, groups)
+    dense = fill.counting == 0 and x.dense_start[tile] >= 0
+    for s in range(0, length, tuning.COPIED_ROWS):
+        count = min(tuning.COPIED_ROWS, length - s)
+        copy_rows(buffer, rows, vector.address(x.order, begin + s), -fill.base, count)
         if dense:
             for i in range(count):
                 at_row = x.dense_start[tile] + (s + i) * x.dense_ld
-                row = x.dense[at_row : at_row + x.dense_ld]
-                copy_to(row[:n], buffer[i * ld : i * ld + n])
-                fill_zeros(row, n, len(row) - n)
+                copy(vector.address(x.dense, at_row), vector.address(buffer.start, i * fill.ld), n)
+                fill_zeros(x.dense, at_row + n, x.dense_ld - n)
         else:
-            entry = list_forward(index, value, starts, s // group * parts, entry, buffer, np.int64(0), ld, count, n,
-                                  x.part)  # fmt: skip
-            list_backward(back_index, back_value, stops, buffer, np.int64(0), ld, s, count, n)
+            entry = list_forward(room.listed, s // group * parts, entry, buffer, count, n, x.part)
+            list_backward(back, buffer, s, count, n)
     if dense:
         return
-    at, at_back = begin // group * parts, tile * len(stops)
-    if len(forward) > 0:
-        for k in range(-(-(end - begin) // group) * parts):
-            forward[at + k] = starts[k + 1] - starts[k]
-        for f in range(len(stops)):
-            backward[at_back + f] = stops[f] - lists.backward_start[f]
+    at, at_back = begin // group * parts, tile * groups
+    if fill.counting > 0:
+        for k in range(-(-length // group) * parts):
+            fill.forward_count[at + k] = room.listed.start[k + 1] - room.listed.start[k]
+        for f in range(groups):
+            fill.backward_count[at_back + f] = back.stop[f] - back.start[f]
         return
-    to = x.forward_start[at]
-    copy_to(x.forward_index[to : to + entry], index)
-    copy_to(forward_value[to * group : (to + entry) * group], value)
-    for f in range(len(stops)):
-        start, stop = lists.backward_start[f], stops[f]
-        to = x.backward_start[at_back + f]
-        copy_to(x.backward_index[to : to + stop - start], back_index[start:stop])
-        copy_to(backward_value[to * group : (to + stop - start) * group], back_value[start * group : stop * group])
+    _copy_list(x.forward, fill.forward_value, at, room.listed, zero, entry)
+    for f in range(groups):
+        listed = vector.Entries(back.start, back.index, back.value)
+        _copy_list(x.backward, fill.backward_value, at_back + f, listed, back.start[f], back.stop[f])
 
 
-def _fill_of(forward_value, backward_value, x, counts, lists, room, rows, base, tile_start, leaf, leaf_tiles, worker,
-             workers):  # fmt: skip
-    keys, windows = room
-    leaves = -(-len(rows) // leaf)
-    for one in range(leaves * worker // workers, leaves * (worker + 1) // workers):
-        first, stop = one * leaf, min((one + 1) * leaf, len(rows))
-        if len(keys) > 0:
-            _order_leaf(x.order, keys[worker], windows[worker], rows, first, stop, base)
-        before = (base // leaf + one) * leaf_tiles
-        for tile in range(before, min(before + leaf_tiles, len(tile_start) - 1)):
-            _fill_tile(x, forward_value, backward_value, counts, lists, worker, rows, tile, tile_start[tile],
-                       tile_start[tile + 1], base)  # fmt: skip
+@body
+def _copy_list(lists, value, number, listed, start, stop):
+    """Copy the entries ``start`` to below ``stop`` to where a list begins."""
+    to, count, group = lists.start[number], stop - start, vector.GROUP
+    copy(vector.address(lists.index, to), vector.address(listed.index, start), count)
+    copy(vector.address(value, to * group), vector.address(listed.value, start * group), count * group)
 
 
-@large_kernel(_fill_of)
-def _fill(
-    launcher, address, forward_value, backward_value, x, counts, lists, room, rows, base, tile_start, leaf, leaf_tiles,
-    workers
-):  # fmt: skip
-    """Count or fill, tile by tile, what is packed of ``rows``, those of whole leaves, whose first sample is ``base``.
+@kernel()
+def _fill(rows, fill, x, rooms, ordering, worker, workers):
+    """Count or fill, tile by tile, the lists of ``rows``, those of whole leaves, whose first sample is ``base``.
 
-    Where there is ``room`` for it, put the samples of each leaf in order before.
+    Where it is ``wanted``, put the samples of each leaf in order before.
     """
-    vector.spread(launcher, address, (forward_value, backward_value, x, counts, lists, room, rows, base, tile_start,
-                  leaf, leaf_tiles), workers)  # fmt: skip
+    room = open_room(x, rooms, worker)
+    leaves = -(-rows.rows // fill.leaf)
+    for leaf in range(leaves * worker // workers, leaves * (worker + 1) // workers):
+        first, stop = leaf * fill.leaf, min((leaf + 1) * fill.leaf, rows.rows)
+        if ordering.wanted > 0:
+            _order_leaf(x.order, rows, ordering, worker, first, stop, fill.base)
+        before = (fill.base // fill.leaf + leaf) * fill.leaf_tiles
+        for tile in range(before, min(before + fill.leaf_tiles, fill.tiles)):
+            _fill_tile(fill, x, room, rows, tile)
 
 
 def pack(matrix: Any) -> Any:
@@ -143,86 +168,126 @@ def pack(matrix: Any) -> Any:
     n, m = matrix.shape
     if m <= tuning.FEW_SAMPLES:
         return sample_rows(matrix)
-    rows, dtype = matrix.T, matrix.dtype
-    group, groups = vector.GROUP, -(-m // vector.GROUP)
-    tile_start, tile, leaf_tiles, leaf = tiling(m)
-    tiles = len(tile_start) - 1
-    empty = no_input(dtype, n)
-    feature_groups, parts = -(-n // group), -(-n // empty.part)
-    workers = min(usable_threads(), -(-m // leaf))
-    lists = list_buffers(workers, n, tile, dtype, -(-tile // tuning.COPIED_ROWS))
-    forward, backward = np.zeros(groups * parts, np.int64), np.zeros(tiles * feature_groups, np.int64)
-    packed = empty._replace(order=np.empty(m, np.int32))
-    room = np.empty((workers, leaf, 2), np.uint64), np.empty((workers, tuning.ORDER_WINDOW), np.int64)
-    for first, some in row_batches(rows, dtype, leaf):
-        _fill.launch(workers, empty.forward_value, empty.forward_value, packed, (forward, backward), lists, room, some,
-                     first, tile_start, leaf, leaf_tiles)  # fmt: skip
-
-    per_tile = np.add.reduceat(forward, tile_start[:-1] // group * parts)
-    groups_per_tile = -(-np.diff(tile_start) // group)
+    dtype = matrix.dtype
+    packer = _Packer(matrix.T)
+    forward, backward = packer.count()
+    tiles = tiling(m)
+    groups_per_tile, parts = -(-np.diff(tiles.start) // vector.GROUP), -(-n // packer.packed.part)
+    per_tile = np.add.reduceat(forward, tiles.start[:-1] // vector.GROUP * parts)
     dense = (per_tile > tuning.DENSE_SHARE * n * groups_per_tile) & (dtype != np.uint8)
     if m <= tuning.FEW_DENSE_SAMPLES and dense.all():
         return sample_rows(matrix)
-    forward.reshape(groups, parts)[np.repeat(dense, groups_per_tile)] = 0
-    backward.reshape(tiles, feature_groups)[dense] = 0
-    forward_value, backward_value = (aligned(int(one.sum()) * group, dtype) for one in (forward, backward))
-    ends = np.concatenate(([0], np.cumsum(backward)))
-    # A register tile may read a whole group of rows where the last has fewer.
-    dense_rows = int(dense.sum()) * tile + vector.PADDING if dense.any() else 0
-    packed = packed._replace(
-        forward_start=np.concatenate(([0], np.cumsum(forward))),
-        forward_index=np.empty(forward.sum(), np.int32),
-        backward_start=ends[:-1],
-        backward_stop=ends[1:],
-        backward_index=np.empty(backward.sum(), np.int32),
-        dense=aligned(dense_rows * empty.dense_ld, dtype),
-        dense_start=np.where(dense, (np.cumsum(dense) - 1) * (tile * empty.dense_ld), -1),
-    )
-    if dense.any():
-        packed.dense[-vector.PADDING * empty.dense_ld :] = 0
-    none, no_room = np.empty(0, np.int64), tuple(one[:0] for one in room)
-    for first, some in row_batches(rows, dtype, leaf):
-        _fill.launch(workers, forward_value, backward_value, packed, (none, none), lists, no_room, some, first,
-                     tile_start, leaf, leaf_tiles)  # fmt: skip
-    if dtype == np.uint8:
-        return packed._replace(forward_code=forward_value, backward_code=backward_value, coded=True)
-    return packed._replace(forward_value=forward_value, backward_value=backward_value)
+    forward.reshape(-1, parts)[np.repeat(dense, groups_per_tile)] = 0
+    backward.reshape(len(dense), -1)[dense] = 0
+    return packer.fill(forward, backward, dense)
+
+
+class _Packer:
+    """Two passes over rows (m, n): one orders samples and counts entries, the other fills them in."""
+
+    def __init__(self, rows: Any) -> None:
+        m, n = rows.shape
+        self._rows, self._tiles = rows, tiling(m)
+        dtype, tile = rows.dtype, self._tiles.most
+        self.packed = no_input(dtype, n)._replace(order=np.empty(m, np.int32))
+        self._workers = min(usable_threads(), -(-m // self._tiles.leaf))
+        ld = row_stride(round_up(n, vector.PADDING), dtype.itemsize)
+        groups = [(-(-tile // tuning.COPIED_ROWS) * tuning.COPIED_ROWS // vector.GROUP, n)]
+        self._rooms = make_rooms(self._workers, dtype, tuning.COPIED_ROWS * ld, groups, (n, tile))
+        none = np.empty(0, dtype)
+        self._filling = _Filling(
+            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, 0, self._tiles.start,
+            len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf, ld,
+        )  # fmt: skip
+
+    def count(self) -> tuple[Any, Any]:
+        """Put samples in order, and return how many entries each forward and each backward list has."""
+        (m, n), group = self._rows.shape, vector.GROUP
+        forward = np.zeros(-(-m // group) * -(-n // self.packed.part), np.int64)
+        backward = np.zeros(self._filling.tiles * -(-n // group), np.int64)
+        keys = np.empty((self._workers, 2 * self._tiles.leaf), np.uint64)
+        windows = np.empty((self._workers, tuning.ORDER_WINDOW), np.int64)
+        counting = self._filling._replace(forward_count=forward, backward_count=backward, counting=1)
+        self._launch(counting, self.packed, _Ordering(keys, windows, 1))
+        return forward, backward
+
+    def fill(self, forward: Any, backward: Any, dense: Any) -> Packed:
+        """Return the packed matrix with lists of these numbers of entries, and with dense tiles."""
+        dtype, ld, tile = self._rows.dtype, self.packed.dense_ld, self._tiles.most
+        # A register tile may read a whole group of rows where the last has fewer.
+        dense_rows = int(dense.sum()) * tile + vector.PADDING if dense.any() else 0
+        values = [aligned(int(counts.sum()) * vector.GROUP, dtype) for counts in (forward, backward)]
+        lists = []
+        for counts, old in ((forward, self.packed.forward), (backward, self.packed.backward)):
+            ends = np.concatenate(([0], np.cumsum(counts)))
+            lists.append(old._replace(start=ends[:-1], stop=ends[1:], index=np.empty(ends[-1], np.int32)))
+        packed = self.packed._replace(
+            forward=lists[0],
+            backward=lists[1],
+            dense=aligned(dense_rows * ld, dtype),
+            dense_start=np.where(dense, (np.cumsum(dense) - 1) * (tile * ld), -1),
+        )
+        if dense.any():
+            packed.dense[-vector.PADDING * ld :] = 0
+        filling = self._filling._replace(forward_value=values[0], backward_value=values[1])
+        self._launch(filling, packed, _Ordering(np.empty((0, 0), np.uint64), np.empty((0, 0), np.int64), 0))
+        name = "code" if dtype == np.uint8 else "value"
+        coded = int(dtype == np.uint8)
+        return packed._replace(
+            forward=packed.forward._replace(**{name: values[0]}, coded=coded),
+            backward=packed.backward._replace(**{name: values[1]}, coded=coded),
+        )
+
+    def _launch(self, filling: _Filling, packed: Packed, ordering: _Ordering) -> None:
+        starts = np.append(np.arange(0, len(self._rows), self._tiles.leaf), len(self._rows))
+        for k, _, rows in row_batches(self._rows, self._rows.dtype, starts):
+            here = filling._replace(base=int(starts[k]))
+            _fill.launch(self._workers, rows, here, packed, self._rooms, ordering)
 
 
 def operands(x: Any, table: Any) -> Any:
-    """Return what computes with a packed matrix in the dtype of ``table`` (256,): few samples of uint8 are decoded."""
-    if isinstance(x, Packed) and x.coded:
-        none = np.empty(0, table.dtype)
-        return x._replace(table=canonical(table, table.dtype), dense=none, forward_value=none, backward_value=none)
+    """Return the operand for the dtype of ``table`` (256,): few samples of uint8 are decoded."""
+    if isinstance(x, Packed) and x.forward.coded:
+        decoder, none = contiguous(table, table.dtype), np.empty(0, table.dtype)
+        forward, backward = (one._replace(table=decoder, value=none) for one in (x.forward, x.backward))
+        return x._replace(dense=none, forward=forward, backward=backward)
     return sample_rows(table[x].T) if isinstance(x, np.ndarray) and x.dtype == np.uint8 else x
 
 
-def unpack(x: Any, n: int, table: Any) -> Any:
-    """Return the packed matrix as a plain one (n, m), decoded by ``table`` (256,) if it holds uint8."""
+def unpack(x: Any, first: int, stop: int) -> Any:
+    """Return the features ``first`` to below ``stop`` as a plain matrix (stop - first, m)."""
     if isinstance(x, np.ndarray):
-        return x.T.copy()
-    group, m = vector.GROUP, len(x.order)
-    values = table[x.forward_code] if x.coded else x.forward_value
-    rows = np.zeros((m, n), values.dtype)
-    starts = x.forward_start[:: -(-n // x.part)]
-    group_of_entry = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        return x[:, first:stop].T.copy()
+    group, m, lists = vector.GROUP, len(x.order), x.forward
+    out = np.zeros((stop - first, m), lists.table.dtype if lists.coded else lists.value.dtype)
+    group_of_entry = np.repeat(np.arange(len(lists.start)) // _parts(x), lists.stop - lists.start)
+    wanted = np.flatnonzero((lists.index >= first) & (lists.index < stop))
+    features, positions = lists.index[wanted] - first, group_of_entry[wanted] * group
     for g in range(group):
-        position = group_of_entry * group + g
-        there = position < m
-        rows[x.order[position[there]], x.forward_index[there]] = values[g::group][there]
+        there = positions + g < m
+        numbers = lists.code[g::group] if lists.coded else lists.value[g::group]
+        values = numbers[wanted[there]]
+        out[features[there], x.order[positions[there] + g]] = lists.table[values] if lists.coded else values
     tile_start = tiling(m).start
     for t in np.flatnonzero(x.dense_start >= 0):
-        samples = x.order[tile_start[t] : tile_start[t + 1]]
-        first = x.dense_start[t]
-        rows[samples] = x.dense[first : first + len(samples) * x.dense_ld].reshape(-1, x.dense_ld)[:, :n]
-    return rows.T
+        samples, at = x.order[tile_start[t] : tile_start[t + 1]], x.dense_start[t]
+        rows = x.dense[at : at + len(samples) * x.dense_ld].reshape(-1, x.dense_ld)
+        out[:, samples] = rows[:, first:stop].T
+    return out
 
 
-def packed_facts(x: Any, n: int) -> tuple[str, int]:
+def _parts(x: Packed) -> int:
+    """Return the forward lists of a group of samples."""
+    return len(x.forward.start) // -(-len(x.order) // vector.GROUP)
+
+
+def packed_facts(x: Any) -> tuple[str, int]:
     """Return the form ("dense", "sparse" or "mixed") and the bytes."""
     if isinstance(x, np.ndarray):
         return "dense", x.nbytes
     dense_tiles = np.count_nonzero(x.dense_start >= 0)
     kind = "sparse" if dense_tiles == 0 else "dense" if dense_tiles == len(x.dense_start) else "mixed"
-    shared = x.backward_stop.nbytes  # in the memory of backward_start
-    return kind, sum(a.nbytes for a in x if isinstance(a, np.ndarray)) - shared
+    own = [x.order, x.dense, x.dense_start]
+    for lists in (x.forward, x.backward):  # the stops are in the memory of the starts
+        own += [lists.start, lists.index, lists.code, lists.value]
+    return kind, sum(one.nbytes for one in own)

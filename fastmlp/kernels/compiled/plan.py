@@ -1,19 +1,63 @@
-"""The layout of packed parameters, backward panels and scratch."""
+"""The layout of packed parameters and scratch, and the form of each product, decided once for a net and a tile.
+
+Samples are taken in *leaves*, aligned chunks by global index; a leaf in *tiles*, whose activations fit the cache; a
+tile in *groups* of GROUP samples, the rows of a register tile. Parameters and gradients are *packed*: for each layer
+the columns of the transposed weights in panels of PANEL vectors, panel after panel, each (rows, width), then the biases.
+A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
+the gradient in the backward pass, a group of features over its list of the tile's active samples.
+
+The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one. Those of a
+hidden layer are made on the way as well: about half of its activations are zero, and neighbouring samples share zeros.
+
+Behind a ReLU about half of the gradient with respect to the outputs of a hidden layer is zero too. Where nothing is
+gained by zeros of its input, the gradient with respect to its weights is made output by output over the samples that
+count, and is stored in rows, one for each output, not in panels.
+"""
 
 import functools
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled import losses, products, tuning
+from fastmlp.kernels.compiled.activations import ACTIVATIONS, Activation
 from fastmlp.kernels.compiled.memory import round_up, row_stride
-from fastmlp.kernels.compiled.operands import LAYER, Packed
+from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch
+
+# Forms of a product. Forward and below: register tiles on dense rows, inner products, lists of what is not zero.
+# Of a gradient: panels of register tiles, rows of outputs over their non-zero deltas, rows of few outputs.
+ROWS, INNER, LISTS = 0, 1, 2
+PANELS, BY_OUTPUT, FEW_OUTPUTS = 0, 1, 2
+
+# A row of the layer table, of records: Numba takes a tenth of the code for a field that it takes for an element.
+# Sizes of the layer; columns and rows of its panels; offsets of weights, biases and backward panels, and the columns of
+# these; offset and row stride of its outputs in the scratch; offset in the flat vector; features in a block; row stride
+# of a gradient that is stored by outputs; forms of the three products; the activation's code.
+LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "n_in", "n_out", "columns", "rows", "at_w", "at_b", "at_back", "back_columns", "at_z", "ld", "at_flat",
+            "part", "gradient_ld", "forward", "gradient", "below", "activation",
+        )
+    ]
+)  # fmt: skip
+
+
+class Plan(NamedTuple):
+    """The layer table, and the elements of packed parameters, backward panels and a worker's scratch."""
+
+    layers: Any
+    parameters: int
+    panels: int
+    scratch: int
+    at: Scratch
 
 
 def part_size(n: int) -> int:
-    """Return the features in a part: as few parts as may be, as even as may be."""
+    """Return the features in a block: as few blocks as possible, as even as possible."""
     return -(-n // -(-n // tuning.FEATURE_BLOCK))
 
 
@@ -23,48 +67,73 @@ def first_and_rest(parameters: Any, sizes: tuple[int, ...]) -> tuple[Any, Any]:
     return parameters[:split], parameters[split:]
 
 
-@functools.lru_cache(maxsize=64)
-def layer_plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool) -> tuple[Any, int, int, int, int]:
-    """Return the layer table, and the elements of packed parameters, backward panels, scratch and `Problem.room`.
-
-    ``dense`` says that no zero of the input is skipped.
-    """
-    lanes = vector.VECTOR_BYTES // itemsize
-    line = vector.LINE_BYTES // itemsize
-    layers = np.zeros(len(sizes) - 1, LAYER)
-    packed = back = flat = 0
-    rows = round_up(tile, vector.PADDING)
-    scratch = widest = 0
-    for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
-        # One unit is one column: of a vector it would be one lane.
-        columns = 1 if n_out == 1 and layer == 0 else round_up(n_out, lanes)
-        padded_rows = round_up(n_in, vector.PADDING)
-        back_columns = round_up(n_in, lanes) if layer else 0
-        ld = row_stride(max(columns, round_up(n_out, vector.PADDING)), itemsize)
-        at_w = packed
-        # Behind a ReLU gradients are zero where it is shut: those of a unit then make a row, not a column.
-        gated = layer < len(sizes) - 2 and n_out >= tuning.SKIPPING_OUTPUTS and (layer > 0 or dense)
-        # Rows without zeros to few units are narrow: weights and gradient lie in rows, whose vectors are full. Those of
-        # columns are not where there are 10 classes: a step of 784-128-10 on a core of Zen 5 took 71 ms, so 69.
-        narrow = layer == 0 and dense and n_out < tuning.SKIPPING_OUTPUTS and n_in >= tuning.WIDE_VECTORS * lanes
-        if 0 < layer == len(sizes) - 2:
-            narrow = n_in >= 8 * lanes and 8 * n_out * round_up(n_in, lanes) < 7 * n_in * round_up(n_out, lanes)
-        by_unit = row_stride(n_in, itemsize) if gated or narrow else 0
-        packed = round_up(at_w + max(padded_rows * columns, n_out * by_unit), line)
-        layers[layer] = (n_in, n_out, columns, padded_rows, at_w, packed, back, back_columns, scratch, ld, flat,
-                         part_size(n_in), by_unit, narrow)  # fmt: skip
-        packed = round_up(packed + columns, line)
-        back += n_out * back_columns
-        flat += n_out * (n_in + 1)
-        scratch += rows * ld
-        widest = max(widest, ld)
-    # Factors of a group with their zeros, then two buffers for the gradients by activations.
-    scratch += vector.GROUP * max(sizes[0], tile) + 2 * rows * widest
-    return layers, packed, max(back, 1), round_up(scratch, line), rows * widest
-
-
 def no_input(dtype: Any, n: int) -> Packed:
     """Return a packed matrix of no samples."""
     ints, longs, codes, values = (np.empty(0, kind) for kind in (np.int32, np.int64, np.uint8, dtype))
-    return Packed(ints, longs, ints, codes, values, longs, longs, ints, codes, values, False, values, values, longs,
-                  row_stride(n, values.itemsize), part_size(n))  # fmt: skip
+    empty = Lists(longs, longs, ints, codes, values, 0, values)
+    return Packed(ints, empty, empty, values, longs, row_stride(n, values.itemsize), part_size(n))
+
+
+class _Forms(NamedTuple):
+    forward: int
+    gradient: int
+    below: int
+
+
+def _forms(number: int, sizes: tuple[int, ...], lanes: int, activation: Activation, *, dense: bool) -> _Forms:
+    """Return the forms of a layer's products; ``dense`` says that no zero of the input is skipped.
+
+    A form that skips zeros is taken only where all of the other factors are finite, else `ROWS`.
+    """
+    last, wide = len(sizes) - 2, tuning.WIDE_VECTORS * lanes
+    n_in, n_out = sizes[number : number + 2]
+    columns, back_columns = round_up(n_out, lanes), round_up(n_in, lanes)
+    # Dense rows to few outputs: weights and gradient in rows have full vectors, in columns they would not.
+    few = number == 0 and dense and n_out < tuning.SKIPPING_OUTPUTS and n_in >= wide
+    if 0 < number == last:
+        few = n_in >= 8 * lanes and 8 * n_out * back_columns < 7 * n_in * columns
+    forward = INNER if few else LISTS if number > 0 and columns >= wide and activation.makes_zeros else ROWS
+    skips = number < last and n_out >= tuning.SKIPPING_OUTPUTS and (number > 0 or dense) and activation.makes_zeros
+    gradient = FEW_OUTPUTS if few else BY_OUTPUT if skips else PANELS
+    # The gradient with respect to the logits has no zeros.
+    below = LISTS if number < last and back_columns >= wide and activation.makes_zeros else ROWS
+    return _Forms(forward, gradient, below)
+
+
+@functools.lru_cache(maxsize=64)
+def layer_plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool, plain: bool, name: str = "relu") -> Plan:
+    """Return the plan of a net with the activation ``name`` for tiles of ``tile`` samples.
+
+    ``dense`` says that no zero of the input is skipped, ``plain`` that it is not packed.
+    """
+    lanes, line = vector.VECTOR_BYTES // itemsize, vector.LINE_BYTES // itemsize
+    activation = ACTIVATIONS[name]
+    layers = np.zeros(len(sizes) - 1, LAYER)
+    packed = panels = flat = scratch = widest = 0
+    rows = round_up(tile, vector.PADDING)
+    for number, (n_in, n_out) in enumerate(pairwise(sizes)):
+        # One output is one column: of a vector it would be one lane.
+        columns = 1 if n_out == 1 and number == 0 else round_up(n_out, lanes)
+        padded_rows = round_up(n_in, vector.PADDING)
+        back_columns = round_up(n_in, lanes) if number else 0
+        ld = row_stride(max(columns, round_up(n_out, vector.PADDING)), itemsize)
+        forms = _forms(number, sizes, lanes, activation, dense=dense)
+        gradient_ld = 0 if forms.gradient == PANELS else row_stride(n_in, itemsize)
+        at_w, packed = packed, round_up(packed + max(padded_rows * columns, n_out * gradient_ld), line)
+        layers[number] = (n_in, n_out, columns, padded_rows, at_w, packed, panels, back_columns, scratch, ld, flat,
+                          part_size(n_in), gradient_ld, *forms, activation.code)  # fmt: skip
+        packed = round_up(packed + columns, line)
+        panels += n_out * back_columns
+        flat += n_out * (n_in + 1)
+        scratch += rows * ld
+        widest = max(widest, ld)
+    # Behind the outputs of the layers: factors of a group with their zeros, two buffers for the gradients with respect
+    # to outputs, losses and hits of a tile, the scratch of the loss, copies, and rows of a plain input.
+    rows_ld = row_stride(round_up(sizes[0], vector.PADDING), itemsize) if plain else 0
+    counts = (
+        vector.GROUP * max(sizes[0], tile), rows * widest, rows * widest, 2 * tile,
+        losses.loss_scratch(sizes[-1], tile, itemsize), products.step_scratch(sizes, tile, itemsize),
+        tuning.COPIED_ROWS * rows_ld,
+    )  # fmt: skip
+    ends = np.cumsum([round_up(scratch, line), *(round_up(count, line) for count in counts)]).tolist()
+    return Plan(layers, packed, max(panels, 1), ends[-1], Scratch(*ends[:-1], rows_ld))

@@ -1,92 +1,125 @@
-"""Compiler options, and how kernels and bodies are compiled."""
+"""Compiler options, and how bodies and the functions that Python calls are compiled and cached."""
 
-import contextlib
+import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from numba import config, njit
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
+import llvmlite
+import numba
+import numpy as np
+from numba import njit
 
-from fastmlp.kernels.compiled.cache import STAMP, KernelCache, cache_variant
-from fastmlp.kernels.compiled.host import DISPATCHERS, HOST
+from fastmlp.kernels import internals, vector
+from fastmlp.kernels.compiled.host import DISPATCHERS, HOST, PREPARATION
+from fastmlp.kernels.internals import bodies, cache, convention
 
-if config.DISABLE_JIT:
+if internals.JIT_DISABLED:
     raise ImportError("NUMBA_DISABLE_JIT is set: Numba would run the kernels as slow Python loops")
 
 # The one place for compiler options. No fastmath: it breaks NaN and infinity, and reassociation would let the vector
 # width choose the bits. Kernels release the GIL, and divide as NumPy does: by zero without an exception.
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+OPTIONS = {"nogil": True, "error_model": "numpy"}
+
+# In bodies, inner loops run from 0 over views: an index that may be negative is tested for it, which keeps a loop from
+# becoming vectors.
+body = njit(**bodies.BODY, **OPTIONS)
 
 
-def compile_cached(shell: Callable[..., Any], *, parallel: bool, by_address: bool = False) -> Any:
-    """Return the dispatcher, cached; one whose function is only called ``by_address`` must not be called itself."""
-    dispatcher = njit(parallel=parallel, no_cpython_wrapper=by_address, no_cfunc_wrapper=True, **_OPTIONS)(shell)
+def _cache_stamp() -> str:
+    """Return a digest of the inputs that Numba's cache key leaves out: every kernel source, and the compiler."""
+    digest = hashlib.sha256(llvmlite.__version__.encode())
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+_STAMP = _cache_stamp()
+
+
+def _variant(*, parallel: bool) -> str:
+    """Return the part of a file's name for settings that change the code but not Numba's cache key."""
+    flags = (*internals.CODE_FLAGS, convention.known())
+    return f"{'parallel' if parallel else 'serial'}-{hashlib.sha256(repr(flags).encode()).hexdigest()[:8]}"
+
+
+def compile_cached(function: Callable[..., Any], *, parallel: bool = False, by_address: bool = False) -> Any:
+    """Return a dispatcher whose code is cached; Python must not call one that is made ``by_address``."""
+    wrappers = bodies.WITHOUT_WRAPPERS if by_address else {"no_cfunc_wrapper": True}
+    dispatcher = njit(parallel=parallel, **wrappers, **OPTIONS)(function)
     DISPATCHERS.add(dispatcher)
-    # What Numba calls for types that it has not seen. A signal in the middle of it would leave half a library behind.
-    compile_for = getattr(dispatcher, "_compile_for_args", None)
-    if compile_for is not None:
-        dispatcher._compile_for_args = lambda *args, **kws: HOST.prepare(compile_for, *args, **kws)
-    # Where no folder is writeable, as in a read-only install without HOME, the kernel runs uncached.
-    with contextlib.suppress(RuntimeError, OSError):
-        dispatcher._cache = KernelCache(shell, STAMP, cache_variant(parallel=parallel))
+    # A signal in the middle of a compilation would leave half a library behind.
+    internals.wrap_compilation(dispatcher, _prepare)
+    cache.enable(dispatcher, _STAMP, _variant(parallel=parallel), PREPARATION.measured)
     return dispatcher
 
 
-SINGLE: dict[str, Any] = {}
+def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return HOST.prepare(function, *args, **kwargs)
 
 
 def address_of(dispatcher: Any, types: tuple[Any, ...]) -> int:
-    """Compile for these types, and return where the function is."""
-    return int(HOST.prepare(_compiled_address, dispatcher, types))
+    """Compile for these types, and return the address of the function."""
+    return int(HOST.prepare(internals.machine_address, dispatcher, types))
 
 
-def _compiled_address(dispatcher: Any, types: tuple[Any, ...]) -> int:
-    dispatcher.compile(types)
-    result = dispatcher.overloads[types]
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+@body
+def _tested_body(out, worker, workers):
+    out[worker] = workers
 
 
-# In bodies, inner loops run from 0 over slices: an index that may be negative is tested for it, which keeps a loop from
-# becoming vectors.
-# Python never calls a body, so it needs no wrapper: those took a tenth of the compiler's time.
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_OPTIONS}
+def _tested_worker(out, worker, workers):
+    _tested_body(out, worker, workers)
 
 
-class _NoEnvironment:
-    """Stands for the code generator where the environment of a function is set that has no machine code of its own."""
-
-    @staticmethod
-    def set_env(name: str, environment: Any) -> None:
-        pass
+def _tested_shell(address, out, workers):
+    vector.call_workers(0, address, (out,), workers)
 
 
-class _BodyLibrary(JITCodeLibrary):  # type: ignore[misc]
-    """The code of a body: what is compiled is its copy in each kernel.
+def _tested_serially(out, workers):
+    opened = vector.open_arguments((out,))
+    for worker in range(workers):
+        _tested_body(opened[0], worker, workers)
 
-    Numba would also optimise it on its own, once more in each caller, and make machine code each time: a first step
-    from an empty cache took 25.8 s where it takes 22.2.
+
+def _bodies_are_linked() -> bool:
+    return _fills(njit(**OPTIONS)(_tested_serially))
+
+
+def _calls_by_address_work() -> bool:
+    types = (vector.opened(numba.typeof(np.empty(1, np.int64))), numba.int64, numba.int64)
+    worker = njit(**bodies.WITHOUT_WRAPPERS, **OPTIONS)(_tested_worker)
+    address = internals.machine_address(worker, types)
+    return _fills(functools.partial(njit(**OPTIONS)(_tested_shell), address))
+
+
+def _fills(function: Callable[..., None]) -> bool:
+    out = np.zeros(2, np.int64)
+    function(out, 2)
+    return out.tolist() == [2, 2]
+
+
+@functools.cache
+def verify() -> None:
+    """Try, once in a process that compiles, the two ways in which kernels depend on Numba's internals.
+
+    A body that is not linked into its caller, or a call by another convention, would give no error. What fails its test
+    is given up: kernels then run serially, and are compiled more slowly.
     """
-
-    codegen = _NoEnvironment
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        self._finalize_dynamic_globals()
-        self._finalized = True
+    if not convention.known() or _holds(_calls_by_address_work):  # that has a linked body in it
+        return
+    if not _holds(_bodies_are_linked):
+        bodies.give_up()
+    if not _holds(_calls_by_address_work):
+        convention.give_up()
 
 
-class _BodyCompiler(Compiler):  # type: ignore[misc]
-    def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
-        super().__init__(typing, target, _BodyLibrary(target.codegen(), "body"), *rest)
+def _holds(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except Exception:
+        return False
 
 
-body = njit(pipeline_class=_BodyCompiler, **_INNER)
-
-
-def serial(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls and that is worth no threads; cached, as kernels are."""
-    dispatcher = SINGLE[function.__name__] = compile_cached(function, parallel=False)
-    return dispatcher
+HOST.verify = verify

@@ -1,238 +1,377 @@
-"""Few samples: nothing is packed, because one pass over the parameters takes as long as the step."""
+"""Passes over few samples: nothing is packed, because one pass over the parameters takes as long as the step.
+
+Outputs of a layer are stored sample by sample, as the rows of x are. Then nothing needs to be transposed: forward,
+outputs are inner products of two rows; backward, sums of rows. Workers share the samples in one phase, and in the next
+one the inputs of a layer, whose gradients sum over all samples, so bits do not depend on the number of workers. Where
+samples are fewer than workers can share, the outputs of the first layer are shared in a phase before. Where parameters
+are fewer than the outputs of all samples, each block of samples makes a gradient in the first phase, and the next one
+adds these: data that one core has written is slow to reach another one with which it shares no cache.
+"""
 
 import functools
+import threading
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.activations import apply_gate, relu_value
-from fastmlp.kernels.compiled.launch import large_kernel, usable_threads
-from fastmlp.kernels.compiled.losses import loss_rows
-from fastmlp.kernels.compiled.memory import canonical, copy_to, fill_zeros, identity_index, round_up, row_stride
+from fastmlp.kernels.compiled import losses, products, tuning
+from fastmlp.kernels.compiled.activations import ACTIVATIONS, activate, multiply_derivative
+from fastmlp.kernels.compiled.launch import kernel, usable_threads
+from fastmlp.kernels.compiled.losses import Logits, Targets, loss_rows
+from fastmlp.kernels.compiled.memory import (
+    add,
+    aligned_parts,
+    contiguous,
+    copy,
+    fill_zeros,
+    identity_index,
+    round_up,
+    row_stride,
+)
+from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.plan import first_and_rest
-from fastmlp.kernels.compiled.products import add_by_unit, add_products, inner_products, multiply
+from fastmlp.kernels.compiled.products import add_by_output, add_products, inner_products, multiply
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.tree import add_rows, add_to
+from fastmlp.kernels.compiled.tree import add_rows
 
-# ---- Few samples: nothing is packed, because one pass over the parameters takes as long as the step ----
-#
-# Outputs of a layer lie sample by sample, as the rows of x do. Then nothing needs to be transposed: forward, units are
-# inner products of two rows; backward, sums of rows. Workers share the samples in one phase, and in the next one the
-# inputs of a layer, whose gradients sum over all samples; so bits do not depend on how many they are. Where samples are
-# fewer than workers can share, the units of the first layer are shared in a phase before. Where parameters are fewer
-# than the outputs of all samples, each part of the samples makes a gradient in the first phase, and the next one adds
-# these: what a core has written is slow to come to another one with which it shares no cache.
 _FIRST_LAYER, _SAMPLES, _PARAMETERS = 1, 2, 4
 
 
-@body
-def _few_layer(outputs, o, n_out, a, at, n_in, weights, at_w, bias, lo, hi, begin, stop):
-    """Set the outputs of units begin to below stop, before their ReLU, for samples lo to below hi."""
-    vector.outline()
-    for s in range(lo, hi):
-        row, what = outputs[o + s * n_out + begin : o + s * n_out + stop], bias[begin:stop]
-        for c in range(len(row)):
-            row[c] = what[c]
-    # Where one tile has all units, a row of a is used once: whole rows stream better from afar.
-    part = tuning.DOT_BYTES if n_out > vector.DOT_COLUMNS else n_in * outputs.itemsize
-    inner_products(outputs, o + lo * n_out + begin, n_out, a, at + lo * n_in, n_in, weights, at_w + begin * n_in, n_in,
-                    hi - lo, stop - begin, n_in, part)  # fmt: skip
+class _Wanted(NamedTuple):
+    """The parts of a pass: what is not wanted has empty arrays.
 
-
-@body
-def _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, ready):
-    """Set the outputs of every layer, hidden ones after their ReLU, for samples lo to below hi; z gets the first's.
-
-    The first layer is ``ready`` where workers have shared its units.
+    The forward pass, unless it is given; the first layer's outputs before the activation in ``z``; the loss, unless the
+    gradient with respect to the logits is given; and the gradient.
     """
-    vector.outline()
-    m = len(x) // sizes[0]
-    a, at, o, flat = x, np.int64(0), np.int64(0), np.int64(0)
-    for layer in range(len(sizes) - 1):
-        n_in, n_out = sizes[layer], sizes[layer + 1]
-        weights, at_w = first_weights, np.int64(0)
+
+    forward: int
+    z: int
+    loss: int
+    gradient: int
+
+
+class _Room(NamedTuple):
+    """Memory of each worker, a row for each: copies, the scratch of the loss, lists."""
+
+    copies: Any
+    loss: Any
+    start: Any
+    index: Any
+    value: Any
+
+
+class _Results(NamedTuple):
+    """The results of a pass.
+
+    Attributes
+    ----------
+    deltas : float
+        Gradients with respect to the outputs of all layers, layer after layer.
+    first, rest : float
+        The gradient with respect to the first layer's weights (h n), and to all parameters behind them.
+    losses : float (2, m)
+        Loss and hits of each sample.
+    sums : float64 (blocks, LINE_NUMBERS)
+        Of loss, hits and weight.
+    z : float (m h)
+    parts : float
+        The gradients of blocks of samples.
+    """
+
+    deltas: Any
+    first: Any
+    rest: Any
+    losses: Any
+    sums: Any
+    z: Any
+    parts: Any
+
+
+class _Batch(NamedTuple):
+    """The problem of a pass.
+
+    Attributes
+    ----------
+    x : float (m n)
+        The samples, row by row.
+    m, depth : int
+        Samples, and layers.
+    layers : int64 (2, depth + 1)
+        The sizes, and the elements from one row of a layer's deltas to the next.
+    first, rest : float
+        The first layer's weights (h n), and all parameters behind them.
+    targets : losses.Targets
+    identity : int32
+    at_logits, at_top, end : int
+        Where the logits begin in the outputs, their deltas in the deltas, and the end of ``rest``.
+    part : int
+        Samples in a block that makes a gradient of its own, or 0.
+    activation, skips : int
+        The code of the activation, and whether zeros of its derivative are skipped.
+    wanted : _Wanted
+    """
+
+    x: Any
+    m: int
+    depth: int
+    layers: Any
+    first: Any
+    rest: Any
+    targets: Targets
+    identity: Any
+    at_logits: int
+    at_top: int
+    end: int
+    part: int
+    activation: int
+    skips: int
+    wanted: _Wanted
+
+
+@body
+def _size(b, layer):
+    return b.layers.start[layer]
+
+
+@body
+def _stride(b, layer):
+    return b.layers.start[b.layers.columns + layer]
+
+
+@body
+def _layer(out, a, weights, bias, shape, part, copies):
+    """Set the outputs of some samples and units, before their activation."""
+    vector.noinline()
+    given = vector.part(bias, 0, shape.columns)
+    for s in range(shape.rows):
+        row = vector.row(out, s, shape.columns)
+        for c in range(shape.columns):
+            row[c] = given[c]
+    inner_products(out, a, weights, shape, part, copies)
+
+
+@body
+def _bytes_at_once(out, n_in, n_out):
+    """Return how many bytes of a row `inner_products` takes at a time."""
+    # Where one tile has all outputs, a row of a is used once: whole rows stream better from afar.
+    return tuning.DOT_BYTES if n_out > vector.DOT_COLUMNS else n_in * (vector.VECTOR_BYTES // vector.lanes(out))
+
+
+@body
+def _forward(b, outputs, z, lo, hi, ready, copies):
+    """Set the outputs of every layer for samples lo to below hi; z gets the first's before the activation.
+
+    The first layer is ``ready`` where workers have shared its outputs.
+    """
+    vector.noinline()
+    a, o, flat = vector.matrix(b.x, lo * _size(b, 0), _size(b, 0)), np.int64(0), np.int64(0)
+    for layer in range(b.depth):
+        n_in, n_out = _size(b, layer), _size(b, layer + 1)
+        weights = vector.matrix(b.first, 0, n_in)
         if layer > 0:
-            weights, at_w = rest, flat
+            weights = vector.matrix(b.rest, flat, n_in)
             flat += n_out * n_in
+        out = vector.matrix(outputs, o + lo * n_out, n_out)
         if layer > 0 or not ready:
-            _few_layer(outputs, o, n_out, a, at, n_in, weights, at_w, rest[flat : flat + n_out],
-                       lo, hi, np.int64(0), n_out)  # fmt: skip
+            shape, part = Shape(hi - lo, n_out, n_in), _bytes_at_once(out, n_in, n_out)
+            _layer(out, a, weights, vector.address(b.rest, flat), shape, part, copies)
         flat += n_out
-        rows = outputs[o + lo * n_out : o + hi * n_out]
-        if layer == 0 and len(z) > 0:
-            copy_to(z[lo * n_out : hi * n_out], rows)
-        if layer < len(sizes) - 2:
-            for k in range(len(rows)):
-                rows[k] = relu_value(rows[k])
-        a, at = outputs, o
-        o += m * n_out
+        if layer == 0 and b.wanted.z > 0:
+            copy(vector.address(z, lo * n_out), out.start, (hi - lo) * n_out)
+        if layer < b.depth - 1:
+            activate(b.activation, vector.part(out.start, 0, (hi - lo) * n_out))
+        a = out
+        o += b.m * n_out
 
 
 @body
-def _few_loss(losses, deltas, outputs, labels, targets, weight, total, identity, m, classes, lo, hi):
-    """Set the losses and the gradient of the weighted mean by the logits for samples lo to below hi."""
-    vector.outline()
-    at_z, at_d = len(outputs) - m * classes + lo * classes, len(deltas) - m * classes + lo * classes
-    loss_rows(losses[0, lo:], losses[1, lo:], deltas, at_d, outputs, at_z, classes, classes,
-               labels, targets, weight, identity, lo, hi - lo, False)  # fmt: skip
+def _loss(b, outputs, results, total, lo, hi, scratch):
+    """Set the losses and the gradient of the weighted mean with respect to the logits for samples lo to below hi."""
+    vector.noinline()
+    classes, count = _size(b, b.depth), hi - lo
+    delta = vector.matrix(results.deltas, b.at_top + lo * classes, classes)
+    logits = Logits(vector.address(outputs, b.at_logits + lo * classes), classes, classes, np.int64(0))
+    here = vector.matrix(results.losses.start, lo, b.m)
+    loss_rows(here, delta, logits, b.targets, vector.address(b.identity, lo), count, scratch)
     # The mean is taken here, where the elements are few.
-    scale = 1 / total
-    for k in range(at_d, at_d + (hi - lo) * classes):
-        deltas[k] *= scale
+    scale, row = 1 / total, vector.part(delta.start, 0, count * classes)
+    for k in range(count * classes):
+        row[k] *= scale
 
 
 @body
-def _few_sums(sums, row, losses, weight, lo, hi):
+def _add_sums(sums, losses, weight, lo, hi):
     cost = right = total = 0.0
     for s in range(lo, hi):
-        cost += losses[0, s]
-        right += losses[1, s]
+        cost += losses.start[s]
+        right += losses.start[losses.columns + s]
         total += weight[s]
-    sums[row, 0], sums[row, 1], sums[row, 2] = cost, right, total
+    sums[0], sums[1], sums[2] = cost, right, total
 
 
 @body
-def _few_backward(deltas, gates, rest, layers, m, identity, lo, hi):
-    """Set the gradients by what the hidden layers put out, from that by the logits, for samples lo to below hi."""
-    vector.outline()
-    sizes, strides = layers
-    last = len(sizes) - 1
-    d, o, flat = len(deltas) - m * strides[last], np.int64(0), len(rest)
-    for layer in range(1, last):
-        o += m * sizes[layer]
-    for layer in range(last - 1, 0, -1):
-        n_in, n_out, ld, below = sizes[layer], sizes[layer + 1], strides[layer + 1], strides[layer]
-        e = d - m * below
-        o -= m * n_in
+def _backward(b, deltas, values, lo, hi, copies):
+    """Set the gradients with respect to the outputs of the hidden layers, from that with respect to the logits."""
+    vector.noinline()
+    d, o, flat = b.at_top, np.int64(0), b.end
+    for layer in range(1, b.depth):
+        o += b.m * _size(b, layer)
+    for layer in range(b.depth - 1, 0, -1):
+        n_in, n_out, ld, below = _size(b, layer), _size(b, layer + 1), _stride(b, layer + 1), _stride(b, layer)
+        e = d - b.m * below
+        o -= b.m * n_in
         flat -= n_out * (n_in + 1)
-        multiply(deltas, e + lo * below, below, deltas, d + lo * ld, ld, np.int64(1), rest, flat, n_in,
-                  hi - lo, n_in, n_out, identity, np.int64(0), np.int64(1))  # fmt: skip
-        apply_gate(deltas, e + lo * below, below, hi - lo, n_in, gates, o + lo * n_in, n_in)
+        to, delta = vector.matrix(deltas, e + lo * below, below), vector.factors(deltas, d + lo * ld, 1, ld)
+        shape, alone = Shape(hi - lo, n_in, n_out), vector.Share(np.int64(0), np.int64(1))
+        multiply(to, delta, vector.matrix(b.rest, flat, n_in), shape, b.identity, copies, alone)
+        multiply_derivative(b.activation, to, vector.matrix(values, o + lo * n_in, n_in), hi - lo, n_in)
         d = e
 
 
 @body
-def _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, lo, hi, identity, worker, workers):
-    """Set the gradient over samples lo to below hi by a worker's share of the parameters: some inputs of each layer."""
-    vector.outline()
-    sizes, strides = layers
-    m, lanes, count = len(x) // sizes[0], vector.VECTOR_BYTES // x.itemsize, hi - lo
-    a, at, o, d, flat = x, lo * sizes[0], np.int64(0), np.int64(0), np.int64(0)
-    for layer in range(len(sizes) - 1):
-        n_in, n_out, ld = sizes[layer], sizes[layer + 1], strides[layer + 1]
-        gradient, at_g, at_d = first_gradient, np.int64(0), d + lo * ld
+def _gradient(b, to, outputs, deltas, samples, room, share):
+    """Set the gradient over some samples by a worker's share of the parameters: some inputs of each layer.
+
+    ``to`` are the gradients of the first layer's weights and of the rest, ``samples`` the first and the end.
+    """
+    vector.noinline()
+    (first, rest), (lo, hi) = to, samples
+    last, count, d, o, flat = share.worker == share.workers - 1, hi - lo, np.int64(0), np.int64(0), np.int64(0)
+    a = vector.matrix(b.x, lo * _size(b, 0), _size(b, 0))
+    for layer in range(b.depth):
+        n_in, n_out, ld = _size(b, layer), _size(b, layer + 1), _stride(b, layer + 1)
+        gradient, delta = vector.matrix(first, 0, n_in), vector.matrix(deltas, d + lo * ld, ld)
         if layer > 0:
-            gradient, at_g = rest_gradient, flat
+            gradient = vector.matrix(rest, flat, n_in)
             flat += n_out * n_in
-        if layer < len(sizes) - 2 and n_out >= tuning.SKIPPING_OUTPUTS:
-            # Workers share whole strips: every sum is made in the same way for any number of them.
-            strip, whole = vector.STRIPS[0] * lanes, n_in // lanes * lanes
-            strips = -(-whole // strip)
-            begin, stop = strips * worker // workers * strip, strips * (worker + 1) // workers * strip
-            add_by_unit(gradient, at_g, n_in, deltas, at_d, ld, n_out, a, at, n_in, count, begin, min(stop, whole),
-                         True)  # fmt: skip
-            if worker == workers - 1 and whole < n_in:
-                add_products(gradient, at_g + whole, n_in, deltas, at_d, np.int64(1), ld, a, at + whole, np.int64(1),
-                              n_in, n_out, n_in - whole, count, True)  # fmt: skip
+        if layer < b.depth - 1 and n_out >= tuning.SKIPPING_OUTPUTS and b.skips > 0:
+            _skipping_gradient(gradient, delta, a, Shape(n_out, n_in, count), room, share)
         else:
-            multiply(gradient, at_g, n_in, deltas, at_d, np.int64(1), ld, a, at, n_in,
-                      n_out, n_in, count, identity, worker, workers)  # fmt: skip
-        if worker == workers - 1:
-            fill_zeros(rest_gradient, flat, n_out)
-            add_rows(rest_gradient[flat : flat + n_out], deltas, at_d, ld, count)
+            factors, (copies, _) = vector.factors(delta.start, 0, ld, 1), room
+            multiply(gradient, factors, a, Shape(n_out, n_in, count), b.identity, copies, share)
+        if last:
+            fill_zeros(rest, flat, n_out)
+            add_rows(vector.address(rest, flat), delta, n_out, count)
         flat += n_out
-        a, at = outputs, o + lo * n_out
-        o += m * n_out
-        d += m * ld
+        a = vector.matrix(outputs, o + lo * n_out, n_out)
+        o += b.m * n_out
+        d += b.m * ld
 
 
 @body
-def _add_parts(gradient, parts, size, begin, worker, workers):
-    """Set a worker's share of the gradient to the sum of what begins at ``begin`` in each part of ``size`` elements."""
-    lo, hi = len(gradient) * worker // workers, len(gradient) * (worker + 1) // workers
-    to = gradient[lo:hi]
-    copy_to(to, parts[begin + lo : begin + hi])
-    for part in range(size, len(parts), size):
-        add_to(to, parts[part + begin + lo : part + begin + hi])
+def _skipping_gradient(gradient, delta, a, shape, room, share):
+    """Set the gradient of a layer by a worker's share of its inputs, over the samples of non-zero delta."""
+    lanes, n_in, (copies, listed) = vector.lanes(delta), shape.columns, room
+    # Workers share whole strips: every sum is made in the same way for any number of them.
+    strip, whole = vector.STRIPS[0] * lanes, n_in // lanes * lanes
+    strips = -(-whole // strip)
+    begin, stop = strips * share.worker // share.workers * strip, strips * (share.worker + 1) // share.workers * strip
+    columns = Shape(shape.rows, min(stop, whole) - begin, shape.count)
+    add_by_output(
+        vector.block(gradient, 0, begin), delta, vector.block(a, 0, begin), columns, np.int64(1), copies, listed
+    )
+    if share.worker == share.workers - 1 and whole < n_in:
+        rest = Shape(shape.rows, n_in - whole, shape.count)
+        left, right = vector.factors(delta.start, 0, delta.ld, 1), vector.factors(a.start, whole, a.ld, 1)
+        add_products(vector.block(gradient, 0, whole), left, right, rest, np.int64(1))
 
 
-def _few_of(outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest, layers, x,
-            labels, targets, weight, identity, parts, part, phase, worker, workers):  # fmt: skip
-    sizes = layers[0]
-    m, classes = len(x) // sizes[0], sizes[-1]
-    given = len(z) > 0 and len(deltas) > 0
+@body
+def _add_parts(gradient, parts, blocks, size, count, share):
+    """Set a worker's share of the gradient to the sum over blocks of what each has at an address."""
+    lo, hi = count * share.worker // share.workers, count * (share.worker + 1) // share.workers
+    copy(vector.address(gradient, lo), vector.address(parts, lo), hi - lo)
+    for block in range(1, blocks):
+        add(vector.address(gradient, lo), vector.address(parts, block * size + lo), hi - lo)
+
+
+@body
+def _pass_samples(b, outputs, results, room, ready, share):
+    """Do the samples of a worker: forward, loss and back, and, block by block, their gradients."""
+    copies, scratch, listed = room
+    total, first_size = vector.number(b.rest, 0), _size(b, 0) * _size(b, 1)
+    if b.wanted.loss > 0:
+        for s in range(b.m):
+            total += b.targets.weight[s]
+    # Whole rows of tiles of inner products; other products do not show how rows are grouped.
+    samples = b.part if b.part > 0 else -(-b.m // (share.workers * vector.DOT_ROWS)) * vector.DOT_ROWS
+    count, size = -(-b.m // samples), first_size + b.end
+    for number in range(count * share.worker // share.workers, count * (share.worker + 1) // share.workers):
+        lo, hi = number * samples, min((number + 1) * samples, b.m)
+        if b.wanted.forward > 0:
+            _forward(b, outputs, results.z, lo, hi, ready, copies)
+        if b.wanted.loss > 0:
+            _loss(b, outputs, results, total, lo, hi, scratch)
+        if b.wanted.gradient > 0:
+            values = vector.address(outputs, 0)
+            if b.wanted.forward == 0:
+                values = vector.address(results.z, 0)
+            _backward(b, results.deltas, values, lo, hi, copies)
+        if b.part > 0:
+            at, alone = number * size, vector.Share(np.int64(0), np.int64(1))
+            to = (vector.address(results.parts, at), vector.address(results.parts, at + first_size))
+            _gradient(b, to, outputs, results.deltas, (lo, hi), (copies, listed), alone)
+            sums = vector.address(results.sums.start, number * results.sums.columns)
+            _add_sums(sums, results.losses, b.targets.weight, lo, hi)
+
+
+@body
+def _pass_parameters(b, outputs, results, room, share):
+    """Do the parameters of a worker: add the gradients of blocks, or make them over all samples."""
+    copies, _, listed = room
+    first_size, zero = _size(b, 0) * _size(b, 1), np.int64(0)
+    if b.part > 0:
+        blocks, size = -(-b.m // b.part), first_size + b.end
+        _add_parts(results.first, vector.address(results.parts, 0), blocks, size, first_size, share)
+        _add_parts(results.rest, vector.address(results.parts, first_size), blocks, size, b.end, share)
+        return
+    to = (vector.address(results.first, 0), vector.address(results.rest, 0))
+    _gradient(b, to, outputs, results.deltas, (zero, b.m), (copies, listed), share)
+    if share.worker == 0 and b.wanted.loss > 0:
+        _add_sums(results.sums.start, results.losses, b.targets.weight, zero, b.m)
+
+
+@kernel()
+def _pass(outputs, results, b, rooms, phase, worker, workers):
+    """Do the phases of a pass: the first layer by outputs, samples forward and back, then the parameters."""
+    listed = vector.Entries(
+        vector.address(rooms.start.start, worker * rooms.start.columns),
+        vector.address(rooms.index.start, worker * rooms.index.columns),
+        vector.address(rooms.value.start, worker * rooms.value.columns),
+    )
+    copies = vector.address(rooms.copies.start, worker * rooms.copies.columns)
+    room = (copies, vector.address(rooms.loss.start, worker * rooms.loss.columns), listed)
+    share = vector.Share(worker, workers)
     if phase == _FIRST_LAYER:
         # Whole tiles of inner products: every sum is made in the same way for any number of workers.
-        share = -(-sizes[1] // (workers * vector.DOT_COLUMNS)) * vector.DOT_COLUMNS
-        begin, stop = min(worker * share, sizes[1]), min((worker + 1) * share, sizes[1])
-        _few_layer(outputs, np.int64(0), sizes[1], x, np.int64(0), sizes[0], first_weights, np.int64(0), rest,
-                   np.int64(0), m, begin, stop)  # fmt: skip
-    size = len(first_gradient) + len(rest_gradient)
+        n, h = _size(b, 0), _size(b, 1)
+        units = -(-h // (workers * vector.DOT_COLUMNS)) * vector.DOT_COLUMNS
+        begin, stop = min(worker * units, h), min((worker + 1) * units, h)
+        out, weights = vector.matrix(outputs, begin, h), vector.matrix(b.first, begin * n, n)
+        shape, part = Shape(b.m, stop - begin, n), _bytes_at_once(out, n, h)
+        _layer(out, vector.matrix(b.x, 0, n), weights, vector.address(b.rest, begin), shape, part, copies)
     if phase & _SAMPLES:
-        total = weight.dtype.type(0)
-        for s in range(len(weight)):
-            total += weight[s]
-        # Whole rows of tiles of inner products; other products do not show how rows are grouped.
-        samples = part if part > 0 else -(-m // (workers * vector.DOT_ROWS)) * vector.DOT_ROWS
-        count = -(-m // samples)
-        for number in range(count * worker // workers, count * (worker + 1) // workers):
-            lo, hi = number * samples, min((number + 1) * samples, m)
-            if not given:
-                _few_forward(outputs, z, first_weights, rest, sizes, x, lo, hi, not phase & _FIRST_LAYER)
-            if len(weight) > 0:
-                _few_loss(losses, deltas, outputs, labels, targets, weight, total, identity, m, classes, lo, hi)
-            if len(deltas) > 0:
-                _few_backward(deltas, z if given else outputs, rest, layers, m, identity, lo, hi)
-            if part > 0:
-                at = number * size
-                _few_gradient(parts[at : at + len(first_gradient)], parts[at + len(first_gradient) : at + size],
-                              outputs, deltas, layers, x, lo, hi, identity, np.int64(0), np.int64(1))  # fmt: skip
-                _few_sums(sums, number, losses, weight, lo, hi)
-    if phase & _PARAMETERS and len(deltas) > 0:
-        if part > 0:
-            _add_parts(first_gradient, parts, size, np.int64(0), worker, workers)
-            _add_parts(rest_gradient, parts, size, len(first_gradient), worker, workers)
-        else:
-            _few_gradient(first_gradient, rest_gradient, outputs, deltas, layers, x, np.int64(0), m, identity,
-                          worker, workers)  # fmt: skip
-            if worker == 0 and len(weight) > 0:
-                _few_sums(sums, np.int64(0), losses, weight, np.int64(0), m)
+        _pass_samples(b, outputs, results, room, phase & _FIRST_LAYER == 0, share)
+    if phase & _PARAMETERS and b.wanted.gradient > 0:
+        _pass_parameters(b, outputs, results, room, share)
 
 
-@large_kernel(_few_of)
-def _few(launcher, address, outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights, rest,
-         layers, x, labels, targets, weight, identity, parts, part, phase, workers):  # fmt: skip
-    """Do the phases of a pass over few samples: a layer by units, samples forward and back, then the parameters.
-
-    ``outputs`` (m units) of all layers, and ``deltas``, the gradient by them, layer after layer; ``layers`` holds the
-    sizes, and the elements from one row of a layer's deltas to the next. ``first_gradient`` and ``first_weights``
-    (h n), the others behind in ``rest_gradient`` and ``rest``; losses (2, m): loss and weight of a right answer, added
-    up, and the weight, in rows of ``sums``. What is empty is not asked for, or not given. With a weight, labels (m,) or
-    targets (m, C) give the gradient by the logits. Without, it is given in ``deltas``, and z, a (m h) of the one
-    hidden layer in z and ``outputs``; or there are no deltas, and z is set. Where ``part`` is not 0, the gradients over
-    so many samples each are made in ``parts``, and added.
-    """
-    vector.spread(launcher, address, (outputs, deltas, first_gradient, rest_gradient, losses, sums, z, first_weights,
-                  rest, layers, x, labels, targets, weight, identity, parts, part, phase), workers)  # fmt: skip
-
-
-def _phases(m: int, workers: int, *, forward: bool, backward: bool) -> tuple[int, ...]:
-    """Return the phases of each launch of a ``forward`` pass, unless it is given, and a ``backward`` one."""
+def _phases(m: int, workers: int, wanted: _Wanted) -> tuple[int, ...]:
+    """Return the phases of each launch."""
     if workers == 1:
         return (_FIRST_LAYER | _SAMPLES | _PARAMETERS,)
-    # Samples that leave workers idle share out the units of the layer that holds most weights.
-    shared = forward and m < workers * vector.PADDING
+    # Where there are too few samples for all workers, they share the outputs of the layer with the most weights.
+    shared = wanted.forward and m < workers * vector.PADDING
     phases = (_FIRST_LAYER, _SAMPLES) if shared else (_FIRST_LAYER | _SAMPLES,)
-    return (*phases, _PARAMETERS) if backward else phases
+    return (*phases, _PARAMETERS) if wanted.gradient else phases
 
 
-class _FewPlan(NamedTuple):
-    """What a pass over few samples computes with, and the elements of its outputs and of the gradient by them.
+class _Plan(NamedTuple):
+    """What follows from sizes and samples: the layers of `_Batch`, the work of a forward pass, and elements.
 
-    There are ``parts`` of ``part`` samples each, which make gradients of their own, or none (0).
+    There are ``parts`` blocks of ``part`` samples each, which make gradients of their own, or none (0).
     """
 
     layers: Any
@@ -245,73 +384,148 @@ class _FewPlan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def few_plan(sizes: tuple[int, ...], m: int) -> _FewPlan:
-    """Return sizes and strides as an array, the numbers 0, 1, 2, ..., the work of a forward pass, and what it takes."""
-    strides = _strides(sizes)
+def _plan(sizes: tuple[int, ...], m: int) -> _Plan:
+    # Deltas of an output are read one after the other: with a power of two all would fall into one set of a cache.
+    strides = [n if n < tuning.STRIDED_OUTPUTS else row_stride(n, 8) for n in sizes[:-1]] + [sizes[-1]]
     work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
     outputs, parameters = m * sum(sizes[1:]), sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
-    # An even number of parts, which two workers share alike; of whole rows of tiles of inner products.
+    # An even number of blocks, which two workers share equally; of whole rows of tiles of inner products.
     part = round_up(-(-m // round_up(-(-m // tuning.SAMPLE_BLOCK), 2)), vector.DOT_ROWS)
     parts = -(-m // part)
     if m <= tuning.FEW_SAMPLES or parts * parameters > 2 * outputs:
         part = parts = 0
-    return _FewPlan(
-        np.array([sizes, strides]), identity_index(max(*sizes, m)), work, outputs, m * sum(strides[1:]), part, parts
-    )
+    layers = np.array([sizes, strides])
+    return _Plan(layers, identity_index(max(*sizes, m)), work, outputs, m * sum(strides[1:]), part, parts)
 
 
-def _strides(sizes: tuple[int, ...]) -> list[int]:
-    """Return the elements from one row of deltas to the next.
+@functools.lru_cache(maxsize=64)
+def _room_sizes(sizes: tuple[int, ...], m: int, itemsize: int) -> tuple[int, int, int, int]:
+    """Return the elements of a worker's copies, of its scratch of the loss, and of its lists."""
+    copies, lists = [0], (1, 1)
+    for number, (n_in, n_out) in enumerate(pairwise(sizes)):
+        part = tuning.DOT_BYTES if n_out > vector.DOT_COLUMNS else n_in * itemsize
+        copies.append(products.inner_scratch(Shape(m, n_out, n_in), part, itemsize))
+        copies.append(products.multiply_scratch(Shape(m, n_in, n_out), itemsize))
+        copies.append(products.multiply_scratch(Shape(n_out, n_in, m), itemsize))
+        if number < len(sizes) - 2 and n_out >= tuning.SKIPPING_OUTPUTS:
+            copies.append(products.skipping_scratch(m, itemsize))
+            needed = products.skipping_lists(m, n_out, itemsize)
+            lists = (max(lists[0], needed[0]), max(lists[1], needed[1]))
+    return max(copies), losses.loss_scratch(sizes[-1], m, itemsize), *lists
 
-    Those of a unit are read one after the other: with a power of two all would fall into one set of a cache.
-    """
-    return [n if n < 64 else row_stride(n, 8) for n in sizes[:-1]] + [sizes[-1]]
+
+_reused = threading.local()
+
+
+def _rooms(workers: int, sizes: tuple[int, ...], m: int, dtype: Any) -> _Room:
+    """Return rooms of each worker: those of this Python thread's last pass, if they are of the same sizes."""
+    copies, loss, lists, entries = needed = _room_sizes(sizes, m, dtype.itemsize)
+    key = (workers, dtype, needed)
+    if getattr(_reused, "key", None) != key:
+        line = vector.LINE_BYTES // dtype.itemsize
+        counts = [round_up(max(count, 1), line) for count in (copies, loss, entries)]
+        floats = aligned_parts(dtype, *(workers * count for count in counts))
+        copied, lost, value = (one.reshape(workers, -1) for one in floats)
+        start, index = np.empty((workers, lists), np.int64), np.empty((workers, entries), np.int32)
+        _reused.key, _reused.rooms = key, _Room(copied, lost, start, index, value)
+    rooms: _Room = _reused.rooms
+    return rooms
 
 
 @functools.lru_cache(maxsize=4)
-def _few_nothing(dtype: Any) -> dict[str, Any]:
-    """Return the arguments of `_few`, in order, for what is neither given nor asked for."""
+def _nothing(dtype: Any) -> tuple[_Results, Targets]:
+    """Return results that are not wanted, and targets that are not there."""
     none, matrix = np.empty(0, dtype), np.empty((0, 0), dtype)
-    return {
-        "outputs": none, "deltas": none, "first_gradient": none, "rest_gradient": none, "losses": matrix,
-        "sums": np.empty((0, 0)), "z": none, "first_weights": none, "rest": none, "layers": none, "x": none,
-        "labels": np.empty(0, np.int64), "targets": matrix, "weight": none, "identity": none,
-        "parts": none, "part": 0,
-    }  # fmt: skip
+    results = _Results(none, none, none, matrix, np.empty((0, 0)), none, none)
+    labels, rows, weight = (contiguous(one, one.dtype) for one in (np.empty(0, np.int64), matrix, none))
+    return results, Targets(labels, rows, weight, 0, 0)
 
 
-def few_pass(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, **given: Any) -> Any:
-    """Run `_few` with the arrays that are given, and return the outputs of all layers."""
-    first_weights, rest = (canonical(one, one.dtype) for one in parameters)
-    dtype, m = rest.dtype, len(x)
-    rows = canonical(x, dtype).reshape(-1)
-    plan = few_plan(sizes, m)
-    if "outputs" not in given:
-        given["outputs"] = np.empty(plan.outputs, dtype)
-    given |= {"first_weights": first_weights, "rest": rest, "layers": plan.layers, "x": rows, "identity": plan.identity}
-    # Narrow layers are bound by reading x: an element of it, read twice, then takes the time of eight multiply-adds.
-    workers = 1 if max(plan.multiply_adds, 8 * rows.size) < tuning.PARALLEL_WORK else usable_threads()
-    backward, elements = "deltas" in given, 0
-    if backward and plan.parts > 0:
-        elements = plan.parts * (given["first_gradient"].size + given["rest_gradient"].size)
-        given |= {"parts": np.empty(elements, dtype), "part": plan.part}
-    arguments = (_few_nothing(dtype) | given).values()
-    for phase in _phases(m, workers, forward=not (backward and "z" in given), backward=backward):
-        adds_parts = phase == _PARAMETERS and elements > 0
-        _few.launch(1 if adds_parts and elements < tuning.PARALLEL_SIZE else workers, *arguments, phase)
-    return given["outputs"]
+def run(
+    sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, wanted: _Wanted, targets: Targets | None = None,
+    **given: Any,
+) -> Any:  # fmt: skip
+    """Run a pass over samples x (m, n) with the results that are ``given``; return the outputs of all layers."""
+    first, rest = (contiguous(one, one.dtype) for one in parameters)
+    dtype, m, plan = rest.dtype, len(x), _plan(sizes, len(x))
+    results, no_targets = _nothing(dtype)
+    outputs = given.pop("outputs", None)
+    if outputs is None:
+        outputs = np.empty(plan.outputs, dtype)
+    # Layers of few outputs are bound by reading x: an element of it, read twice, takes the time of eight multiply-adds.
+    workers = 1 if max(plan.multiply_adds, 8 * x.size) < tuning.PARALLEL_WORK else usable_threads()
+    part, elements = plan.part if wanted.gradient else 0, 0
+    if part:
+        elements = plan.parts * (given["first"].size + given["rest"].size)
+        given["parts"] = np.empty(elements, dtype)
+    results = results._replace(**given)
+    classes, activation = sizes[-1], ACTIVATIONS["relu"]
+    batch = _Batch(
+        contiguous(x, dtype).reshape(-1), m, len(sizes) - 1, plan.layers, first, rest,
+        no_targets if targets is None else targets, plan.identity, plan.outputs - m * classes,
+        plan.deltas - m * classes, len(rest), part, activation.code, int(activation.makes_zeros), wanted,
+    )  # fmt: skip
+    rooms = _rooms(workers, sizes, m, dtype)
+    for phase in _phases(m, workers, wanted):
+        few = phase == _PARAMETERS and 0 < elements < tuning.PARALLEL_SIZE
+        _pass.launch(1 if few else workers, outputs, results, batch, rooms, phase)
+    return outputs
 
 
-def few_step(
-    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, **target: Any
-) -> tuple[float, float, float]:
-    """Do `network_step` for few samples, rows (m, n); weight (m,) and labels (m,) or targets (m, C) by name."""
-    dtype, m = parameters.dtype, len(x)
-    plan = few_plan(sizes, m)
-    deltas, losses = np.empty(plan.deltas, dtype), np.empty((2, m), dtype)
-    sums = np.zeros((max(plan.parts, 1), tuning.LINE_NUMBERS))
-    first_gradient, rest_gradient = first_and_rest(gradient, sizes)
-    few_pass(sizes, first_and_rest(parameters, sizes), x, deltas=deltas, first_gradient=first_gradient,
-              rest_gradient=rest_gradient, losses=losses, sums=sums, **target)  # fmt: skip
-    loss, hit, total = (np.add.reduce(sums, axis=0) if len(sums) > 1 else sums[0]).tolist()[:3]
-    return loss, hit, total
+class SmallSums:
+    """The sums of a step over few samples, which are one leaf, computed where its gradient is to be."""
+
+    leaves = 1
+
+    def __init__(self, parameters: Any, sizes: tuple[int, ...], x: Any, targets: Targets) -> None:
+        self._problem, self._added = (parameters, sizes, x, targets), False
+
+    def add(self, first: int, stop: int) -> None:
+        """Add the only leaf."""
+        self._added = True
+
+    def finish(self, gradient: Any) -> tuple[float, float, float]:
+        """Set the flat vector to the mean gradient; return the sums of loss, weight of hits, weight."""
+        if not self._added:
+            raise ValueError("not all leaves have been added")
+        parameters, sizes, x, targets = self._problem
+        dtype, m, plan = parameters.dtype, len(x), _plan(sizes, len(x))
+        first_gradient, rest_gradient = first_and_rest(gradient, sizes)
+        sums = np.zeros((max(plan.parts, 1), tuning.LINE_NUMBERS))
+        run(sizes, first_and_rest(parameters, sizes), x, _Wanted(1, 0, 1, 1), targets,
+            deltas=np.empty(plan.deltas, dtype), losses=np.empty((2, m), dtype), sums=sums,
+            first=first_gradient, rest=rest_gradient)  # fmt: skip
+        loss, hit, total = (np.add.reduce(sums, axis=0) if len(sums) > 1 else sums[0]).tolist()[:3]
+        return loss, hit, total
+
+
+def logits(parameters: Any, sizes: tuple[int, ...], x: Any) -> Any:
+    """Return the logits (m, C)."""
+    computed = run(sizes, first_and_rest(parameters, sizes), x, _Wanted(1, 0, 0, 0))
+    return computed[len(computed) - len(x) * sizes[-1] :].reshape(-1, sizes[-1])
+
+
+def hidden(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any) -> tuple[Any, Any, Any]:
+    """Return the first layer's outputs z, their activations a (m, h) and the logits (m, C)."""
+    m, h = len(x), sizes[1]
+    z = np.empty(m * h, parameters[1].dtype)
+    computed = run(sizes, parameters, x, _Wanted(1, 1, 0, 0), z=z)
+    return z.reshape(m, h), computed[: m * h].reshape(m, h), computed[m * h :].reshape(m, -1)
+
+
+def gradient(sizes: tuple[int, ...], rest: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
+    """Return the mean gradient of a net of one hidden layer, whose forward pass is given.
+
+    z, a (h, m), and the gradient (C, m) with respect to the logits; x rows (m, n); ``rest`` the parameters behind the
+    first layer's weights.
+    """
+    z, a, delta = forward
+    (n, h, classes), m, dtype = sizes, len(x), rest.dtype
+    result = np.empty(h * n + len(rest), dtype)
+    deltas = np.empty(_plan(sizes, m).deltas, dtype)
+    np.divide(delta.T, dtype.type(m), out=deltas[len(deltas) - m * classes :].reshape(m, classes))
+    first_gradient, rest_gradient = first_and_rest(result, sizes)
+    run(sizes, (np.empty(0, dtype), rest), x, _Wanted(0, 0, 0, 1), z=np.ascontiguousarray(z.T, dtype).reshape(-1),
+        outputs=np.array(a.T, dtype, order="C").reshape(-1), deltas=deltas, first=first_gradient,
+        rest=rest_gradient)  # fmt: skip
+    return result

@@ -1,440 +1,328 @@
-"""The fused pass over tiles of samples: forward, loss, backward, fold, mean."""
-
-from typing import Any
+"""The pass of one worker over tiles of samples: forward, loss, backward. Sums are added to a packed gradient."""
 
 import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.activations import apply_gate, relu_rows, relu_value
-from fastmlp.kernels.compiled.launch import large_kernel, read_only, usable_threads
+from fastmlp.kernels.compiled.activations import activate, activate_rows, multiply_derivative
 from fastmlp.kernels.compiled.lists import (
     backward_lists,
     copy_rows,
+    decode,
     forward_lists,
     list_and_add,
     list_backward,
-    lists_of,
 )
-from fastmlp.kernels.compiled.losses import loss_rows
-from fastmlp.kernels.compiled.memory import aligned, aligned_parts, copy_to, fill_zeros, identity_index, row_batches
-from fastmlp.kernels.compiled.operands import Packed, Problem
-from fastmlp.kernels.compiled.plan import layer_plan, no_input
+from fastmlp.kernels.compiled.losses import Logits, loss_rows
+from fastmlp.kernels.compiled.memory import copy, fill_zeros
+from fastmlp.kernels.compiled.operands import Panels, Shape, Work
+from fastmlp.kernels.compiled.plan import BY_OUTPUT, FEW_OUTPUTS, INNER, LISTS
 from fastmlp.kernels.compiled.products import (
-    add_by_unit,
-    backward_narrow,
+    add_by_output,
+    add_tile,
+    backward_few,
     backward_rows,
-    decode_all,
     forward_rows,
-    panel_width,
+    inner_products,
+    panel,
+    panel_count,
+    product_rows,
     set_rows,
 )
+from fastmlp.kernels.compiled.rooms import open_room
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.tree import add_rows, add_top, fold_own, fold_subtrees, tiling, worker_shares
-from fastmlp.kernels.compiled.weights import pack_parameters
+from fastmlp.kernels.compiled.tree import add_rows
 
 
 @body
-def _forward_input(z, at_z, ld, tile, first, length, x, packed, layer, finite, identity, factors, at_f):
-    """Compute z (length, h) = x W1^T + bias of the samples of one tile, from lists or dense rows."""
-    vector.outline()
-    group, lanes = vector.GROUP, vector.VECTOR_BYTES // z.itemsize
-    part = x.part
-    n, columns, rows = layer.n_in, layer.columns, layer.rows
-    dense = x.dense_start[tile]
+def open_work(step, x, rooms, worker):
+    """Return a worker's view of a pass."""
+    return Work(step, x, open_room(x, rooms, worker))
+
+
+@body
+def _outputs(work, layer):
+    """Return the outputs of a layer in the scratch."""
+    return vector.matrix(work.room.scratch, layer.at_z, layer.ld)
+
+
+@body
+def _weights(work, layer):
+    """Return the panels of a layer's weights."""
+    return Panels(vector.address(work.step.weights, layer.at_w), layer.rows, layer.columns)
+
+
+@body
+def _gradient(gradient, layer):
+    """Return the panels of the gradient with respect to a layer's weights."""
+    return Panels(vector.address(gradient, layer.at_w), layer.rows, layer.columns)
+
+
+# ---- Forward ----
+
+
+@body
+def _forward_dense(work, layer, z, length, a):
+    """Set the outputs of a layer from dense rows a."""
+    step, weights = work.step, _weights(work, layer)
+    set_rows(z, length, vector.address(step.weights, layer.at_b), layer.columns)
+    if layer.forward == INNER:
+        part = layer.n_in * (vector.VECTOR_BYTES // vector.lanes(z))
+        copies = vector.address(work.room.scratch, step.at.copies)
+        b = vector.matrix(weights.start, 0, layer.n_in)
+        inner_products(z, a, b, Shape(length, layer.n_out, layer.n_in), part, copies)
+    else:
+        forward_rows(z, length, a, weights, layer.n_in, step.identity)
+
+
+@body
+def _forward_packed(work, tile, first, length):
+    """Set the first layer's outputs, before the activation, of a tile of packed samples."""
+    step, x = work.step, work.x
+    layer = step.layers[0]
+    z, dense = _outputs(work, layer), x.dense_start[tile]
     if dense >= 0:
-        forward_rows(z, at_z, ld, length, x.dense, dense, x.dense_ld, packed, layer, identity)
+        _forward_dense(work, layer, z, length, vector.matrix(x.dense, dense, x.dense_ld))
         return
-    set_rows(z, at_z, ld, length, packed, layer.at_b, columns)
-    parts = -(-n // part)
-    q0 = first // group
-    if finite:
-        forward_lists(z, at_z, ld, length, x.forward_start, q0 * parts, parts, x.forward_index, x.forward_code,
-                       x.forward_value, x.coded, x.table, packed, layer.at_w, rows, columns)  # fmt: skip
-        return
-    # No zero may be skipped: it could meet infinity.
+    set_rows(z, length, vector.address(step.weights, layer.at_b), layer.columns)
+    parts, group = -(-layer.n_in // x.part), first // vector.GROUP
+    if step.finite > 0:
+        forward_lists(z, length, x.forward, group * parts, parts, _weights(work, layer))
+    else:
+        _forward_decoded(work, layer, z, length, group * parts, parts)
+
+
+@body
+def _forward_decoded(work, layer, z, length, first, parts):
+    """Add the products of lists with the zeros between their entries: these could meet infinity."""
+    n, lanes, group = layer.n_in, vector.lanes(z), vector.GROUP
+    weights, to = _weights(work, layer), vector.address(work.room.scratch, work.step.at.factors)
     for q in range(-(-length // group)):
-        start, stop = x.forward_start[(q0 + q) * parts], x.forward_start[(q0 + q + 1) * parts]
-        decode_all(factors, at_f, x.forward_code, x.forward_value, x.coded, x.table, x.forward_index,
-                    start, stop, n)  # fmt: skip
-        c = 0
-        while c < columns:
-            width = panel_width(columns, c, lanes)
-            vector.tile(group, width // lanes, z, at_z + q * group * ld + c, ld, factors, at_f, group, 1,
-                  identity, 0, packed, layer.at_w + c * rows, width, n, 0)  # fmt: skip
-            c += width
+        fill_zeros(to, 0, n * group)
+        for r in range(parts):
+            decode(to, work.x.forward, first + q * parts + r)
+        for number in range(panel_count(weights.columns, lanes)):
+            c, width = panel(weights.columns, number, lanes)
+            rows = vector.chosen(work.step.identity, 0, vector.matrix(weights.start, c * weights.rows, width))
+            factors = vector.factors(to, 0, group, 1)
+            add_tile(group, width // lanes, vector.block(z, q * group, c), factors, rows, n)
 
 
 @body
-def _backward_input(grad, d, at_d, ld, tile, length, finite, x, layer, identity, factors, at_f):
-    """Add x^T d of one tile to the packed gradient of W1."""
-    vector.outline()
-    group, lanes = vector.GROUP, vector.VECTOR_BYTES // d.itemsize
-    n, columns, rows = layer.n_in, layer.columns, layer.rows
-    groups = -(-n // group)
-    t0 = tile * groups
-    dense = x.dense_start[tile]
-    if dense >= 0:
-        if layer.narrow > 0:
-            backward_narrow(grad, d, at_d, ld, length, x.dense, dense, x.dense_ld, layer, identity)
-        elif layer.by_unit > 0:
-            add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, x.dense, dense, x.dense_ld, length,
-                         np.int64(0), -(-n // lanes) * lanes, False)  # fmt: skip
-        else:
-            backward_rows(grad, d, at_d, ld, length, x.dense, dense, x.dense_ld, layer, identity)
-        return
-    if finite:
-        backward_lists(grad, d, at_d, ld, x.backward_start, x.backward_stop, t0, groups, x.backward_index,
-                        x.backward_code, x.backward_value, x.coded, x.table, layer)  # fmt: skip
-        return
-    # No zero may be skipped: it could meet infinity.
-    for f in range(groups):
-        decode_all(factors, at_f, x.backward_code, x.backward_value, x.coded, x.table, x.backward_index,
-                    x.backward_start[t0 + f], x.backward_stop[t0 + f], length)  # fmt: skip
-        c = 0
-        while c < columns:
-            width = panel_width(columns, c, lanes)
-            vector.tile(group, width // lanes, grad, layer.at_w + c * rows + f * group * width, width,
-                  factors, at_f, group, 1, identity, 0, d, at_d + c, ld, length, 0)  # fmt: skip
-            c += width
-
-
-@body
-def _backward_hidden(grad, e, at_e, d, at_d, ld, length, scratch, lists, worker, number, x, p):
-    """Add a^T d to the gradient, and set e (length, n_in) = d W; a are the activations of the layer before."""
-    lanes, layer = vector.VECTOR_BYTES // d.itemsize, p.layers[number]
-    before = p.layers[number - 1]
-    at_a, a_ld = before.at_z, before.ld
-    if layer.narrow > 0:
-        backward_narrow(grad, d, at_d, ld, length, scratch, at_a, a_ld, layer, p.identity)
-    elif layer.by_unit > 0:
-        add_by_unit(grad, layer.at_w, layer.by_unit, d, at_d, ld, layer.n_out, scratch, at_a, a_ld, length,
-                     np.int64(0), -(-layer.n_in // lanes) * lanes, False)  # fmt: skip
-    else:
-        backward_rows(grad, d, at_d, ld, length, scratch, at_a, a_ld, layer, p.identity)
-    # A gradient by the activations of a hidden layer is zero where they are; one by the logits has no zeros.
-    n_out, columns = layer.n_out, layer.back_columns
-    if p.finite and number < len(p.layers) - 1 and columns >= tuning.WIDE_VECTORS * lanes:
-        for s in range(-(-length // vector.PADDING) * vector.PADDING):
-            fill_zeros(e, at_e + s * a_ld, columns)
-        list_and_add(e, at_e, a_ld, length, d, at_d, ld, n_out, p.layers[number + 1].part, p.back, layer.at_back,
-                      n_out, columns, lists, worker, x)  # fmt: skip
-        return
-    group = vector.DENSE_GROUP
-    c = 0
-    while c < columns:
-        width = panel_width(columns, c, lanes)
-        for s in range(0, length, group):
-            vector.tile(group, width // lanes, e, at_e + s * a_ld + c, a_ld, d, at_d + s * ld, 1, ld,
-                  p.identity, 0, p.back, layer.at_back + c * n_out, width, n_out, 1)  # fmt: skip
-        c += width
-
-
-@body
-def _at_factors(layers, tile):
-    """Return where in the scratch the factors begin: behind the activations of the last layer."""
-    last = layers[-1]
-    return last.at_z + -(-tile // vector.PADDING) * vector.PADDING * last.ld
-
-
-@body
-def _forward_plain(scratch, first, length, lists, worker, x, p):
-    """Compute the first layer of a tile of plain rows, block by block."""
-    buffer, layer, zero = lists.rows[worker], p.layers[0], np.int64(0)  # a literal has a type of its own
-    at_z, ld, n, columns = layer.at_z, layer.ld, layer.n_in, layer.columns
-    row_ld = len(buffer) // tuning.COPIED_ROWS
+def _forward_plain(work, first, length):
+    """Set the first layer's outputs of a tile of plain rows, block by block."""
+    step, buffer = work.step, _buffer(work)
+    layer = step.layers[0]
     for s in range(0, length, tuning.COPIED_ROWS):
-        count = min(tuning.COPIED_ROWS, length - s)
-        copy_rows(buffer, row_ld, p.rows, p.identity, zero, count, p.base - first - s)
-        if p.finite:
-            set_rows(scratch, at_z + s * ld, ld, count, p.packed, layer.at_b, columns)
-            list_and_add(scratch, at_z + s * ld, ld, count, buffer, zero, row_ld, n, layer.part, p.packed,
-                          layer.at_w, layer.rows, columns, lists, worker, x)  # fmt: skip
+        count, z = min(tuning.COPIED_ROWS, length - s), vector.block(_outputs(work, layer), s, 0)
+        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count)
+        if step.finite > 0:
+            set_rows(z, count, vector.address(step.weights, layer.at_b), layer.columns)
+            list_and_add(z, count, buffer, layer.n_in, layer.part, _weights(work, layer), work)
         else:
-            forward_rows(scratch, at_z + s * ld, ld, count, buffer, zero, row_ld, p.packed, layer, p.identity)
+            _forward_dense(work, layer, z, count, buffer)
 
 
 @body
-def _backward_plain(grad, d, at_d, ld, first, length, finite, lists, worker, x, p):
-    """Add x^T d of a tile of plain rows to the packed gradient of W1."""
-    buffer, stops, layer, zero = lists.rows[worker], lists.backward_stop[worker], p.layers[0], np.int64(0)
-    index, value = lists.backward_index[worker], lists.backward_value[worker]
-    n = layer.n_in
-    row_ld = len(buffer) // tuning.COPIED_ROWS
-    copy_to(stops, lists.backward_start)
-    for s in range(0, length, tuning.COPIED_ROWS):
-        count = min(tuning.COPIED_ROWS, length - s)
-        copy_rows(buffer, row_ld, p.rows, p.identity, zero, count, p.base - first - s)
-        if finite:
-            list_backward(index, value, stops, buffer, zero, row_ld, s, count, n)
-        else:
-            backward_rows(grad, d, at_d + s * ld, ld, count, buffer, zero, row_ld, layer, p.identity)
-    if finite:
-        backward_lists(grad, d, at_d, ld, lists.backward_start, stops, zero, -(-n // vector.GROUP), index,
-                        x.backward_code, value, len(index) < 0, x.table, layer)  # fmt: skip
+def _buffer(work):
+    """Return the buffer of the rows of a plain input."""
+    return vector.matrix(work.room.scratch, work.step.at.rows, work.step.at.rows_ld)
 
 
 @body
-def _forward(scratch, tile, first, length, lists, worker, x, p):
-    """Leave in ``scratch`` the first hidden layer, before its ReLU, of a tile, which begins at ``first``."""
-    vector.outline()
-    if len(p.rows) > 0:
-        _forward_plain(scratch, first, length, lists, worker, x, p)
+def forward_first(work, tile, first, length):
+    """Set the first layer's outputs, before the activation, of a tile, which begins at ``first``."""
+    vector.noinline()
+    if work.step.plain > 0:
+        _forward_plain(work, first, length)
     else:
-        layer = p.layers[0]
-        _forward_input(scratch, layer.at_z, layer.ld, tile, first, length, x, p.packed, layer, p.finite,
-                       p.identity, scratch, _at_factors(p.layers, p.tile))  # fmt: skip
+        _forward_packed(work, tile, first, length)
 
 
 @body
-def _forward_hidden(scratch, length, lists, worker, x, p):
-    """Leave in ``scratch`` the activations of the hidden layers and the logits."""
-    vector.outline()
-    layers, lanes = p.layers, vector.VECTOR_BYTES // scratch.itemsize
+def forward_hidden(work, length):
+    """Set the activations of the hidden layers, and the logits."""
+    vector.noinline()
+    layers = work.step.layers
     for number in range(1, len(layers)):
         layer, before = layers[number], layers[number - 1]
-        at_a, a_ld = before.at_z, before.ld
-        at_z, ld, n_in, columns = layer.at_z, layer.ld, layer.n_in, layer.columns
-        relu_rows(scratch, at_a, a_ld, length, n_in)
-        # About half of the activations are zero, and those of samples that stand together are so together.
-        if p.finite and columns >= tuning.WIDE_VECTORS * lanes:
-            set_rows(scratch, at_z, ld, length, p.packed, layer.at_b, columns)
-            list_and_add(scratch, at_z, ld, length, scratch, at_a, a_ld, n_in, layer.part, p.packed, layer.at_w,
-                          layer.rows, columns, lists, worker, x)  # fmt: skip
+        a, z = _outputs(work, before), _outputs(work, layer)
+        activate_rows(before.activation, a, length, layer.n_in)
+        if layer.forward == LISTS and work.step.finite > 0:
+            set_rows(z, length, vector.address(work.step.weights, layer.at_b), layer.columns)
+            list_and_add(z, length, a, layer.n_in, layer.part, _weights(work, layer), work)
         else:
-            forward_rows(scratch, at_z, ld, length, scratch, at_a, a_ld, p.packed, layer, p.identity)
+            _forward_dense(work, layer, z, length, a)
+
+
+# ---- Backward ----
 
 
 @body
-def _load_given(scratch, d, first, length, p):
-    """Copy a tile of the activations and of the gradient by the logits into the scratch."""
-    hidden, output = p.layers[0], p.layers[1]
-    h, classes = hidden.n_out, output.n_out
-    for s in range(length):
-        at = hidden.at_z + s * hidden.ld
-        copy_to(scratch[at : at + h], p.a[(first + s) * h : (first + s + 1) * h])
-        at = d + s * output.ld
-        for c in range(output.columns):
-            scratch[at + c] = p.targets[first + s, c] if c < classes else 0
-
-
-@body
-def _leaf(grad, sums, leaf, scratch, lists, worker, x, p):
-    """Add the sums over the samples of one leaf to ``sums`` and to the packed gradient."""
-    layers = p.layers
-    last = len(layers) - 1
-    plain, given = len(p.rows) > 0, len(p.a) > 0
-    for tile in range(leaf * p.leaf_tiles, min((leaf + 1) * p.leaf_tiles, len(p.tile_start) - 1)):
-        first = p.tile_start[tile]
-        length = p.tile_start[tile + 1] - first
-        e = len(scratch) - p.room
-        d = e - p.room
-        if given:
-            _load_given(scratch, d, first, length, p)
-        else:
-            _forward(scratch, tile, first, length, lists, worker, x, p)
-            _forward_hidden(scratch, length, lists, worker, x, p)
-            loss, hit, top = np.empty(length, scratch.dtype), np.empty(length, scratch.dtype), layers[last]
-            loss_rows(loss, hit, scratch, d, scratch, top.at_z, top.ld, top.n_out,
-                       p.labels, p.targets, p.weight, x.order, first, length, top.columns > 1)  # fmt: skip
-            cost, right, weight = sums[leaf, 0], sums[leaf, 1], sums[leaf, 2]
-            for s in range(length):
-                cost += loss[s]
-                right += hit[s]
-                weight += p.weight[x.order[first + s]]
-            sums[leaf, 0], sums[leaf, 1], sums[leaf, 2] = cost, right, weight
-        for number in range(last, -1, -1):
-            layer = layers[number]
-            ld, n_in = layer.ld, layer.n_in
-            finite = add_rows(grad[layer.at_b : layer.at_b + layer.n_out], scratch, d, ld, length)
-            if number > 0:
-                before = layers[number - 1]
-                _backward_hidden(grad, scratch, e, scratch, d, ld, length, scratch, lists, worker, number, x,
-                                 p)  # fmt: skip
-                if given:
-                    apply_gate(scratch, e, before.ld, length, n_in, p.z, first * n_in, n_in)
-                else:
-                    apply_gate(scratch, e, before.ld, length, n_in, scratch, before.at_z, before.ld)
-                d, e = e, d
-            elif plain:
-                _backward_plain(grad, scratch, d, ld, first, length, finite, lists, worker, x, p)
-            else:
-                _backward_input(grad, scratch, d, ld, tile, length, finite, x, layer, p.identity,
-                                scratch, _at_factors(layers, p.tile))  # fmt: skip
-
-
-def _units_of(grads, folded, sums, stacks, scratches, shares, lists, x, p, worker, workers):
-    """Fold the leaves of one subtree after the other into ``grads``, with a buffer for each level above the leaves.
-
-    ``shares[worker]`` begins with the next subtree of its share and the end of that.
-    """
-    size = len(p.packed)
-    stack, scratch = stacks[worker], scratches[worker]
-    # Its own share first: what its cache holds of x and of gradients from the step before, it finds there. Then what
-    # others have left, so that none waits for a worker whose core is slow or busy with something else.
-    for turn in range(workers):
-        share = shares[(worker + turn) % workers]
-        unit = vector.take(share)
-        while unit < share[1]:
-            lo = unit * p.unit_leaves
-            hi = min(lo + p.unit_leaves, -(-p.m // p.leaf))
-            top = np.int64(-1)  # buffers on the stack; the first leaf needs none
-            for leaf in range(lo, hi):
-                top += 1
-                buffer, at = (stack, (top - 1) * size) if top > 0 else (grads, unit * size)
-                fill_zeros(buffer, at, size)
-                _leaf(buffer[at:], sums, leaf, scratch, lists, worker, x, p)
-                done = leaf - lo + 1
-                while done % 2 == 0:
-                    add_top(grads, unit, stack, top, size)
-                    top -= 1
-                    done //= 2
-            for level in range(top, 0, -1):
-                add_top(grads, unit, stack, level, size)
-            fold_own(grads, folded, unit, worker, size)
-            unit = vector.take(share)
-
-
-@large_kernel(_units_of)
-def _units(launcher, address, grads, folded, sums, stacks, scratches, shares, lists, x, p, workers):
-    vector.spread(launcher, address, (grads, folded, sums, stacks, scratches, shares, lists, x, p), workers)
-
-
-def _mean_of(flat, grads, folded, size, layers, total, worker, workers):
-    lanes = vector.VECTOR_BYTES // grads.itemsize
-    inverse = flat.dtype.type(1) / total  # a division takes eight times as long as a product
-    number = 0
-    for layer in layers:
-        n_in, n_out, columns, by_unit = layer.n_in, layer.n_out, layer.columns, layer.by_unit
-        first = 0
-        while first < columns:
-            width = panel_width(columns, first, lanes)
-            stop = min(first + width, n_out)
-            if number % workers == worker:
-                at, count, step = layer.at_w + first * layer.rows, n_in * width, width
-                if by_unit > 0:
-                    at, count, step = layer.at_w + first * by_unit, (stop - first) * by_unit, 1
-                fold_subtrees(grads, folded, size, at, count)
-                fold_subtrees(grads, folded, size, layer.at_b + first, width)
-                for c in range(stop - first):
-                    begin = at + c * (by_unit if by_unit > 0 else 1)
-                    row = flat[layer.at_flat + (first + c) * n_in : layer.at_flat + (first + c + 1) * n_in]
-                    for k in range(n_in):
-                        row[k] = grads[begin + k * step] * inverse
-                    flat[layer.at_flat + n_out * n_in + first + c] = grads[layer.at_b + first + c] * inverse
-            first += width
-            number += 1
-
-
-@large_kernel(_mean_of)
-def _mean(launcher, address, flat, grads, folded, size, layers, total, workers):
-    """Set the flat vector to the sum of the units' packed gradients divided by ``total``; workers share the panels."""
-    vector.spread(launcher, address, (flat, grads, folded, size, layers, total), workers)
-
-
-def _outputs_of(out, z, a, scratches, lists, x, p, worker, workers):
-    plain, hidden, last = len(p.rows) > 0, p.layers[0], p.layers[-1]
-    # Plain rows are those of whole leaves.
-    before, stop = p.base // p.leaf * p.leaf_tiles, p.base + len(p.rows) if plain else p.m
-    tiles = min(-(-stop // p.leaf) * p.leaf_tiles, len(p.tile_start) - 1) - before
-    scratch, h = scratches[worker], hidden.n_out
-    for tile in range(before + tiles * worker // workers, before + tiles * (worker + 1) // workers):
-        first = p.tile_start[tile]
-        length = p.tile_start[tile + 1] - first
-        _forward(scratch, tile, first, length, lists, worker, x, p)
-        if len(z) > 0:
-            for s in range(length):
-                at = hidden.at_z + s * hidden.ld
-                j = first + s if plain else x.order[first + s]
-                row, z_row, a_row = scratch[at : at + h], z[j], a[j]
-                for c in range(h):
-                    z_row[c] = row[c]
-                    a_row[c] = relu_value(row[c])
-        _forward_hidden(scratch, length, lists, worker, x, p)
-        for s in range(length):
-            j = first + s if plain else x.order[first + s]
-            for c in range(last.n_out):
-                out[c, j] = scratch[last.at_z + s * last.ld + c]
-
-
-@large_kernel(_outputs_of)
-def _outputs(launcher, address, out, z, a, scratches, lists, x, p, workers):
-    """Set ``out`` (C, m) to the logits, and z and a (m, h), unless they are empty, to the hidden layer."""
-    vector.spread(launcher, address, (out, z, a, scratches, lists, x, p), workers)
-
-
-# ---- What the engine does for a network ----
-def make_problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_layer: int = 0) -> tuple[Problem, int]:
-    """Return a problem with the packed parameters from a layer on, and the elements of a worker's scratch."""
-    dense = isinstance(x, Packed) and len(x.dense) > 0 and bool((x.dense_start >= 0).all())
-    dtype = parameters.dtype
-    tiles = tiling(m)
-    layers, packed_size, back_size, scratch_size, room = layer_plan(sizes, dtype.itemsize, tiles.most, dense)
-    packed, back = aligned_parts(dtype, packed_size, back_size)
-    finite = bool(pack_parameters(packed, back, read_only(parameters), layers, first_layer))
-    identity = identity_index(max(*sizes, tiles.most))
-    none = np.empty(0, dtype)
-    matrix = none.reshape(0, 1)
-    return Problem(
-        packed, back, layers, finite, m, *tiles, 1, room, identity, np.empty(0, np.int64), matrix, none, matrix, 0,
-        none, none,
-    ), scratch_size  # fmt: skip
-
-
-def packed_and_plain(x: Any, dtype: Any, n: int) -> tuple[Packed, Any]:
-    """Return a packed input that computes in ``dtype``, and plain rows; one of the two is empty."""
-    return (x, None) if isinstance(x, Packed) else (no_input(dtype, n), x)
-
-
-def set_gradient(
-    gradient: Any, sizes: tuple[int, ...], problem: Problem, scratch_size: int, x: Packed, rows: Any, **given: Any
-) -> tuple[float, float, float]:
-    """Set the flat vector to the mean gradient; return the sums of loss, weight of right answers, weight.
-
-    Targets and weight, or a forward pass, are ``given`` as members of the problem.
-    """
-    dtype, size = problem.packed.dtype, len(problem.packed)
-    leaves = -(-problem.m // problem.leaf)
-    sums = np.zeros((leaves, tuning.LINE_NUMBERS))
-    threads = usable_threads()
-    workers = min(threads, leaves)
-    # Subtrees of the one tree: how many there are changes who adds, not what is added to what.
-    unit_leaves = 1
-    while leaves > 8 * workers * unit_leaves:
-        unit_leaves *= 2
-    units = -(-leaves // unit_leaves)
-    buffers = unit_leaves.bit_length() - 1
-    grads, *rooms = aligned_parts(dtype, units * size, workers * buffers * size, workers * scratch_size)
-    stacks, scratches = (one.reshape(workers, -1) for one in rooms)
-    folded = np.zeros((units, tuning.LINE_NUMBERS), np.int64)
-    problem = problem._replace(unit_leaves=unit_leaves, **given)
-    lists = lists_of(workers, sizes, problem.tile, dtype, plain=rows is not None)
-    if rows is None:
-        shares = worker_shares(0, units, workers).copy()
-        _units.launch(workers, grads, folded, sums, stacks, scratches, shares, lists, x, problem)
+def _backward_dense(work, gradient, layer, delta, a, length):
+    """Add the gradient with respect to a layer's weights, from its dense inputs a."""
+    shape, identity = Shape(layer.n_out, layer.n_in, length), work.step.identity
+    rows = vector.matrix(gradient, layer.at_w, layer.gradient_ld)
+    copies = vector.address(work.room.scratch, work.step.at.copies)
+    if layer.gradient == FEW_OUTPUTS:
+        backward_few(rows, delta, a, shape, identity)
+    elif layer.gradient == BY_OUTPUT:
+        lanes = vector.lanes(delta)
+        whole = Shape(layer.n_out, -(-layer.n_in // lanes) * lanes, length)
+        add_by_output(rows, delta, a, whole, np.int64(0), copies, work.room.listed)
     else:
-        unit = problem.leaf * unit_leaves
-        for first, some in row_batches(rows, dtype, unit):
-            here = problem._replace(rows=some, base=first)
-            shares = worker_shares(first // unit, -(-(first + len(some)) // unit), workers).copy()
-            _units.launch(workers, grads, folded, sums, stacks, scratches, shares, lists, x, here)
-    loss, hit, total = np.add.reduce(sums[:, :3], axis=0)
-    if len(problem.a) > 0:  # the forward pass is given, and no weight
-        total = problem.m
-    workers = 1 if len(grads) < tuning.PARALLEL_SIZE else threads
-    _mean.launch(workers, gradient, grads, folded, size, problem.layers, dtype.type(total))
-    return float(loss), float(hit), float(total)
+        backward_rows(_gradient(gradient, layer), delta, a, Shape(layer.n_in, layer.n_out, length), identity, copies)
 
 
-def network_outputs(out: Any, z: Any, a: Any, parameters: Any, sizes: tuple[int, ...], x: Any, m: int) -> None:
-    dtype = parameters.dtype
-    problem, scratch_size = make_problem(parameters, sizes, m, x)
-    x, rows = packed_and_plain(x, dtype, sizes[0])
-    workers = min(usable_threads(), -(-m // problem.tile))
-    scratches = aligned(workers * scratch_size, dtype).reshape(workers, scratch_size)
-    lists = lists_of(workers, sizes, 1, dtype, plain=rows is not None)
-    if rows is None:
-        _outputs.launch(workers, out, z, a, scratches, lists, x, problem)
+@body
+def _backward_packed(work, gradient, delta, tile, length, finite):
+    """Add the gradient with respect to the first layer's weights, over a tile of packed samples."""
+    step, x = work.step, work.x
+    layer, dense = step.layers[0], x.dense_start[tile]
+    if dense >= 0:
+        _backward_dense(work, gradient, layer, delta, vector.matrix(x.dense, dense, x.dense_ld), length)
         return
-    for first, some in row_batches(rows, dtype, problem.leaf):
-        _outputs.launch(workers, out, z, a, scratches, lists, x, problem._replace(rows=some, base=first))
+    groups = -(-layer.n_in // vector.GROUP)
+    if finite:
+        backward_lists(_gradient(gradient, layer), delta, x.backward, tile * groups, groups)
+    else:
+        _backward_decoded(work, gradient, delta, tile * groups, length)
+
+
+@body
+def _backward_decoded(work, gradient, delta, first, length):
+    """Do as `backward_lists` with the zeros between the entries: these could meet infinity."""
+    layer, group, lanes = work.step.layers[0], vector.GROUP, vector.lanes(delta)
+    to, panels = vector.address(work.room.scratch, work.step.at.factors), _gradient(gradient, layer)
+    for f in range(-(-layer.n_in // group)):
+        fill_zeros(to, 0, length * group)
+        decode(to, work.x.backward, first + f)
+        for number in range(panel_count(panels.columns, lanes)):
+            c, width = panel(panels.columns, number, lanes)
+            out = vector.matrix(panels.start, c * panels.rows + f * group * width, width)
+            rows, factors = (
+                vector.chosen(work.step.identity, 0, vector.block(delta, 0, c)),
+                vector.factors(to, 0, group, 1),
+            )
+            add_tile(group, width // lanes, out, factors, rows, length)
+
+
+@body
+def _backward_plain(work, gradient, delta, first, length, finite):
+    """Add the gradient with respect to the first layer's weights, over a tile of plain rows."""
+    step, buffer, back = work.step, _buffer(work), work.room.back
+    layer = step.layers[0]
+    groups = -(-layer.n_in // vector.GROUP)
+    copy(back.stop, back.start, groups)
+    for s in range(0, length, tuning.COPIED_ROWS):
+        count = min(tuning.COPIED_ROWS, length - s)
+        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count)
+        if finite:
+            list_backward(back, buffer, s, count, layer.n_in)
+        else:
+            _backward_dense(work, gradient, layer, vector.block(delta, s, 0), buffer, count)
+    if finite:
+        backward_lists(_gradient(gradient, layer), delta, back, np.int64(0), groups)
+
+
+@body
+def _backward_below(work, number, delta, below, length):
+    """Set ``below`` to the gradient with respect to the inputs of a layer, delta times its weights."""
+    step = work.step
+    layer = step.layers[number]
+    panels = Panels(vector.address(step.panels, layer.at_back), layer.n_out, layer.back_columns)
+    if layer.below == LISTS and step.finite > 0:
+        for s in range(-(-length // vector.PADDING) * vector.PADDING):
+            fill_zeros(below.start, s * below.ld, layer.back_columns)
+        part = step.layers[number + 1].part
+        list_and_add(below, length, delta, layer.n_out, part, panels, work)
+    else:
+        product_rows(below, length, delta, panels, layer.n_out, step.identity)
+
+
+@body
+def backward(work, gradient, tile, first, length):
+    """Add the gradient over a tile, from the gradient with respect to the logits in the scratch."""
+    step = work.step
+    at_delta, at_below = step.at.delta, step.at.below
+    for number in range(len(step.layers) - 1, -1, -1):
+        layer = step.layers[number]
+        delta = vector.matrix(work.room.scratch, at_delta, layer.ld)
+        finite = add_rows(vector.address(gradient, layer.at_b), delta, layer.n_out, length)
+        if number > 0:
+            before = step.layers[number - 1]
+            below = vector.matrix(work.room.scratch, at_below, before.ld)
+            _backward_dense(work, gradient, layer, delta, _outputs(work, before), length)
+            _backward_below(work, number, delta, below, length)
+            values = _outputs(work, before)
+            if step.given > 0:
+                values = vector.matrix(step.z, first * layer.n_in, layer.n_in)
+            multiply_derivative(before.activation, below, values, length, layer.n_in)
+            at_delta, at_below = at_below, at_delta
+        elif step.plain > 0:
+            _backward_plain(work, gradient, delta, first, length, finite)
+        else:
+            _backward_packed(work, gradient, delta, tile, length, finite)
+
+
+# ---- A leaf ----
+
+
+@body
+def _load_given(work, first, length):
+    """Copy a tile of given activations, and of the gradient with respect to the logits, into the scratch."""
+    step = work.step
+    hidden, output = step.layers[0], step.layers[1]
+    h, classes = hidden.n_out, output.n_out
+    delta = vector.matrix(work.room.scratch, step.at.delta, output.ld)
+    for s in range(length):
+        copy(vector.address(work.room.scratch, hidden.at_z + s * hidden.ld), vector.address(step.a, (first + s) * h), h)
+        fill_zeros(delta.start, s * delta.ld, output.columns)
+        given = vector.row_of(step.targets.rows, first + s, 0, classes)
+        copy(vector.address(delta.start, s * delta.ld), vector.address(given, 0), classes)
+
+
+@body
+def _loss(work, sums, first, length):
+    """Set the gradient with respect to the logits, and add loss, hits and weight of a tile to ``sums``."""
+    step, order = work.step, vector.address(work.x.order, first)
+    top = step.layers[len(step.layers) - 1]
+    z, losses = _outputs(work, top), vector.matrix(work.room.scratch, step.at.losses, step.tile)
+    logits = Logits(z.start, z.ld, top.n_out, np.int64(top.columns > 1))
+    delta = vector.matrix(work.room.scratch, step.at.delta, top.ld)
+    loss_rows(losses, delta, logits, step.targets, order, length, vector.address(work.room.scratch, step.at.loss))
+    loss, hits = vector.row(losses, 0, length), vector.row(losses, 1, length)
+    cost, right, weight = sums[0], sums[1], sums[2]
+    for s in range(length):
+        cost += loss[s]
+        right += hits[s]
+        weight += step.targets.weight[order[s]]
+    sums[0], sums[1], sums[2] = cost, right, weight
+
+
+@body
+def add_leaf(work, gradient, sums, leaf):
+    """Add the sums over the samples of one leaf to ``sums`` and to a packed gradient."""
+    step = work.step
+    for tile in range(leaf * step.leaf_tiles, min((leaf + 1) * step.leaf_tiles, step.tiles)):
+        first = step.tile_start[tile]
+        length = step.tile_start[tile + 1] - first
+        if step.given > 0:
+            _load_given(work, first, length)
+        else:
+            forward_first(work, tile, first, length)
+            forward_hidden(work, length)
+            _loss(work, sums, first, length)
+        backward(work, gradient, tile, first, length)
+
+
+@body
+def copy_hidden(work, z, a, j, s):
+    """Copy the first layer's outputs of the s-th sample of a tile, and their activations, to row j of z and of a."""
+    layer = work.step.layers[0]
+    h = layer.n_out
+    source = vector.address(work.room.scratch, layer.at_z + s * layer.ld)
+    to = vector.row_of(a, j, 0, h)
+    copy(vector.address(vector.row_of(z, j, 0, h), 0), source, h)
+    copy(vector.address(to, 0), source, h)
+    activate(layer.activation, to)

@@ -102,3 +102,6 @@ COPIED_FACTOR_ROWS = 24
 # Samples of a plain matrix that are copied at a time where they do not lie in rows.
 ROW_BATCH = 8192
 SAMPLE_BLOCK = 125  # samples, about
+
+# Rows of deltas of so many outputs are padded.
+STRIDED_OUTPUTS = 64

@@ -1,53 +1,97 @@
-"""Packing the flat parameter vector into panels."""
+"""Packing the flat parameter vector into panels, and unpacking a gradient."""
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.products import copy_panel, panel_width
-from fastmlp.kernels.compiled.runtime import body, serial
+from fastmlp.kernels.compiled.launch import kernel
+from fastmlp.kernels.compiled.operands import Shape
+from fastmlp.kernels.compiled.plan import INNER, PANELS
+from fastmlp.kernels.compiled.products import copy_rows_finite, panel, panel_count
+from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.tree import fold_pairs
 
 
 @body
 def _pack_weights(packed, flat, layer):
-    """Copy a layer's weights into panels of the transpose, those of few units as they are; return if all are finite."""
-    lanes = vector.VECTOR_BYTES // packed.itemsize
-    n_in, n_out = layer.n_in, layer.n_out
-    if layer.narrow > 0:
-        return copy_panel(packed[layer.at_w :], flat, layer.at_flat, n_in, n_out, n_in)
+    """Copy a layer's weights into panels of the transpose, or into rows; return whether all are finite."""
+    lanes, n_in, n_out = vector.lanes(packed), layer.n_in, layer.n_out
+    if layer.forward == INNER:
+        weights = vector.matrix(flat, layer.at_flat, n_in)
+        return copy_rows_finite(vector.address(packed, layer.at_w), weights, n_out, n_in)
     bad = 0
-    first = 0
-    while first < layer.columns:
-        width = panel_width(layer.columns, first, lanes)
-        at = layer.at_w + first * layer.rows
+    for number in range(panel_count(layer.columns, lanes)):
+        first, width = panel(layer.columns, number, lanes)
+        to = vector.matrix(packed, layer.at_w + first * layer.rows, width)
         for c in range(width):
             if first + c < n_out:
-                row = layer.at_flat + (first + c) * n_in
+                row = vector.part(flat, layer.at_flat + (first + c) * n_in, n_in)
                 for k in range(n_in):
-                    packed[at + k * width + c] = flat[row + k]
-                    bad |= flat[row + k] - flat[row + k] != 0
+                    to.start[k * width + c] = row[k]
+                    bad |= row[k] - row[k] != 0
             else:
                 for k in range(n_in):
-                    packed[at + k * width + c] = 0
-        first += width
+                    to.start[k * width + c] = 0
     return bad == 0
 
 
-@serial
-def pack_parameters(packed, back, flat, layers, first_layer):
-    """Copy the flat vector into panels of the transposed weights, and of the weights; return whether all are finite."""
-    lanes = vector.VECTOR_BYTES // packed.itemsize
-    finite = True
+@body
+def _pack_panels(panels, flat, layer):
+    """Copy a layer's weights into panels for the backward product."""
+    lanes, n_in, n_out = vector.lanes(panels), layer.n_in, layer.n_out
+    for number in range(panel_count(layer.back_columns, lanes)):
+        first, width = panel(layer.back_columns, number, lanes)
+        to = vector.matrix(panels, layer.at_back + first * n_out, width)
+        for k in range(n_out):
+            row, given = vector.row(to, k, width), vector.part(flat, layer.at_flat + k * n_in + first, width)
+            for c in range(width):
+                row[c] = given[c] if first + c < n_in else 0
+
+
+@kernel()
+def pack_parameters(packed, panels, finite, flat, layers, first_layer, worker, workers):
+    """Copy the flat vector into panels; ``finite[0]`` becomes whether all parameters are. One worker does it."""
+    result = True
     for number in range(first_layer, len(layers)):
         layer = layers[number]
-        n_in, n_out, columns, at_flat = layer.n_in, layer.n_out, layer.columns, layer.at_flat
-        finite &= _pack_weights(packed, flat, layer)
-        for c in range(columns):
-            packed[layer.at_b + c] = flat[at_flat + n_out * n_in + c] if c < n_out else 0
-        first = 0
-        while first < layer.back_columns:
-            width = panel_width(layer.back_columns, first, lanes)
-            at = layer.at_back + first * n_out
-            for k in range(n_out):
-                row = at_flat + k * n_in + first
-                for c in range(width):
-                    back[at + k * width + c] = flat[row + c] if first + c < n_in else 0
-            first += width
-    return finite
+        n_out = layer.n_out
+        result &= _pack_weights(packed, flat, layer)
+        bias, given = (
+            vector.part(packed, layer.at_b, layer.columns),
+            vector.part(flat, layer.at_flat + n_out * layer.n_in, n_out),
+        )
+        for c in range(layer.columns):
+            bias[c] = given[c] if c < n_out else 0
+        _pack_panels(panels, flat, layer)
+    finite[0] = result
+
+
+@kernel()
+def unpack_gradient(flat, gradients, pairs, size, layers, total, worker, workers):
+    """Set the flat vector to the sum of the packed gradients divided by ``total``; workers share the panels."""
+    lanes = vector.lanes(flat)
+    inverse = vector.number(flat, 1) / total  # a division takes eight times as long as a product
+    turn = 0
+    for layer in layers:
+        for number in range(panel_count(layer.columns, lanes)):
+            first, width = panel(layer.columns, number, lanes)
+            if turn % workers == worker:
+                count = min(first + width, layer.n_out) - first
+                values = vector.factors(gradients, layer.at_w + first * layer.rows, width, 1)
+                at, elements = layer.at_w + first * layer.rows, layer.n_in * width
+                if layer.gradient != PANELS:
+                    at, elements = layer.at_w + first * layer.gradient_ld, count * layer.gradient_ld
+                    values = vector.factors(gradients, at, 1, layer.gradient_ld)
+                fold_pairs(gradients, pairs, size, at, elements)
+                fold_pairs(gradients, pairs, size, layer.at_b + first, width)
+                weights = vector.address(flat, layer.at_flat + first * layer.n_in)
+                _copy_scaled(weights, values, Shape(count, layer.n_in, 1), inverse)
+                biases = vector.address(flat, layer.at_flat + layer.n_out * layer.n_in + first)
+                _copy_scaled(biases, vector.factors(gradients, layer.at_b + first, 1, 0), Shape(1, count, 1), inverse)
+            turn += 1
+
+
+@body
+def _copy_scaled(to, values, shape, factor):
+    """Set rows, one behind the other, to the transposed `Factors` times ``factor``."""
+    for r in range(shape.rows):
+        row = vector.part(to, r * shape.columns, shape.columns)
+        for k in range(shape.columns):
+            row[k] = values.start[r * values.row + k * values.step] * factor

@@ -18,7 +18,27 @@ from fastmlp.kernels.vector.dot import dot_tile
 from fastmlp.kernels.vector.exp import exp
 from fastmlp.kernels.vector.log import log
 from fastmlp.kernels.vector.nonzero import list_nonzero, nonzero_bits
-from fastmlp.kernels.vector.scalars import choose, line_start, outline, population_count, smallest_normal, take
+from fastmlp.kernels.vector.operands import (
+    Codes,
+    Entries,
+    Factors,
+    Matrix,
+    Plane,
+    Rows,
+    Share,
+    address,
+    block,
+    chosen,
+    codes,
+    factors,
+    lanes,
+    matrix,
+    number,
+    part,
+    row,
+    row_of,
+)
+from fastmlp.kernels.vector.scalars import fetch_add, noinline, population_count, select, smallest_normal
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
 from fastmlp.kernels.vector.sparse_rows import sparse_rows
 from fastmlp.kernels.vector.target import (
@@ -39,9 +59,9 @@ from fastmlp.kernels.vector.target import (
     STRIPS,
     VECTOR_BYTES,
 )
-from fastmlp.kernels.vector.tile import coded_tile, tile
+from fastmlp.kernels.vector.tile import tile
 from fastmlp.kernels.vector.transpose import transpose
-from fastmlp.kernels.vector.workers import spread, work
+from fastmlp.kernels.vector.workers import call_worker, call_workers, open_arguments, opened
 
 __all__ = [
     "BLOCK",
@@ -60,23 +80,41 @@ __all__ = [
     "SPARSE_BYTES",
     "STRIPS",
     "VECTOR_BYTES",
-    "choose",
-    "coded_tile",
+    "Codes",
+    "Entries",
+    "Factors",
+    "Matrix",
+    "Plane",
+    "Rows",
+    "Share",
+    "address",
+    "block",
+    "call_worker",
+    "call_workers",
+    "chosen",
+    "codes",
     "dot_tile",
     "exp",
     "exp_columns",
-    "line_start",
+    "factors",
+    "fetch_add",
+    "lanes",
     "list_nonzero",
     "log",
+    "matrix",
+    "noinline",
     "nonzero_bits",
-    "outline",
+    "number",
+    "open_arguments",
+    "opened",
+    "part",
     "population_count",
+    "row",
+    "row_of",
+    "select",
     "smallest_normal",
     "softmax_columns",
     "sparse_rows",
-    "spread",
-    "take",
     "tile",
     "transpose",
-    "work",
 ]

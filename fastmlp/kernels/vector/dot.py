@@ -5,12 +5,12 @@ import itertools
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastmlp.kernels.vector.ir import (
     add_outer_product,
     call_for_shape,
-    data_pointer,
     load,
     shuffle,
     store,
@@ -87,21 +87,20 @@ def _sums_of_lanes(builder, vectors):
 
 
 @intrinsic
-def dot_tile(typingctx, rows, columns, out, o, o_row, a, at, a_row, b, p, b_row, count):
-    """out[o + r o_row + c] += sum_k a[at + r a_row + k] b[p + c b_row + k], k < count, r < rows, c < columns.
+def dot_tile(typingctx, rows, columns, out, a, b, count):
+    """out[r, c] += sum_k a[r, k] b[c, k], k < count, r < rows, c < columns; `Matrix` out, a and b.
 
-    rows is 1 or DOT_ROWS, columns is 1, 2 or DOT_COLUMNS; the arrays are as those of `tile`.
+    rows is 1 or DOT_ROWS, columns is 1, 2 or DOT_COLUMNS.
     """
     long = types.int64
-    signature = types.void(long, long, out, long, long, a, long, long, b, long, long, long)
-    element = out.dtype
+    signature = types.void(long, long, out, a, b, long)
+    element = out.types[0].dtype
 
     def codegen(context, builder, sig, args):
-        outs, left, right = (data_pointer(context, builder, sig.args[k], args[k]) for k in (2, 5, 8))
-        rows, columns, _, o, o_row, _, at, a_row, _, p, b_row, count = args
-        begin = [builder.gep(base, [first]) for base, first in ((outs, o), (left, at), (right, p))]
-        arguments = [rows, columns, begin[0], o_row, begin[1], a_row, begin[2], b_row, count]
+        rows, columns, *matrices, count = args
+        pairs = [number for one in matrices for number in cgutils.unpack_tuple(builder, one, 2)]
         shapes = list(itertools.product({1, DOT_ROWS}, {1, 2, DOT_COLUMNS}))
+        arguments = [rows, columns, *pairs, count]
         call_for_shape(builder, f"fastmlp_dot_{element}", arguments, shapes, _dot_body, element)
         return context.get_dummy_value()
 

@@ -14,10 +14,6 @@ def vector_type(element):
     return ir.VectorType(scalar, lanes), lanes
 
 
-def data_pointer(context, builder, array_type, array):
-    return context.make_array(array_type)(context, builder, array).data
-
-
 def load(builder, pointer, vector, element):
     address = builder.bitcast(pointer, vector.as_pointer())
     return builder.load(address, align=element.bitwidth // 8)

@@ -1,36 +1,38 @@
-"""Lists of entries that are not zero."""
+"""Lists of the entries that are not zero."""
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.vector.ir import data_pointer, load
+from fastmlp.kernels.vector.ir import load
+from fastmlp.kernels.vector.operands import address_in
 
 
 @intrinsic(prefer_literal=True)
-def list_nonzero(typingctx, group, index, value, entry, a, at, a_k, a_g, first, count):
-    """Append to a list each k < count for which any of a[at + k a_k + g a_g], g < group, is not zero; return its end.
+def list_nonzero(typingctx, group, entries, entry, factors, first, count):
+    """Append to a list each k < count for which any of the `Factors` (k, g), g < group, is not zero; return its end.
 
-    The entry holds ``first + k`` in index[entry] and the numbers in value[entry group + g]. -0.0 counts as zero, NaN
-    does not. Without branches, so an entry that is not kept is written too: there must be room for one more. The group
-    is a constant.
+    ``entries.index[entry]`` holds ``first + k``, ``entries.value[entry group + g]`` the numbers. -0.0 counts as zero,
+    NaN does not. There are no branches, so an entry that is not kept is written too: there must be room for one more.
+    The group is a constant.
     """
     long = types.int64
-    signature = long(group, index, value, long, a, long, long, long, long, long)
-    element, members = a.dtype, range(group.literal_value)
+    signature = long(group, entries, long, factors, long, long)
+    element, members = factors.types[0].dtype, range(group.literal_value)
     bits = ir.IntType(element.bitwidth)
 
     def codegen(context, builder, sig, args):
         i64 = ir.IntType(64)
-        indices, values, source = (data_pointer(context, builder, sig.args[k], args[k]) for k in (1, 2, 4))
+        _, entries, entry, factors, first, count = args
+        _, indices, values = cgutils.unpack_tuple(builder, entries, 3)
+        source, step, row = cgutils.unpack_tuple(builder, factors, 3)
         values, source = (builder.bitcast(pointer, bits.as_pointer()) for pointer in (values, source))
-        _, _, _, entry, _, at, a_k, a_g, first, count = args
         end = cgutils.alloca_once_value(builder, entry)
         with cgutils.for_range(builder, count) as loop:
             now = builder.load(end)
-            from_a = builder.gep(source, [builder.add(at, builder.mul(loop.index, a_k))])
-            numbers = [builder.load(builder.gep(from_a, [builder.mul(a_g, i64(g))])) for g in members]
+            there = builder.gep(source, [builder.mul(loop.index, step)])
+            numbers = [builder.load(builder.gep(there, [builder.mul(row, i64(g))])) for g in members]
             some = numbers[0]
             for number in numbers[1:]:
                 some = builder.or_(some, number)
@@ -49,15 +51,14 @@ def list_nonzero(typingctx, group, index, value, entry, a, at, a_k, a_g, first, 
 
 
 @intrinsic
-def nonzero_bits(typingctx, x, at):
-    """Return a uint64 whose bit k says that x[at + k] is not zero. -0.0 counts as zero, NaN does not."""
-    element = x.dtype
+def nonzero_bits(typingctx, base, at):
+    """Return a uint64 whose bit k says that base[at + k] is not zero. -0.0 counts as zero, NaN does not."""
+    element = base.dtype
 
     def codegen(context, builder, sig, args):
         scalar = ir.DoubleType() if element == types.float64 else ir.FloatType()
         kind = ir.VectorType(scalar, 64)
-        pointer = builder.gep(data_pointer(context, builder, sig.args[0], args[0]), [args[1]])
-        numbers = load(builder, pointer, kind, element)
+        numbers = load(builder, address_in(context, builder, sig.args[0], *args), kind, element)
         return builder.bitcast(builder.fcmp_unordered("!=", numbers, kind([0.0] * 64)), ir.IntType(64))
 
-    return types.uint64(x, types.int64), codegen
+    return types.uint64(base, types.int64), codegen

@@ -6,7 +6,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastmlp.kernels.vector.exp import EXP, emit_exp
-from fastmlp.kernels.vector.ir import data_pointer, load, splat, store, vector_type
+from fastmlp.kernels.vector.ir import load, splat, store, vector_type
 from fastmlp.kernels.vector.target import FEW_ROWS
 
 
@@ -61,55 +61,50 @@ def _column(builder, kind, rows, at_z, z_row, at_out, out_row, element):
     return shift, builder.load(total), builder.load(best)
 
 
-def _each_column(context, builder, sig, args, emit):
-    """Emit ``emit(j, kind, rows, at_z, z_row, at_out, out_row)`` for the columns of out and z, two vectors at a time.
+def _each_column(builder, out, z, rows, width, element, emit):
+    """Emit ``emit(j, kind, rows, at_z, z_row, at_out, out_row)`` for each column j of two matrices, two vectors at once.
 
-    The first two arguments are out and z, the last two the first column and their number; j counts from 0. An
-    exponential waits for itself: with one vector at a time Softmax takes a tenth longer.
+    The steps of an exponential depend on each other: with one vector at a time Softmax is slower.
     """
     i64 = ir.IntType(64)
-    outs, zs = (context.make_array(sig.args[k])(context, builder, args[k]) for k in (0, 1))
-    first, width = args[-2:]
-    rows, out_row = cgutils.unpack_tuple(builder, outs.shape, 2)
-    _, z_row = cgutils.unpack_tuple(builder, zs.shape, 2)
-    vector, lanes = vector_type(sig.args[0].dtype)
+    (to, out_row), (source, z_row) = (cgutils.unpack_tuple(builder, one, 2) for one in (out, z))
+    vector, lanes = vector_type(element)
     begin = i64(0)
     for kind, step in ((ir.VectorType(vector.element, 2 * lanes), 2 * lanes), (vector, lanes), (vector.element, 1)):
         stop = builder.mul(builder.sdiv(width, i64(step)), i64(step))
         with cgutils.for_range_slice(builder, begin, stop, i64(step)) as (j, _):
-            at = builder.add(first, j)
-            emit(j, kind, rows, builder.gep(zs.data, [at]), z_row, builder.gep(outs.data, [at]), out_row)
+            emit(j, kind, rows, builder.gep(source, [j]), z_row, builder.gep(to, [j]), out_row)
         begin = stop
-    return context.get_dummy_value()
 
 
 @intrinsic
-def exp_columns(typingctx, out, z, shift, total, best, first, width):
-    """Set columns ``first`` to below ``first + width`` of out to exp(z - shift), shift the largest entry of a column.
+def exp_columns(typingctx, out, z, statistics, rows, width):
+    """Set ``width`` columns of ``rows`` elements of out to exp(z - shift), shift the largest entry of a column.
 
-    out and z (C, m) are C-contiguous; shift, total, the sums of the columns, and best, the first row with the largest
-    entry where none is NaN, (width,). All is done on the way of a vector of columns through its rows: what is found of
-    a column stays in registers.
+    Rows 0, 1 and 2 of ``statistics`` become the shifts, the sums of the columns, and the first row with the largest
+    entry where none is NaN. A vector of columns passes once through its rows, and its statistics stay in registers.
     """
-    element = out.dtype
+    element = out.types[0].dtype
 
     def codegen(context, builder, sig, args):
-        to = [data_pointer(context, builder, sig.args[k], args[k]) for k in (2, 3, 4)]
+        start, ld = cgutils.unpack_tuple(builder, args[2], 2)
+        to = [builder.gep(start, [builder.mul(ld, ir.IntType(64)(k))]) for k in range(3)]
 
         def emit(j, kind, rows, at_z, z_row, at_out, out_row):
             results = _column(builder, kind, rows, at_z, z_row, at_out, out_row, element)
             for result, pointer in zip(results, to, strict=True):
                 store(builder, result, builder.gep(pointer, [j]), element)
 
-        return _each_column(context, builder, sig, args, emit)
+        _each_column(builder, args[0], args[1], args[3], args[4], element, emit)
+        return context.get_dummy_value()
 
-    return types.void(out, z, shift, total, best, types.int64, types.int64), codegen
+    return types.void(out, z, statistics, types.int64, types.int64), codegen
 
 
 @intrinsic
-def softmax_columns(typingctx, out, z, first, width):
+def softmax_columns(typingctx, out, z, rows, width):
     """Do as `exp_columns`, and divide each column by its sum."""
-    element = out.dtype
+    element = out.types[0].dtype
 
     def codegen(context, builder, sig, args):
         def emit(j, kind, rows, at_z, z_row, at_out, out_row):
@@ -119,6 +114,7 @@ def softmax_columns(typingctx, out, z, first, width):
                 pointer = builder.gep(at_out, [builder.mul(loop.index, out_row)])
                 store(builder, builder.fmul(load(builder, pointer, kind, element), inverse), pointer, element)
 
-        return _each_column(context, builder, sig, args, emit)
+        _each_column(builder, args[0], args[1], args[2], args[3], element, emit)
+        return context.get_dummy_value()
 
     return types.void(out, z, types.int64, types.int64), codegen

@@ -11,7 +11,6 @@ from numba.extending import intrinsic
 from fastmlp.kernels.vector.ir import (
     add_listed_row,
     call_for_shape,
-    data_pointer,
     load,
     store,
     sum_entries,
@@ -47,23 +46,21 @@ def _sparse_rows_body(builder, arguments, vectors, fresh, element):
 
 
 @intrinsic
-def sparse_rows(typingctx, vectors, fresh, rows, out, o, o_row, value, index, starts, s, b, p, b_row):
-    """out[o + r o_row + c] += sum_e value[e] b[p + index[e] b_row + c], r < rows.
+def sparse_rows(typingctx, vectors, fresh, count, out, entries, m):
+    """out[r, c] += sum_e value[e] m[index[e], c], r < count, e over list r of the `Entries`; `Matrix` out and m.
 
-    starts[s + r] <= e < starts[s + r + 1]; c runs over ``vectors``, one of STRIPS. The arrays are as those of `tile`,
-    starts of int64. With ``fresh``, 1 and not 0, out is set.
+    c runs over ``vectors``, one of STRIPS. With ``fresh``, 1 and not 0, out is set.
     """
     long = types.int64
-    signature = types.void(long, long, long, out, long, long, value, index, starts, long, b, long, long)
-    element = out.dtype
+    signature = types.void(long, long, long, out, entries, m)
+    element = out.types[0].dtype
 
     def codegen(context, builder, sig, args):
-        outs, values, indices, begins, rows_of_b = (
-            data_pointer(context, builder, sig.args[k], args[k]) for k in (3, 6, 7, 8, 10)
-        )
-        vectors, fresh, rows, _, o, o_row, _, _, _, s, _, p, b_row = args
-        begin = [builder.gep(base, [first]) for base, first in ((outs, o), (begins, s), (rows_of_b, p))]
-        arguments = [vectors, fresh, rows, begin[0], o_row, values, indices, *begin[1:], b_row]
+        vectors, fresh, count, out, entries, m = args
+        start, o_row = cgutils.unpack_tuple(builder, out, 2)
+        starts, index, value = cgutils.unpack_tuple(builder, entries, 3)
+        b, b_row = cgutils.unpack_tuple(builder, m, 2)
+        arguments = [vectors, fresh, count, start, o_row, value, index, starts, b, b_row]
         shapes, name = itertools.product(STRIPS, (0, 1)), f"fastmlp_sparse_rows_{element}"
         call_for_shape(builder, name, arguments, shapes, _sparse_rows_body, element)
         return context.get_dummy_value()

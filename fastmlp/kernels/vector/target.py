@@ -2,12 +2,10 @@
 
 import math
 
-from numba.core.registry import cpu_target
+from fastmlp.kernels.internals import FEATURES, PROCESSOR, TRIPLE
 
-_CODEGEN = cpu_target.target_context.codegen()
-CPU_NAME = _CODEGEN._get_host_cpu_name()
-FEATURES = {name[1:] for name in _CODEGEN._get_host_cpu_features().split(",") if name.startswith("+")}
-_IS_ARM = cpu_target.target_context.codegen()._llvm_module.triple.startswith(("aarch64", "arm64"))
+CPU_NAME = PROCESSOR
+_IS_ARM = TRIPLE.startswith(("aarch64", "arm64"))
 
 # Without the instruction, llvm.fma is a library call per element: 1.7 GFLOP/s against 12.8 for multiply and add.
 HAS_FMA = "fma" in FEATURES or _IS_ARM

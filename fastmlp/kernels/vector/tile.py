@@ -1,16 +1,16 @@
-"""The register tile of a product."""
+"""The register tile: a few rows of up to PANEL vectors, to which a product is added."""
 
 import functools
 import itertools
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastmlp.kernels.vector.ir import (
     add_listed_row,
     call_for_shape,
-    data_pointer,
     load,
     multiply_add,
     splat,
@@ -18,6 +18,7 @@ from fastmlp.kernels.vector.ir import (
     sum_entries,
     vector_type,
 )
+from fastmlp.kernels.vector.operands import Codes
 from fastmlp.kernels.vector.target import CHAINS, DENSE_GROUP, GROUP, PANEL
 
 
@@ -39,7 +40,7 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
 
     # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
     zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
-    # As many chains whatever the group: how rows fall into groups must not show in a bit.
+    # The same number of chains for every group size, so that results do not depend on how rows are grouped.
     at_once = -(-CHAINS // (GROUP * vectors))
     k, sums = sum_entries(builder, i64(0), count, [zeros] * at_once, at_once, grow)
     if at_once > 1:
@@ -90,52 +91,33 @@ def _coded_factors(builder, group, k, codes, table):
     return [builder.load(builder.gep(table, [builder.zext(number, i64)])) for number in numbers]
 
 
-@intrinsic
-def tile(typingctx, group, vectors, out, o, o_row, a, at, a_k, a_g, index, i, b, p, b_row, count, fresh):
-    """out[o + g o_row + c] += sum_k a[at + k a_k + g a_g] b[p + index[i + k] b_row + c], k < count, g < group.
+_EVERY_SHAPE = {*itertools.product((1, 2, GROUP, DENSE_GROUP), range(1, PANEL + 1)), (GROUP, 0), (DENSE_GROUP, 0)}
+_CODED_SHAPES = {(GROUP, vectors) for vectors in range(PANEL + 1)}
 
-    group is 1, 2, GROUP or DENSE_GROUP, and does not show in a bit; c runs over ``vectors`` <= PANEL vectors. With 0
-    of them there is one column, and a group of GROUP or DENSE_GROUP. out, a and b are flat arrays of one float type,
-    index of int32; the rest are offsets and strides in elements. With the numbers 0, 1, 2, ... as index it is a dense
-    product. Unless ``fresh`` is 0, out is set, whatever it holds.
+
+@intrinsic
+def tile(typingctx, group, vectors, out, factors, rows, count, fresh):
+    """out[g, c] += sum_k factors[k, g] rows[k, c], k < count, g < group: a `Matrix`, `Factors` or `Codes`, and `Rows`.
+
+    ``group`` is 1, 2, GROUP or DENSE_GROUP, with `Codes` GROUP, and does not show in a bit; c runs over ``vectors`` <=
+    PANEL vectors. With 0 of them there is one column, and a group of GROUP or DENSE_GROUP. With the numbers 0, 1, 2,
+    ... as the list of rows it is a dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
     """
     long = types.int64
-    signature = types.void(long, long, out, long, long, a, long, long, long, index, long, b, long, long, long, long)
-    element = out.dtype
+    signature = types.void(long, long, out, factors, rows, long, long)
+    element = out.types[0].dtype
+    coded = issubclass(factors.instance_class, Codes)
 
     def codegen(context, builder, sig, args):
-        outs, factors, indices, rows = (data_pointer(context, builder, sig.args[k], args[k]) for k in (2, 5, 9, 11))
-        group, vectors, _, o, o_row, _, at, a_k, a_g, _, i, _, p, b_row, count, fresh = args
-        begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
-        plain = [builder.gep(factors, [at]), a_k, a_g]
-        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, fresh, *plain]
-        shapes = {*itertools.product((1, 2, GROUP, DENSE_GROUP), range(1, PANEL + 1)), (GROUP, 0), (DENSE_GROUP, 0)}
-        name = f"fastmlp_tile_{element}"
-        call_for_shape(builder, name, arguments, shapes, _tile_body, element, _plain_factors)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def coded_tile(typingctx, vectors, out, o, o_row, codes, at, table, index, i, b, p, b_row, count):
-    """Do as `tile` with the factors table[codes[at + k GROUP + g]], codes of uint8: no decoded copy exists."""
-    long = types.int64
-    signature = types.void(long, out, long, long, codes, long, table, index, long, b, long, long, long)
-    element = out.dtype
-
-    def codegen(context, builder, sig, args):
-        outs, numbers, decoded, indices, rows = (
-            data_pointer(context, builder, sig.args[k], args[k]) for k in (1, 4, 6, 7, 9)
+        group, vectors, *tuples, count, fresh = args
+        (start, o_row), given, (index, b, b_row) = (
+            cgutils.unpack_tuple(builder, value, len(kind.types))
+            for value, kind in zip(tuples, sig.args[2:5], strict=True)
         )
-        vectors, _, o, o_row, _, at, _, _, i, _, p, b_row, count = args
-        begin = [builder.gep(base, [first]) for base, first in ((outs, o), (indices, i), (rows, p))]
-        group, adding = ir.IntType(64)(GROUP), ir.IntType(64)(0)
-        coded = [builder.gep(numbers, [at]), decoded]
-        arguments = [group, vectors, begin[0], o_row, *begin[1:], b_row, count, adding, *coded]
-        shapes = [(GROUP, count) for count in range(PANEL + 1)]
-        name = f"fastmlp_coded_tile_{element}"
-        call_for_shape(builder, name, arguments, shapes, _tile_body, element, _coded_factors)
+        arguments = [group, vectors, start, o_row, index, b, b_row, count, fresh, *given]
+        name = f"fastmlp_{'coded_' if coded else ''}tile_{element}"
+        shapes, emit = (_CODED_SHAPES, _coded_factors) if coded else (_EVERY_SHAPE, _plain_factors)
+        call_for_shape(builder, name, arguments, shapes, _tile_body, element, emit)
         return context.get_dummy_value()
 
     return signature, codegen

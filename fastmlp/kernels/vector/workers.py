@@ -1,46 +1,81 @@
-"""Calling a compiled function for each worker."""
+"""Calling a compiled function for each worker, with arguments that pass through memory."""
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.callconv import excinfo_t
 from numba.extending import intrinsic
 
+from fastmlp.kernels import internals
+from fastmlp.kernels.internals.convention import Convention
+from fastmlp.kernels.vector.operands import Plane, pointer_to
 
-def _borrow(context, builder, kind, value):
-    """Return an argument whose arrays, also those in tuples, name no owner."""
+
+def opened(kind):
+    """Return the type in which a body receives an argument of this type.
+
+    A flat array is an address there, a matrix a `Plane`: the body counts no references to memory that all workers
+    share, and a tuple of arrays is a few scalars. Where Numba checks bounds, flat arrays stay arrays without an owner.
+    """
+    if isinstance(kind, types.Array):
+        if isinstance(kind.dtype, types.Record) or (kind.ndim == 1 and internals.CHECKS_BOUNDS):
+            return types.Array(kind.dtype, kind.ndim, "C")
+        if kind.layout != "C":
+            raise TypeError("a kernel takes contiguous arrays")
+        start = pointer_to(kind.dtype)
+        return start if kind.ndim == 1 else types.NamedTuple((start, types.int64, types.int64), Plane)
+    if isinstance(kind, types.BaseNamedTuple):
+        return types.NamedTuple([opened(item) for item in kind.types], kind.instance_class)
+    if isinstance(kind, types.BaseTuple):
+        return types.Tuple([opened(item) for item in kind.types])
+    return kind
+
+
+def _open(context, builder, kind, value):
+    """Emit an argument as `opened` describes it."""
+    result = opened(kind)
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value)
-        for owner in ("meminfo", "parent"):
-            setattr(array, owner, cgutils.get_null_value(getattr(array, owner).type))
-        return array._getvalue()
+        if isinstance(result, types.Array):
+            for owner in ("meminfo", "parent"):
+                setattr(array, owner, cgutils.get_null_value(getattr(array, owner).type))
+            return array._getvalue()
+        if kind.ndim == 1:
+            return array.data
+        return context.make_tuple(builder, result, [array.data, *cgutils.unpack_tuple(builder, array.shape, 2)])
     if isinstance(kind, types.BaseTuple):
         items = zip(kind.types, cgutils.unpack_tuple(builder, value, len(kind.types)), strict=True)
-        return context.make_tuple(builder, kind, [_borrow(context, builder, *item) for item in items])
+        return context.make_tuple(builder, result, [_open(context, builder, *item) for item in items])
     return value
 
 
 @intrinsic
-def spread(typingctx, launcher, address, arguments, workers):
-    """Call the compiled function at ``address`` for each of the workers: the items of a tuple, its number, ``workers``.
+def open_arguments(typingctx, arguments):
+    """Return a tuple of arguments as a body receives them."""
 
-    It returns nothing; what it raises for a worker is raised when all are done. One after the other if ``launcher`` is
-    0, else by the function there, which does `work` in parallel. An address is data: the caller neither contains a
-    function nor compiles it again, and the arguments pass through memory, so that one launcher serves all of them.
+    def codegen(context, builder, sig, args):
+        return _open(context, builder, sig.args[0], args[0])
 
-    The function borrows its arrays from the caller. If it knew their owners it would count references to them, with
-    atomic operations on what all workers share: they took a third of the time of 1000 samples of 784-1-10 where two
-    cores share no cache.
+    return opened(arguments)(arguments), codegen
+
+
+@intrinsic
+def call_workers(typingctx, launcher, address, arguments, workers):
+    """Call the compiled function at ``address`` for each worker: the items of a tuple, its number, ``workers``.
+
+    It returns nothing; an exception of a worker is raised when all are done. One after the other if ``launcher`` is 0,
+    else by the function there, which calls `call_worker` in parallel. An address is data: the caller neither contains
+    the function nor compiles it again, and as the arguments pass through memory, one launcher serves all functions.
     """
     i64, number = ir.IntType(64), types.int64
-    items = (*arguments.types, number, number)
+    items = (*opened(arguments).types, number, number)
 
     def codegen(context, builder, sig, args):
         launcher, address, arguments, workers = args
-        convention = context.call_conv
-        values = cgutils.unpack_tuple(builder, _borrow(context, builder, sig.args[2], arguments), len(items) - 2)
+        convention = Convention(context, items)
+        arguments = _open(context, builder, sig.args[2], arguments)
+        values = cgutils.unpack_tuple(builder, arguments, len(items) - 2)
         at_code, at_exception, at_address, at_values = range(4)
-        kinds = [ir.IntType(32), ir.PointerType(excinfo_t), address.type, *(value.type for value in values)]
+        kinds = [ir.IntType(32), convention.exception_type, address.type, *(value.type for value in values)]
         stored = cgutils.alloca_once(builder, ir.LiteralStructType(kinds), zfill=True)
         for place, value in enumerate((address, *values), at_address):
             builder.store(value, cgutils.gep_inbounds(builder, stored, 0, place))
@@ -52,11 +87,9 @@ def spread(typingctx, launcher, address, arguments, workers):
         there = inner.inttoptr(worker.args[0], stored.type)
         places = [cgutils.gep_inbounds(inner, there, 0, place) for place in range(len(kinds))]
         loaded = [inner.load(pointer) for pointer in places[at_values:]]
-        body_type = convention.get_function_type(types.none, items).as_pointer()
-        body = inner.inttoptr(inner.load(places[at_address]), body_type)
-        status, _ = convention.call_function(inner, body, types.none, items, [*loaded, *worker.args[1:]])
+        status = convention.call(inner, inner.load(places[at_address]), [*loaded, *worker.args[1:]])
         with cgutils.if_unlikely(inner, status.is_error):
-            # Not raised here: what is raised inside of `prange` is lost. Of several one is as good as another.
+            # Not raised here: an exception inside of `prange` is lost. Of several, any one is reported.
             inner.store(status.excinfoptr, places[at_exception])
             inner.store(status.code, places[at_code])
         inner.ret_void()
@@ -66,23 +99,19 @@ def spread(typingctx, launcher, address, arguments, workers):
                 builder.call(worker, [builder.ptrtoint(stored, i64), loop.index, workers])
             with in_parallel:
                 numbers = [builder.ptrtoint(pointer, i64) for pointer in (worker, stored)]
-                kind = convention.get_function_type(types.none, [number] * 3)
-                function = builder.inttoptr(launcher, kind.as_pointer())
-                convention.call_function(builder, function, types.none, [number] * 3, [*numbers, workers])
+                Convention(context, [number] * 3).call(builder, launcher, [*numbers, workers])
         code, exception = (
             builder.load(cgutils.gep_inbounds(builder, stored, 0, place)) for place in (at_code, at_exception)
         )
-        status = convention._get_return_status(builder, code, exception)
-        with cgutils.if_unlikely(builder, status.is_error):
-            convention.return_status_propagate(builder, status)
+        convention.raise_status(builder, code, exception)
         return context.get_dummy_value()
 
     return types.void(number, number, arguments, number), codegen
 
 
 @intrinsic
-def work(typingctx, address, arguments, worker, workers):
-    """Do a worker's part of `spread`: call the function at ``address`` with the address of the arguments."""
+def call_worker(typingctx, address, arguments, worker, workers):
+    """Do a worker's part of `call_workers`: call the function at ``address`` with the address of the arguments."""
     i64 = ir.IntType(64)
 
     def codegen(context, builder, sig, args):

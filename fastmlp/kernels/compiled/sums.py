@@ -1,0 +1,253 @@
+"""Sums over ranges of leaves: workers add packed gradients of subtrees, and the mean is taken once, at the end."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmlp.kernels import tree, vector
+from fastmlp.kernels.compiled import products, tuning
+from fastmlp.kernels.compiled.launch import kernel, read_only, usable_threads
+from fastmlp.kernels.compiled.losses import LOSSES, Targets
+from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, fill_zeros, identity_index, row_batches
+from fastmlp.kernels.compiled.operands import Packed, Rooms, Step
+from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, layer_plan, no_input
+from fastmlp.kernels.compiled.rooms import hidden_groups, make_rooms
+from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.step import add_leaf, copy_hidden, forward_first, forward_hidden, open_work
+from fastmlp.kernels.compiled.tree import add_top, fold_own, tiling, worker_shares
+from fastmlp.kernels.compiled.weights import pack_parameters, unpack_gradient
+
+
+class _Nodes(NamedTuple):
+    """Subtrees to be summed, one packed gradient of ``size`` elements for each.
+
+    Attributes
+    ----------
+    bounds : int64 (n, 2)
+        The first leaf and the number of leaves: a node of `tree`.
+    folded : int64 (n, LINE_NUMBERS)
+        See `tree.fold_own`.
+    shares : int64 (workers, LINE_NUMBERS)
+        Each begins with the next node of a worker's share, and the end of the share.
+    stack : float (workers, k)
+        A gradient for each level above the leaves.
+    leaves, size : int
+    """
+
+    bounds: Any
+    folded: Any
+    shares: Any
+    stack: Any
+    leaves: int
+    size: int
+
+
+@body
+def _add_node(work, gradients, nodes, node, sums, stack):
+    """Set the gradient of a node, leaf by leaf, and add to the sums of each leaf."""
+    size, at = nodes.size, node * nodes.bounds.columns
+    first, bottom = nodes.bounds.start[at], vector.address(gradients, node * size)
+    top = np.int64(-1)  # gradients on the stack; the first leaf needs none
+    for leaf in range(first, min(first + nodes.bounds.start[at + 1], nodes.leaves)):
+        top += 1
+        gradient = bottom
+        if top > 0:
+            gradient = vector.address(stack, (top - 1) * size)
+        fill_zeros(gradient, 0, size)
+        add_leaf(work, gradient, vector.address(sums.start, leaf * sums.columns), leaf)
+        done = leaf - first + 1
+        while done % 2 == 0:
+            add_top(bottom, stack, top, size)
+            top -= 1
+            done //= 2
+    for level in range(top, 0, -1):
+        add_top(bottom, stack, level, size)
+
+
+@kernel()
+def _accumulate(gradients, nodes, sums, rooms, x, step, worker, workers):
+    work, shares = open_work(step, x, rooms, worker), nodes.shares
+    stack = vector.address(nodes.stack.start, worker * nodes.stack.columns)
+    # Process our own share first: its data is still in this core's cache from the previous step. Then take leftover
+    # nodes from workers that are slower.
+    for turn in range(workers):
+        at = (worker + turn) % workers * shares.columns
+        node = vector.fetch_add(shares.start, at)
+        while node < shares.start[at + 1]:
+            _add_node(work, gradients, nodes, node, sums, stack)
+            fold_own(gradients, nodes.folded, nodes.bounds, node, nodes.size, worker)
+            node = vector.fetch_add(shares.start, at)
+
+
+@kernel()
+def _outputs(out, z, a, rooms, x, step, worker, workers):
+    """Set ``out`` (C, m) to the logits, and z and a (m, h), unless they are empty, to the first layer's outputs."""
+    work = open_work(step, x, rooms, worker)
+    last = step.layers[len(step.layers) - 1]
+    before, stop = np.int64(0), step.m
+    if step.plain > 0:  # the rows of whole leaves
+        before, stop = step.base // step.leaf * step.leaf_tiles, step.base + step.rows.rows
+    tiles = min(-(-stop // step.leaf) * step.leaf_tiles, step.tiles) - before
+    for tile in range(before + tiles * worker // workers, before + tiles * (worker + 1) // workers):
+        first = step.tile_start[tile]
+        length = step.tile_start[tile + 1] - first
+        forward_first(work, tile, first, length)
+        if z.rows > 0:
+            for s in range(length):
+                copy_hidden(work, z, a, first + s if step.plain > 0 else np.int64(x.order[first + s]), s)
+        forward_hidden(work, length)
+        for s in range(length):
+            j = first + s if step.plain > 0 else np.int64(x.order[first + s])
+            logits = vector.part(work.room.scratch, last.at_z + s * last.ld, last.n_out)
+            for c in range(last.n_out):
+                out.start[c * out.columns + j] = logits[c]
+
+
+class Problem(NamedTuple):
+    """A step on m samples with its plan, and a packed X or plain rows, of which the other is empty or None."""
+
+    step: Step
+    plan: Plan
+    x: Packed
+    rows: Any
+
+
+def targets(y: Any, weight: Any, dtype: Any) -> Targets:
+    """Return labels (m,) or targets (C, m), and weights (m,), as kernels take them."""
+    labelled = y.ndim == 1
+    labels = contiguous(y, np.int64) if labelled else np.empty(0, np.int64)
+    rows = np.empty((0, 0), dtype) if labelled else y.T
+    return Targets(
+        read_only(labels), contiguous(rows, dtype), contiguous(weight, dtype), int(labelled),
+        LOSSES["cross_entropy"].code,
+    )  # fmt: skip
+
+
+def make_problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_layer: int = 0) -> Problem:
+    """Return a problem with the packed parameters from a layer on, and no targets."""
+    dtype, tiles = parameters.dtype, tiling(m)
+    x, rows = (x, None) if isinstance(x, Packed) else (no_input(dtype, sizes[0]), x)
+    dense = len(x.dense) > 0 and bool((x.dense_start >= 0).all())
+    plan = layer_plan(sizes, dtype.itemsize, tiles.most, dense, rows is not None)
+    packed, panels = aligned_parts(dtype, plan.parameters, plan.panels)
+    finite = np.empty(1, np.int64)
+    pack_parameters.launch(1, packed, panels, finite, read_only(parameters), plan.layers, first_layer)
+    none, identity = read_only(np.empty(0, dtype)), identity_index(max(*sizes, tiles.most))
+    empty = targets(np.empty(0, np.int64), none, dtype)
+    step = Step(
+        plan.layers, packed, panels, identity, int(finite[0]), tiles.start, len(tiles.start) - 1, tiles.most,
+        tiles.per_leaf, tiles.leaf, m, empty, none.reshape(0, 1), 0, int(rows is not None), none, none, 0, plan.at,
+    )  # fmt: skip
+    return Problem(step, plan, x, rows)
+
+
+def rooms_of(workers: int, problem: Problem) -> Rooms:
+    """Return the rooms of each worker for a problem."""
+    layers, dtype = problem.plan.layers, problem.step.weights.dtype
+    groups, n, tile = hidden_groups(layers, dtype.itemsize), int(layers[0]["n_in"]), problem.step.tile
+    back, skipping = (0, 0), (1, 1)
+    if problem.rows is not None:
+        groups.append((tuning.COPIED_ROWS // vector.GROUP, n))
+        back = (n, tile)
+    for layer in layers:
+        if layer["gradient"] == BY_OUTPUT:
+            needed = products.skipping_lists(tile, int(layer["n_out"]), dtype.itemsize)
+            skipping = (max(skipping[0], needed[0]), max(skipping[1], needed[1]))
+    return make_rooms(workers, dtype, problem.plan.scratch, groups, back, skipping)
+
+
+class Sums:
+    """Sums over some leaves of one step: gradients of nodes of the tree, and loss, hits and weight of each leaf.
+
+    Attributes
+    ----------
+    leaves : int
+        Of the tree over all samples.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._size = len(problem.step.weights)
+        self.leaves = -(-problem.step.m // problem.step.leaf)
+        self._of_leaves = np.zeros((self.leaves, tuning.LINE_NUMBERS))
+        self._nodes: dict[int, tuple[int, Any]] = {}  # by first leaf: the number of leaves, and the gradient
+        self._gradients = np.empty(0, problem.step.weights.dtype)
+
+    def add(self, first: int, stop: int) -> None:
+        """Add the leaves ``first`` to below ``stop``, which must not be there yet."""
+        step = self._problem.step
+        workers = min(usable_threads(), stop - first)
+        largest = 1
+        while self.leaves > 8 * workers * largest:
+            largest *= 2
+        added = tree.nodes(first, stop, self.leaves, largest)
+        before = self._fold()
+        count, levels = len(before) + len(added), largest.bit_length() - 1
+        gradients, stack = aligned_parts(step.weights.dtype, count * self._size, workers * levels * self._size)
+        for k, (_, gradient) in enumerate(before.values()):
+            gradients[k * self._size : (k + 1) * self._size] = gradient
+        nodes = _Nodes(
+            np.array(added, np.int64), np.zeros((len(added), tuning.LINE_NUMBERS), np.int64), None,
+            stack.reshape(workers, -1), self.leaves, self._size,
+        )  # fmt: skip
+        self._launch(workers, gradients[len(before) * self._size :], nodes)
+        self._gradients, self._nodes = gradients, {}
+        counts = {one: int(leaves) // tuning.FOLDED for (one, _), leaves in zip(added, nodes.folded[:, 0], strict=True)}
+        for k, (one, leaves) in enumerate([*((one, n) for one, (n, _) in before.items()), *counts.items()]):
+            self._nodes[one] = leaves, k
+        reached = 0
+        for one, leaves in counts.items():
+            if one < reached:
+                del self._nodes[one]  # folded into its sibling on the way
+            else:
+                reached = one + leaves
+
+    def _launch(self, workers: int, gradients: Any, nodes: _Nodes) -> None:
+        problem, rooms = self._problem, rooms_of(workers, self._problem)
+        if problem.rows is None:
+            ready = nodes._replace(shares=worker_shares(0, len(nodes.bounds), workers).copy())
+            _accumulate.launch(workers, gradients, ready, self._of_leaves, rooms, problem.x, problem.step)
+            return
+        starts = np.append(nodes.bounds[:, 0], nodes.bounds[-1].sum())
+        starts = np.minimum(starts * problem.step.leaf, problem.step.m)
+        for k, stop, rows in row_batches(problem.rows, problem.step.weights.dtype, starts):
+            here = problem.step._replace(rows=rows, base=int(starts[k]))
+            ready = nodes._replace(shares=worker_shares(k, stop, workers).copy())
+            _accumulate.launch(workers, gradients, ready, self._of_leaves, rooms, problem.x, here)
+
+    def _fold(self) -> dict[int, tuple[int, Any]]:
+        """Return the nodes with their gradients, siblings added."""
+        size = self._size
+        pairs, left = tree.folds([(first, count) for first, (count, _) in self._nodes.items()], self.leaves)
+        rows = {first: self._gradients[k * size : (k + 1) * size] for first, (_, k) in self._nodes.items()}
+        for one, other in pairs:
+            rows[one] += rows[other]
+        return {first: (count, rows[first]) for first, count in left}
+
+    def finish(self, gradient: Any) -> tuple[float, float, float]:
+        """Set the flat vector to the mean gradient; return the sums of loss, weight of hits, weight of all leaves."""
+        problem = self._problem
+        loss, hit, total = np.add.reduce(self._of_leaves[:, :3], axis=0)
+        if problem.step.given:  # without weights
+            total = problem.step.m
+        pairs, left = tree.folds([(first, count) for first, (count, _) in self._nodes.items()], self.leaves)
+        if len(left) != 1 or left[0][0] != 0:
+            raise ValueError("not all leaves have been added")
+        rows = np.array([[self._nodes[first][1] for first in pair] for pair in pairs], np.int64).reshape(-1, 2)
+        workers = 1 if len(self._gradients) < tuning.PARALLEL_SIZE else usable_threads()
+        mean = gradient.dtype.type(total)
+        unpack_gradient.launch(workers, gradient, self._gradients, rows, self._size, problem.plan.layers, mean)
+        return float(loss), float(hit), float(total)
+
+
+def outputs(problem: Problem, out: Any, z: Any, a: Any) -> None:
+    """Set ``out`` (C, m) to the logits, and z and a (m, h), unless they are empty, to the first layer's outputs."""
+    step = problem.step
+    workers = min(usable_threads(), -(-step.m // step.tile))
+    rooms = rooms_of(workers, problem)
+    if problem.rows is None:
+        _outputs.launch(workers, out, z, a, rooms, problem.x, step)
+        return
+    starts = np.append(np.arange(0, step.m, step.leaf), step.m)
+    for k, _, rows in row_batches(problem.rows, step.weights.dtype, starts):
+        _outputs.launch(workers, out, z, a, rooms, problem.x, step._replace(rows=rows, base=int(starts[k])))

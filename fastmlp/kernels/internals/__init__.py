@@ -1,0 +1,83 @@
+"""The private and undocumented names of Numba and llvmlite: no other part of fastmlp uses any.
+
+Each is looked for, and replaced where it is missing: a Numba that nobody has tried costs speed, never a wrong result
+and never an import. `missing` holds the names that were not found, and `fastmlp.show_config` prints them.
+"""
+
+from typing import Any
+
+import llvmlite.binding
+import numba
+from numba import config
+from numba.core.registry import cpu_target
+from numba.np.ufunc import parallel as _parallel
+
+missing: list[str] = []
+
+
+def _magic_tuple() -> tuple[str, str, str]:
+    """Return triple, processor and features of the code that Numba makes, which need not be those of the host."""
+    try:
+        triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
+    except Exception:
+        missing.append("codegen.magic_tuple")
+        return llvmlite.binding.get_process_triple(), "unknown", ""
+    return str(triple), str(processor), str(features)
+
+
+TRIPLE, PROCESSOR, _features = _magic_tuple()
+FEATURES = frozenset(name[1:] for name in _features.split(",") if name.startswith("+"))
+
+# Flags that change machine code, but neither Numba's cache key nor its file names.
+CODE_FLAGS = tuple(
+    (name, str(getattr(config, name, None)))
+    for name in ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")
+)
+CHECKS_BOUNDS = bool(getattr(config, "BOUNDSCHECK", None))
+JIT_DISABLED = bool(getattr(config, "DISABLE_JIT", False))
+LARGEST_THREAD_COUNT = int(getattr(config, "NUMBA_NUM_THREADS", 1))
+REQUESTED_LAYER = str(getattr(config, "THREADING_LAYER", "default"))
+
+
+def threading_layer() -> str | None:
+    """Return the threading layer, or None before the first parallel launch."""
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return None
+
+
+def threads_started() -> bool:
+    """Return whether Numba's threads run: asking for their number starts them, a launch too."""
+    flag = getattr(_parallel, "_is_initialized", None)
+    return threading_layer() is not None if flag is None else bool(flag)
+
+
+def thread_count() -> int:
+    """Return Numba's thread count for this Python thread.
+
+    `numba.get_num_threads` takes a lock of the process in Python code at each call: a signal in the middle of it would
+    lock all later calls out. The function below it does not, once threads have been started.
+    """
+    count = getattr(_parallel, "_get_num_threads", None) if threads_started() else None
+    return int((count or numba.get_num_threads)())
+
+
+def compiler_locks() -> list[Any]:
+    """Return the locks that a fork must hold: llvmlite's, which freeing a module takes at any time."""
+    lock = getattr(getattr(llvmlite.binding.ffi, "lib", None), "_lock", None)
+    return [lock] if hasattr(lock, "__enter__") else []
+
+
+def machine_address(dispatcher: Any, signature: tuple[Any, ...]) -> int:
+    """Compile for a signature, and return the address of the function."""
+    dispatcher.compile(signature)
+    result = dispatcher.overloads[signature]
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def wrap_compilation(dispatcher: Any, wrapper: Any) -> None:
+    """Let ``wrapper(compile, *args)`` call the function by which Numba compiles for types that it has not seen."""
+    compile_for = getattr(dispatcher, "_compile_for_args", None)
+    if compile_for is not None:
+        dispatcher._compile_for_args = lambda *args, **kws: wrapper(compile_for, *args, **kws)
