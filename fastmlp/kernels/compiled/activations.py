@@ -36,7 +36,7 @@ def _relu(x):
     return vector.select(x < 0, type(x)(0), x)
 
 
-@kernel(outputs=1)
+@kernel()
 def _relu_elements(out, x, size, worker, workers):
     lo, hi = span(size, worker, workers)
     to, source = vector.part(out, lo, hi - lo), vector.part(x, lo, hi - lo)

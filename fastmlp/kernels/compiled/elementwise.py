@@ -7,7 +7,7 @@ from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, span
 
 
-@kernel(outputs=1)
+@kernel()
 def _one_hot(out, labels, worker, workers):
     # In blocks, the labels stay in the L1 cache from one class to the next.
     lo, hi = span(out.columns, worker, workers)
@@ -25,7 +25,7 @@ def one_hot(out: Any, labels: Any) -> None:
     _one_hot(out, labels)
 
 
-@kernel(outputs=1)
+@kernel()
 def _subtract(out, a, y, size, worker, workers):
     lo, hi = span(size, worker, workers)
     to, left, right = vector.part(out, lo, hi - lo), vector.part(a, lo, hi - lo), vector.part(y, lo, hi - lo)
@@ -38,7 +38,7 @@ def output_delta(dz: Any, a: Any, y: Any) -> None:
     _subtract(dz.reshape(-1), a.reshape(-1), y.reshape(-1), dz.size)
 
 
-@kernel(outputs=1)
+@kernel()
 def _update(out, w, dw, alpha, size, worker, workers):
     lo, hi = span(size, worker, workers)
     to, old, step = vector.part(out, lo, hi - lo), vector.part(w, lo, hi - lo), vector.part(dw, lo, hi - lo)

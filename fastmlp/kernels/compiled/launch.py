@@ -1,8 +1,8 @@
 """Launching kernels: a body, the arguments of a call, and a number of workers.
 
 A body is compiled once, on its own, and called by its address. One serial shell hands the arguments of any kernel over,
-one parallel shell calls the workers of any kernel: in a shell of its own, Numba would compile each body once more in the
-serial and three times more in the parallel form.
+one parallel shell calls the workers of any kernel: in a shell of its own, Numba would compile each body once more in
+the serial and three times more in the parallel form.
 """
 
 import contextlib
@@ -66,51 +66,54 @@ class Kernel:
     """A body that is called once for each worker, with its arguments, its number and the number of workers.
 
     Serial and parallel launches give the same bits: the choice depends on sizes and on what is safe, never on a
-    measurement. The dtype of argument ``key`` decides the types of all.
+    measurement. The dtype of argument ``key`` decides the types of all, and all arrays are contiguous: shells are
+    called without another look at types, which would take longer than a small kernel.
     """
 
-    def __init__(self, function: Callable[..., Any], outputs: int, key: int) -> None:
+    def __init__(self, function: Callable[..., Any], key: int) -> None:
         self.body = compile_cached(function, by_address=True)
-        self.outputs, self._key = outputs, key
-        self._addresses: dict[Any, int] = {}
+        self._key = key
+        self._ready: dict[Any, tuple[Any, int]] = {}
         self.__name__ = function.__name__
         signature = inspect.signature(function)
         self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[:-2])
 
     def __call__(self, *args: Any) -> None:
-        """Run on as many workers as the largest array is worth; arrays behind the outputs cannot be written to."""
+        """Run on as many workers as the largest array is worth."""
         # Not max() of a generator: with small arrays it would take longer than the kernel.
-        ready, size = list(args), 0
-        for k, argument in enumerate(args):
-            if isinstance(argument, np.ndarray):
-                size = max(size, argument.size)
-                if k >= self.outputs:
-                    ready[k] = read_only(argument)
-        self.launch(1 if size < tuning.PARALLEL_SIZE else usable_threads(), *ready)
+        size = 0
+        for argument in args:
+            if isinstance(argument, np.ndarray) and argument.size > size:
+                size = argument.size
+        self.launch(1 if size < tuning.PARALLEL_SIZE else usable_threads(), *args)
 
     def launch(self, workers: int, *args: Any) -> None:
         """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
         key = args[self._key].dtype
-        address = self._addresses.get(key)
-        if address is None:
-            address = self._addresses[key] = self._compile(args)
-        if not convention.known():
-            _serial_shell(self.body)(args, workers)
-        elif workers == 1 or _forked_after_launch:
-            SHELL(0, address, args, workers)
+        ready = self._ready.get(key)
+        if ready is None:
+            ready = self._ready[key] = self._compile(args)
+        shell, address = ready
+        if workers == 1 or _forked_after_launch:
+            shell(0, address, args, workers)
         elif _layer_is_threadsafe():
-            SHELL(launcher(), address, args, workers)
+            shell(launcher(), address, args, workers)
         elif _layer_lock.acquire(blocking=False):
             try:
-                SHELL(launcher(), address, args, workers)
+                shell(launcher(), address, args, workers)
             finally:
                 _layer_lock.release()
         else:
-            SHELL(0, address, args, workers)
+            shell(0, address, args, workers)
 
-    def _compile(self, args: tuple[Any, ...]) -> int:
+    def _compile(self, args: tuple[Any, ...]) -> tuple[Any, int]:
+        """Return the shell for arguments of these types, and the address of the body."""
         types = (*(vector.opened(numba.typeof(argument)) for argument in args), numba.int64, numba.int64)
-        return address_of(self.body, types)
+        address = address_of(self.body, types)
+        if not convention.known():
+            return _serial_shell(self.body), 0
+        number = numba.int64
+        return HOST.prepare(internals.entry_point, SHELL, (number, number, numba.typeof(args), number)), address
 
     def dispatchers(self) -> list[Any]:
         """Return the dispatchers that Numba compiles for this kernel alone."""
@@ -121,19 +124,19 @@ class Kernel:
 def _serial_shell(inner: Any) -> Any:
     """Return a shell that calls workers one after the other and depends on no internals of Numba; it is not cached."""
 
-    def shell(arguments, workers):  # type: ignore[no-untyped-def]
+    def shell(launcher, address, arguments, workers):  # type: ignore[no-untyped-def]
         opened = vector.open_arguments(arguments)
         for worker in range(workers):
-            inner(*(opened + (worker, workers)))
+            inner(*(opened + (worker, workers)))  # noqa: RUF005
 
     return numba.njit(**OPTIONS)(shell)
 
 
-def kernel(outputs: int = 0, key: int = 0) -> Callable[[Callable[..., Any]], Kernel]:
-    """Make a kernel of a body; a call of it, without ``launch``, writes to the first ``outputs`` arguments only."""
+def kernel(key: int = 0) -> Callable[[Callable[..., Any]], Kernel]:
+    """Make a kernel of a body."""
 
     def decorate(function: Callable[..., Any]) -> Kernel:
-        made = KERNELS[function.__name__] = Kernel(function, outputs, key)
+        made = KERNELS[function.__name__] = Kernel(function, key)
         return made
 
     return decorate
@@ -150,13 +153,6 @@ def _numba_threads() -> int:
     if not internals.threads_started():
         HOST.prepare(numba.get_num_threads)
     return internals.thread_count()
-
-
-def read_only(x: Any) -> Any:
-    """Return an array as a read-only view: one type for Numba, and no kernel can write to it."""
-    view = x.view()
-    view.setflags(write=False)  # in a third of the time of flags.writeable
-    return view
 
 
 def _layer_is_threadsafe() -> bool:

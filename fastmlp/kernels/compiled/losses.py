@@ -37,7 +37,7 @@ class Targets(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """Logits by rows of samples; where ``whole``, rows are whole vectors, and there is room for whole vectors of them."""
+    """Logits by rows of samples; if ``whole``, rows are whole vectors, and there is room for whole vectors of them."""
 
     start: Any
     ld: int
@@ -45,7 +45,7 @@ class Logits(NamedTuple):
     whole: int
 
 
-@kernel(outputs=1)
+@kernel()
 def _softmax(out, z, worker, workers):
     lo, hi = span(z.columns, worker, workers)
     to, source = vector.matrix(out.start, lo, out.columns), vector.matrix(z.start, lo, z.columns)
@@ -110,7 +110,7 @@ def _loss_columns(dz, losses, z, y, statistics, weight, classes, width):
             to[j] = to[j] * scale[j] - target[j] * w[j]
 
 
-@kernel(outputs=2)
+@kernel()
 def _cross_entropy_gradient(dz, losses, z, y, weight, scratch, worker, workers):
     m, width = z.columns, tuning.COLUMN_BLOCK
     lo, hi = span(m, worker, workers)

@@ -50,11 +50,11 @@ def identity_index(count: int) -> Any:
 
 
 def contiguous(x: Any, dtype: Any) -> Any:
-    """Return ``x`` in a dtype, C-contiguous and aligned, as an array that cannot be written to; a copy if need be."""
-    ready = x if x.dtype == dtype and x.flags.c_contiguous and x.flags.aligned else np.require(x, dtype, ["C", "A"])
-    view = ready.view()
-    view.setflags(write=False)
-    return view
+    """Return ``x`` in a dtype, C-contiguous and aligned; a copy if need be."""
+    flags = x.flags
+    if x.dtype == dtype and flags.c_contiguous and flags.aligned:
+        return x
+    return np.require(x, dtype, ["C", "A"])
 
 
 def sample_rows(matrix: Any) -> Any:

@@ -2,8 +2,8 @@
 
 Samples are taken in *leaves*, aligned chunks by global index; a leaf in *tiles*, whose activations fit the cache; a
 tile in *groups* of GROUP samples, the rows of a register tile. Parameters and gradients are *packed*: for each layer
-the columns of the transposed weights in panels of PANEL vectors, panel after panel, each (rows, width), then the biases.
-A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
+the columns of the transposed weights in panels of PANEL vectors, panel after panel, each (rows, width), then the
+biases. A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
 the gradient in the backward pass, a group of features over its list of the tile's active samples.
 
 The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one. Those of a

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmlp.kernels import tree, vector
 from fastmlp.kernels.compiled import products, tuning
-from fastmlp.kernels.compiled.launch import kernel, read_only, usable_threads
+from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.losses import LOSSES, Targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, fill_zeros, identity_index, row_batches
 from fastmlp.kernels.compiled.operands import Packed, Rooms, Step
@@ -118,7 +118,7 @@ def targets(y: Any, weight: Any, dtype: Any) -> Targets:
     labels = contiguous(y, np.int64) if labelled else np.empty(0, np.int64)
     rows = np.empty((0, 0), dtype) if labelled else y.T
     return Targets(
-        read_only(labels), contiguous(rows, dtype), contiguous(weight, dtype), int(labelled),
+        labels, contiguous(rows, dtype), contiguous(weight, dtype), int(labelled),
         LOSSES["cross_entropy"].code,
     )  # fmt: skip
 
@@ -131,8 +131,8 @@ def make_problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_
     plan = layer_plan(sizes, dtype.itemsize, tiles.most, dense, rows is not None)
     packed, panels = aligned_parts(dtype, plan.parameters, plan.panels)
     finite = np.empty(1, np.int64)
-    pack_parameters.launch(1, packed, panels, finite, read_only(parameters), plan.layers, first_layer)
-    none, identity = read_only(np.empty(0, dtype)), identity_index(max(*sizes, tiles.most))
+    pack_parameters.launch(1, packed, panels, finite, parameters, plan.layers, first_layer)
+    none, identity = np.empty(0, dtype), identity_index(max(*sizes, tiles.most))
     empty = targets(np.empty(0, np.int64), none, dtype)
     step = Step(
         plan.layers, packed, panels, identity, int(finite[0]), tiles.start, len(tiles.start) - 1, tiles.most,

@@ -14,6 +14,9 @@ from numba.np.ufunc import parallel as _parallel
 
 missing: list[str] = []
 
+# The oldest and the newest Numba that the tests run with: with these, kernels do not begin with a trial.
+TRIED = ("0.62.", "0.68.")
+
 
 def _magic_tuple() -> tuple[str, str, str]:
     """Return triple, processor and features of the code that Numba makes, which need not be those of the host."""
@@ -74,6 +77,16 @@ def machine_address(dispatcher: Any, signature: tuple[Any, ...]) -> int:
     dispatcher.compile(signature)
     result = dispatcher.overloads[signature]
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def entry_point(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
+    """Compile for a signature, and return a callable for arguments of these types, which need not look at them.
+
+    It is the dispatcher itself where this Numba has no such thing.
+    """
+    dispatcher.compile(signature)
+    entry = getattr(dispatcher.overloads.get(signature), "entry_point", None)
+    return entry if callable(entry) else dispatcher
 
 
 def wrap_compilation(dispatcher: Any, wrapper: Any) -> None:

@@ -4,6 +4,14 @@ from typing import Any
 
 from fastmlp.kernels.internals import missing
 
+# Passes that find nothing in a body: it has no closures, context managers, overloads to be inlined or literals to be
+# unrolled, raises nothing, and nobody reads its annotations. Each would analyse it once more.
+_NEEDLESS = {
+    "WithLifting", "InlineClosureLikes", "RewriteDynamicRaises", "MakeFunctionToJitFunction", "InlineInlinables",
+    "DeadBranchPrune", "FindLiterallyCalls", "LiteralUnroll", "LiteralPropagationSubPipelinePass", "InlineOverloads",
+    "AnnotateTypes", "NopythonRewrites", "NoPythonSupportedFeatureValidation", "DumpParforDiagnostics",
+}  # fmt: skip
+
 try:
     from numba.core.codegen import JITCodeLibrary
     from numba.core.compiler import Compiler
@@ -48,6 +56,13 @@ else:
     class _BodyCompiler(Compiler):  # type: ignore[misc]
         def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
             super().__init__(typing, target, _BodyLibrary(target.codegen(), "body"), *rest)
+
+        def define_pipelines(self) -> Any:
+            managers = super().define_pipelines()
+            if not _BodyLibrary.plain:
+                for manager in managers:
+                    manager.passes = [one for one in manager.passes if one[0].__name__ not in _NEEDLESS]
+            return managers
 
     COMPILER = _BodyCompiler
 

@@ -62,7 +62,7 @@ def _column(builder, kind, rows, at_z, z_row, at_out, out_row, element):
 
 
 def _each_column(builder, out, z, rows, width, element, emit):
-    """Emit ``emit(j, kind, rows, at_z, z_row, at_out, out_row)`` for each column j of two matrices, two vectors at once.
+    """Emit ``emit(j, kind, rows, at_z, z_row, at_out, out_row)`` for column j of two matrices, two vectors at once.
 
     The steps of an exponential depend on each other: with one vector at a time Softmax is slower.
     """
