@@ -124,7 +124,7 @@ class Kernel:
 def _serial_shell(inner: Any) -> Any:
     """Return a shell that calls workers one after the other and depends on no internals of Numba; it is not cached."""
 
-    def shell(launcher, address, arguments, workers):  # type: ignore[no-untyped-def]
+    def shell(launcher, address, arguments, workers):
         opened = vector.open_arguments(arguments)
         for worker in range(workers):
             inner(*(opened + (worker, workers)))  # noqa: RUF005

@@ -5,7 +5,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Lists
-from fastmlp.kernels.compiled.products import add_tile, panel, panel_count
+from fastmlp.kernels.compiled.panels import add_tile, panel, panel_count
 from fastmlp.kernels.compiled.runtime import body
 
 _GROUP = vector.GROUP  # a constant to Numba, which an attribute of a module is not

@@ -157,11 +157,11 @@ class Work(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """A product: ``rows`` x ``columns`` results, each a sum of ``count`` terms."""
+    """A product: ``rows`` x ``columns`` results, each a sum of so many ``terms``."""
 
     rows: int
     columns: int
-    count: int
+    terms: int
 
 
 class Panels(NamedTuple):

@@ -3,8 +3,8 @@
 Samples are taken in *leaves*, aligned chunks by global index; a leaf in *tiles*, whose activations fit the cache; a
 tile in *groups* of GROUP samples, the rows of a register tile. Parameters and gradients are *packed*: for each layer
 the columns of the transposed weights in panels of PANEL vectors, panel after panel, each (rows, width), then the
-biases. A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
-the gradient in the backward pass, a group of features over its list of the tile's active samples.
+biases. A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active
+features; of the gradient in the backward pass, a group of features over its list of the tile's active samples.
 
 The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one. Those of a
 hidden layer are made on the way as well: about half of its activations are zero, and neighbouring samples share zeros.
@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled import losses, products, tuning
+from fastmlp.kernels.compiled import gradients, losses, products, tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS, Activation
 from fastmlp.kernels.compiled.memory import round_up, row_stride
-from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch
+from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch, Shape
 
 # Forms of a product. Forward and below: register tiles on dense rows, inner products, lists of what is not zero.
 # Of a gradient: panels of register tiles, rows of outputs over their non-zero deltas, rows of few outputs.
@@ -100,6 +100,14 @@ def _forms(number: int, sizes: tuple[int, ...], lanes: int, activation: Activati
     return _Forms(forward, gradient, below)
 
 
+def _copies(sizes: tuple[int, ...], tile: int, itemsize: int) -> int:
+    """Return the copies of the products of a tile."""
+    inner = max(
+        products.inner_scratch(Shape(tile, n_out, n_in), n_in * itemsize, itemsize) for n_in, n_out in pairwise(sizes)
+    )
+    return max(vector.DENSE_SAMPLES * tuning.DENSE_FEATURES, gradients.skipping_scratch(tile, itemsize), inner)
+
+
 @functools.lru_cache(maxsize=64)
 def layer_plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool, plain: bool, name: str = "relu") -> Plan:
     """Return the plan of a net with the activation ``name`` for tiles of ``tile`` samples.
@@ -132,8 +140,8 @@ def layer_plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool, pl
     rows_ld = row_stride(round_up(sizes[0], vector.PADDING), itemsize) if plain else 0
     counts = (
         vector.GROUP * max(sizes[0], tile), rows * widest, rows * widest, 2 * tile,
-        losses.loss_scratch(sizes[-1], tile, itemsize), products.step_scratch(sizes, tile, itemsize),
+        losses.loss_scratch(sizes[-1], tile, itemsize), _copies(sizes, tile, itemsize),
         tuning.COPIED_ROWS * rows_ld,
     )  # fmt: skip
     ends = np.cumsum([round_up(scratch, line), *(round_up(count, line) for count in counts)]).tolist()
-    return Plan(layers, packed, max(panels, 1), ends[-1], Scratch(*ends[:-1], rows_ld))
+    return Plan(layers, packed, max(panels, 1), ends[-1], Scratch._make([*ends[:-1], rows_ld]))

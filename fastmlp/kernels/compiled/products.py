@@ -1,64 +1,12 @@
-"""Products of dense rows: register tiles over panels, inner products, and sums of rows for each output."""
-
-from itertools import pairwise
+"""Products of dense rows: with panels of weights, of plain matrices, and inner products."""
 
 import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.operands import Shape
+from fastmlp.kernels.compiled.panels import add_tile, copy_rows_finite, panel, panel_count, set_tile, tile_height
 from fastmlp.kernels.compiled.runtime import body
-
-# ---- Panels ----
-
-
-@body
-def panel_count(columns, lanes):
-    """Return how many panels hold so many columns."""
-    return -(-columns // (vector.PANEL * lanes))
-
-
-@body
-def panel_start(columns, number, lanes):
-    """Return the first column of a panel; the last two share what the very last would be short of."""
-    full, count = vector.PANEL * lanes, panel_count(columns, lanes)
-    if number >= count:
-        return columns
-    before = number * full
-    if number == count - 1 and count > 1:
-        before -= full
-        before += -(-(columns - before) // (2 * lanes)) * lanes
-    return before
-
-
-@body
-def panel(columns, number, lanes):
-    """Return the first column and the width of a panel."""
-    first = panel_start(columns, number, lanes)
-    return first, panel_start(columns, number + 1, lanes) - first
-
-
-@body
-def add_tile(group, vectors, out, factors, rows, count):
-    """Add a product to ``group`` rows of ``vectors`` vectors: see `vector.tile`, whose code is here for all callers."""
-    vector.tile(group, vectors, out, factors, rows, count, 0)
-
-
-@body
-def set_tile(group, vectors, out, factors, rows, count):
-    """Do as `add_tile`, whatever the rows hold."""
-    vector.tile(group, vectors, out, factors, rows, count, 1)
-
-
-@body
-def set_rows(m, length, source, columns):
-    """Set each of the rows, up to a multiple of PADDING, to the same ``columns`` elements."""
-    vector.noinline()
-    given = vector.part(source, 0, columns)
-    for s in range(-(-length // vector.PADDING) * vector.PADDING):
-        row = vector.row(m, s, columns)
-        for c in range(columns):
-            row[c] = given[c]
 
 
 @body
@@ -89,132 +37,6 @@ def product_rows(out, length, a, weights, n_in, identity):
 
 
 @body
-def copy_rows_finite(panel, m, count, width):
-    """Copy ``count`` rows of ``width`` elements, without gaps; return whether all are finite."""
-    # Rows that are a power of two apart would take each other's place in the L1 cache.
-    vector.noinline()
-    finite = True
-    for k in range(count):
-        to, source = vector.part(panel, k * width, width), vector.row(m, k, width)
-        for c in range(width):
-            to[c] = source[c]
-            finite &= source[c] - source[c] == 0
-    return finite
-
-
-# ---- Gradients ----
-
-
-@body
-def backward_rows(gradient, delta, a, shape, identity, copies):
-    """Add the transposed product of ``count`` rows of a and of delta to the panels of a gradient."""
-    vector.noinline()
-    group, lanes, columns = vector.DENSE_GROUP, vector.lanes(delta), gradient.columns
-    # Wide rows use each factor so often that copying it from far away first is worth it.
-    copied = columns >= tuning.WIDE_VECTORS * lanes
-    for s in range(0, shape.count, vector.DENSE_SAMPLES):
-        count = min(vector.DENSE_SAMPLES, shape.count - s)
-        for feature in range(0, shape.rows, tuning.DENSE_FEATURES):
-            height = -(-min(tuning.DENSE_FEATURES, shape.rows - feature) // group) * group
-            source = vector.block(a, s, feature)
-            if copied:
-                copy_rows_finite(copies, source, count, height)
-                source = vector.matrix(copies, 0, height)
-            for number in range(panel_count(columns, lanes)):
-                first, width = panel(columns, number, lanes)
-                rows = vector.chosen(identity, 0, vector.block(delta, s, first))
-                for f in range(0, height, group):
-                    out = vector.matrix(gradient.start, first * gradient.rows + (feature + f) * width, width)
-                    add_tile(group, width // lanes, out, vector.factors(source.start, f, source.ld, 1), rows, count)
-
-
-@body
-def backward_few(gradient, delta, a, shape, identity):
-    """Add the product of delta, transposed, and a to rows of a gradient: once through a for a few outputs."""
-    vector.noinline()
-    lanes = vector.lanes(delta)
-    columns = -(-shape.columns // lanes) * lanes
-    for number in range(panel_count(columns, lanes)):
-        first, width = panel(columns, number, lanes)
-        rows = vector.chosen(identity, 0, vector.block(a, 0, first))
-        output = np.int64(0)
-        while output < shape.rows:
-            group = tile_height(shape.rows - output)
-            factors = vector.factors(delta.start, output, delta.ld, 1)
-            add_tile(group, width // lanes, vector.block(gradient, output, first), factors, rows, shape.count)
-            output += group
-
-
-@body
-def _list_outputs(listed, delta, outputs, samples, block):
-    """List, block by block of samples and output by output, the samples where delta is not zero."""
-    vector.noinline()
-    entry = at = np.int64(0)
-    for t in range(0, samples, block):
-        for output in range(outputs):
-            listed.start[at] = entry
-            at += 1
-            there = vector.factors(delta.start, t * delta.ld + output, delta.ld, 0)
-            entry = vector.list_nonzero(1, listed, entry, there, 0, min(block, samples - t))
-    listed.start[at] = entry
-
-
-@body
-def add_by_output(gradient, delta, a, shape, fresh, copies, listed):
-    """Add delta, transposed, times a to rows of a gradient, output by output over the samples of non-zero delta.
-
-    There are ``rows`` outputs, ``columns``, whole vectors, of a, and ``count`` samples. Overwrites if ``fresh``.
-    """
-    vector.noinline()
-    lanes = vector.lanes(delta)
-    strip, item = vector.STRIPS[0] * lanes, vector.VECTOR_BYTES // lanes
-    # The part of a that a block of samples meets stays in the L1 cache.
-    block = -(-shape.count // -(-shape.count * strip * item // vector.SPARSE_BYTES))
-    most, step = min(shape.rows, tuning.LISTED_OUTPUTS), -(-min(shape.count, tuning.SAMPLE_TILE) // block) * block
-    for s in range(0, shape.count, step):
-        samples = min(step, shape.count - s)
-        for output in range(0, shape.rows, most):
-            outputs = min(most, shape.rows - output)
-            there = vector.block(delta, s, output)
-            _list_outputs(listed, there, outputs, samples, block)
-            c = np.int64(0)
-            while c < shape.columns:
-                vectors = _strip((shape.columns - c) // lanes)
-                for t in range(0, samples, block):
-                    _add_strip(
-                        vectors, vector.block(gradient, output, c), vector.block(there, t, 0),
-                        vector.block(a, s + t, c), Shape(outputs, vectors * lanes, min(block, samples - t)),
-                        np.int64(fresh > 0 and s + t == 0), copies,
-                        vector.Entries(vector.address(listed.start, t // block * outputs), listed.index, listed.value),
-                    )  # fmt: skip
-                c += vectors * lanes
-
-
-@body
-def _add_strip(vectors, out, delta, a, shape, fresh, copies, listed):
-    """Add the product of a block of samples to a strip of columns."""
-    width = shape.columns
-    if copy_rows_finite(copies, a, shape.count, width):
-        vector.sparse_rows(vectors, fresh, shape.rows, out, listed, vector.matrix(copies, 0, width))
-    else:
-        # No zero may be skipped: it could meet infinity.
-        left, right = vector.factors(delta.start, 0, delta.ld, 1), vector.factors(copies, 0, width, 1)
-        add_products(out, left, right, shape, fresh)
-
-
-@body
-def _strip(vectors):
-    """Return how many of the remaining vectors `sparse_rows` takes next."""
-    for count in vector.STRIPS:
-        if count <= vectors:
-            return count
-    return 1
-
-
-# ---- Products of plain matrices ----
-
-
-@body
 def add_products(out, a, b, shape, fresh):
     """out[r, c] += sum_k a(k, r) b(k, c), `Factors` both; overwrites if ``fresh``. No vectors: for shorter sums."""
     vector.noinline()
@@ -225,12 +47,12 @@ def add_products(out, a, b, shape, fresh):
             i, j = np.uint64(r * a.row), np.uint64(c * b.row)
             # Two sums, because one would wait for each addition before the next.
             even = odd = zero
-            for _ in range(shape.count // 2):
+            for _ in range(shape.terms // 2):
                 even += a.start[i] * b.start[j]
                 odd += a.start[i + next_a] * b.start[j + next_b]
                 i += next_a + next_a
                 j += next_b + next_b
-            if shape.count % 2 > 0:
+            if shape.terms % 2 > 0:
                 even += a.start[i] * b.start[j]
             to = np.uint64(r * out.ld + c)
             out.start[to] = even + odd if fresh > 0 else out.start[to] + (even + odd)
@@ -244,16 +66,16 @@ def inner_products(out, a, b, shape, part, copies):
     # many rows of b as a larger cache holds for all rows of a.
     lanes = vector.lanes(out)
     item = vector.VECTOR_BYTES // lanes
-    if shape.count < lanes:
+    if shape.terms < lanes:
         left, right = vector.factors(a.start, 0, 1, a.ld), vector.factors(b.start, 0, 1, b.ld)
         add_products(out, left, right, shape, np.int64(0))
         return
-    parts = -(-shape.count * item // part)
-    length = -(-shape.count // (parts * lanes)) * lanes
+    parts = -(-shape.terms * item // part)
+    length = -(-shape.terms // (parts * lanes)) * lanes
     block = vector.DOT_COLUMNS * max(1, vector.FACTOR_BYTES // (vector.DOT_COLUMNS * length * item))
-    for k in range(0, shape.count, length):
+    for k in range(0, shape.terms, length):
         for first in range(0, shape.columns, block):
-            columns, count = min(block, shape.columns - first), min(length, shape.count - k)
+            columns, count = min(block, shape.columns - first), min(length, shape.terms - k)
             source = vector.block(b, first, k)
             if shape.rows >= tuning.COPIED_FACTOR_ROWS:
                 copy_rows_finite(copies, source, columns, count)
@@ -271,7 +93,7 @@ def _inner_block(out, a, b, shape):
         while c < shape.columns:
             width = vector.DOT_COLUMNS if shape.columns - c >= vector.DOT_COLUMNS else min(shape.columns - c, 2)
             to, left, right = vector.block(out, r, c), vector.block(a, r, 0), vector.block(b, c, 0)
-            vector.dot_tile(height, width, to, left, right, shape.count)
+            vector.dot_tile(height, width, to, left, right, shape.terms)
             c += width
         r += height
 
@@ -286,11 +108,11 @@ def multiply(out, a, b, shape, identity, copies, share):
     # A block of a at a time, which stays in the L2 cache from one panel of b to the next, and as many rows of a panel
     # as the L1 cache holds.
     item = vector.VECTOR_BYTES // vector.lanes(out)
-    step = min(tuning.TILE_FACTORS, shape.count)
+    step = min(tuning.TILE_FACTORS, shape.terms)
     height = vector.PADDING * max(1, vector.FACTOR_BYTES // (vector.PADDING * step * item))
-    for k in range(0, shape.count, step):
+    for k in range(0, shape.terms, step):
         for r in range(0, shape.rows, height):
-            part = Shape(min(height, shape.rows - r), shape.columns, min(step, shape.count - k))
+            part = Shape(min(height, shape.rows - r), shape.columns, min(step, shape.terms - k))
             left = vector.factors(a.start, r * a.row + k * a.step, a.step, a.row)
             copied = shape.rows >= tuning.COPIED_FACTOR_ROWS
             if copied:
@@ -307,7 +129,7 @@ def _multiply_rest(out, a, b, shape, share, fresh):
     """Do as `multiply` for the columns beyond whole vectors: the last worker does."""
     tiled = shape.columns // vector.lanes(out) * vector.lanes(out)
     if share.worker == share.workers - 1 and tiled < shape.columns:
-        rest = Shape(shape.rows, shape.columns - tiled, shape.count)
+        rest = Shape(shape.rows, shape.columns - tiled, shape.terms)
         add_products(vector.block(out, 0, tiled), a, vector.factors(b.start, tiled, b.ld, 1), rest, fresh)
 
 
@@ -326,7 +148,7 @@ def _multiply_panels(out, a, b, shape, identity, copies, share, fresh):
         if number * share.workers // panels == share.worker:
             source = vector.block(b, 0, first)
             if copied > 0:
-                copy_rows_finite(room, source, shape.count, width)
+                copy_rows_finite(room, source, shape.terms, width)
                 source = vector.matrix(room, 0, width)
             rows = vector.chosen(identity, 0, source)
             r = np.int64(0)
@@ -334,21 +156,13 @@ def _multiply_panels(out, a, b, shape, identity, copies, share, fresh):
                 group = tile_height(shape.rows - r)
                 left = vector.factors(a.start, r * a.row, a.step, a.row)
                 if copied > 0:
-                    left = vector.factors(room, step * vector.PANEL * lanes + r * shape.count, group, 1)
+                    left = vector.factors(room, step * vector.PANEL * lanes + r * shape.terms, group, 1)
                 to = vector.block(out, r, first)
                 if fresh > 0:
-                    set_tile(group, width // lanes, to, left, rows, shape.count)
+                    set_tile(group, width // lanes, to, left, rows, shape.terms)
                 else:
-                    add_tile(group, width // lanes, to, left, rows, shape.count)
+                    add_tile(group, width // lanes, to, left, rows, shape.terms)
                 r += group
-
-
-@body
-def tile_height(rows):
-    """Return how many of the remaining rows the next tile has: an even number of rows all go into large tiles."""
-    if rows < vector.GROUP:
-        return min(rows, 2)
-    return vector.GROUP if rows % vector.DENSE_GROUP >= 2 else vector.DENSE_GROUP
 
 
 @body
@@ -358,41 +172,18 @@ def _copy_factors(to, a, shape):
     r = np.int64(0)
     while r < shape.rows:
         group = tile_height(shape.rows - r)
-        for k in range(shape.count):
+        for k in range(shape.terms):
             for g in range(group):
-                to[r * shape.count + k * group + g] = a.start[(r + g) * a.row + k * a.step]
+                to[r * shape.terms + k * group + g] = a.start[(r + g) * a.row + k * a.step]
         r += group
-
-
-# ---- The scratch that they need, in elements ----
-
-
-def _skipping_block(samples: int, itemsize: int) -> tuple[int, int]:
-    """Return at most how many of up to so many samples are a block of `add_by_output`, and the width of a strip."""
-    strip = vector.STRIPS[0] * vector.VECTOR_BYTES // itemsize
-    return min(samples, -(-vector.SPARSE_BYTES // (strip * itemsize))), strip
-
-
-def skipping_scratch(samples: int, itemsize: int) -> int:
-    """Return the copies of `add_by_output` for up to so many samples."""
-    block, strip = _skipping_block(samples, itemsize)
-    return block * strip
-
-
-def skipping_lists(samples: int, outputs: int, itemsize: int) -> tuple[int, int]:
-    """Return the lists and the entries that `add_by_output` makes for up to so many samples, and outputs."""
-    block, _ = _skipping_block(samples, itemsize)
-    most, tile = min(outputs, tuning.LISTED_OUTPUTS), min(samples, tuning.SAMPLE_TILE)
-    blocks = -(-tile // max(1, block // 2)) + 1  # where there is more than one, a block is at least half full
-    return blocks * most + 1, (tile + block) * most + 1
 
 
 def inner_scratch(shape: Shape, part: int, itemsize: int) -> int:
     """Return the copies of `inner_products`."""
     lanes = vector.VECTOR_BYTES // itemsize
-    if shape.rows < tuning.COPIED_FACTOR_ROWS or shape.count < lanes:
+    if shape.rows < tuning.COPIED_FACTOR_ROWS or shape.terms < lanes:
         return 0
-    length = -(-shape.count // (-(-shape.count * itemsize // part) * lanes)) * lanes
+    length = -(-shape.terms // (-(-shape.terms * itemsize // part) * lanes)) * lanes
     block = vector.DOT_COLUMNS * max(1, vector.FACTOR_BYTES // (vector.DOT_COLUMNS * length * itemsize))
     return min(block, shape.columns) * length
 
@@ -401,12 +192,6 @@ def multiply_scratch(shape: Shape, itemsize: int) -> int:
     """Return the copies of `multiply`."""
     if shape.rows < tuning.COPIED_FACTOR_ROWS:
         return 0
-    step = min(tuning.TILE_FACTORS, shape.count)
+    step = min(tuning.TILE_FACTORS, shape.terms)
     height = vector.PADDING * max(1, vector.FACTOR_BYTES // (vector.PADDING * step * itemsize))
     return step * vector.PANEL * vector.VECTOR_BYTES // itemsize + step * min(height, shape.rows)
-
-
-def step_scratch(sizes: tuple[int, ...], tile: int, itemsize: int) -> int:
-    """Return the copies of the products of a tile."""
-    inner = max(inner_scratch(Shape(tile, n_out, n_in), n_in * itemsize, itemsize) for n_in, n_out in pairwise(sizes))
-    return max(vector.DENSE_SAMPLES * tuning.DENSE_FEATURES, skipping_scratch(tile, itemsize), inner)

@@ -5,6 +5,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, activate_rows, multiply_derivative
+from fastmlp.kernels.compiled.gradients import add_by_output, backward_few, backward_rows
 from fastmlp.kernels.compiled.lists import (
     backward_lists,
     copy_rows,
@@ -16,19 +17,9 @@ from fastmlp.kernels.compiled.lists import (
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy, fill_zeros
 from fastmlp.kernels.compiled.operands import Panels, Shape, Work
+from fastmlp.kernels.compiled.panels import add_tile, panel, panel_count, set_rows
 from fastmlp.kernels.compiled.plan import BY_OUTPUT, FEW_OUTPUTS, INNER, LISTS
-from fastmlp.kernels.compiled.products import (
-    add_by_output,
-    add_tile,
-    backward_few,
-    backward_rows,
-    forward_rows,
-    inner_products,
-    panel,
-    panel_count,
-    product_rows,
-    set_rows,
-)
+from fastmlp.kernels.compiled.products import forward_rows, inner_products, product_rows
 from fastmlp.kernels.compiled.rooms import open_room
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.tree import add_rows
@@ -76,8 +67,9 @@ def _forward_dense(work, layer, z, length, a):
 
 
 @body
-def _forward_packed(work, tile, first, length):
+def forward_first_packed(work, tile, first, length):
     """Set the first layer's outputs, before the activation, of a tile of packed samples."""
+    vector.noinline()
     step, x = work.step, work.x
     layer = step.layers[0]
     z, dense = _outputs(work, layer), x.dense_start[tile]
@@ -132,11 +124,10 @@ def _buffer(work):
 @body
 def forward_first(work, tile, first, length):
     """Set the first layer's outputs, before the activation, of a tile, which begins at ``first``."""
-    vector.noinline()
     if work.step.plain > 0:
         _forward_plain(work, first, length)
     else:
-        _forward_packed(work, tile, first, length)
+        forward_first_packed(work, tile, first, length)
 
 
 @body
@@ -241,45 +232,33 @@ def _backward_below(work, number, delta, below, length):
 
 
 @body
-def backward(work, gradient, tile, first, length):
-    """Add the gradient over a tile, from the gradient with respect to the logits in the scratch."""
-    step = work.step
-    at_delta, at_below = step.at.delta, step.at.below
-    for number in range(len(step.layers) - 1, -1, -1):
-        layer = step.layers[number]
-        delta = vector.matrix(work.room.scratch, at_delta, layer.ld)
-        finite = add_rows(vector.address(gradient, layer.at_b), delta, layer.n_out, length)
-        if number > 0:
-            before = step.layers[number - 1]
-            below = vector.matrix(work.room.scratch, at_below, before.ld)
-            _backward_dense(work, gradient, layer, delta, _outputs(work, before), length)
-            _backward_below(work, number, delta, below, length)
-            values = _outputs(work, before)
-            if step.given > 0:
-                values = vector.matrix(step.z, first * layer.n_in, layer.n_in)
-            multiply_derivative(before.activation, below, values, length, layer.n_in)
-            at_delta, at_below = at_below, at_delta
-        elif step.plain > 0:
-            _backward_plain(work, gradient, delta, first, length, finite)
-        else:
-            _backward_packed(work, gradient, delta, tile, length, finite)
+def _backward_layer(work, gradient, number, delta, below, values, length):
+    """Add the gradient of a layer behind a hidden one, and set ``below`` to that with respect to its inputs.
 
-
-# ---- A leaf ----
+    ``values`` are the outputs of the hidden layer, before or after the activation.
+    """
+    layer, before = work.step.layers[number], work.step.layers[number - 1]
+    add_rows(vector.address(gradient, layer.at_b), delta, layer.n_out, length)
+    _backward_dense(work, gradient, layer, delta, _outputs(work, before), length)
+    _backward_below(work, number, delta, below, length)
+    multiply_derivative(before.activation, below, values, length, layer.n_in)
 
 
 @body
-def _load_given(work, first, length):
-    """Copy a tile of given activations, and of the gradient with respect to the logits, into the scratch."""
-    step = work.step
-    hidden, output = step.layers[0], step.layers[1]
-    h, classes = hidden.n_out, output.n_out
-    delta = vector.matrix(work.room.scratch, step.at.delta, output.ld)
-    for s in range(length):
-        copy(vector.address(work.room.scratch, hidden.at_z + s * hidden.ld), vector.address(step.a, (first + s) * h), h)
-        fill_zeros(delta.start, s * delta.ld, output.columns)
-        given = vector.row_of(step.targets.rows, first + s, 0, classes)
-        copy(vector.address(delta.start, s * delta.ld), vector.address(given, 0), classes)
+def _backward(work, gradient, length):
+    """Add the gradients of all layers but the first over a tile; return the delta of the first."""
+    layers, scratch = work.step.layers, work.room.scratch
+    at_delta, at_below = work.step.at.delta, work.step.at.below
+    for number in range(len(layers) - 1, 0, -1):
+        before = layers[number - 1]
+        delta = vector.matrix(scratch, at_delta, layers[number].ld)
+        below = vector.matrix(scratch, at_below, before.ld)
+        _backward_layer(work, gradient, number, delta, below, _outputs(work, before), length)
+        at_delta, at_below = at_below, at_delta
+    return vector.matrix(scratch, at_delta, layers[0].ld)
+
+
+# ---- A leaf ----
 
 
 @body
@@ -302,18 +281,52 @@ def _loss(work, sums, first, length):
 
 @body
 def add_leaf(work, gradient, sums, leaf):
-    """Add the sums over the samples of one leaf to ``sums`` and to a packed gradient."""
+    """Add the sums over the samples of a leaf of a packed X to ``sums`` and to a packed gradient."""
     step = work.step
+    layer = step.layers[0]
     for tile in range(leaf * step.leaf_tiles, min((leaf + 1) * step.leaf_tiles, step.tiles)):
         first = step.tile_start[tile]
         length = step.tile_start[tile + 1] - first
-        if step.given > 0:
-            _load_given(work, first, length)
+        forward_first_packed(work, tile, first, length)
+        forward_hidden(work, length)
+        _loss(work, sums, first, length)
+        delta = _backward(work, gradient, length)
+        finite = add_rows(vector.address(gradient, layer.at_b), delta, layer.n_out, length)
+        _backward_packed(work, gradient, delta, tile, length, finite)
+
+
+@body
+def _load_given(work, first, length):
+    """Copy a tile of given activations, and of the gradient with respect to the logits, into the scratch."""
+    step = work.step
+    hidden, output = step.layers[0], step.layers[1]
+    h, classes = hidden.n_out, output.n_out
+    delta = vector.matrix(work.room.scratch, step.at.delta, output.ld)
+    for s in range(length):
+        copy(vector.address(work.room.scratch, hidden.at_z + s * hidden.ld), vector.address(step.a, (first + s) * h), h)
+        fill_zeros(delta.start, s * delta.ld, output.columns)
+        given = vector.row_of(step.targets.rows, first + s, 0, classes)
+        copy(vector.address(delta.start, s * delta.ld), vector.address(given, 0), classes)
+
+
+@body
+def add_given_leaf(work, gradient, leaf):
+    """Add the gradient over the samples of a leaf, whose forward pass through one hidden layer is given."""
+    step = work.step
+    hidden, output = step.layers[0], step.layers[1]
+    h = hidden.n_out
+    for tile in range(leaf * step.leaf_tiles, min((leaf + 1) * step.leaf_tiles, step.tiles)):
+        first = step.tile_start[tile]
+        length = step.tile_start[tile + 1] - first
+        _load_given(work, first, length)
+        delta = vector.matrix(work.room.scratch, step.at.delta, output.ld)
+        below = vector.matrix(work.room.scratch, step.at.below, hidden.ld)
+        _backward_layer(work, gradient, 1, delta, below, vector.matrix(step.z, first * h, h), length)
+        finite = add_rows(vector.address(gradient, hidden.at_b), below, h, length)
+        if step.plain > 0:
+            _backward_plain(work, gradient, below, first, length, finite)
         else:
-            forward_first(work, tile, first, length)
-            forward_hidden(work, length)
-            _loss(work, sums, first, length)
-        backward(work, gradient, tile, first, length)
+            _backward_packed(work, gradient, below, tile, length, finite)
 
 
 @body

@@ -1,11 +1,13 @@
 """Sums over ranges of leaves: workers add packed gradients of subtrees, and the mean is taken once, at the end."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.kernels import tree, vector
-from fastmlp.kernels.compiled import products, tuning
+from fastmlp.kernels.compiled import gradients as gradients_of
+from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.losses import LOSSES, Targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, fill_zeros, identity_index, row_batches
@@ -13,7 +15,14 @@ from fastmlp.kernels.compiled.operands import Packed, Rooms, Step
 from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, layer_plan, no_input
 from fastmlp.kernels.compiled.rooms import hidden_groups, make_rooms
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.step import add_leaf, copy_hidden, forward_first, forward_hidden, open_work
+from fastmlp.kernels.compiled.step import (
+    add_given_leaf,
+    add_leaf,
+    copy_hidden,
+    forward_first,
+    forward_hidden,
+    open_work,
+)
 from fastmlp.kernels.compiled.tree import add_top, fold_own, tiling, worker_shares
 from fastmlp.kernels.compiled.weights import pack_parameters, unpack_gradient
 
@@ -43,40 +52,80 @@ class _Nodes(NamedTuple):
 
 
 @body
-def _add_node(work, gradients, nodes, node, sums, stack):
-    """Set the gradient of a node, leaf by leaf, and add to the sums of each leaf."""
-    size, at = nodes.size, node * nodes.bounds.columns
-    first, bottom = nodes.bounds.start[at], vector.address(gradients, node * size)
-    top = np.int64(-1)  # gradients on the stack; the first leaf needs none
-    for leaf in range(first, min(first + nodes.bounds.start[at + 1], nodes.leaves)):
-        top += 1
-        gradient = bottom
-        if top > 0:
-            gradient = vector.address(stack, (top - 1) * size)
-        fill_zeros(gradient, 0, size)
-        add_leaf(work, gradient, vector.address(sums.start, leaf * sums.columns), leaf)
-        done = leaf - first + 1
-        while done % 2 == 0:
-            add_top(bottom, stack, top, size)
-            top -= 1
-            done //= 2
-    for level in range(top, 0, -1):
-        add_top(bottom, stack, level, size)
+def _next_node(nodes, worker, workers):
+    """Return the next node for a worker, or -1 if there is none."""
+    # Our own share first: its data is still in this core's cache from the previous step. Then nodes that slower workers
+    # have left.
+    for turn in range(workers):
+        at = (worker + turn) % workers * nodes.shares.columns
+        if nodes.shares.start[at] < nodes.shares.start[at + 1]:
+            node = vector.fetch_add(nodes.shares.start, at)
+            if node < nodes.shares.start[at + 1]:
+                return node
+    return np.int64(-1)
+
+
+@body
+def _leaves_of(nodes, node):
+    """Return the first leaf of a node and the end."""
+    at = node * nodes.bounds.columns
+    first = nodes.bounds.start[at]
+    return first, min(first + nodes.bounds.start[at + 1], nodes.leaves)
+
+
+@body
+def _place(nodes, bottom, stack, done):
+    """Return the gradient, set to zero, of the next leaf of a node, of which so many leaves are ``done``.
+
+    The stack has a gradient for each complete subtree of those, the first of which is at the bottom.
+    """
+    gradient, top = bottom, np.int64(vector.population_count(np.uint64(done)))
+    if top > 0:
+        gradient = vector.address(stack, (top - 1) * nodes.size)
+    fill_zeros(gradient, 0, nodes.size)
+    return gradient
+
+
+@body
+def _fold_stack(nodes, bottom, stack, done, last):
+    """Add the gradients of siblings, when so many leaves of a node are ``done``; all of them after the ``last``."""
+    top = np.int64(vector.population_count(np.uint64(done - 1)))
+    subtree = done
+    while subtree % 2 == 0:
+        add_top(bottom, stack, top, nodes.size)
+        top -= 1
+        subtree //= 2
+    if last:
+        for level in range(top, 0, -1):
+            add_top(bottom, stack, level, nodes.size)
 
 
 @kernel()
 def _accumulate(gradients, nodes, sums, rooms, x, step, worker, workers):
-    work, shares = open_work(step, x, rooms, worker), nodes.shares
-    stack = vector.address(nodes.stack.start, worker * nodes.stack.columns)
-    # Process our own share first: its data is still in this core's cache from the previous step. Then take leftover
-    # nodes from workers that are slower.
-    for turn in range(workers):
-        at = (worker + turn) % workers * shares.columns
-        node = vector.fetch_add(shares.start, at)
-        while node < shares.start[at + 1]:
-            _add_node(work, gradients, nodes, node, sums, stack)
-            fold_own(gradients, nodes.folded, nodes.bounds, node, nodes.size, worker)
-            node = vector.fetch_add(shares.start, at)
+    work, stack = open_work(step, x, rooms, worker), vector.address(nodes.stack.start, worker * nodes.stack.columns)
+    node = _next_node(nodes, worker, workers)
+    while node >= 0:
+        bottom, (first, stop) = vector.address(gradients, node * nodes.size), _leaves_of(nodes, node)
+        for leaf in range(first, stop):
+            gradient = _place(nodes, bottom, stack, leaf - first)
+            add_leaf(work, gradient, vector.address(sums.start, leaf * sums.columns), leaf)
+            _fold_stack(nodes, bottom, stack, leaf - first + 1, leaf == stop - 1)
+        fold_own(gradients, nodes.folded, nodes.bounds, node, nodes.size, worker)
+        node = _next_node(nodes, worker, workers)
+
+
+@kernel()
+def _accumulate_given(gradients, nodes, rooms, x, step, worker, workers):
+    work, stack = open_work(step, x, rooms, worker), vector.address(nodes.stack.start, worker * nodes.stack.columns)
+    node = _next_node(nodes, worker, workers)
+    while node >= 0:
+        bottom, (first, stop) = vector.address(gradients, node * nodes.size), _leaves_of(nodes, node)
+        for leaf in range(first, stop):
+            gradient = _place(nodes, bottom, stack, leaf - first)
+            add_given_leaf(work, gradient, leaf)
+            _fold_stack(nodes, bottom, stack, leaf - first + 1, leaf == stop - 1)
+        fold_own(gradients, nodes.folded, nodes.bounds, node, nodes.size, worker)
+        node = _next_node(nodes, worker, workers)
 
 
 @kernel()
@@ -151,7 +200,7 @@ def rooms_of(workers: int, problem: Problem) -> Rooms:
         back = (n, tile)
     for layer in layers:
         if layer["gradient"] == BY_OUTPUT:
-            needed = products.skipping_lists(tile, int(layer["n_out"]), dtype.itemsize)
+            needed = gradients_of.skipping_lists(tile, int(layer["n_out"]), dtype.itemsize)
             skipping = (max(skipping[0], needed[0]), max(skipping[1], needed[1]))
     return make_rooms(workers, dtype, problem.plan.scratch, groups, back, skipping)
 
@@ -204,16 +253,23 @@ class Sums:
 
     def _launch(self, workers: int, gradients: Any, nodes: _Nodes) -> None:
         problem, rooms = self._problem, rooms_of(workers, self._problem)
-        if problem.rows is None:
+        if not problem.step.given:
             ready = nodes._replace(shares=worker_shares(0, len(nodes.bounds), workers).copy())
             _accumulate.launch(workers, gradients, ready, self._of_leaves, rooms, problem.x, problem.step)
             return
-        starts = np.append(nodes.bounds[:, 0], nodes.bounds[-1].sum())
-        starts = np.minimum(starts * problem.step.leaf, problem.step.m)
-        for k, stop, rows in row_batches(problem.rows, problem.step.weights.dtype, starts):
-            here = problem.step._replace(rows=rows, base=int(starts[k]))
+        for k, stop, step in self._batches(nodes.bounds):
             ready = nodes._replace(shares=worker_shares(k, stop, workers).copy())
-            _accumulate.launch(workers, gradients, ready, self._of_leaves, rooms, problem.x, here)
+            _accumulate_given.launch(workers, gradients, ready, rooms, problem.x, step)
+
+    def _batches(self, bounds: Any) -> Iterator[tuple[int, int, Step]]:
+        """Yield nodes k to below l with their step: all of them at once, unless plain rows have to be copied."""
+        problem, step = self._problem, self._problem.step
+        if problem.rows is None:
+            yield 0, len(bounds), step
+            return
+        starts = np.minimum(np.append(bounds[:, 0], bounds[-1].sum()) * step.leaf, step.m)
+        for k, stop, rows in row_batches(problem.rows, step.weights.dtype, starts):
+            yield k, stop, step._replace(rows=rows, base=int(starts[k]))
 
     def _fold(self) -> dict[int, tuple[int, Any]]:
         """Return the nodes with their gradients, siblings added."""

@@ -3,8 +3,8 @@
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.launch import kernel
 from fastmlp.kernels.compiled.operands import Shape
+from fastmlp.kernels.compiled.panels import copy_rows_finite, panel, panel_count
 from fastmlp.kernels.compiled.plan import INNER, PANELS
-from fastmlp.kernels.compiled.products import copy_rows_finite, panel, panel_count
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.tree import fold_pairs
 

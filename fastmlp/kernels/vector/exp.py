@@ -8,8 +8,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastmlp.kernels.internals import FEATURES
 from fastmlp.kernels.vector.ir import multiply_add, shuffle, splat
-from fastmlp.kernels.vector.target import FEATURES
 
 
 class _Exp:
