@@ -15,7 +15,6 @@ LONGEST_FILE = 400
 MOST_PARAMETERS = 8
 LONGEST_MEDIAN_BODY = 10
 
-EXCLUDED = {"kernels"}  # folders that do not keep the limits yet
 LONG_DOCSTRINGS = {"model.py"}  # only the code counts, because MLP's docstrings are its manual
 MANY_PARAMETERS = {  # public signatures: the notebook's, and the options of `fit`
     "formulas.update_params",
@@ -25,7 +24,6 @@ MANY_PARAMETERS = {  # public signatures: the notebook's, and the options of `fi
 UNANNOTATED = {"kernels/compiled", "kernels/vector"}  # Numba types the arguments of kernels
 
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-FILES = [path for path in FILES if path.parts[0] not in EXCLUDED]
 each_file = pytest.mark.parametrize("path", FILES, ids=str)
 
 FUNCTION = ast.FunctionDef, ast.AsyncFunctionDef

@@ -15,11 +15,13 @@ def vector_type(element):
 
 
 def load(builder, pointer, vector, element):
+    """Emit the load of a vector, or a number, of elements of a Numba type; it need not be aligned to more than one."""
     address = builder.bitcast(pointer, vector.as_pointer())
     return builder.load(address, align=element.bitwidth // 8)
 
 
 def store(builder, value, pointer, element):
+    """Emit the store of a vector, or a number, of elements of a Numba type."""
     address = builder.bitcast(pointer, value.type.as_pointer())
     builder.store(value, address, align=element.bitwidth // 8)
 
@@ -30,6 +32,7 @@ def shuffle(builder, a, b, lanes):
 
 
 def splat(builder, scalar, vector):
+    """Return a vector of equal lanes."""
     undefined = ir.Constant(vector, ir.Undefined)
     single = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
     return shuffle(builder, single, undefined, [0] * vector.count)

@@ -10,7 +10,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from fastmlp.kernels.vector.target import VECTOR_BYTES
 
@@ -163,9 +162,12 @@ def block(typingctx, m, r, c):
 
 
 def _view(context, builder, kind, start, count):
-    array = context.make_array(kind)(context, builder)
-    itemsize = ir.IntType(64)(kind.dtype.bitwidth // 8)
-    populate_array(array, data=start, shape=[count], strides=[itemsize], itemsize=itemsize, meminfo=None)
+    """Emit an array of one dimension that owns nothing."""
+    array, i64 = context.make_array(kind)(context, builder), ir.IntType(64)
+    for owner in ("meminfo", "parent"):
+        setattr(array, owner, cgutils.get_null_value(getattr(array, owner).type))
+    array.data, array.nitems, array.itemsize = start, count, i64(kind.dtype.bitwidth // 8)
+    array.shape, array.strides = (cgutils.pack_array(builder, [one]) for one in (count, array.itemsize))
     return array._getvalue()
 
 
