@@ -323,7 +323,7 @@ def preparation() -> tuple[float, float]:
 
 
 def describe() -> dict[str, str]:
-    """Return what `fastmlp.show_config` says about this backend."""
+    """Return the lines of `fastmlp.show_config` about this backend."""
     return {"threading layer": "none but that of BLAS"}
 
 

@@ -87,7 +87,7 @@ def cache_statistics() -> dict[str, tuple[int, int]]:
 
 
 def describe() -> dict[str, str]:
-    """Return what `fastmlp.show_config` says about this backend."""
+    """Return the lines of `fastmlp.show_config` about this backend."""
     lines = {
         "threading layer": internals.threading_layer() or f"not launched yet ({internals.REQUESTED_LAYER})",
         "CPU": vector.CPU_NAME,

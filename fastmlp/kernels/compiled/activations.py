@@ -1,6 +1,6 @@
 """Activations: each is an entry with a value, a derivative and its twin in `fastmlp.kernels.reference`.
 
-The rest of the engine knows an activation by its code and by what an entry says of zeros.
+The rest of the engine knows an activation by its code and by its ``makes_zeros``.
 """
 
 from typing import Any, NamedTuple

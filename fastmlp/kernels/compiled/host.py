@@ -1,4 +1,4 @@
-"""What the kernels ask of their host, and the time that goes into compiling and loading them."""
+"""The services that kernels ask of their host, and the time spent on compiling and loading them."""
 
 import contextlib
 import time
@@ -11,7 +11,7 @@ from fastmlp.kernels import internals
 
 
 class _Host:
-    """Members that whoever calls the kernels may set by `attach`; without it they do nothing.
+    """Members that the caller of the kernels may set by `attach`; by default they do nothing.
 
     Attributes
     ----------

@@ -12,7 +12,7 @@ def panel_count(columns, lanes):
 
 @body
 def panel_start(columns, number, lanes):
-    """Return the first column of a panel; the last two share what the very last would be short of."""
+    """Return the first column of a panel; the last two have about the same width, if the last would be narrower."""
     full, count = vector.PANEL * lanes, panel_count(columns, lanes)
     if number >= count:
         return columns

@@ -26,7 +26,7 @@ from fastmlp.kernels.compiled.activations import ACTIVATIONS, Activation
 from fastmlp.kernels.compiled.memory import round_up, row_stride
 from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch, Shape
 
-# Forms of a product. Forward and below: register tiles on dense rows, inner products, lists of what is not zero.
+# Forms of a product. Forward and below: register tiles on dense rows, inner products, lists of non-zero entries.
 # Of a gradient: panels of register tiles, rows of outputs over their non-zero deltas, rows of few outputs.
 ROWS, INNER, LISTS = 0, 1, 2
 PANELS, BY_OUTPUT, FEW_OUTPUTS = 0, 1, 2

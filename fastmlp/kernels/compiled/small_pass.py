@@ -28,7 +28,7 @@ FIRST_LAYER, SAMPLES, PARAMETERS = 1, 2, 4
 
 
 class Wanted(NamedTuple):
-    """The parts of a pass: what is not wanted has empty arrays.
+    """The wanted parts of a pass; arrays of the others are empty.
 
     The forward pass, unless it is given; the first layer's outputs before the activation in ``z``; the loss, unless the
     gradient with respect to the logits is given; and the gradient.
@@ -268,7 +268,7 @@ def _skipping_gradient(gradient, delta, a, shape, room, share):
 
 @body
 def _add_parts(gradient, parts, blocks, size, count, share):
-    """Set a worker's share of the gradient to the sum over blocks of what each has at an address."""
+    """Set a worker's share of a gradient to the sum of the gradients of all blocks."""
     lo, hi = count * share.worker // share.workers, count * (share.worker + 1) // share.workers
     copy(vector.address(gradient, lo), vector.address(parts, lo), hi - lo)
     for block in range(1, blocks):

@@ -153,7 +153,7 @@ def _outputs(out, z, a, rooms, x, step, worker, workers):
 
 
 class Problem(NamedTuple):
-    """A step on m samples with its plan, and a packed X or plain rows, of which the other is empty or None."""
+    """A step on m samples with its plan, and its input: a packed X, or plain rows and an empty X."""
 
     step: Step
     plan: Plan

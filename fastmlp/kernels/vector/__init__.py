@@ -3,12 +3,12 @@
 Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes its factors as they are, `coded_tile` through a table. `sparse_rows` does so for single rows, each
-over a list of its own. `list_nonzero` makes the lists that they run over. Where both factors lie along the sum,
+over a list of its own. `list_nonzero` makes these lists. Where both factors are stored along the sum,
 `dot_tile` takes inner products. `nonzero_bits` finds the targets of costs.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
-alone writes one entry more. Rows are what the caller must round up: a register tile has a whole group of them, so
-buffers hold rows up to a multiple of PADDING.
+alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
+processes a whole group of rows.
 
 Everything that depends on the machine is decided here, once, from the features of Numba's target, which need not be
 those of the host. A vector that the target does not have is legal IR all the same: LLVM splits it.

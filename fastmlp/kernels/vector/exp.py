@@ -27,7 +27,7 @@ class _Exp:
         self.bits, self.mantissa, self.bias = (64, 52, 1023) if double else (32, 23, 127)
         self.lowest, self.highest = (-746.0, 710.0) if double else (-104.0, 89.0)
         self.ln2 = (6.93147180369123816490e-01, 1.90821492927058770002e-10) if double else (0.693359375, -2.12194440e-4)
-        self.round = 1.5 * 2.0**self.mantissa  # adding it rounds to an integer, which then stands in the low bits
+        self.round = 1.5 * 2.0**self.mantissa  # adding it rounds to an integer, then in the low bits
         self.polynomial = (
             (1.0, 1.0, 0.5000000000000001, 0.16666666666666669, 0.04166666666662413, 0.008333333333330062,
              0.0013888888917213717, 0.00019841269863053618, 2.4801521295954376e-05, 2.7557268459997064e-06,

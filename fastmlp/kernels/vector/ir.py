@@ -55,7 +55,7 @@ def sum_entries(builder, k, stop, sums, at_once, grow):
     """Emit the loop that adds the entries from k on, ``at_once`` in each turn, while all of a turn are below ``stop``.
 
     ``sums`` are ``at_once`` lists of values, ``grow(k, sums)`` returns one of them with entry k added. Return the entry
-    to go on with, and the sums.
+    at which to continue, and the sums.
     """
     i64 = ir.IntType(64)
     entry = builder.basic_block

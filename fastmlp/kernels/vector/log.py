@@ -27,7 +27,7 @@ class _Log:
             if double
             else (0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841)
         )  # fmt: skip
-        # The bits of sqrt(1/2): what is taken from the bits of x before its exponent is read off.
+        # The bits of sqrt(1/2), subtracted from the bits of x before its exponent is read.
         self.root = int(np.sqrt(dtype(0.5)).view(f"u{self.bits // 8}"))
 
 

@@ -25,7 +25,7 @@ def select(typingctx, condition, a, b):
     """Return a where the condition holds, else b, for floats.
 
     If one of the two is the value already stored at the destination, LLVM emits a masked store, which is slow on AMD
-    cores without AVX-512. ``canonicalize``, a product with 1, stands between.
+    cores without AVX-512. ``canonicalize``, a product with 1, separates them.
     """
 
     def codegen(context, builder, sig, args):
