@@ -11,7 +11,7 @@ from fastmlp.kernels.vector.target import FEW_ROWS
 
 
 def _column(builder, kind, rows, at_z, z_row, at_out, out_row, element):
-    """Emit `exp_columns` for one column, or a vector of them; return the shift, the sum, and the row of the largest entry."""
+    """Emit `exp_columns` for one column or a vector of them; return shift, sum and the row of the largest entry."""
     i64 = ir.IntType(64)
     zero = kind(0.0)
 
