@@ -59,7 +59,7 @@ PARALLEL_SHELL = compile_cached(_parallel_shell, parallel=True, by_address=True)
 @functools.cache
 def launcher() -> int:
     """Return the address of the loop that calls workers in parallel."""
-    return address_of(PARALLEL_SHELL, (numba.int64,) * 3)
+    return address_of(PARALLEL_SHELL, (numba.int64,) * 3) or 0
 
 
 class Kernel:
@@ -110,7 +110,7 @@ class Kernel:
         """Return the shell for arguments of these types, and the address of the body."""
         types = (*(vector.opened(numba.typeof(argument)) for argument in args), numba.int64, numba.int64)
         address = address_of(self.body, types)
-        if not convention.known():
+        if address is None or not convention.known():
             return _serial_shell(self.body), 0
         number = numba.int64
         return HOST.prepare(internals.entry_point, SHELL, (number, number, numba.typeof(args), number)), address

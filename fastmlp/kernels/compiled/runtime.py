@@ -59,9 +59,10 @@ def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return HOST.prepare(function, *args, **kwargs)
 
 
-def address_of(dispatcher: Any, types: tuple[Any, ...]) -> int:
-    """Compile for these types, and return the address of the function."""
-    return int(HOST.prepare(internals.machine_address, dispatcher, types))
+def address_of(dispatcher: Any, types: tuple[Any, ...]) -> int | None:
+    """Compile for these types; return the address of the function, or None where this Numba does not say."""
+    address: int | None = HOST.prepare(internals.machine_address, dispatcher, types)
+    return address
 
 
 @body

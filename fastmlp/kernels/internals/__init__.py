@@ -72,21 +72,32 @@ def compiler_locks() -> list[Any]:
     return [lock] if hasattr(lock, "__enter__") else []
 
 
-def machine_address(dispatcher: Any, signature: tuple[Any, ...]) -> int:
-    """Compile for a signature, and return the address of the function."""
-    dispatcher.compile(signature)
-    result = dispatcher.overloads[signature]
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+def _compiled(dispatcher: Any, arguments: tuple[Any, ...]) -> Any:
+    """Compile a function that returns nothing for types of arguments; return the result."""
+    dispatcher.compile(arguments)
+    return dispatcher.get_compile_result(numba.types.void(*arguments))
 
 
-def entry_point(dispatcher: Any, signature: tuple[Any, ...]) -> Any:
-    """Compile for a signature, and return a callable for arguments of these types, which need not look at them.
+def machine_address(dispatcher: Any, arguments: tuple[Any, ...]) -> int | None:
+    """Compile for types of arguments; return the address of the function, or None where this Numba does not say."""
+    result = _compiled(dispatcher, arguments)
+    try:
+        return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+    except (AttributeError, TypeError):
+        missing.append("library.get_pointer_to_function")
+        return None
+
+
+def entry_point(dispatcher: Any, arguments: tuple[Any, ...]) -> Any:
+    """Compile for types of arguments; return a callable for such arguments, which does not look at their types again.
 
     It is the dispatcher itself where this Numba has no such thing.
     """
-    dispatcher.compile(signature)
-    entry = getattr(dispatcher.overloads.get(signature), "entry_point", None)
-    return entry if callable(entry) else dispatcher
+    entry = getattr(_compiled(dispatcher, arguments), "entry_point", None)
+    if callable(entry):
+        return entry
+    missing.append("entry_point")
+    return dispatcher
 
 
 def wrap_compilation(dispatcher: Any, wrapper: Any) -> None:

@@ -63,9 +63,9 @@ def call_workers(typingctx, launcher, address, arguments, workers):
     """Call the compiled function at ``address`` for each worker: the items of a tuple, its number, ``workers``.
 
     It returns nothing; an exception of a worker is raised when all are done. The calls follow one another if
-    ``launcher`` is 0; else the function at that address makes them in parallel by `call_worker`. An address is data: the
-    caller neither contains the function nor compiles it again, and as the arguments pass through memory, one launcher
-    serves all functions.
+    ``launcher`` is 0; else the function at that address makes them in parallel by `call_worker`. An address is data:
+    the caller neither contains the function nor compiles it again, and as the arguments pass through memory, one
+    launcher serves all functions.
     """
     i64, number = ir.IntType(64), types.int64
     items = (*opened(arguments).types, number, number)
