@@ -511,6 +511,9 @@ def overruns(rng, dtype):
     empty = {f"_fill.x.{one}.{other}" for one, other in lists}  # entries go to buffers of their own
     empty |= {f"_outputs.step.{name}" for name in ("z", "a", "targets.labels", "targets.rows", "targets.weight")}
     assert {(name, side) for name in seen - empty for side in SIDES} == killed
+    # The arrays inside of tuples are among them.
+    step = "gradients nodes.stack sums rooms.scratch rooms.value x.dense x.forward.index step.weights step.targets.rows"
+    assert empty | {f"_accumulate.{name}" for name in step.split()} | {"_pass.rooms.copies"} <= seen
 
 
 @numba.njit

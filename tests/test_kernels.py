@@ -248,6 +248,7 @@ def test_an_exception_leaves_a_layer_that_is_not_thread_safe_free(compiled, monk
         kernel.launch(2, x)
     monkeypatch.setattr(kernel, "_ready", {x.dtype: (record, 0)})
     kernel.launch(2, x)
+    assert not launch._layer_lock.locked()
     with launch._layer_lock:  # as if another Python thread were in the layer
         kernel.launch(2, x)
     assert calls == ["parallel", "serial"]
