@@ -50,7 +50,9 @@ def test_the_compile_cache(run_python, tmp_path):
     for damage in (lambda data: data[:100], lambda data: b"", lambda data: b"\x80garbage" * 20):
         # All of a kernel, because the copy may hold files of older sources too.
         for path in (
-            p for p in map(Path, files) if "._relu_elements-" in p.name or ("._update-" in p.name and p.suffix == ".nbc")
+            p
+            for p in map(Path, files)
+            if "._relu_elements-" in p.name or ("._update-" in p.name and p.suffix == ".nbc")
         ):
             path.write_bytes(damage(path.read_bytes()))
         _, misses = hits_and_misses()
