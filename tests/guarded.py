@@ -6,7 +6,6 @@ Run in a process of its own: to touch a protected page is SIGSEGV. ``check("tile
 import contextlib
 import ctypes
 import faulthandler
-import functools
 import inspect
 import itertools
 import os
@@ -16,11 +15,12 @@ from unittest import mock
 import naive
 import numba
 import numpy as np
-from compare import assert_close, assert_same_bits, relative_difference
+from compare import assert_close, assert_same_bits, assert_softmax, relative_difference
 from numba.core.runtime import _nrt_python
 from pages import SIDES, Guarded
 
 import fastmlp
+from fastmlp import backend
 from fastmlp.kernels import compiled, vector
 
 # What kernels allocate themselves: with PYTHONMALLOC=debug, Python's allocator ends the process when it frees memory
@@ -51,46 +51,63 @@ class Buffers:
                 assert_same_bits(guarded.array, self._given[name].ravel())
 
 
+# Operands begin at element ``at``; the table of codes, and lists, at their arrays' first.
+
+
 @numba.njit
 def run_tile(group, vectors, out, o_row, a, a_k, a_g, index, b, b_row, count, at, fresh):
-    vector.tile(group, vectors, out, at, o_row, a, at, a_k, a_g, index, at, b, at, b_row, count, fresh)
+    rows = vector.chosen(index, at, vector.matrix(b, at, b_row))
+    vector.tile(group, vectors, vector.matrix(out, at, o_row), vector.factors(a, at, a_k, a_g), rows, count, fresh)
 
 
 @numba.njit
-def run_coded_tile(vectors, out, o_row, codes, table, index, b, b_row, count, at):
-    vector.coded_tile(vectors, out, at, o_row, codes, at, table, index, at, b, at, b_row, count)
+def run_coded_tile(vectors, out, o_row, codes, table, index, b, b_row, count, at, fresh):
+    rows = vector.chosen(index, at, vector.matrix(b, at, b_row))
+    vector.tile(_GROUP, vectors, vector.matrix(out, at, o_row), vector.codes(codes, at, table), rows, count, fresh)
 
 
 @numba.njit
 def run_dot_tile(rows, columns, out, o_row, a, a_row, b, b_row, count, at):
-    vector.dot_tile(rows, columns, out, at, o_row, a, at, a_row, b, at, b_row, count)
+    of_a, of_b = vector.matrix(a, at, a_row), vector.matrix(b, at, b_row)
+    vector.dot_tile(rows, columns, vector.matrix(out, at, o_row), of_a, of_b, count)
 
 
 @numba.njit
 def run_sparse_rows(vectors, fresh, rows, out, o_row, value, index, starts, b, b_row, at):
-    vector.sparse_rows(vectors, fresh, rows, out, at, o_row, value, index, starts, at, b, at, b_row)
+    entries = vector.Entries(vector.address(starts, at), vector.address(index, 0), vector.address(value, 0))
+    vector.sparse_rows(vectors, fresh, rows, vector.matrix(out, at, o_row), entries, vector.matrix(b, at, b_row))
 
 
 @numba.njit
 def run_transpose(out, o_row, x, x_row, at):
-    vector.transpose(out, at, o_row, x, at, x_row)
+    vector.transpose(vector.matrix(out, at, o_row), vector.matrix(x, at, x_row))
 
 
 @numba.njit
-def run_list_nonzero(grouped, index, value, entry, a, a_k, a_g, first, count, at):
+def run_list_nonzero(grouped, starts, index, value, entry, a, a_k, a_g, first, count, at):
+    entries = vector.Entries(vector.address(starts, 0), vector.address(index, 0), vector.address(value, 0))
     if grouped:
-        return vector.list_nonzero(_GROUP, index, value, entry, a, at, a_k, a_g, first, count)
-    return vector.list_nonzero(1, index, value, entry, a, at, a_k, a_g, first, count)
+        return vector.list_nonzero(_GROUP, entries, entry, vector.factors(a, at, a_k, a_g), first, count)
+    return vector.list_nonzero(1, entries, entry, vector.factors(a, at, a_k, a_g), first, count)
 
 
 @numba.njit
 def run_nonzero_bits(x, at):
-    return vector.nonzero_bits(x, at)
+    return vector.nonzero_bits(vector.address(x, at), 0)
 
 
 @numba.njit
-def run_exp_columns(out, z, shift, total, best, first, width):
-    vector.exp_columns(out, z, shift, total, best, first, width)
+def run_exp_columns(out, z, statistics, first, width, apart):
+    rows, ld = z.shape
+    to, source = vector.matrix(out.reshape(-1), first, ld), vector.matrix(z.reshape(-1), first, ld)
+    vector.exp_columns(to, source, vector.matrix(statistics, 0, apart), rows, width)
+
+
+@numba.njit
+def run_softmax_columns(out, z, first, width):
+    rows, ld = z.shape
+    to, source = vector.matrix(out.reshape(-1), first, ld), vector.matrix(z.reshape(-1), first, ld)
+    vector.softmax_columns(to, source, rows, width)
 
 
 @numba.njit
@@ -170,22 +187,28 @@ def transpose(rng, dtype):
 def coded_tile(rng, dtype):
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     table = rng.standard_normal(256).astype(dtype)
-    for vectors, count, side in itertools.product(range(vector.PANEL + 1), range(18), SIDES):
+    shapes = itertools.product(range(vector.PANEL + 1), range(18), (0, 1), SIDES)
+    for vectors, count, fresh, side in shapes:
         width = vectors * lanes or 1
         o_row, b_row, rows = width + 1, width + 2, max(count, 1)
         index = rng.permutation(rows)[:count].astype(np.int32)
         codes = rng.integers(256, size=(count, vector.GROUP)).astype(np.uint8)
         codes.flat[:2] = 255, 0
         b = spaced(rng, rows, width, b_row, dtype)
-        out = spaced(rng, vector.GROUP, width, o_row, dtype)
+        before = spaced(rng, vector.GROUP, width, o_row, dtype)
+        out = before.copy()
+        if fresh:
+            as_rows(before, vector.GROUP, width, o_row)[...] = 0
+            as_rows(out, vector.GROUP, width, o_row)[...] = np.nan
         at = SKIPPED[side]
         arrays = {k: behind(at, v) for k, v in {"out": out, "codes": codes, "index": index, "b": b}.items()}
         given = Buffers(side, table=table, **arrays)
-        run_coded_tile(vectors, given.out, o_row, given.codes, given.table, given.index, given.b, b_row, count, at)
+        run_coded_tile(vectors, given.out, o_row, given.codes, given.table, given.index, given.b, b_row, count, at,
+                       fresh)  # fmt: skip
         given.check("out")
         assert np.isnan(given.out[:at]).all()
         product = naive.product(table[codes].T, as_rows(b, rows, width, b_row)[index])
-        assert_added(given.out[at:], out, product, o_row)
+        assert_added(given.out[at:], before, product, o_row)
 
 
 def dot_tile(rng, dtype):
@@ -253,9 +276,10 @@ def list_nonzero(rng, kind):
         end = 1 + len(kept)
         for a_k, a_g, source in ((group, 1, a), (1, count, a.T)):
             at, index, value = SKIPPED[side], np.full(end + 1, -7, np.int32), np.full((end + 1, group), 77, kind)
-            given = Buffers(side, a=behind(at, source), index=index, value=value)
-            value = given.value.ravel()
-            assert end == run_list_nonzero(group > 1, given.index, value, 1, given.a, a_k, a_g, 100, count, at)
+            given = Buffers(side, a=behind(at, source), index=index, value=value, starts=np.empty(0, np.int64))
+            end_of_list = run_list_nonzero(group > 1, given.starts, given.index, given.value.ravel(), 1, given.a, a_k,
+                                           a_g, 100, count, at)  # fmt: skip
+            assert end_of_list == end
             given.check("index", "value")
             np.testing.assert_array_equal(given.index[:end], [-7, *(100 + kept)])
             np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, group), 77), a[kept]]))
@@ -271,27 +295,54 @@ def nonzero_bits(rng, dtype):
         given.check()
 
 
-def exp_columns(rng, dtype):
-    """Every remainder of a vector of columns, on both sides of the number of rows from which sums are compensated."""
+def columns_to_exponentiate(rng, dtype):
+    """Yield (z, first, width, side): every remainder of two vectors of columns, on both sides of FEW_ROWS."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    for rows, width, side in itertools.product((1, 2, 10, 11, 40), range(4 * lanes + 2), SIDES):
+    few = vector.target.FEW_ROWS  # from there on sums are compensated
+    for rows, width, side in itertools.product((1, 2, few, few + 1, 40), range(4 * lanes + 2), SIDES):
         for first in (0, 3):
             z = rng.standard_normal((rows, first + width)).astype(dtype)
             z[0, first : first + 1] = 500  # spiked: all other terms vanish
             z[-1] = z[0]  # of two largest the first is chosen
-            out, small = np.full_like(z, 7), np.zeros(width, dtype)
-            given = Buffers(side, out=out, shift=small, total=small, best=small, z=z)
-            run_exp_columns(given.out, given.z, given.shift, given.total, given.best, first, width)
-            given.check("out", "shift", "total", "best")
-            assert_same_bits(given.out[:, :first], out[:, :first])
-            some = z[:, first:]
-            assert_same_bits(given.shift, some.max(axis=0))
-            np.testing.assert_array_equal(given.best, some.argmax(axis=0))
-            exact = np.exp((some - given.shift).astype(naive.WIDE))
-            error = np.abs(given.out[:, first:] - exact)
-            assert (error <= 4 * np.finfo(dtype).eps * exact + np.finfo(dtype).tiny).all()
-            if width:
-                assert relative_difference(given.total, exact.sum(axis=0)) <= 8 * np.finfo(dtype).eps
+            yield z, first, width, side
+
+
+def assert_exponentials(actual, exact):
+    info = np.finfo(actual.dtype)
+    assert (np.abs(actual - exact) <= 4 * info.eps * exact + info.tiny).all()
+
+
+def exp_columns(rng, dtype):
+    """The statistics are three rows, with space between them."""
+    for z, first, width, side in columns_to_exponentiate(rng, dtype):
+        apart = width + 2
+        out, statistics = np.full_like(z, 7), np.full(2 * apart + width, np.nan, dtype)
+        given = Buffers(side, out=out, statistics=statistics, z=z)
+        run_exp_columns(given.out, given.z, given.statistics, first, width, apart)
+        given.check("out", "statistics")
+        assert_same_bits(given.out[:, :first], out[:, :first])
+        between = np.ones(statistics.shape, bool)
+        as_rows(between, 3, width, apart)[...] = False
+        assert_same_bits(given.statistics[between], statistics[between])
+        shift, total, best = as_rows(given.statistics, 3, width, apart)
+        some = z[:, first:]
+        assert_same_bits(shift, some.max(axis=0))
+        np.testing.assert_array_equal(best, some.argmax(axis=0))
+        exact = np.exp((some - shift).astype(naive.WIDE))
+        assert_exponentials(given.out[:, first:], exact)
+        if width:
+            assert relative_difference(total, exact.sum(axis=0)) <= 8 * np.finfo(dtype).eps
+
+
+def softmax_columns(rng, dtype):
+    for z, first, width, side in columns_to_exponentiate(rng, dtype):
+        out = np.full_like(z, 7)
+        given = Buffers(side, out=out, z=z)
+        run_softmax_columns(given.out, given.z, first, width)
+        given.check("out")
+        assert_same_bits(given.out[:, :first], out[:, :first])
+        if width:
+            assert_softmax(given.out[:, first:], z[:, first:], naive.softmax(z[:, first:]))
 
 
 def exp_and_log(rng, dtype):
@@ -306,13 +357,26 @@ def exp_and_log(rng, dtype):
                 assert_close(actual, exact, "function", dtype)
 
 
+def sums_over_ranges(packed, parameters, sizes):
+    """Return the gradient and the sums for soft targets, with the leaves added in three ranges, the last one first."""
+    m, kernels, x = packed.shape[1], backend.kernels(), packed.operands(parameters.dtype)
+    y = np.linspace(0, 1, sizes[-1] * m, dtype=parameters.dtype).reshape(sizes[-1], m)
+    weight, gradient = np.linspace(0.5, 2, m, dtype=parameters.dtype), np.empty_like(parameters)
+    leaves = len(kernels.leaf_starts(x)) - 1
+    cuts = sorted({0, leaves // 3, 2 * leaves // 3, leaves})
+    sums = kernels.begin(parameters, tuple(sizes), x, y, weight)
+    for first, stop in reversed(list(itertools.pairwise(cuts))):
+        kernels.accumulate(sums, first, stop)
+    return [*kernels.finish(gradient, sums), gradient]
+
+
 def every_call(inputs, scale):
     """Return what the model and the notebook's functions give for (x, y, parameters, sizes)."""
     x, labels, parameters, sizes = inputs
     model = fastmlp.MLP(sizes, dtype=parameters.dtype.name)
     model.parameters = parameters
     packed = fastmlp.pack(x, scale=scale)
-    results = [*model.loss_and_grad(packed, labels), packed.to_dense()]
+    results = [*model.loss_and_grad(packed, labels), packed.to_dense(), *sums_over_ranges(packed, parameters, sizes)]
     if packed.finite:  # or these refuse it
         results += [model.predict_proba(packed), *model.evaluate(packed, labels).values()]
     if len(sizes) != 3:  # no net of the notebook
@@ -324,10 +388,13 @@ def every_call(inputs, scale):
     gradient = fastmlp.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
     results += [*forward, *gradient, fastmlp.compute_cost(a2, y), fastmlp.compute_cost(np.asfortranarray(a2), y)]
     results += [fastmlp.ReLU(z1), fastmlp.Softmax(z1), *fastmlp.update_params(w1, b1, w2, b2, *gradient)]
-    z, mask, total = np.ascontiguousarray(z1), np.empty(z1.shape, bool), np.empty_like(b1)
-    compiled.relu_mask(z, np.empty_like(z), mask, np.ascontiguousarray(b1))
-    compiled.bias_sum(total, z)
-    return [np.array(one) for one in (*results, z, mask, total)]
+    z, weight = np.ascontiguousarray(z2), np.linspace(0.5, 2, len(labels), dtype=z2.dtype)
+    dz, loss, hit = np.empty_like(z), np.empty_like(weight), np.empty_like(weight)
+    backend.kernels().softmax_cross_entropy_grad(dz, loss, hit, z, y, weight)
+    return [np.array(one) for one in (*results, dz, loss, hit)]
+
+
+_LAUNCH = compiled.launch.Kernel.launch
 
 
 class GuardedArguments:
@@ -353,9 +420,10 @@ class GuardedArguments:
         placed.append((name, guarded, value, array))
         return array
 
-    def _run(self, kernel, names, call, args):
-        placed = []
-        call(*(self._place(f"{kernel}.{name}", one, placed) for name, one in zip(names, args, strict=True)))
+    def _launch(self, kernel, workers, *args):
+        placed, names = [], inspect.signature(kernel).parameters
+        pairs = zip(names, args, strict=True)
+        _LAUNCH(kernel, workers, *(self._place(f"{kernel.__name__}.{name}", one, placed) for name, one in pairs))
         for name, guarded, value, array in placed:
             assert guarded.intact(), name
             self._probe(name, guarded)
@@ -363,30 +431,10 @@ class GuardedArguments:
                 value[...] = array
 
     def __enter__(self):
-        small, large, pack = (
-            compiled.launch.Kernel.__call__,
-            compiled.launch.LargeKernel.launch,
-            compiled.step.pack_parameters,
-        )
-
-        def call(kernel, *args):
-            names = inspect.signature(kernel).parameters
-            self._run(kernel.__name__, names, functools.partial(small, kernel), args)
-
         def launch(kernel, workers, *args):
-            shell = kernel.shell.py_func
-            names = list(inspect.signature(shell).parameters)[2:-1]  # without launcher, address and workers
-            self._run(shell.__name__, names, functools.partial(large, kernel, workers), args)
+            self._launch(kernel, workers, *args)
 
-        def pack_parameters(*args):
-            finite = []
-            names = inspect.signature(pack.py_func).parameters
-            self._run(pack.__name__, names, lambda *placed: finite.append(pack(*placed)), args)
-            return finite[0]
-
-        self._patches.enter_context(mock.patch.object(compiled.launch.Kernel, "__call__", call))
-        self._patches.enter_context(mock.patch.object(compiled.launch.LargeKernel, "launch", launch))
-        self._patches.enter_context(mock.patch.object(compiled.step, "pack_parameters", pack_parameters))
+        self._patches.enter_context(mock.patch.object(compiled.launch.Kernel, "launch", launch))
         return self
 
     def __exit__(self, *_):
@@ -431,9 +479,10 @@ def engine(rng, dtype):
 
 def overruns(rng, dtype):
     """An access just beyond any array that any kernel is given, on either side, ends the process: a child for each."""
-    killed = set()
+    killed, seen = set(), set()
 
     def probe(name, guarded):
+        seen.add(name)
         if guarded.array.size == 0 or (name, side) in killed:
             return
         child = os.fork()
@@ -446,20 +495,25 @@ def overruns(rng, dtype):
         killed.add((name, side))
 
     wide = 16 * vector.VECTOR_BYTES // dtype.itemsize
-    cases = [(dtype, 8 * compiled.tuning.SAMPLE_TILE + 61, 7, 9, 4), (np.uint8, 250, 5, 4, 3), (dtype, 100, 5, 4, 3)]
-    cases += [(dtype, 130, 5, wide, wide, 3), (dtype, compiled.tuning.FEW_DENSE_SAMPLES + 1, 40, 8, 2)]
-    for side, (kind, m, *sizes) in itertools.product(SIDES, cases):
-        x = (rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < 0.3)).astype(kind)
+    cases = [(dtype, 0.3, 8 * compiled.tuning.SAMPLE_TILE + 61, 7, 9, 4), (np.uint8, 0.3, 250, 5, 4, 3)]
+    cases += [(dtype, 0.3, 100, 5, 4, 3), (dtype, 0.3, 130, 5, wide, wide, 3)]
+    cases += [(dtype, 1, m, 40, 8, 2) for m in (300, compiled.tuning.FEW_DENSE_SAMPLES + 1)]
+    for side, (kind, density, m, *sizes) in itertools.product(SIDES, cases):
+        x = (rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)).astype(kind)
         size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(sizes))
         labels, parameters = rng.integers(sizes[-1], size=m), rng.standard_normal(size).astype(dtype)
         with fastmlp.use_threads(1), GuardedArguments(side, probe):
-            every_call(
-                (x if m <= compiled.tuning.FEW_DENSE_SAMPLES else x + dtype.type(1), labels, parameters, sizes), 1
-            )
-    assert {name.split(".")[0] for name, _ in killed} == {*compiled.launch.KERNELS, "pack_parameters"}
-    # All buffers of a step: one allocation made several of them once, each guarded by the next alone.
-    step = "grads folded sums stacks scratches shares p.packed p.back p.layers p.weight p.labels lists.rows x.dense"
-    assert {(f"_units.{name}", side) for name in step.split() for side in SIDES} <= killed
+            every_call((x, labels, parameters, sizes), 1)
+    assert {name.split(".")[0] for name in seen} == set(compiled.launch.KERNELS)
+    # Every array of every kernel, but for those that are always empty: one allocation made several buffers of a step
+    # once, each guarded by the next alone.
+    lists = itertools.product(("forward", "backward"), ("code", "value", "table"))
+    empty = {f"_fill.x.{one}.{other}" for one, other in lists}  # entries go to buffers of their own
+    empty |= {f"_outputs.step.{name}" for name in ("z", "a", "targets.labels", "targets.rows", "targets.weight")}
+    assert {(name, side) for name in seen - empty for side in SIDES} == killed
+    # The arrays inside of tuples are among them.
+    step = "gradients nodes.stack sums rooms.scratch rooms.value x.dense x.forward.index step.weights step.targets.rows"
+    assert empty | {f"_accumulate.{name}" for name in step.split()} | {"_pass.rooms.copies"} <= seen
 
 
 @numba.njit

@@ -94,12 +94,7 @@ def samples():
             kernels.tuning.MOST_LEAVES * kernels.tuning.SAMPLE_TILE,
         }
         edges |= {kernels.vector.GROUP, kernels.vector.DENSE_GROUP, kernels.vector.PADDING}
-        edges |= {
-            kernels.tuning.COLUMN_BLOCK,
-            kernels.tuning.COST_BLOCK,
-            kernels.tuning.LOSS_BLOCK,
-            kernels.tuning.SUM_BLOCK,
-        }
+        edges |= {kernels.tuning.COLUMN_BLOCK, kernels.tuning.COST_BLOCK, kernels.tuning.LOSS_BLOCK}
     return sorted({edge + step for edge, step in itertools.product(edges, (-1, 0, 1))})
 
 

@@ -280,15 +280,17 @@ import fastmlp
 fastmlp.warmup("float32"), fastmlp.warmup("float64")
 from fastmlp.kernels import compiled
 def count():
-    return {{name: [len(one.signatures) for one in k.dispatchers()] for name, k in compiled.launch.KERNELS.items()}}
+    counts = {{name: len(kernel.body.signatures) for name, kernel in compiled.launch.KERNELS.items()}}
+    shells = compiled.launch.SHELL, compiled.launch.PARALLEL_SHELL
+    return counts, *(len(shell.signatures) for shell in shells)
 before = count()
 {EVERY_PUBLIC_CALL}
 assert count() == before, (before, count())
-# One canonical type for each argument: one signature per dtype, two if a kernel takes the mask or z itself, and one
-# more if it reads the array to pack, which may be uint8.
-most = {{"_fill": 3}}
-assert all(n <= most.get(name, 2) for name, counts in before.items() for n in counts), before
-assert len(compiled.runtime.SINGLE["_workers"].signatures) == 1
+# One canonical type for each argument: one signature per dtype, and one more if a kernel reads the array to pack, which
+# may be uint8. The serial shell has one for each of these, the parallel shell one for all.
+bodies, serial, parallel = before
+assert bodies == {{**dict.fromkeys(compiled.launch.KERNELS, 2), "_fill": 3}}, bodies
+assert serial == sum(bodies.values()) and parallel == 1, before
 """
     run_python(code)
 

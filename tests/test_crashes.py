@@ -62,7 +62,7 @@ def test_kernels_checked_for_bounds_are_not_those_without_in_the_cache(run_pytho
 import numpy as np, fastmlp
 from fastmlp.kernels import compiled
 fastmlp.ReLU(np.ones(3))
-print(*compiled.cache_statistics()["relu"])
+print(*compiled.cache_statistics()["_relu_elements"])
 """
     options = ({}, {"NUMBA_BOUNDSCHECK": "1"}, {"NUMBA_OPT": "1"}, {"NUMBA_LOOP_VECTORIZE": "0"})
     for statistics in ("0 1", "1 0"):
@@ -73,8 +73,13 @@ print(*compiled.cache_statistics()["relu"])
 
 def test_the_guards_are_what_keeps_the_process_alive():
     """This version of Numba has the internal state that the guards read."""
-    from fastmlp.kernels import compiled
+    import numba
 
-    assert isinstance(compiled.launch.numba_parallel._is_initialized, bool)
-    assert compiled.launch.numba_parallel._threading_layer in (None, "omp", "tbb", "workqueue")
+    from fastmlp.kernels import internals
+
+    numba.get_num_threads()  # starts the threads, and with them comes the last of these names
+    assert internals._parallel._is_initialized is True
+    assert internals._parallel._get_num_threads
+    assert internals.threading_layer() in (None, "omp", "tbb", "workqueue")
+    assert internals.compiler_locks()
     assert fastmlp.get_backend() == "numba"

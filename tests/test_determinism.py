@@ -1,8 +1,10 @@
 """One digest: for any run, thread count, threading layer and layout; the notebook's functions, and the engine."""
 
 import ast
-import itertools
 import os
+import re
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,25 +163,81 @@ def test_each_threading_layer_gives_the_same_digest(run_python):
     assert found == found[:1] * len(present)
 
 
+class Filled:
+    """NumPy whose `empty` returns arrays that are full of ``held``, of integers and of floats."""
+
+    def __init__(self, *held):
+        self._held, self.made = held, 0
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def empty(self, shape, dtype=float):
+        self.made += 1
+        dtype = np.dtype(dtype)
+        return np.full(shape, self._held[dtype.kind == "f"] if dtype.kind in "if" else 255, dtype)
+
+    def empty_like(self, like):
+        return self.empty(like.shape, like.dtype)
+
+
+# Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
+MAKERS = ("memory", "sums", "small_batch", "packing", "network", "rooms", "losses", "cost", "plan")
+SPARSE, DENSE = 0.3, 1.0
+
+
+def passes(dtype, sizes, m, density, kind):
+    """Return the bits of a step, of soft targets, of the notebook's functions and of logits."""
+    rng = np.random.default_rng(m)
+    codes = rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)
+    x = fastmlp.pack(codes.astype(kind), scale=1 / 255, **({} if kind == np.uint8 else {"dtype": dtype.name}))
+    model = fastmlp.MLP(sizes, dtype=dtype.name)
+    model.parameters = rng.standard_normal(model.parameters.shape)
+    labels, soft = rng.integers(sizes[-1], size=m), rng.random((sizes[-1], m)).astype(dtype)
+    results = [*model.loss_and_grad(x, labels), *model.loss_and_grad(x, soft), model.predict_proba(x)]
+    results += model.evaluate(x, labels).values()
+    if len(sizes) == 3:
+        (w1, w2), (b1, b2), plain = model.weights, model.biases, codes.astype(dtype) / dtype.type(255)
+        for given in (plain, x):
+            a1, z1, a2, z2 = forward = fastmlp.Forwardprop(given, w1, w2, b1, b2)
+            results += [*forward, *fastmlp.backward_prop(z1, a1, z2, a2, w1, w2, given, soft)]
+            results += [fastmlp.compute_cost(a2, soft)]
+    return [np.asarray(one).tobytes() for one in results]
+
+
 @pytest.mark.kernels
-def test_bits_do_not_depend_on_what_memory_held_before(compiled, rng, dtype, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bits_do_not_depend_on_what_memory_held_before(compiled, dtype, monkeypatch, threads):
     """Rows and units that fill up the last group of a list: what lies there must not change how a sum is made."""
-    wide = 16 * compiled.vector.VECTOR_BYTES // np.dtype(dtype).itemsize
-    aligned_parts = compiled.memory.aligned_parts
-    for hidden, m in itertools.product([(wide, wide + 1), (wide + 2, wide + 1, wide + 3)], (121, 124, 125, 128, 241)):
-        sizes = (5, *hidden, 3)
-        x, y = rng.standard_normal((5, m)) * (rng.random((5, m)) < 0.3), rng.integers(3, size=m)
-        model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name)
-        model.parameters = rng.standard_normal(model.parameters.shape)
-        gradients = []
-        for held in (0, 1):
+    wide = 16 * compiled.vector.VECTOR_BYTES // dtype.itemsize
+    cases = [
+        ((5, *hidden, 3), m, SPARSE, dtype)
+        for hidden in ((wide, wide + 1), (wide + 2, wide + 1, wide + 3))
+        for m in (121, 124, 125, 128, 241)
+    ]
+    cases += [((300, 9, 3), m, density, kind)  # few, sparse, coded, dense and few, dense
+              for m, density, kind in ((7, SPARSE, dtype), (2500, SPARSE, dtype), (300, SPARSE, np.uint8),
+                                       (300, DENSE, dtype), (2501, DENSE, dtype))]  # fmt: skip
+    cases += [((7, 9, 4), 300, DENSE, dtype), ((300, 3), 2501, DENSE, dtype), ((300, 1, 3), 133, SPARSE, np.uint8)]
+    fastmlp.warmup(dtype.name)
+    for case in cases:
+        found = set()
+        for held in ((0, 0), (1, 1), (-1, np.nan), (2**31 - 1, np.finfo(dtype).max)):
+            filled = Filled(*held)
+            with monkeypatch.context() as patch, fastmlp.use_backend("numba"), fastmlp.use_threads(threads):
+                for name in MAKERS:
+                    patch.setattr(getattr(compiled, name), "np", filled)
+                patch.setattr(compiled.small_batch, "_reused", threading.local())  # the rooms of the last pass
+                compiled.small_batch._nothing.cache_clear()
+                found.add(tuple(passes(dtype, *case)))
+            assert filled.made > 10
+        assert len(found) == 1, case
 
-            def filled(kind, *counts, held=held):
-                made = aligned_parts(kind, *counts)
-                for part in made:
-                    part[:] = held
-                return made
 
-            monkeypatch.setattr(compiled.step, "aligned_parts", filled)
-            gradients.append(model.loss_and_grad(fastmlp.pack(x.astype(dtype)), y)[1])
-        np.testing.assert_array_equal(*gradients)
+def test_all_memory_that_kernels_are_given_is_filled_by_the_test_above(compiled):
+    """Memory that comes from elsewhere would be a blind spot."""
+    folder = Path(compiled.__file__).parent
+    makers = {path.stem for path in folder.glob("*.py") if re.search(r"\bnp\.empty", path.read_text())}
+    assert makers - {"runtime", "__init__"} <= set(MAKERS)  # a trial, and arguments of `warmup`
+    everything = "".join(path.read_text() for path in folder.rglob("*.py"))
+    assert not re.search(r"np\.(ndarray|frombuffer)\(|from numpy import|import numpy(?! as np\b)", everything)

@@ -137,23 +137,55 @@ def test_skipping_zeros_hides_no_nan_and_no_infinity(rng, value, sizes, m, densi
         np.testing.assert_array_equal(np.isnan(grad), np.isnan(wanted), err_msg=f"{what} {where}")
 
 
-def test_memory_made_in_a_kernel_begins_on_a_cache_line(compiled, dtype):
-    numba, room, line = compiled.numba, compiled.memory.aligned_room, compiled.vector.LINE_BYTES
+def test_buffers_begin_on_a_cache_line_and_do_not_overlap(compiled, dtype):
+    line = compiled.vector.LINE_BYTES
+    for counts in itertools.product(range(1, 60, 7), range(1, 20, 3)):
+        parts = compiled.memory.aligned_parts(dtype, *counts)
+        assert [part.size for part in parts] == list(counts)
+        starts = [part.ctypes.data for part in parts]
+        assert {start % line for start in starts} == {0}
+        assert starts[1] - starts[0] >= parts[0].nbytes
+        assert compiled.memory.aligned(counts[1], dtype).ctypes.data % line == 0
+
+
+def test_operands_name_the_elements_that_they_say(compiled, vector, rng, dtype):
+    """Each view of an array, and of the memory behind an address, owns nothing and has its elements."""
+    numba = compiled.numba
 
     @numba.njit
-    def offset(count, like):
-        return room(count, like).ctypes.data % line
+    def run(x, index, r, c, count):
+        flat, (rows, columns) = x.reshape(-1), x.shape
+        m = vector.matrix(vector.address(flat, columns), 0, columns)  # without the first row
+        plane = vector.Plane(vector.address(flat, 0), rows, columns)
+        found = vector.factors(flat, columns, 1, columns)
+        listed = vector.chosen(index, 1, m)
+        return (
+            vector.part(flat, r * columns + c, count).copy(), vector.row(m, r, count).copy(),
+            vector.row(vector.block(m, r, c), 1, count).copy(), vector.row_of(plane, r, c, count).copy(),
+            found.start[found.step * c + found.row * r], listed.start[listed.index[0] * listed.ld + c],
+            vector.lanes(flat), vector.number(m, r),
+        )  # fmt: skip
 
-    assert {offset(count, np.empty(0, dtype)) for count in range(1, 60)} == {0}
+    x, index = rng.standard_normal((9, 11)).astype(dtype), np.array([0, 2], np.int32)
+    for r, c, count in itertools.product((0, 3), (0, 4), (0, 1, 5)):
+        part, row, block, of_plane, factor, listed, lanes, number = run(x, index, r, c, count)
+        np.testing.assert_array_equal(part, x[r, c : c + count])
+        np.testing.assert_array_equal(row, x[r + 1, :count])
+        np.testing.assert_array_equal(block, x[r + 2, c : c + count])
+        np.testing.assert_array_equal(of_plane, x[r, c : c + count])
+        assert (factor, listed) == (x[r + 1, c], x[3, c])
+        assert lanes == vector.VECTOR_BYTES // dtype.itemsize
+        assert type(number) is type(x[0, 0].item())
+        assert number == r
 
 
 def test_two_threads_never_take_the_same_number(compiled):
-    take, counter, taken = compiled.vector.take, np.zeros(1, np.int64), np.empty((2, 2_000_000), np.int64)
+    take, counter, taken = compiled.vector.fetch_add, np.zeros(3, np.int64), np.empty((2, 2_000_000), np.int64)
 
     @compiled.numba.njit(nogil=True)
     def run(taken, counter):
         for k in range(len(taken)):
-            taken[k] = take(counter)
+            taken[k] = take(counter, 1)
 
     run(taken[0, :0], counter)
     threads = [threading.Thread(target=run, args=(numbers, counter)) for numbers in taken]
@@ -162,6 +194,7 @@ def test_two_threads_never_take_the_same_number(compiled):
     for thread in threads:
         thread.join()
     np.testing.assert_array_equal(np.sort(taken.reshape(-1)), np.arange(taken.size))
+    assert counter.tolist() == [0, taken.size, 0]
 
 
 def test_exp_is_within_the_stated_error_over_the_whole_range(vector, dtype):

@@ -1,4 +1,4 @@
-"""The kernels below the public functions: twins, shells, bits, compiled signatures."""
+"""The kernels below the public functions: twins, tables, shells, bits, compiled signatures."""
 
 import ast
 import inspect
@@ -9,13 +9,20 @@ import textwrap
 import naive
 import numpy as np
 import pytest
-from compare import assert_close, assert_same_bits, assert_softmax
+from compare import assert_close, assert_close_where_finite, assert_same_bits, assert_softmax
 
 import fastmlp
+from fastmlp.kernels import reference as reference_tables
 
 pytestmark = pytest.mark.kernels
 
-CARD = ["relu_mask", "softmax_columns", "softmax_cross_entropy_grad", "bias_sum"]
+# Every backend has them, whatever else it has.
+API = {
+    "accumulate", "attach", "backward", "begin", "compiler_locks", "cross_entropy", "describe", "finish", "forward",
+    "leaf_starts", "limited_threads", "limits_threads", "max_threads", "network_logits", "network_step", "one_hot",
+    "operands", "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns",
+    "softmax_cross_entropy_grad", "unpack", "update", "warmup",
+}  # fmt: skip
 
 
 def kernel_arguments(rng, dtype, h=9, m=133):
@@ -26,23 +33,48 @@ def kernel_arguments(rng, dtype, h=9, m=133):
 
     z = rng.standard_normal((h, m)).astype(dtype)
     y = naive.one_hot(rng.integers(h, size=m), h).astype(dtype)
-    bias = rng.standard_normal((h, 1)).astype(dtype)
     weight = rng.random(m).astype(dtype)
-    p = naive.softmax(z).astype(dtype)
     return {
-        "one_hot": [garbage(h, m), rng.integers(h, size=m)],
-        "relu": [garbage(h * m), z.ravel()],
-        "relu_mask": [z.copy(), garbage(h, m), np.ones((h, m), bool), bias],
         "softmax_columns": [garbage(h, m), z],
         "softmax_cross_entropy_grad": [garbage(h, m), garbage(m), garbage(m), z, y, weight],
-        "output_delta": [garbage(h, m), p, y],
-        "bias_sum": [garbage(h, 1), z],
-        "_costs": [np.empty(0), p.ravel(), m, 1, y.ravel(), m, 1, m],
-        "update": [garbage(h * m), z.ravel(), p.ravel(), dtype.type(0.1)],
     }
 
 
-NAMES = list(kernel_arguments(np.random.default_rng(), np.dtype(float)))
+# How many of a kernel's arguments come first as outputs; scratch is neither.
+OUTPUTS = {
+    "_one_hot": 1, "_relu_elements": 1, "_softmax": 1, "_cross_entropy_gradient": 2, "_subtract": 1, "_update": 1,
+    "_costs": 1,
+}  # fmt: skip
+ENGINE = {"_accumulate", "_outputs", "_fill", "_pass", "pack_parameters", "unpack_gradient"}
+MOST_WORKERS = 8
+
+
+def launch_arguments(compiled, rng, dtype, name, m, h=9):
+    """Return the arguments of a kernel for up to MOST_WORKERS workers, with outputs and scratch full of garbage."""
+    tuning, (losses, cost) = compiled.tuning, (compiled.losses, compiled.cost)
+
+    def garbage(*shape, kind=dtype):
+        return np.full(shape, np.nan if np.dtype(kind).kind == "f" else -77, kind)
+
+    z = rng.standard_normal((h, m)).astype(dtype)
+    y = naive.one_hot(rng.integers(h, size=m), h).astype(dtype)
+    p, weight = naive.softmax(z).astype(dtype), rng.random(m).astype(dtype)
+    width = tuning.COST_BLOCK
+    return {
+        "_one_hot": [garbage(h, m), rng.integers(h, size=m)],
+        "_relu_elements": [garbage(h * m), z.ravel(), h * m],
+        "_softmax": [garbage(h, m), z],
+        "_cross_entropy_gradient": [
+            garbage(h, m), garbage(2, m), z, y, weight,
+            garbage(MOST_WORKERS * losses._STATISTICS * tuning.COLUMN_BLOCK),
+        ],
+        "_subtract": [garbage(h * m), p.ravel(), y.ravel(), h * m],
+        "_update": [garbage(h * m), z.ravel(), p.ravel(), dtype.type(0.1), h * m],
+        "_costs": [
+            garbage(-(-m // width), kind=float), garbage(MOST_WORKERS, 3 * width),
+            garbage(MOST_WORKERS, width + tuning.TARGETS_AT_ONCE, kind=np.int64), cost._table(p), cost._table(y), m,
+        ],
+    }[name]  # fmt: skip
 
 
 def copies(args):
@@ -58,42 +90,55 @@ def public(module):
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and callable(value) and getattr(value, "__module__", "").startswith("fastmlp")
+        if not name.startswith("_") and inspect.isfunction(value) and value.__module__.startswith("fastmlp")
     }
 
 
 @pytest.mark.numba
 def test_both_backends_have_the_same_names_and_signatures(compiled, reference):
-    ours = {
-        n: v
-        for n, v in public(compiled).items()
-        if n not in ("Kernel", "LargeKernel", "Lists", "Packed", "Problem", "cache_statistics")
-    }
-    assert set(ours) == set(public(reference))
-    assert set(CARD) <= set(ours)
+    ours = public(compiled)
+    assert set(ours) == set(compiled.__all__)
+    del ours["cache_statistics"]
+    assert set(ours) == set(public(reference)) == API
     for name, function in ours.items():
         twin = getattr(reference, name)
         assert list(inspect.signature(function).parameters) == list(inspect.signature(twin).parameters), name
 
 
+def dispatchers(compiled):
+    """Return all that Numba compiles: kernels, the bodies that these call, and shells."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("fastmlp.kernels.")]
+    found = [one for module in modules for one in vars(module).values()]
+    found += [one for kernel in compiled.launch.KERNELS.values() for one in kernel.dispatchers()]
+    return {one for one in found if isinstance(one, compiled.numba.core.dispatcher.Dispatcher)}
+
+
 @pytest.mark.numba
 def test_kernels_never_raise_or_assert(compiled):
-    """Whatever Numba compiles: kernels, the bodies that are given to large ones, and what these call."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("fastmlp.kernels.")]
-    dispatchers = [one for module in modules for one in vars(module).values()]
-    dispatchers += [one for kernel in compiled.launch.KERNELS.values() for one in kernel.dispatchers()]
-    dispatchers += compiled.runtime.SINGLE.values()
-    functions = {one.py_func for one in dispatchers if isinstance(one, compiled.numba.core.dispatcher.Dispatcher)}
+    functions = {one.py_func for one in dispatchers(compiled)}
     names = {one.__name__ for one in functions}
-    assert {"_units_of", "_mean_of", "_outputs_of", "_fill_of", "_few_of", "forward_lists", "_leaf"} <= names
+    assert {*compiled.launch.KERNELS, "_shell", "_parallel_shell", "forward_lists", "add_leaf", "loss_rows"} <= names
     for function in functions:
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
             assert not isinstance(node, ast.Raise | ast.Assert | ast.Try | ast.Dict | ast.List), function.__name__
 
 
 @pytest.mark.numba
+def test_nothing_was_given_up_without_a_sound(compiled):
+    """With the installed Numba all of its internals are found: a fallback would give right results, but slowly."""
+    model = fastmlp.MLP((4, 3, 2))
+    with fastmlp.use_backend("numba"):
+        model.fit(np.eye(4), [0, 1, 0, 1], epochs=1)
+        for m in (3, 200):
+            model.loss_and_grad(np.ones((4, m)), np.zeros(m, int))
+    assert compiled.internals.missing == []
+    assert compiled.internals.convention.known()
+    assert "slower without" not in compiled.describe()
+
+
+@pytest.mark.numba
 @pytest.mark.parametrize("parallel", [False, True])
-def test_what_one_worker_of_a_large_kernel_raises_is_raised_when_all_are_done(compiled, parallel):
+def test_what_one_worker_of_a_kernel_raises_is_raised_when_all_are_done(compiled, parallel):
     numba = compiled.numba
 
     def body(out, worker, workers):
@@ -103,76 +148,193 @@ def test_what_one_worker_of_a_large_kernel_raises_is_raised_when_all_are_done(co
 
     @numba.njit
     def shell(launcher, address, out, workers):
-        compiled.vector.spread(launcher, address, (out,), workers)
+        compiled.vector.call_workers(launcher, address, (out,), workers)
 
     out = np.zeros(3, np.int64)
-    address = compiled.runtime.address_of(numba.njit(body), (numba.typeof(out), numba.int64, numba.int64))
+    types = (compiled.vector.opened(numba.typeof(out)), numba.int64, numba.int64)
+    address = compiled.runtime.address_of(numba.njit(body), types)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError, match="in one worker"):
-            shell(compiled.launch._launcher() if parallel else 0, address, out, 3)
+            shell(compiled.launch.launcher() if parallel else 0, address, out, 3)
         assert out.tolist() == [3, 3, 3]
-    shell(compiled.launch._launcher() if parallel else 0, address, out[:1], 1)
+    shell(compiled.launch.launcher() if parallel else 0, address, out[:1], 1)
     assert out.tolist() == [1, 3, 3]
 
 
+def array_types(types, kind):
+    """Return the arrays in a type: itself, or those in a tuple, however deep."""
+    if isinstance(kind, types.Array):
+        return [kind]
+    return [array for item in getattr(kind, "types", ()) for array in array_types(types, item)]
+
+
 @pytest.mark.numba
-def test_a_large_kernel_counts_no_references_to_what_its_workers_share(compiled):
-    numba = compiled.numba
+def test_bodies_get_no_array_that_counts_references(compiled):
+    """Workers share their arguments: arrays reach a body as addresses, records as an array without an owner."""
+    numba, vector = compiled.numba, compiled.vector
 
     @numba.extending.intrinsic
     def owner(typingctx, array):
         def codegen(context, builder, sig, args):
-            found = context.make_array(sig.args[0])(context, builder, args[0]).meminfo
-            return builder.ptrtoint(found, context.get_value_type(sig.return_type))
+            found = context.make_array(sig.args[0])(context, builder, args[0])
+            addresses = [builder.ptrtoint(one, args[0].type.elements[2]) for one in (found.meminfo, found.parent)]
+            return builder.or_(*addresses)
 
         return numba.int64(array), codegen
 
     @numba.njit
     def body(out, nested, worker, workers):
-        out[:] = (owner(out), owner(nested[0]), owner(nested[1][0]))
+        out[0], out[1] = owner(nested[0]), owner(nested[1][0])
 
     @numba.njit
     def shell(address, out, nested):
-        compiled.vector.spread(0, address, (out, nested), 1)
-        return owner(out)
+        vector.call_workers(0, address, (out, nested), 1)
+        return owner(nested[0]), owner(nested[1][0])
 
-    out, nested = np.ones(3, np.int64), (np.ones((2, 2)), (np.ones(1), 1))
-    types = (*map(numba.typeof, (out, nested)), numba.int64, numba.int64)
-    assert shell(compiled.runtime.address_of(body, types), out, nested) != 0
-    assert out.tolist() == [0, 0, 0]
+    records = np.zeros(2, [("a", np.int64)])
+    out, nested = np.ones(2, np.int64), (records, (records.copy(), 1))
+    given = [*map(numba.typeof, (out, nested))]
+    types = (*map(vector.opened, given), numba.int64, numba.int64)
+    assert all(shell(compiled.runtime.address_of(body, types), out, nested))
+    assert out.tolist() == [0, 0]
+    if not compiled.internals.CHECKS_BOUNDS:
+        for kernel in compiled.launch.KERNELS.values():
+            for signature in kernel.body.signatures:
+                arrays = [array for kind in signature for array in array_types(numba.types, kind)]
+                assert all(isinstance(one.dtype, numba.types.Record) for one in arrays), kernel.__name__
+
+
+@pytest.mark.numba
+def test_every_kernel_is_launched_by_some_test_below(compiled):
+    assert set(compiled.launch.KERNELS) == {*OUTPUTS, *ENGINE}
 
 
 @pytest.mark.numba
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="an IndexError inside prange is swallowed")
-@pytest.mark.parametrize("name", NAMES)
-def test_parallel_and_serial_shells_give_the_same_bits(compiled, rng, dtype, name):
+@pytest.mark.parametrize("name", list(OUTPUTS))
+def test_any_number_of_workers_gives_the_same_bits_in_parallel_and_serially(compiled, rng, dtype, name, monkeypatch):
+    kernel, launch = compiled.launch.KERNELS[name], compiled.launch
+    launcher, launched = launch.launcher, []
+    monkeypatch.setattr(launch, "launcher", lambda: launched.append(1) or launcher())
     for m in (1, 64, 133, 2000):
-        args = kernel_arguments(rng, dtype, m=m)[name]
-        kernel = compiled.launch.KERNELS[name]
-        if name == "_costs":  # float64 for either dtype, one for each block of samples
-            args[0] = np.full(-(-m // compiled.tuning.COST_BLOCK), np.nan)
+        args = launch_arguments(compiled, rng, dtype, name, m)
         expected = copies(args)
-        kernel.serial(*expected, 1)
-        for workers in (1, 2, 3, 8):
+        kernel.launch(1, *expected)
+        assert not any(np.isnan(one).any() for one in expected[: OUTPUTS[name]])
+        for workers, serially in ((2, False), (3, False), (MOST_WORKERS, False), (2, True), (3, True), (1, False)):
             actual = copies(args)
-            kernel.parallel(*actual, workers)
-            for one, other in zip(actual[: kernel.outputs], expected[: kernel.outputs], strict=True):
+            launched.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(launch, "_forked_after_launch", serially)
+                kernel.launch(workers, *actual)
+            assert len(launched) == (workers > 1 and not serially)
+            for one, other in zip(actual[: OUTPUTS[name]], expected[: OUTPUTS[name]], strict=True):
                 assert_same_bits(one, other)
 
 
-@pytest.mark.parametrize("m", [1, 3, 64, 133])
-def test_relu_mask(kernels, rng, dtype, m):
-    z, a, mask, bias = kernel_arguments(rng, dtype, m=m)["relu_mask"]
-    z[0, 0] = -bias[0, 0]  # a tie: zero is not above zero
-    expected = z + bias
-    kernels.relu_mask(z, a, mask, bias)
-    assert_same_bits(z, expected)
-    assert_same_bits(a, np.maximum(0, expected))
-    assert_same_bits(mask, expected > 0)
-    z -= bias
-    shifted = z + bias
-    kernels.relu_mask(z, z, mask, bias)  # in place, as the NumPy backend does
-    assert_same_bits(z, np.maximum(0, shifted))
+@pytest.mark.numba
+def test_an_exception_leaves_a_layer_that_is_not_thread_safe_free(compiled, monkeypatch):
+    def fail(launcher, address, args, workers):
+        raise KeyboardInterrupt
+
+    def record(launcher, address, args, workers):
+        calls.append("parallel" if launcher else "serial")
+
+    calls, launch, x = [], compiled.launch, np.empty(1)
+    monkeypatch.setattr(launch, "_layer_is_threadsafe", lambda: False)
+    kernel = launch.Kernel(lambda x, worker, workers: None, 0)
+    monkeypatch.setattr(kernel, "_ready", {x.dtype: (fail, 0)})
+    with pytest.raises(KeyboardInterrupt):
+        kernel.launch(2, x)
+    monkeypatch.setattr(kernel, "_ready", {x.dtype: (record, 0)})
+    kernel.launch(2, x)
+    assert not launch._layer_lock.locked()
+    with launch._layer_lock:  # as if another Python thread were in the layer
+        kernel.launch(2, x)
+    assert calls == ["parallel", "serial"]
+
+
+# ---- The tables of activations and losses ----
+
+ARGUMENTS = [0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30, 3.5, -3.5, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.numba
+def test_both_backends_know_the_same_activations_and_losses(compiled, reference):
+    assert set(compiled.activations.ACTIVATIONS) == set(reference.ACTIVATIONS)
+    assert set(compiled.losses.LOSSES) == set(reference.LOSSES)
+    for table in (compiled.activations.ACTIVATIONS, compiled.losses.LOSSES):
+        assert len({entry.code for entry in table.values()}) == len(table)
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("name", sorted(reference_tables.ACTIVATIONS))
+def test_both_backends_agree_about_an_activation(compiled, reference, rng, dtype, name):
+    """About its values, its derivative, and whether it makes zeros that may be skipped."""
+    numba, vector = compiled.numba, compiled.vector
+    activate, multiply_derivative = compiled.activations.activate, compiled.activations.multiply_derivative
+
+    @numba.njit
+    def run(code, values, delta):
+        rows, columns = values.shape
+        for r in range(rows):
+            activate(code, values[r])
+        multiply_derivative(
+            code, vector.matrix(delta.reshape(-1), 0, columns), vector.matrix(values.reshape(-1), 0, columns),
+            rows, columns,
+        )  # fmt: skip
+
+    entry, twin = compiled.activations.ACTIVATIONS[name], reference.ACTIVATIONS[name]
+    z = np.concatenate([ARGUMENTS, rng.standard_normal(37 * 9 - len(ARGUMENTS))]).astype(dtype).reshape(9, 37)
+    delta = rng.standard_normal(z.shape).astype(dtype)
+    delta[-1, :2] = np.nan, np.inf  # which a derivative of zero does not hide
+    values, gradient, expected = z.copy(), delta.copy(), np.empty_like(z)
+    run(entry.code, values, gradient)
+    twin.value(z, expected)
+    assert_close_where_finite(values, expected, "function", dtype)
+    with np.errstate(invalid="ignore"):
+        assert_close_where_finite(gradient, delta * twin.derivative(expected), "function", dtype)
+    zero, finite = expected == 0, np.isfinite(delta)
+    skippable = zero.mean() > 0.25 and not gradient[zero & finite].any()
+    assert entry.makes_zeros == twin.makes_zeros == skippable
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("name", sorted(reference_tables.LOSSES))
+def test_both_backends_agree_about_a_loss(compiled, reference, rng, dtype, name, soft):
+    """The engine takes logits by rows, in an order of its own; the twin by columns."""
+    numba, vector, losses = compiled.numba, compiled.vector, compiled.losses
+    loss_rows, Logits, Targets = losses.loss_rows, losses.Logits, losses.Targets
+
+    @numba.njit
+    def run(costs, delta, logits, labels, rows, weight, labelled, code, order, scratch):
+        (length, classes), (m, _) = logits.shape, rows.shape
+        plane = vector.Plane(vector.address(rows.reshape(-1), 0), m, classes)
+        targets = Targets(vector.address(labels, 0), plane, vector.address(weight, 0), labelled, code)
+        loss_rows(
+            vector.matrix(costs.reshape(-1), 0, length), vector.matrix(delta.reshape(-1), 0, classes),
+            Logits(vector.address(logits.reshape(-1), 0), classes, classes, np.int64(0)), targets,
+            vector.address(order, 0), length, vector.address(scratch, 0),
+        )  # fmt: skip
+
+    m, length, classes = 200, 150, 7
+    z, labels = rng.standard_normal((length, classes)).astype(dtype), rng.integers(classes, size=m)
+    y = naive.softmax(rng.standard_normal((classes, m))) if soft else naive.one_hot(labels, classes)
+    rows, weight = np.ascontiguousarray(y.T, dtype), rng.random(m).astype(dtype)
+    order = rng.permutation(m)[:length].astype(np.int32)
+    costs, delta = np.full((2, length), np.nan, dtype), np.full((length, classes), np.nan, dtype)
+    scratch = np.full(losses.loss_scratch(classes, length, dtype.itemsize), np.nan, dtype)
+    code = losses.LOSSES[name].code
+    run(costs, delta, z, labels, rows, weight, int(not soft), code, order, scratch)
+    dz, loss, hit = np.empty((classes, length), dtype), np.empty(length, dtype), np.empty(length, dtype)
+    reference.LOSSES[name].gradient(dz, loss, hit, z.T.copy(), rows[order].T.copy(), weight[order])
+    assert_close(costs[0], loss, "product", dtype)
+    assert_same_bits(costs[1], hit)
+    assert_close(delta, dz.T.copy(), "product", dtype)
+
+
+# ---- Softmax and its loss ----
 
 
 @pytest.mark.parametrize("h", [1, 2, 10, 1000])
@@ -227,21 +389,6 @@ def test_an_infinite_loss_counts_only_where_there_is_a_target(kernels, rng, dtyp
     assert_close(dz, p - y, "product", dtype)
 
 
-@pytest.mark.parametrize("m", [1, 2, 511, 512, 513, 5000])
-def test_bias_sum(kernels, rng, dtype, m):
-    out, dz = kernel_arguments(rng, dtype, m=m)["bias_sum"]
-    kernels.bias_sum(out, dz)
-    assert_close(out, dz.astype(naive.WIDE).sum(axis=1, keepdims=True), "product", dtype)
-
-
-def test_bias_sum_of_a_row_that_cancels(kernels, rng, dtype):
-    """The gradient of a bias is such a sum; single precision would leave nothing of it."""
-    dz = (np.array([1, 1, -1, -1] * 1250) * 1e3 + rng.random((3, 5000))).astype(dtype)
-    out = np.empty((3, 1), dtype)
-    kernels.bias_sum(out, dz)
-    assert_close(out, dz.astype(naive.WIDE).sum(axis=1, keepdims=True), "sum", dtype)
-
-
 def test_the_last_chunk_of_a_step_may_be_one_sample(backend, reference, rng, dtype):
     m, sizes = reference._CHUNK + 1, (3, 2)
     model = fastmlp.MLP(sizes, dtype=dtype.name)
@@ -252,16 +399,3 @@ def test_the_last_chunk_of_a_step_may_be_one_sample(backend, reference, rng, dty
     wanted_loss, wanted = naive.loss_and_grad(model.parameters, sizes, x, naive.one_hot(labels, 2), weight)
     assert_close(np.asarray(loss, dtype), wanted_loss, "product", dtype)
     assert_close(grad, wanted, "product", dtype)
-
-
-@pytest.mark.numba
-def test_an_exception_leaves_a_layer_that_is_not_thread_safe_free(compiled, monkeypatch):
-    def fail(workers):
-        raise KeyboardInterrupt
-
-    calls = []
-    monkeypatch.setattr(compiled.launch, "_layer_is_threadsafe", lambda: False)
-    with pytest.raises(KeyboardInterrupt):
-        compiled.launch._launch(fail, fail, 2, ())
-    compiled.launch._launch(lambda workers: calls.append("serial"), lambda workers: calls.append("parallel"), 2, ())
-    assert calls == ["parallel"]

@@ -317,17 +317,22 @@ def check(backend, dtype):
 
 
 def check_compiled_types():
-    """Kernels are compiled only for native, aligned, contiguous arrays; the table of records is fastmlp's own."""
+    """Shells are compiled only for native, aligned, contiguous arrays; the table of records is fastmlp's own."""
     from numba import types
 
     from fastmlp.kernels import compiled
 
-    kernels = [one for kernel in compiled.launch.KERNELS.values() for one in kernel.dispatchers()]
-    signatures = [one for kernel in (*kernels, *compiled.runtime.SINGLE.values()) for one in kernel.signatures]
-    arrays = [one for signature in signatures for one in signature if isinstance(one, types.Array)]
+    def arrays_in(kind):
+        if isinstance(kind, types.Array):
+            return [kind]
+        return [array for item in getattr(kind, "types", ()) for array in arrays_in(item)]
+
+    arrays = [
+        array for signature in compiled.launch.SHELL.signatures for kind in signature for array in arrays_in(kind)
+    ]
     arrays = [one for one in arrays if not isinstance(one.dtype, types.Record)]
-    assert len(arrays) > 20
-    assert {(one.layout, one.aligned) for one in arrays} == {("C", True)}
+    assert len(arrays) > 100
+    assert {(one.layout, one.aligned, one.mutable) for one in arrays} == {("C", True, True)}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
