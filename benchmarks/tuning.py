@@ -3,7 +3,8 @@
 Constants are compiled into kernels. Each candidate therefore has a process of its own, in which the module of the
 constant is executed with the other value, and a compile cache of its own, because the cache does not see the change.
 The processes are asked in turn, round after round; ratios are taken within a round, and medians over the rounds.
-``--list`` lists the constants.
+Workloads on one thread are measured in CPU time, which leaves out other work on the machine. ``--list`` lists the
+constants.
 """
 
 import argparse
@@ -16,13 +17,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.machinery import PathFinder, SourceFileLoader
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastmlp
-from benchmarks.timing import repeats_for, seconds, settle, warm_up
+from benchmarks.timing import repeats_for, settle, warm_up
 from benchmarks.tuning_rows import ROWS, WORKLOADS
 
 # A candidate's process.
@@ -78,12 +80,21 @@ def serve(name, value):
     print(*(_digest(run()) for run in runs), flush=True)
     if getattr(sys.modules[ROWS[name].module], name) != value:
         raise RuntimeError(f"{name} has not been changed")
-    repeats = [repeats_for(run) for run in runs]
+    repeats = [repeats_for(run, at_least=0.1) for run in runs]
     for line in sys.stdin:
         k = int(line)
         settle()
         warm_up(runs[k])
-        print(seconds(runs[k], repeats[k]), flush=True)
+        print(
+            _seconds(runs[k], repeats[k], time.perf_counter if ROWS[name].parallel else time.process_time), flush=True
+        )
+
+
+def _seconds(run, repeats, clock):
+    start = clock()
+    for _ in range(repeats):
+        run()
+    return (clock() - start) / repeats
 
 
 def _digest(result):
@@ -154,7 +165,7 @@ def lines(name, rounds, machine):
             name,
             WORKLOADS[key][0],
             ", ".join(f"**{value}**" if value == current else f"{value}" for value in times),
-            ", ".join(f"{median * scale:.3g}" for median in medians) + f" {unit}",
+            f"{', '.join(_number(median * scale) for median in medians)} {unit}",
             ", ".join(f"{ratio:.2f}" for ratio in ratios),
             "-" if "-" in digests.values() else "same" if same else "differ",
             machine,
@@ -165,6 +176,10 @@ def lines(name, rounds, machine):
 
 def _ratio(current):
     return lambda taken: statistics.median(a / b for a, b in zip(taken, current, strict=True))
+
+
+def _number(x):
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
 
 
 def _machine():
