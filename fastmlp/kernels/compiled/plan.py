@@ -3,8 +3,8 @@
 Samples are taken in *leaves*, aligned chunks by global index; a leaf in *tiles*, whose activations fit the cache; a
 tile in *groups* of GROUP samples, the rows of a register tile. Parameters and gradients are *packed*: for each layer
 the columns of the transposed weights in panels of PANEL vectors, panel after panel, each (rows, width), then the
-biases. A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
-the gradient in the backward pass, a group of features over its list of the tile's active samples.
+biases. A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active
+features; of the gradient in the backward pass, a group of features over its list of the tile's active samples.
 
 The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one. Those of a
 hidden layer are made on the way as well: about half of its activations are zero, and neighbouring samples share zeros.
@@ -31,7 +31,7 @@ from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch
 ROWS, INNER, LISTS = 0, 1, 2
 PANELS, BY_OUTPUT, FEW_OUTPUTS = 0, 1, 2
 
-# A row of the layer table, of records: Numba takes a tenth of the code for a field that it takes for an element.
+# A row of the layer table, of records: a field takes Numba much less code than an element of an array.
 # Sizes of the layer; columns and rows of its panels; offsets of weights, biases and backward panels, and the columns of
 # these; offset and row stride of its outputs in the scratch; offset in the flat vector; features in a block; row stride
 # of a gradient that is stored by outputs; forms of the three products; the activation's code.

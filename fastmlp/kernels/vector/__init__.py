@@ -1,7 +1,7 @@
 """The explicit-vector micro-kernels, as LLVM IR through Numba's ``@intrinsic``.
 
-Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
-explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
+Left to itself LLVM stays far below the peak in a matrix product: sums must live in vector registers, and only explicit
+vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes its factors as they are, `coded_tile` through a table. `sparse_rows` does so for single rows, each
 over a list of its own. `list_nonzero` makes the lists that they run over. Where both factors lie along the sum,
 `dot_tile` takes inner products. `nonzero_bits` finds the targets of costs.
