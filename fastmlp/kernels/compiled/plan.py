@@ -31,7 +31,7 @@ from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch, Shape
 ROWS, INNER, LISTS = 0, 1, 2
 PANELS, BY_OUTPUT, FEW_OUTPUTS = 0, 1, 2
 
-# A row of the layer table, of records: Numba takes a tenth of the code for a field that it takes for an element.
+# A row of the layer table, of records: a field takes Numba much less code than an element of an array.
 # Sizes of the layer; columns and rows of its panels; offsets of weights, biases and backward panels, and the columns of
 # these; offset and row stride of its outputs in the scratch; offset in the flat vector; features in a block; row stride
 # of a gradient that is stored by outputs; forms of the three products; the activation's code.

@@ -121,7 +121,7 @@ def run(
     outputs = given.pop("outputs", None)
     if outputs is None:
         outputs = np.empty(plan.outputs, dtype)
-    # Layers of few outputs are bound by reading x: an element of it, read twice, takes the time of eight multiply-adds.
+    # Layers of few outputs are bound by reading x, which counts as multiply-adds: see `tuning.READING_WORK`.
     workers = 1 if max(plan.multiply_adds, 8 * x.size) < tuning.PARALLEL_WORK else usable_threads()
     part, elements = plan.part if wanted.gradient else 0, 0
     if part:

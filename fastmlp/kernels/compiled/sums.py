@@ -231,25 +231,26 @@ class Sums:
             largest *= 2
         added = tree.nodes(first, stop, self.leaves, largest)
         before = self._fold()
+        lower, upper = ([one for one in before if (one < first) == below] for below in (True, False))
         count, levels = len(before) + len(added), largest.bit_length() - 1
         gradients, stack = aligned_parts(step.weights.dtype, count * self._size, workers * levels * self._size)
-        for k, (_, gradient) in enumerate(before.values()):
-            gradients[k * self._size : (k + 1) * self._size] = gradient
         nodes = _Nodes(
             np.array(added, np.int64), np.zeros((len(added), tuning.LINE_NUMBERS), np.int64), None,
             stack.reshape(workers, -1), self.leaves, self._size,
         )  # fmt: skip
-        self._launch(workers, gradients[len(before) * self._size :], nodes)
+        # Rows in the order of the leaves: the sum over all will be in the first one.
+        rows = gradients.reshape(count, self._size)
+        middle = slice(len(lower), len(lower) + len(added))
+        self._launch(workers, rows[middle].reshape(-1), nodes)
         self._gradients, self._nodes = gradients, {}
-        counts = {one: int(leaves) // tuning.FOLDED for (one, _), leaves in zip(added, nodes.folded[:, 0], strict=True)}
-        for k, (one, leaves) in enumerate([*((one, n) for one, (n, _) in before.items()), *counts.items()]):
+        for k, one in [*enumerate(lower), *enumerate(upper, middle.stop)]:
+            leaves, rows[k] = before[one]
             self._nodes[one] = leaves, k
-        reached = 0
-        for one, leaves in counts.items():
-            if one < reached:
-                del self._nodes[one]  # folded into its sibling on the way
-            else:
-                reached = one + leaves
+        reached = first
+        for k, ((one, _), folded) in enumerate(zip(added, nodes.folded[:, 0], strict=True), middle.start):
+            if one >= reached:  # else it was folded into its sibling on the way
+                leaves = int(folded) // tuning.FOLDED
+                self._nodes[one], reached = (leaves, k), one + leaves
 
     def _launch(self, workers: int, gradients: Any, nodes: _Nodes) -> None:
         problem, rooms = self._problem, rooms_of(workers, self._problem)

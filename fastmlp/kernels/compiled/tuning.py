@@ -1,107 +1,158 @@
-"""Every tuning constant of the Numba backend."""
+"""Every tuning constant of the Numba backend, with its unit and its reason.
+
+Figures are in benchmarks/TUNING.md, in the row that ends a comment, and ``python -m benchmarks.tuning NAME`` measures
+them again. Values that depend on the vectors of the machine are in `fastmlp.kernels.vector.target`.
+"""
 
 from fastmlp.kernels import vector
 
-# Below this many array elements the serial shell runs. A launch alone costs 5 to 20 µs, which 1 << 15 elements repay;
-# but after it the workers of the omp layer spin for milliseconds beside the threads of BLAS (an epoch of the digits
-# took 25 ms with 1 << 15, 2.5 ms with this), so the arrays must be worth a slow product too.
-PARALLEL_SIZE = 1 << 18
+# ---- Constants that change bits: they decide the order or the grouping of sums ----
 
-# Ranges of elements begin on multiples of this, so that no two workers write to the same cache line.
-ALIGNMENT = 64
+# Samples in a tile: two or three tiles of activations of 128 outputs fit an L2 cache of 512 KiB. Larger tiles fall out
+# of it, smaller ones use each panel of weights less often. A multiple of every GROUP. Row: SAMPLE_TILE.
+SAMPLE_TILE = 240
 
-# Columns that pass from row to row together: ten such rows, in and out, lie in the first-level cache.
-COLUMN_BLOCK = 128
+# Samples in a leaf of the summation tree while there are few: below a tile, so that a few hundred samples still give
+# work to some cores. With smaller leaves, adding their gradients takes longer. Row: LEAF_STEP.
+LEAF_STEP = 120
 
-# Samples whose costs are one sum.
+# Leaves are multiples of so many samples: of every GROUP and DENSE_GROUP, so that the tree is the same on all machines.
+# Row: LEAF_MULTIPLE.
+LEAF_MULTIPLE = 12
+
+# Leaves of the tree, until they are full: more take longer to add than they gain in balance. Row: MOST_LEAVES.
+MOST_LEAVES = 32
+
+# Samples in a full leaf. The order of samples is free within a leaf only, so longer leaves share more zeros; shorter
+# ones balance better. Row: FULL_LEAF.
+FULL_LEAF = 8 * SAMPLE_TILE
+
+# Samples up to which a step packs nothing: one pass over the parameters then takes as long as the step. More samples
+# are worth the copies, and zeros are skipped. Row: FEW_SAMPLES.
+FEW_SAMPLES = 120
+
+# The same where there are no zeros to skip: packing then gains register tiles with aligned rows, but no arithmetic.
+# Row: FEW_DENSE_SAMPLES.
+FEW_DENSE_SAMPLES = 2000
+
+# Samples whose costs are one sum: ten classes of targets of so many samples stay in an L1 cache of 32 KiB from the
+# test for finite numbers to the list. Row: COST_BLOCK.
 COST_BLOCK = 256
 
-# Targets of which it is asked together whether they are zero: as many as a number has bits.
-TARGETS_AT_ONCE = 64
-
-# Samples whose losses are computed together, class by class.
-LOSS_BLOCK = 64
-
-# bias_sum adds blocks of this many elements, then the blocks' sums: the error grows like m / block, not like m.
-SUM_BLOCK = 512
-
-# ---- The engine: packed input, one fused pass per step ----
-#
-# Samples are taken in *leaves*, aligned chunks by global index; a leaf in *tiles*, whose activations fit the cache; a
-# tile in *groups* of GROUP samples, the rows of a register tile. Parameters and gradients are *packed*: for each layer
-# the columns of the transposed weights in panels of PANEL vectors, panel after panel, each (R, width), then the biases.
-# A micro-kernel adds to GROUP rows: of Z in the forward pass, a group of samples over its list of active features; of
-# the gradient in the backward pass, a group of features over its list of the tile's active samples.
-#
-# The lists come from a packed matrix, or are made on the way, tile by tile, from the rows of a plain one. Those of a
-# hidden layer are made on the way as well: half of its activations are zero when training begins, more later on, and
-# 0.70 of them where any of 3 samples that stand together counts. Without them 784-256-256-10 took 915 ms on one core of
-# Zen 3, with them 840.
-#
-# Half of the gradients by what a hidden layer puts out are zero too, where its ReLU is shut. Where nothing is gained by
-# the zeros of its input, the gradient by its weights is made unit by unit over the samples that count (`_add_by_unit`)
-# and lies in rows, one for each unit, not in panels: a dense step of 784-128-10 took 575 ms, so 515.
-SAMPLE_TILE = 240  # samples; a multiple of every GROUP: two or three such activations of 128 units fit a 512 KiB cache
-FEW_SAMPLES = 120  # samples up to which a step packs nothing,
-FEW_DENSE_SAMPLES = 2000  # and as many where there are no zeros to be skipped
-
-# Below this many multiply-adds of a forward pass one worker does everything: a launch beside the threads of BLAS, which
-# spin on after a product, may take milliseconds. From here on two workers take two thirds of the time of one.
-PARALLEL_WORK = 1 << 20
-
-# Leaves below a tile, so that a few hundred samples still make work for some cores; with 60 the gradients to be added
-# take a tenth longer on two. All are multiples of every GROUP.
-LEAF_STEP, LEAF_MULTIPLE = 120, 12
-MOST_LEAVES = 32  # more would cost more in adding gradients than they give in balance, until leaves are full
-FULL_LEAF = 8 * SAMPLE_TILE
-FOLDED = 1 << 16  # subtrees summed up in a gradient are counted in so many, to which the number of a worker is added
-
-# Numbers of 8 bytes in a cache line: what workers write by turns lies in rows so long, for a line goes back and forth.
-LINE_NUMBERS = vector.LINE_BYTES // 8
-
-# Rows that are copied and listed at a time, in the cache: whole groups of either kind.
-COPIED_ROWS = -(-8 * vector.GROUP // vector.PADDING) * vector.PADDING
-
-# Features are taken in parts, so that the rows of a panel that a part meets stay in the cache while a block of groups
-# passes. A dense product reads the rows one after the other, and fewer parts repay it (45 GFLOP/s with one of 784, 43
-# with two).
+# Features in a block: the rows of a panel that a list meets stay in CACHE_BYTES while a block of groups passes. Longer
+# blocks fall out of the cache, shorter ones load and store the sums of a register tile more often. Row: FEATURE_BLOCK.
 FEATURE_BLOCK = vector.CACHE_BYTES // (vector.PANEL * vector.VECTOR_BYTES)
+
+# The same for dense products. They read the rows of a panel one after the other, so that the cache matters less than
+# loading and storing sums: all features of an image in one block. Row: DENSE_FEATURE_BLOCK.
 DENSE_FEATURE_BLOCK = 1024
 
-# Vectors in a row of a product from which on it repays listing the zeros of a hidden layer, or copying dense factors:
-# either takes as long as a few multiply-adds for each of them.
+# Vectors in a row of a product from which the zeros of a hidden layer are listed, and dense factors copied: either
+# takes as long as a few multiply-adds with each vector of the row. Row: WIDE_VECTORS.
 WIDE_VECTORS = 16
 
-# Bytes of lists of a hidden layer that are made at a time, before they are used panel by panel.
-LISTED_BYTES = 200_000
-
-# Features of dense samples that are copied at a time: whole groups, and an odd number of cache lines in float64.
-DENSE_FEATURES = 120
-
-# A tile whose lists would hold more than this share of all features is stored dense: a list entry costs an index.
+# Share of all features above which the lists of a tile are not worth it, and it is stored dense: a list entry costs an
+# index, and list groups have fewer rows than dense ones. Row: DENSE_SHARE.
 DENSE_SHARE = 0.9
 
-# Among how many samples of its leaf the next is chosen when they are put in order; all 1920 would gain 1 % more.
+# Samples of a leaf among which the next one is chosen when they are put in order. More find closer neighbours, whose
+# groups share more zeros, but packing takes longer. Row: ORDER_WINDOW.
 ORDER_WINDOW = 512
 
-# Bytes of each row whose inner products are taken at a time: 7 such rows stay in a first-level cache.
+# Bytes of each row whose inner products are taken at a time: seven such parts stay in an L1 cache. With longer parts
+# they do not, with shorter ones the sums of the lanes are taken more often. Row: DOT_BYTES.
 DOT_BYTES = 3200
 
-# Products of a register tile: they repay loading and storing its sums, and a panel takes half of a first-level cache.
+# Products that a register tile of plain factors adds at a time: enough to be worth loading and storing its sums, and a
+# panel takes half of an L1 cache. Row: TILE_FACTORS.
 TILE_FACTORS = 15_360 // (vector.PANEL * vector.VECTOR_BYTES)
 
-# Units from which on it repays copying samples in order to skip some of them for each unit.
+# Outputs of a layer from which its gradient skips samples output by output: the samples are copied once for all
+# outputs, and a copy takes longer than the product for a single output. Row: SKIPPING_OUTPUTS.
 SKIPPING_OUTPUTS = 8
 
-# Units whose samples are listed together: 3 MB of lists with a tile of samples.
+# Vectors of inputs from which the last layer may have its weights in rows: inner products of shorter rows spend their
+# time on the sums of the lanes. Row: ROWS_VECTORS.
+ROWS_VECTORS = 8
+
+# The last layer has its weights in rows, one for each output, if these have fewer than this share of the elements of
+# columns, both padded to whole vectors: for few outputs, vectors across the columns are partly empty. Above the share,
+# register tiles are faster than inner products. Row: ROWS_SHARE.
+ROWS_SHARE = 7 / 8
+
+# Samples, about, of a plain pass that make a gradient of their own where parameters are few: it is made in the phase
+# that has the samples in its cache. Fewer samples make more gradients to be added, more of them leave the cache. Row:
+# SAMPLE_BLOCK.
+SAMPLE_BLOCK = 125
+
+# Elements of all these gradients, for each output of a sample, up to which they are made: adding them must cost less
+# than it costs to fetch the outputs that another core has written. Row: GRADIENTS_PER_OUTPUT.
+GRADIENTS_PER_OUTPUT = 2
+
+# ---- Constants that change speed and memory, but no bit ----
+
+# Array elements from which elementwise kernels use all workers. A launch itself is worth it much earlier, but after it
+# the workers of the omp layer spin for milliseconds beside the threads of BLAS, so the arrays must be large enough to
+# pay for a slowed-down product too. Row: PARALLEL_SIZE.
+PARALLEL_SIZE = 1 << 18
+
+# Multiply-adds of a forward pass over few samples from which it uses all workers: a launch beside threads of BLAS that
+# still spin may take milliseconds. Above, two workers are faster than one. Row: PARALLEL_WORK.
+PARALLEL_WORK = 1 << 20
+
+# Multiply-adds that take as long as reading one element of x twice: layers of few outputs are bound by reading x, and
+# count as this much work for PARALLEL_WORK. Row: READING_WORK.
+READING_WORK = 8
+
+# Nodes of the tree that each worker has at least, where there are enough leaves: fewer leave workers idle at the end,
+# more hold a packed gradient each and are added one by one. Row: NODES_PER_WORKER.
+NODES_PER_WORKER = 8
+
+# Elements: ranges of workers begin on multiples of it, so that no two write to the same cache line. Row: ALIGNMENT.
+ALIGNMENT = 64
+
+# Columns that pass from row to row together: ten rows of them, in and out, stay in the L1 cache. Shorter blocks have
+# more loops to begin. Row: COLUMN_BLOCK.
+COLUMN_BLOCK = 128
+
+# Targets tested for zero at once: one for each bit of a uint64. Row: TARGETS_AT_ONCE.
+TARGETS_AT_ONCE = 64
+
+# Samples of a tile whose losses are computed together, class by class: whole vectors of any width, while logits,
+# gradient and targets of all classes stay in the L1 cache. Row: LOSS_BLOCK.
+LOSS_BLOCK = 64
+
+# folded[s, 0] = (number of leaves summed) * FOLDED + worker: more than any number of workers. Row: FOLDED.
+FOLDED = 1 << 16
+
+# 8-byte numbers in a cache line: rows that workers write by turns have this length, because a line that two cores write
+# goes back and forth between their caches. Row: LINE_NUMBERS.
+LINE_NUMBERS = vector.LINE_BYTES // 8
+
+# Rows of a plain matrix that are copied and listed at a time: eight groups, which stay in the cache from the copy to
+# the lists; a multiple of PADDING, so that both kinds of groups are whole. Row: COPIED_ROWS.
+COPIED_ROWS = -(-8 * vector.GROUP // vector.PADDING) * vector.PADDING
+
+# Bytes of the lists of a hidden layer that are made before they are used panel by panel: they stay in the L2 cache.
+# Fewer use each panel less often. Row: LISTED_BYTES.
+LISTED_BYTES = 200_000
+
+# Features of dense samples that are copied at a time: whole groups, and an odd number of cache lines in float64, so
+# that rows do not fall into the same few sets of the L1 cache. Row: DENSE_FEATURES.
+DENSE_FEATURES = 120
+
+# Outputs whose samples are listed together. The lists of a tile of samples must stay small beside the parameters; with
+# fewer outputs, the samples are copied more often. Row: LISTED_OUTPUTS.
 LISTED_OUTPUTS = 1024
 
-# Rows of a product that repay copying the factors.
+# Rows of a plain product from which its factors are copied first: each is then used often enough. Row:
+# COPIED_FACTOR_ROWS.
 COPIED_FACTOR_ROWS = 24
 
-# Samples of a plain matrix that are copied at a time where they do not lie in rows.
+# Samples of a plain matrix that are copied at a time where they are not stored in rows. More take memory, fewer make
+# more launches. Row: ROW_BATCH.
 ROW_BATCH = 8192
-SAMPLE_BLOCK = 125  # samples, about
 
-# Rows of deltas of so many outputs are padded.
+# Outputs from which the rows of a layer's deltas are padded to an odd number of cache lines: with a power of two, all
+# deltas of an output would fall into one set of the cache. Short rows are not worth the padding. Row: STRIDED_OUTPUTS.
 STRIDED_OUTPUTS = 64

@@ -1,6 +1,6 @@
 """The explicit-vector micro-kernels, as LLVM IR through Numba's ``@intrinsic``.
 
-Left to itself LLVM reaches a seventh of the peak in a matrix product: sums must live in vector registers, and only
+Left to itself LLVM stays far below the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows` does so for single rows, each
 over a list of its own. `list_nonzero` makes these lists. Where both factors are stored along the sum,

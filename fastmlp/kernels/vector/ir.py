@@ -116,7 +116,7 @@ def call_for_shape(builder, name, arguments, shapes, emit, *options):
     """Call a function that does ``emit(builder, arguments[2:], *shape, *options)`` for the shape in its first two.
 
     A function of its own, never inlined: the step calls it from many places, and compiling each shape in each of them
-    took a minute.
+    takes far longer.
     """
     i64 = ir.IntType(64)
     signature = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
