@@ -21,7 +21,12 @@ def nodes(first: int, stop: int, leaves: int, largest: int) -> list[Node]:
     found = []
     while first < stop:
         count = 1
-        while 2 * count <= largest and first % (2 * count) == 0 and (first + 2 * count <= stop or stop == leaves):
+        while (
+            count < leaves
+            and 2 * count <= largest
+            and first % (2 * count) == 0
+            and (first + 2 * count <= stop or stop == leaves)
+        ):
             count *= 2
         found.append((first, count))
         first += count
