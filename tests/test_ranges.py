@@ -159,12 +159,15 @@ def test_sums_are_not_finished_before_all_leaves_are_there(backend, rng, dtype, 
 
 # ---- The tree by itself ----
 
+LEAVES = [*range(1, 20), 31, 32, 33, 63, 64, 65]
+MOST = 64  # leaves of a node that is asked for
+
 
 def naive_tree(leaves):
-    """Return {(first, count): its sum, written out} of each node of the tree."""
+    """Return {(first, count): its sum, written out} of each node of the tree, and of what would be above its root."""
     level = {(leaf, 1): f"{leaf}" for leaf in range(leaves)}
     found, count = dict(level), 1
-    while count < leaves:
+    while count < max(leaves, MOST):
         count *= 2
         above = {}
         for first in range(0, leaves, count):
@@ -175,14 +178,11 @@ def naive_tree(leaves):
     return found
 
 
-LEAVES = [*range(1, 20), 31, 32, 33, 63, 64, 65]
-
-
 @pytest.mark.parametrize("leaves", LEAVES)
 def test_nodes_are_the_fewest_that_make_up_a_range(leaves):
     known = naive_tree(leaves)
     for first, stop in itertools.combinations(range(leaves + 1), 2):
-        for largest in (1, 2, 8, 64):
+        for largest in (1, 2, 8, MOST):
             found = tree.nodes(first, stop, leaves, largest)
             assert all(node in known and node[1] <= largest for node in found)
             ends = [min(begin + count, leaves) for begin, count in found]
@@ -205,7 +205,7 @@ def test_folds_make_the_same_sum_for_any_cuts_in_any_order(leaves):
         draw.shuffle(ranges)
         sums, counts = {}, {}
         for first, stop in ranges:
-            for node in tree.nodes(first, stop, leaves, draw.choice([1, 2, 4, 64])):
+            for node in tree.nodes(first, stop, leaves, draw.choice([1, 2, 4, MOST])):
                 sums[node[0]], counts[node[0]] = known[node], node[1]
             if draw.random() < 0.5:  # folded on the way, or only at the end
                 fold(sums, counts, leaves)
