@@ -91,7 +91,7 @@ def _forms(number: int, sizes: tuple[int, ...], lanes: int, activation: Activati
     # Dense rows to few outputs: weights and gradient in rows have full vectors, in columns they would not.
     few = number == 0 and dense and n_out < tuning.SKIPPING_OUTPUTS and n_in >= wide
     if 0 < number == last:
-        few = n_in >= 8 * lanes and 8 * n_out * back_columns < 7 * n_in * columns
+        few = n_in >= tuning.ROWS_VECTORS * lanes and n_out * back_columns < tuning.ROWS_SHARE * (n_in * columns)
     forward = INNER if few else LISTS if number > 0 and columns >= wide and activation.makes_zeros else ROWS
     skips = number < last and n_out >= tuning.SKIPPING_OUTPUTS and (number > 0 or dense) and activation.makes_zeros
     gradient = FEW_OUTPUTS if few else BY_OUTPUT if skips else PANELS

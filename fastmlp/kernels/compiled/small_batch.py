@@ -61,7 +61,7 @@ def _plan(sizes: tuple[int, ...], m: int) -> _Plan:
     # An even number of blocks, which two workers share equally; of whole rows of tiles of inner products.
     part = round_up(-(-m // round_up(-(-m // tuning.SAMPLE_BLOCK), 2)), vector.DOT_ROWS)
     parts = -(-m // part)
-    if m <= tuning.FEW_SAMPLES or parts * parameters > 2 * outputs:
+    if m <= tuning.FEW_SAMPLES or parts * parameters > tuning.GRADIENTS_PER_OUTPUT * outputs:
         part = parts = 0
     layers = np.array([sizes, strides])
     return _Plan(layers, identity_index(max(*sizes, m)), work, outputs, m * sum(strides[1:]), part, parts)
@@ -122,7 +122,7 @@ def run(
     if outputs is None:
         outputs = np.empty(plan.outputs, dtype)
     # Layers of few outputs are bound by reading x, which counts as multiply-adds: see `tuning.READING_WORK`.
-    workers = 1 if max(plan.multiply_adds, 8 * x.size) < tuning.PARALLEL_WORK else usable_threads()
+    workers = 1 if max(plan.multiply_adds, tuning.READING_WORK * x.size) < tuning.PARALLEL_WORK else usable_threads()
     part, elements = plan.part if wanted.gradient else 0, 0
     if part:
         elements = plan.parts * (given["first"].size + given["rest"].size)
