@@ -105,9 +105,38 @@ def test_no_arrow_is_obsolete():
     assert {room: below | BY_NAME.get(room, set()) for room, below in found.items()} == ARROWS
 
 
-def test_micro_kernels_know_no_kernels():
-    for path in (PACKAGE / "kernels" / "vector").glob("*.py"):
-        assert "kernels.compiled" not in path.read_text(), path
+# Folders and modules of kernels, each with those below it that it may import.
+FLOORS = {
+    "internals": set(),
+    "tree": set(),
+    "reference": {"tree"},
+    "vector": {"internals"},
+    "compiled": {"internals", "tree", "vector"},
+}
+
+
+def kernel_imports():
+    """Return {module of kernels: the modules of kernels that it imports}."""
+    folder, found = PACKAGE / "kernels", {}
+    names = {path: ".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py")}
+    names = {path: name.removesuffix("__init__").rstrip(".") for path, name in names.items()}
+    for path, name in names.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("fastmlp.kernels"):
+                below = node.module.removeprefix("fastmlp.kernels").lstrip(".")
+                targets = (f"{below}.{alias.name}".lstrip(".") for alias in node.names)
+                found[name] |= {target if target in names.values() else below for target in targets} - {name}
+    return found
+
+
+def test_arrows_between_kernels_go_one_way():
+    found = kernel_imports()
+    graphlib.TopologicalSorter(found).prepare()
+    for name, below in found.items():
+        own = name.partition(".")[0]
+        floors = {target.partition(".")[0] for target in below} - {own}
+        assert floors <= FLOORS.get(own, set()), name
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
