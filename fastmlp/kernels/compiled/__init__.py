@@ -65,6 +65,8 @@ def warmup(dtype: Any) -> None:
     output_delta(x.copy(), x, x)
     cross_entropy(x, x)
     update(row.copy(), row, row, x.dtype.type(0))
+    rows = np.ones((tuning.FEW_SAMPLES + 1, 1), dtype)
+    backward(1, x, rows, rows.T, rows.T, rows.T)
     parameters = np.ones(2, dtype)
     for matrix in (x, np.ones((1, tuning.FEW_SAMPLES + 1), dtype), np.ones((1, tuning.FEW_SAMPLES + 1), np.uint8)):
         m = matrix.shape[1]
