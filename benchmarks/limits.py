@@ -16,12 +16,10 @@ _TILES = 2000
 
 @njit
 def _tiles(out, a, index, b, columns):
-    rows = vector.chosen(index, 0, vector.matrix(b, 0, 0))
     for _ in range(_TILES):
-        vector.tile(
-            vector.DENSE_GROUP, vector.PANEL, vector.matrix(out, 0, columns), vector.factors(a, 0, 0, 1), rows,
-            _ENTRIES, 0,
-        )  # fmt: skip
+        rows = vector.chosen(index, 0, vector.matrix(b, 0, 0))
+        to, factors = vector.matrix(out, 0, columns), vector.factors(a, 0, 0, 1)
+        vector.tile(vector.DENSE_GROUP, vector.PANEL, to, factors, rows, _ENTRIES, 0)
 
 
 @njit(parallel=True)

@@ -45,7 +45,7 @@ class Step:
         self.packed = packed(rng, form, dtype)
         n, m = self.packed.shape
         self._sizes = (n, *sizes)
-        self._parameters = fastmlp.MLP(self._sizes, dtype=dtype.name, seed=1).parameters
+        self.parameters = fastmlp.MLP(self._sizes, dtype=dtype.name, seed=1).parameters
         y = rng.random((sizes[-1], m)).astype(dtype) if soft else rng.integers(sizes[-1], size=m)
         self._problem = self.packed.operands(dtype), y, (rng.random(m) + 0.5).astype(dtype)
         self.kernels = backend_module.kernels()
@@ -55,15 +55,15 @@ class Step:
         self.leaves = len(starts) - 1
 
     def _finished(self, finish):
-        gradient = np.full_like(self._parameters, np.nan)
+        gradient = np.full_like(self.parameters, np.nan)
         return gradient, finish(gradient)
 
     def whole(self):
-        arguments = self._parameters, self._sizes, *self._problem
+        arguments = self.parameters, self._sizes, *self._problem
         return self._finished(lambda gradient: self.kernels.network_step(gradient, *arguments))
 
     def begun(self):
-        return self.kernels.begin(self._parameters, self._sizes, *self._problem)
+        return self.kernels.begin(self.parameters, self._sizes, *self._problem)
 
     def over(self, ranges):
         sums = self.begun()
@@ -155,7 +155,7 @@ def test_sums_are_not_finished_before_all_leaves_are_there(backend, rng, dtype, 
         for first, stop in ranges:
             step.kernels.accumulate(sums, first, stop)
         with pytest.raises(ValueError, match="not all leaves have been added"):
-            step.kernels.finish(np.empty(0, dtype), sums)
+            step.kernels.finish(np.empty_like(step.parameters), sums)
 
 
 # ---- The tree by itself ----
