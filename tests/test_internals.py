@@ -157,7 +157,6 @@ def test_functions_of_a_numba_without_a_name_that_is_replaced(results, name):
     check(found, FUNCTIONS, LARGE)
 
 
-@pytest.mark.xfail(reason="internals.missing does not hold these names yet")
 @pytest.mark.parametrize("name", UNREPORTED)
 def test_a_name_that_is_replaced_is_reported(results, name):
     names, _ = results(FUNCTIONS, before=RENAME.format(name=name))

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from numba.core import event
-
 from fastmlp.kernels import internals
 
 
@@ -31,7 +29,7 @@ class _Host:
     verify: Callable[[], None] = staticmethod(lambda: None)
 
 
-class _Preparation(event.Listener):  # type: ignore[misc]
+class _Preparation(internals.Listener):  # type: ignore[misc]
     """The time that goes into compiling and loading kernels, and the call that says that it begins.
 
     Attributes
@@ -68,7 +66,7 @@ class _Preparation(event.Listener):  # type: ignore[misc]
 HOST = _Host()
 PREPARATION = _Preparation()
 DISPATCHERS: set[Any] = set()
-event.register("numba:compile", PREPARATION)
+internals.register("numba:compile", PREPARATION)
 
 
 def attach(**host: Callable[..., Any]) -> None:

@@ -288,7 +288,7 @@ class Sums:
         if problem.step.given:  # without weights
             total = problem.step.m
         pairs, left = tree.folds([(first, count) for first, (count, _) in self._nodes.items()], self.leaves)
-        if len(left) != 1 or left[0][0] != 0:
+        if len(left) != 1 or left[0][0] != 0 or left[0][1] < self.leaves:
             raise ValueError("not all leaves have been added")
         rows = np.array([[self._nodes[first][1] for first in pair] for pair in pairs], np.int64).reshape(-1, 2)
         workers = 1 if len(self._gradients) < tuning.PARALLEL_SIZE else usable_threads()

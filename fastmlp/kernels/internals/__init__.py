@@ -4,15 +4,39 @@ Each is looked for, and replaced where it is missing: a Numba that nobody has tr
 and never an import. `missing` holds the names that were not found, and `fastmlp.show_config` prints them.
 """
 
+import importlib
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import llvmlite.binding
 import numba
 from numba import config
-from numba.core.registry import cpu_target
-from numba.np.ufunc import parallel as _parallel
 
 missing: list[str] = []
+
+
+def private(module: str, *names: str) -> ModuleType | None:
+    """Import a module that has these names; else report the first name that is missing, and return None."""
+    try:
+        found = importlib.import_module(module)
+    except ImportError:
+        missing.append(module)
+        return None
+    for name in names:
+        if not hasattr(found, name):
+            missing.append(name)
+            return None
+    return found
+
+
+NOTHING = SimpleNamespace()  # has no names: an AttributeError for each
+_registry = private("numba.core.registry", "cpu_target")
+_parallel = private("numba.np.ufunc.parallel", "_is_initialized", "_get_num_threads")
+_event = private("numba.core.event", "Listener", "register")
+
+# Told by Numba when a compilation begins and ends; without that, nobody is told, and no time is counted.
+Listener: Any = object if _event is None else _event.Listener
+register: Any = (lambda kind, listener: None) if _event is None else _event.register
 
 # The oldest and the newest Numba that the tests run with: with these, kernels do not begin with a trial.
 TRIED = ("0.62.", "0.68.")
@@ -21,7 +45,8 @@ TRIED = ("0.62.", "0.68.")
 def _magic_tuple() -> tuple[str, str, str]:
     """Return triple, processor and features of the code that Numba makes, which need not be those of the host."""
     try:
-        triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
+        target = (_registry or NOTHING).cpu_target
+        triple, processor, features = target.target_context.codegen().magic_tuple()
     except Exception:
         missing.append("codegen.magic_tuple")
         return llvmlite.binding.get_process_triple(), "unknown", ""
@@ -52,8 +77,7 @@ def threading_layer() -> str | None:
 
 def threads_started() -> bool:
     """Return whether Numba's threads run: asking for their number starts them, a launch too."""
-    flag = getattr(_parallel, "_is_initialized", None)
-    return threading_layer() is not None if flag is None else bool(flag)
+    return threading_layer() is not None if _parallel is None else bool(_parallel._is_initialized)
 
 
 def thread_count() -> int:
@@ -62,14 +86,18 @@ def thread_count() -> int:
     `numba.get_num_threads` takes a lock of the process in Python code at each call: a signal in the middle of it would
     lock all later calls out. The function below it does not, once threads have been started.
     """
-    count = getattr(_parallel, "_get_num_threads", None) if threads_started() else None
-    return int((count or numba.get_num_threads)())
+    if _parallel is None or not threads_started():
+        return int(numba.get_num_threads())
+    return int(_parallel._get_num_threads())
 
 
 def compiler_locks() -> list[Any]:
     """Return the locks that a fork must hold: llvmlite's, which freeing a module takes at any time."""
     lock = getattr(getattr(llvmlite.binding.ffi, "lib", None), "_lock", None)
-    return [lock] if hasattr(lock, "__enter__") else []
+    if hasattr(lock, "__enter__"):
+        return [lock]
+    missing.append("llvmlite's _lock")
+    return []
 
 
 def _compiled(dispatcher: Any, arguments: tuple[Any, ...]) -> Any:

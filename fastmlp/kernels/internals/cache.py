@@ -7,16 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import FunctionCache
-
 from fastmlp.kernels import internals
 
-try:
-    from numba.core.caching import IndexDataCacheFile
-    from numba.core.runtime import rtsys
-except ImportError:
-    internals.missing.append("IndexDataCacheFile")
-    IndexDataCacheFile = object
+_caching = internals.private("numba.core.caching", "FunctionCache", "IndexDataCacheFile")
+_runtime = internals.private("numba.core.runtime", "rtsys")
+IndexDataCacheFile: Any = object if _caching is None else _caching.IndexDataCacheFile
+FunctionCache: Any = object if _caching is None else _caching.FunctionCache
 
 # The exceptions with which reading and unpickling meet a damaged file.
 _DAMAGE = (
@@ -100,7 +96,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
 def _initialize(target_context: Any) -> None:
     """Prepare for loading. Numba's own way first imports the compiler, and SciPy where it is installed."""
     try:
-        rtsys.initialize(target_context)
+        (_runtime or internals.NOTHING).rtsys.initialize(target_context)
     except Exception:
         target_context.refresh()
 

@@ -5,7 +5,6 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 
 from fastmlp.kernels import internals
 
@@ -15,6 +14,7 @@ _METHODS = ("get_function_type", "call_function", "return_status_propagate", "_g
 def _exception_type() -> Any:
     try:
         from numba.core.callconv import excinfo_t
+        from numba.core.registry import cpu_target
 
         for name in _METHODS:
             getattr(cpu_target.target_context.call_conv, name)
