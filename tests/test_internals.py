@@ -159,7 +159,7 @@ def test_functions_of_a_numba_without_a_name_that_is_replaced(results, name):
 
 @pytest.mark.parametrize("name", UNREPORTED)
 def test_a_name_that_is_replaced_is_reported(results, name):
-    names, _ = results(FUNCTIONS, before=RENAME.format(name=name))
+    names, _ = results(FUNCTIONS, LARGE, before=RENAME.format(name=name))
     assert any(name in one for one in names)
 
 
@@ -178,7 +178,7 @@ def test_a_numba_that_does_not_say_for_which_processor_it_compiles(results):
 IMPORTED = {
     "llvmlite", "llvmlite.ir", "numba", "numba.njit", "numba.prange", "numba.types", "numba.extending.intrinsic",
     # Undocumented, but in all versions for years, and in the examples of the documentation of `intrinsic`.
-    "numba.core.cgutils", "numba.core.event", "numba.np.arrayobj.populate_array",
+    "numba.core.cgutils",
 }  # fmt: skip
 USED = {
     "llvmlite.__version__", "numba.__version__", "numba.get_num_threads", "numba.int64", "numba.njit",
@@ -186,6 +186,7 @@ USED = {
 }  # fmt: skip
 PRIVATE = {
     "_replace",  # of a NamedTuple
+    "_make",
     "_getframe",  # of sys
     "_repr_png_",  # of IPython
     "_getvalue",  # of Numba's structs, as the documentation of `intrinsic` has it

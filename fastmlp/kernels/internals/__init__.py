@@ -31,7 +31,7 @@ def private(module: str, *names: str) -> ModuleType | None:
 
 NOTHING = SimpleNamespace()  # has no names: an AttributeError for each
 _registry = private("numba.core.registry", "cpu_target")
-_parallel = private("numba.np.ufunc.parallel", "_is_initialized", "_get_num_threads")
+_parallel = private("numba.np.ufunc.parallel", "_is_initialized")
 _event = private("numba.core.event", "Listener", "register")
 
 # Told by Numba when a compilation begins and ends; without that, nobody is told, and no time is counted.
@@ -86,9 +86,12 @@ def thread_count() -> int:
     `numba.get_num_threads` takes a lock of the process in Python code at each call: a signal in the middle of it would
     lock all later calls out. The function below it does not, once threads have been started.
     """
-    if _parallel is None or not threads_started():
-        return int(numba.get_num_threads())
-    return int(_parallel._get_num_threads())
+    count = getattr(_parallel, "_get_num_threads", None)
+    if count is None:
+        if threads_started() and "_get_num_threads" not in missing:
+            missing.append("_get_num_threads")
+        count = numba.get_num_threads
+    return int(count())
 
 
 def compiler_locks() -> list[Any]:
@@ -96,7 +99,7 @@ def compiler_locks() -> list[Any]:
     lock = getattr(getattr(llvmlite.binding.ffi, "lib", None), "_lock", None)
     if hasattr(lock, "__enter__"):
         return [lock]
-    missing.append("llvmlite's _lock")
+    missing.append("ffi.lib._lock")
     return []
 
 
