@@ -386,6 +386,7 @@ def every_call(inputs, scale):
     a1, z1, a2, z2 = forward = fastmlp.Forwardprop(x, w1, w2, b1, b2)
     y = fastmlp.one_hot(labels, sizes[-1]).astype(parameters.dtype)
     gradient = fastmlp.backward_prop(z1, a1, z2, a2, w1, w2, x, y)
+    results += fastmlp.backward_prop(z1, a1, z2, a2, w1, w2, packed, y)
     results += [*forward, *gradient, fastmlp.compute_cost(a2, y), fastmlp.compute_cost(np.asfortranarray(a2), y)]
     results += [fastmlp.ReLU(z1), fastmlp.Softmax(z1), *fastmlp.update_params(w1, b1, w2, b2, *gradient)]
     z, weight = np.ascontiguousarray(z2), np.linspace(0.5, 2, len(labels), dtype=z2.dtype)
@@ -510,10 +511,13 @@ def overruns(rng, dtype):
     lists = itertools.product(("forward", "backward"), ("code", "value", "table"))
     empty = {f"_fill.x.{one}.{other}" for one, other in lists}  # entries go to buffers of their own
     empty |= {f"_outputs.step.{name}" for name in ("z", "a", "targets.labels", "targets.rows", "targets.weight")}
+    empty |= {f"_accumulate.step.{name}" for name in ("z", "a", "rows")}
+    empty |= {f"_accumulate.rooms.back_{name}" for name in ("start", "stop", "index", "value")}
+    empty |= {f"_accumulate_given.step.targets.{name}" for name in ("labels", "weight")}
     assert {(name, side) for name in seen - empty for side in SIDES} == killed
     # The arrays inside of tuples are among them.
     step = "gradients nodes.stack sums rooms.scratch rooms.value x.dense x.forward.index step.weights step.targets.rows"
-    assert empty | {f"_accumulate.{name}" for name in step.split()} | {"_pass.rooms.copies"} <= seen
+    assert empty | {f"_accumulate.{name}" for name in step.split()} | {"run_phases.rooms.copies"} <= seen
 
 
 @numba.njit

@@ -45,7 +45,7 @@ OUTPUTS = {
     "_one_hot": 1, "_relu_elements": 1, "_softmax": 1, "_cross_entropy_gradient": 2, "_subtract": 1, "_update": 1,
     "_costs": 1,
 }  # fmt: skip
-ENGINE = {"_accumulate", "_outputs", "_fill", "_pass", "pack_parameters", "unpack_gradient"}
+ENGINE = {"_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient"}
 MOST_WORKERS = 8
 
 
