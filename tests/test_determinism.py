@@ -208,7 +208,9 @@ def passes(dtype, sizes, m, density, kind):
 @pytest.mark.kernels
 @pytest.mark.parametrize("threads", [1, 2])
 def test_bits_do_not_depend_on_what_memory_held_before(compiled, dtype, monkeypatch, threads):
-    """Rows and units that fill up the last group of a list: what lies there must not change how a sum is made."""
+    """Rows and units that fill up the last group of a list: their values must not change how a sum is made."""
+    if threads > compiled.max_threads():
+        pytest.skip("one thread only")
     wide = 16 * compiled.vector.VECTOR_BYTES // dtype.itemsize
     cases = [
         ((5, *hidden, 3), m, SPARSE, dtype)

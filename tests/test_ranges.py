@@ -132,6 +132,8 @@ def test_ranges_of_nets_of_any_depth(backend, rng, dtype, sizes, monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ranges_on_other_threads_than_the_step(backend, rng, dtype, threads):
+    if (backend_module.kernels().max_threads() or 2) < 2:
+        pytest.skip("one thread only")
     step = Step(rng, "sparse", dtype, (9, 4), soft=True)
     with fastmlp.use_threads(3 - threads if backend == "numba" else threads):
         gradient, sums = step.whole()
