@@ -11,7 +11,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, span, usable_threads
-from fastmlp.kernels.compiled.memory import aligned, fill_zeros
+from fastmlp.kernels.compiled.memory import aligned, fill_zeros, round_up
 from fastmlp.kernels.compiled.runtime import body
 
 _STATISTICS = 5
@@ -150,15 +150,10 @@ def _transpose(out, x, rows, columns, whole):
             vector.row(out, j, rows)[i] = row[j]
 
 
-def _block_size(classes: int, length: int, lanes: int, *, whole: bool) -> tuple[int, int]:
-    """Return samples at once, and the rows of a block of their logits."""
-    block = min(tuning.LOSS_BLOCK, length)
-    return (-(-block // lanes) * lanes, -(-classes // lanes) * lanes) if whole else (block, classes)
-
-
 def loss_scratch(classes: int, length: int, itemsize: int) -> int:
-    """Return the elements of the scratch of `loss_rows`."""
-    block, padded = _block_size(classes, length, vector.VECTOR_BYTES // itemsize, whole=True)
+    """Return the elements of the scratch of `loss_rows`, whole vectors or not."""
+    lanes = vector.VECTOR_BYTES // itemsize
+    block, padded = round_up(min(tuning.LOSS_BLOCK, length), lanes), round_up(classes, lanes)
     return block * (_STATISTICS + 2 + 3 * padded)
 
 

@@ -22,7 +22,7 @@ from fastmlp.kernels.compiled.operands import Packed
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.tree import tiling
+from fastmlp.kernels.compiled.tree import leaf_starts, tiling
 
 
 class _Filling(NamedTuple):
@@ -239,7 +239,7 @@ class _Packer:
         )
 
     def _launch(self, filling: _Filling, packed: Packed, ordering: _Ordering) -> None:
-        starts = np.append(np.arange(0, len(self._rows), self._tiles.leaf), len(self._rows))
+        starts = leaf_starts(len(self._rows))
         for k, _, rows in row_batches(self._rows, self._rows.dtype, starts):
             here = filling._replace(base=int(starts[k]))
             _fill.launch(self._workers, rows, here, packed, self._rooms, ordering)

@@ -23,7 +23,7 @@ from fastmlp.kernels.compiled.step import (
     forward_hidden,
     open_work,
 )
-from fastmlp.kernels.compiled.tree import add_top, fold_own, tiling, worker_shares
+from fastmlp.kernels.compiled.tree import add_top, fold_own, leaf_starts, tiling, worker_shares
 from fastmlp.kernels.compiled.weights import pack_parameters, unpack_gradient
 
 
@@ -114,6 +114,8 @@ def _accumulate(gradients, nodes, sums, rooms, x, step, worker, workers):
         node = _next_node(nodes, worker, workers)
 
 
+# A kernel of its own, so that the first step of a network does not wait for its compilation. The loops are written
+# twice because Numba does not cache a function that is given another one as an argument.
 @kernel()
 def _accumulate_given(gradients, nodes, rooms, x, step, worker, workers):
     work, stack = open_work(step, x, rooms, worker), vector.address(nodes.stack.start, worker * nodes.stack.columns)
@@ -219,7 +221,7 @@ class Sums:
         self._size = len(problem.step.weights)
         self.leaves = -(-problem.step.m // problem.step.leaf)
         self._of_leaves = np.zeros((self.leaves, tuning.LINE_NUMBERS))
-        self._nodes: dict[int, tuple[int, Any]] = {}  # by first leaf: the number of leaves, and the gradient
+        self._nodes: dict[int, tuple[int, int]] = {}  # by first leaf: the number of leaves, and the row of the gradient
         self._gradients = np.empty(0, problem.step.weights.dtype)
 
     def add(self, first: int, stop: int) -> None:
@@ -305,6 +307,6 @@ def outputs(problem: Problem, out: Any, z: Any, a: Any) -> None:
     if problem.rows is None:
         _outputs.launch(workers, out, z, a, rooms, problem.x, step)
         return
-    starts = np.append(np.arange(0, step.m, step.leaf), step.m)
+    starts = leaf_starts(step.m)
     for k, _, rows in row_batches(problem.rows, step.weights.dtype, starts):
         _outputs.launch(workers, out, z, a, rooms, problem.x, step._replace(rows=rows, base=int(starts[k])))
