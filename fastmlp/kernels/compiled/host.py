@@ -1,6 +1,8 @@
 """The services that kernels ask of their host, and the time spent on compiling and loading them."""
 
 import contextlib
+import gc
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -41,7 +43,7 @@ class _Preparation(internals.Listener):  # type: ignore[misc]
     """
 
     def __init__(self) -> None:
-        self.seconds, self.compiling_since = 0.0, 0.0
+        self.seconds, self.compiling_since, self._pauses_collector = 0.0, 0.0, False
 
     @contextlib.contextmanager
     def measured(self) -> Iterator[None]:
@@ -56,17 +58,29 @@ class _Preparation(internals.Listener):  # type: ignore[misc]
             HOST.compiling()
             HOST.verify()
             self.compiling_since = time.perf_counter()
+            # The collector would search the compiler's objects again and again, of which almost all stay.
+            self._pauses_collector = gc.isenabled()
+            gc.disable()
 
     def on_end(self, event: Any) -> None:
         if event.data["dispatcher"] in DISPATCHERS:
+            self.resume_collector()
             self.seconds += time.perf_counter() - self.compiling_since
             self.compiling_since = 0.0
+
+    def resume_collector(self) -> None:
+        """Let Python collect garbage again; a child that was forked in the middle of a compilation needs it."""
+        if self._pauses_collector:
+            self._pauses_collector = False
+            gc.enable()
 
 
 HOST = _Host()
 PREPARATION = _Preparation()
 DISPATCHERS: set[Any] = set()
 internals.register("numba:compile", PREPARATION)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=PREPARATION.resume_collector)
 
 
 def attach(**host: Callable[..., Any]) -> None:
