@@ -212,52 +212,50 @@ def network_step(
     return finish(gradient, sums)
 
 
-class Training:
+class Trainer:
     """Parameters and the state of an optimizer, which updates on batches of the samples x change."""
 
     def __init__(self, vectors: list[Array], sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> None:
         self.vectors, self.sizes, self.x, self.y, self.weight = vectors, sizes, x, y, weight
 
 
-def begin_training(
-    vectors: list[Array], sizes: tuple[int, ...], x: Rows, y: Array, weight: Array
-) -> Training:
-    """Return a training that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
+def begin_training(vectors: list[Array], sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> Trainer:
+    """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
     x, y and weight as in `begin`.
     """
-    return Training([one.copy() for one in vectors], sizes, x, y, weight)
+    return Trainer([one.copy() for one in vectors], sizes, x, y, weight)
 
 
-def train(training: Training, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
+def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
     """Update on batch after batch; return the sums of loss, weight of hits and weight of each, float64 (done, 3).
 
     order int32 (k,) are samples, of which batch i ends before ``ends[i]``, int64 (u,); numbers float64 (u, 3) are those
     of each update: see `rules`. A batch of weight 0 changes nothing. The first update that would make the loss or a
     parameter infinite or NaN is not made, nor are those behind it.
     """
-    sizes, table, gradient = training.sizes, training.x.table, np.empty_like(training.vectors[0])
+    sizes, table, gradient = trainer.sizes, trainer.x.table, np.empty_like(trainer.vectors[0])
     weights = weight_penalties(gradient, sizes, rule.l2)
     sums = np.zeros((len(ends), 3))
     for i, (first, stop) in enumerate(pairwise([0, *ends.tolist()])):
         batch = order[first:stop]
-        before = [one.copy() for one in training.vectors]
-        parameters, *state = training.vectors
-        rows = Rows(training.x.rows[batch], table)
-        sums[i] = network_step(gradient, parameters, sizes, rows, training.y[..., batch], training.weight[batch])
+        before = [one.copy() for one in trainer.vectors]
+        parameters, *state = trainer.vectors
+        rows = Rows(trainer.x.rows[batch], table)
+        sums[i] = network_step(gradient, parameters, sizes, rows, trainer.y[..., batch], trainer.weight[batch])
         if sums[i, 2] == 0:
             sums[i] = 0
             continue
         apply(parameters, state, gradient, weights, rule, numbers[i])
         if not (np.isfinite(sums[i]).all() and np.isfinite(parameters).all()):
-            training.vectors = before
+            trainer.vectors = before
             return sums[:i]
     return sums
 
 
-def training_vectors(training: Training) -> list[Array]:
+def training_vectors(trainer: Trainer) -> list[Array]:
     """Return copies of the parameters (k,) and of the state of the optimizer."""
-    return [one.copy() for one in training.vectors]
+    return [one.copy() for one in trainer.vectors]
 
 
 def weight_penalties(parameters: Array, sizes: tuple[int, ...], l2: float) -> Array:
