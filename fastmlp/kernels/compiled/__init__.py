@@ -16,7 +16,7 @@ import llvmlite
 import numba
 import numpy as np
 
-from fastmlp.kernels import internals, vector
+from fastmlp.kernels import internals, rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
@@ -43,13 +43,15 @@ from fastmlp.kernels.compiled.network import (
     network_step,
 )
 from fastmlp.kernels.compiled.packing import operands, pack, packed_facts, unpack
+from fastmlp.kernels.compiled.trainer import begin_training, train, training_vectors
 from fastmlp.kernels.internals import cache
+from fastmlp.kernels.rules import apply
 
 __all__ = [
-    "accumulate", "attach", "backward", "begin", "cache_statistics", "compiler_locks", "cross_entropy", "describe",
+    "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks", "cross_entropy", "describe",
     "finish", "forward", "leaf_starts", "limited_threads", "limits_threads", "max_threads", "network_logits",
     "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts", "preparation", "relu",
-    "softmax_columns", "softmax_cross_entropy_grad", "unpack", "update", "warmup",
+    "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update", "warmup",
 ]  # fmt: skip
 
 
@@ -74,6 +76,8 @@ def warmup(dtype: Any) -> None:
         packed = operands(pack(matrix), table)
         network_step(parameters.copy(), parameters, (1, 1), packed, labels, weight)
         network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed)
+        trainer = begin_training([parameters], (1, 1), packed, labels, weight)
+        train(trainer, np.zeros(1, np.int32), np.ones(1, np.int64), rules.Rule(rules.SGD), np.ones((1, 3)))
     launcher()
 
 

@@ -84,7 +84,7 @@ def add_by_output(gradient, delta, a, shape, fresh, copies, listed):
             _list_outputs(listed, there, outputs, samples, block)
             c = np.int64(0)
             while c < shape.columns:
-                vectors = _strip((shape.columns - c) // lanes)
+                vectors = strip_vectors((shape.columns - c) // lanes)
                 for t in range(0, samples, block):
                     _add_strip(
                         vectors, vector.block(gradient, output, c), vector.block(there, t, 0),
@@ -108,7 +108,7 @@ def _add_strip(vectors, out, delta, a, shape, fresh, copies, listed):
 
 
 @body
-def _strip(vectors):
+def strip_vectors(vectors):
     """Return how many of the remaining vectors `sparse_rows` takes next."""
     for count in vector.STRIPS:
         if count <= vectors:

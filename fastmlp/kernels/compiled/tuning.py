@@ -156,3 +156,10 @@ ROW_BATCH = 8192
 # Outputs from which the rows of a layer's deltas are padded to an odd number of cache lines: with a power of two, all
 # deltas of an output would fall into one set of the cache. Short rows are not worth the padding. Row: STRIDED_OUTPUTS.
 STRIDED_OUTPUTS = 64
+
+# Features in a block of the lists of batches.
+BATCH_FEATURES = 64
+BATCH_DENSE_SHARE = 0.5
+PIECE_SAMPLES = 64
+PIECE_PARAMETERS = 8192
+SPINS = 1000

@@ -59,6 +59,7 @@ from fastmlp.kernels.vector.target import (
     STRIPS,
     VECTOR_BYTES,
 )
+from fastmlp.kernels.vector.teamwork import add_and_publish, exchange, give_way, observe, pause, publish
 from fastmlp.kernels.vector.tile import tile
 from fastmlp.kernels.vector.transpose import transpose
 from fastmlp.kernels.vector.workers import call_worker, call_workers, open_arguments, opened
@@ -87,6 +88,7 @@ __all__ = [
     "Plane",
     "Rows",
     "Share",
+    "add_and_publish",
     "address",
     "block",
     "call_worker",
@@ -94,10 +96,12 @@ __all__ = [
     "chosen",
     "codes",
     "dot_tile",
+    "exchange",
     "exp",
     "exp_columns",
     "factors",
     "fetch_add",
+    "give_way",
     "lanes",
     "list_nonzero",
     "log",
@@ -105,10 +109,13 @@ __all__ = [
     "noinline",
     "nonzero_bits",
     "number",
+    "observe",
     "open_arguments",
     "opened",
     "part",
+    "pause",
     "population_count",
+    "publish",
     "row",
     "row_of",
     "select",

@@ -1,0 +1,186 @@
+"""Trainers: a model and the state of its optimizer, packed for updates on batches, and the launches of these."""
+
+import functools
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fastmlp.kernels import rules, vector
+from fastmlp.kernels.compiled import losses, tuning
+from fastmlp.kernels.compiled.activations import ACTIVATIONS
+from fastmlp.kernels.compiled.launch import usable_threads
+from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
+from fastmlp.kernels.compiled.sample_lists import SampleLists, sample_lists
+from fastmlp.kernels.compiled.sums import targets
+from fastmlp.kernels.compiled.team import assemble
+from fastmlp.kernels.compiled.updates import BATCH_LAYER, BatchMemory, BatchRooms, Model, Updates, run_updates
+
+
+def _layer_table(sizes: tuple[int, ...], lanes: int, part: int) -> Any:
+    """Return the layers, for an input that has lists of ``part`` features, or dense rows if that is 0."""
+    layers = np.zeros(len(sizes) - 1, BATCH_LAYER)
+    at = at_turned = before = first_piece = 0
+    for number, (n_in, n_out) in enumerate(pairwise(sizes)):
+        columns, rows = round_up(n_out, lanes), round_up(n_in, lanes)
+        height = part if number == 0 and part else _piece_rows(n_in, columns, lanes)
+        layer = layers[number]
+        layer["n_in"], layer["n_out"], layer["columns"], layer["rows"] = n_in, n_out, columns, rows
+        layer["at"], layer["at_bias"] = at, at + rows * columns
+        layer["at_turned"], layer["before"] = at_turned, before
+        layer["height"], layer["first_piece"], layer["pieces"] = height, first_piece, -(-n_in // height)
+        layer["activation"] = ACTIVATIONS["relu"].code
+        at += (rows + 1) * columns
+        at_turned += rows * columns if number > 0 else 0
+        before += columns
+        first_piece += int(layer["pieces"])
+    return layers
+
+
+def _piece_rows(n_in: int, columns: int, lanes: int) -> int:
+    """Return the rows of a piece of the parameters: whole vectors, of about PIECE_PARAMETERS in all."""
+    return min(round_up(max(1, tuning.PIECE_PARAMETERS // columns), lanes), round_up(n_in, lanes))
+
+
+class Trainer:
+    """The parameters and the state of an optimizer, packed, with the samples that they are trained on."""
+
+    def __init__(self, vectors: list[Any], sizes: tuple[int, ...], x: Any, y: Any, weight: Any) -> None:
+        self._sizes, self._dtype = sizes, vectors[0].dtype
+        self._x: SampleLists = sample_lists(x, sizes[0], self._dtype)
+        self._targets, self._weight = targets(y, weight, self._dtype), weight
+        self._lanes = vector.VECTOR_BYTES // self._dtype.itemsize
+        self._layers = _layer_table(sizes, self._lanes, self._x.part if self._x.listed else 0)
+        last = self._layers[-1]
+        self._size = int(last["at_bias"] + last["columns"])
+        self._packed = [self._pack(one) for one in vectors]
+        turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
+        self._turned = aligned(turned, self._dtype)
+        self._turn()
+
+    def _views(self, packed: Any, flat: Any) -> Any:
+        """Yield the weights and biases of each layer, in a packed and in a flat vector, as views of the same shape."""
+        at = 0
+        for layer in self._layers:
+            n_in, n_out, columns = int(layer["n_in"]), int(layer["n_out"]), int(layer["columns"])
+            start, bias = int(layer["at"]), int(layer["at_bias"])
+            rows = packed[start:bias].reshape(-1, columns)
+            yield rows[:n_in, :n_out], flat[at : at + n_out * n_in].reshape(n_out, n_in).T
+            at += n_out * n_in
+            yield packed[bias : bias + n_out], flat[at : at + n_out]
+            at += n_out
+
+    def _pack(self, flat: Any) -> Any:
+        packed = aligned(self._size, self._dtype)
+        packed[:] = 0
+        for to, source in self._views(packed, flat):
+            to[...] = source
+        return packed
+
+    def _turn(self) -> None:
+        for layer in self._layers[1:]:
+            rows, columns, at = int(layer["rows"]), int(layer["columns"]), int(layer["at_turned"])
+            weights = self._packed[0][int(layer["at"]) : int(layer["at_bias"])].reshape(rows, columns)
+            self._turned[at : at + rows * columns].reshape(columns, rows)[...] = weights.T
+
+    def vectors(self) -> list[Any]:
+        """Return the parameters and the state of the optimizer as flat vectors."""
+        count = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._sizes))
+        result = []
+        for packed in self._packed:
+            flat = np.empty(count, self._dtype)
+            for source, to in self._views(packed, flat):
+                to[...] = source
+            result.append(flat)
+        return result
+
+    def run(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
+        """Make updates; return the sums of loss, hits and weight of each that was made."""
+        before = [one.copy() for one in self._packed]
+        sums = self._launch(order, ends, rule, numbers)
+        if len(sums) < len(ends):
+            # The update that failed has changed parameters: begin again, and stop before it.
+            for packed, one in zip(self._packed, before, strict=True):
+                packed[:] = one
+            self._turn()
+            if len(sums):
+                done = len(sums)
+                sums = self._launch(order[: ends[done - 1]], ends[:done], rule, numbers[:done])
+        return sums
+
+    def _launch(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
+        dtype, lanes = self._dtype, self._lanes
+        starts = np.append(0, ends[:-1])
+        weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64)
+        share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
+        most = int((ends - starts).max())
+        piece = _piece_samples(most, lanes)
+        constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps, rule.l2]
+        run = Updates(
+            np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), share,
+            np.ascontiguousarray(numbers, dtype), self._targets, np.array(constants, dtype), rule.kind, rule.nesterov,
+            int(rule.first != 0), float(rule.clip), len(ends), piece, np.zeros((len(ends), tuning.LINE_NUMBERS)),
+            np.zeros(len(ends), np.int64), np.zeros(1, np.int64),
+        )  # fmt: skip
+        threads = self._threads(most)
+        memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
+        parameters, *state = self._packed
+        m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
+        model = Model(self._layers, parameters, m, v, self._turned)
+        run_updates.launch(threads, parameters, model, memory, self._x, run, rooms, assemble(threads))
+        done = int(run.done[0])
+        return np.column_stack((run.sums[:done, :2], weights[:done]))
+
+    def _threads(self, most: int) -> int:
+        """Return how many threads are worth it for batches of up to so many samples."""
+        return usable_threads()
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019
+    def _memory(self, samples: int, clips: bool) -> BatchMemory:
+        width = int(self._layers["columns"].sum())
+        inputs = 0 if self._x.listed else samples * int(self._layers[0]["rows"])
+        layers = self._layers.copy()
+        parts = aligned_parts(
+            self._dtype, inputs, samples * width, samples * width, 2 * samples, self._size if clips else 0
+        )
+        for part in parts:
+            part[:] = 0
+        return BatchMemory(
+            parts[0], parts[1], parts[2], parts[3].reshape(2, samples), parts[4],
+            np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._sizes, samples)), samples,
+        )  # fmt: skip
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019
+    def _rooms(self, threads: int, most: int) -> BatchRooms:
+        itemsize, lanes = self._dtype.itemsize, self._lanes
+        gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
+        loss = losses.loss_scratch(self._sizes[-1], round_up(most, lanes), itemsize)
+        entries = most * self._x.part if self._x.listed else 1
+        rows = [aligned(threads * round_up(count, 64), self._dtype).reshape(threads, -1) for count in (gradient, loss, entries)]
+        return BatchRooms(
+            rows[0], rows[1], np.empty((threads, self._x.part + 64), np.int64),
+            np.empty((threads, round_up(entries, 64)), np.int32), rows[2],
+        )  # fmt: skip
+
+
+def _piece_samples(most: int, lanes: int) -> int:
+    """Return the samples of a piece of a batch: a fourth of the largest, if that is few, and whole vectors."""
+    return round_up(min(max(-(-most // 4), 1), tuning.PIECE_SAMPLES), lanes)
+
+
+def begin_training(vectors: list[Any], sizes: tuple[int, ...], x: Any, y: Any, weight: Any) -> Trainer:
+    """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
+
+    x, y and weight as in `network.begin`.
+    """
+    return Trainer(vectors, sizes, x, y, weight)
+
+
+def train(trainer: Trainer, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
+    """Update on batch after batch; return the sums of loss, weight of hits and weight of each, float64 (done, 3)."""
+    return trainer.run(order, ends, rule, numbers)
+
+
+def training_vectors(trainer: Trainer) -> list[Any]:
+    """Return copies of the parameters (k,) and of the state of the optimizer."""
+    return trainer.vectors()
