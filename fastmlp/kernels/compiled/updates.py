@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, multiply_derivative
 from fastmlp.kernels.compiled.gradients import strip_vectors
 from fastmlp.kernels.compiled.launch import kernel
@@ -111,6 +110,7 @@ class BatchRooms(NamedTuple):
     gradient: Any
     loss: Any
     start: Any
+    stop: Any
     index: Any
     value: Any
 
@@ -121,6 +121,7 @@ class _Room(NamedTuple):
     gradient: Any
     loss: Any
     start: Any
+    stop: Any
     index: Any
     value: Any
 
@@ -228,21 +229,35 @@ def _set_biases(work, layer, out, count):
 
 
 @body
-def _add_listed(work, layer, out, order, count):
+def _prefetch_lists(x, order, count):
+    """Ask for the lists of samples, which are far apart in memory."""
+    line = vector.LINE_BYTES // 4  # entries of an index, and no fewer of a value than half of that
+    for s in range(count):
+        first = order[s] * x.parts
+        for entry in range(x.start[first], x.start[first + x.parts], line):
+            vector.prefetch(x.index, entry)
+            vector.prefetch(x.value, entry)
+
+
+@body
+def _add_listed(work, layer, out, order, count, room):
     """Add to rows of out the products of samples order[0:] with the weights of the first layer, without zeros."""
     vector.noinline()
     x, lanes = work.x, vector.lanes(out)
     weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
+    lists = vector.Entries(room.start, vector.address(x.index, 0), vector.address(x.value, 0))
+    _prefetch_lists(x, order, count)
     # A block of features at a time: their rows of weights stay in the L1 cache for all samples of the piece.
     for part in range(x.parts):
+        for s in range(count):
+            number = order[s] * x.parts + part
+            room.start[s], room.stop[s] = x.start[number], x.start[number + 1]
         c = np.int64(0)
         while c < layer.columns:
             vectors = strip_vectors((layer.columns - c) // lanes)
-            rows = vector.block(weights, 0, c)
-            for s in range(count):
-                start = vector.address(x.start, order[s] * x.parts + part)
-                listed = vector.Entries(start, vector.address(x.index, 0), vector.address(x.value, 0))
-                vector.sparse_rows(vectors, 0, 1, vector.block(out, s, c), listed, rows)
+            vector.sparse_rows(
+                vectors, 0, count, vector.block(out, 0, c), lists, room.stop, vector.block(weights, 0, c)
+            )
             c += vectors * lanes
 
 
@@ -266,7 +281,7 @@ def _inputs(work, number):
 
 
 @body
-def _forward(work, order, lo, count):
+def _forward(work, order, lo, count, room):
     """Set the outputs of all layers for the samples order[0:], which are ``lo`` and following in the batch."""
     vector.noinline()
     layers = work.model.layers
@@ -275,7 +290,7 @@ def _forward(work, order, lo, count):
         out = _of_layer(work, work.memory.values, layer, lo)
         _set_biases(work, layer, out, count)
         if number == 0 and work.x.listed > 0:
-            _add_listed(work, layer, out, order, count)
+            _add_listed(work, layer, out, order, count, room)
         else:
             if number == 0:
                 _copy_inputs(work, layer, order, lo, count)
@@ -310,7 +325,7 @@ def _pass_samples(work, batch, piece, room):
     lo = piece * run.piece
     count = min(run.piece, batch.count - lo)
     order, last = vector.address(run.order, batch.begin + lo), layers[len(layers) - 1]
-    _forward(work, order, lo, count)
+    _forward(work, order, lo, count, room)
     outputs, delta = _of_layer(work, memory.values, last, lo), _of_layer(work, memory.deltas, last, lo)
     logits = Logits(outputs.start, last.columns, last.n_out, np.int64(1))
     losses = vector.matrix(memory.losses.start, lo, memory.losses.columns)
@@ -323,39 +338,33 @@ def _pass_samples(work, batch, piece, room):
 
 
 @body
-def _list_features(work, batch, part, listed, height):
+def _list_features(work, batch, part, room, height):
     """List, for each feature of a block, the samples of the batch in which it is not zero."""
     vector.noinline()
     x, first = work.x, part * work.x.part
-    start = vector.part(listed.start, 0, height + 2)
-    for f in range(height + 2):
-        start[f] = 0
+    # Each list has room for all samples: counting entries first would take as long as the lists.
+    for f in range(height):
+        room.start[f] = room.stop[f] = f * batch.count
     for s in range(batch.count):
-        at = work.run.order[batch.begin + s] * x.parts + part
-        for entry in range(x.start[at], x.start[at + 1]):
-            start[x.index[entry] - first + 2] += 1
-    for f in range(2, height + 2):
-        start[f] += start[f - 1]
-    for s in range(batch.count):
-        at = work.run.order[batch.begin + s] * x.parts + part
-        for entry in range(x.start[at], x.start[at + 1]):
-            f = x.index[entry] - first + 1
-            to = start[f]
-            listed.index[to], listed.value[to] = s, x.value[entry]
-            start[f] = to + 1
+        number = work.run.order[batch.begin + s] * x.parts + part
+        for entry in range(x.start[number], x.start[number + 1]):
+            f = x.index[entry] - first
+            to = room.stop[f]
+            room.index[to], room.value[to] = s, x.value[entry]
+            room.stop[f] = to + 1
 
 
 @body
 def _listed_gradient(work, batch, layer, gradient, part, room, height):
     """Set rows of the gradient of the first layer, for a block of features, over the samples that are not zero."""
     vector.noinline()
-    lanes, listed = vector.lanes(gradient), vector.Entries(room.start, room.index, room.value)
-    _list_features(work, batch, part, listed, height)
+    lanes, lists = vector.lanes(gradient), vector.Entries(room.start, room.index, room.value)
+    _list_features(work, batch, part, room, height)
     deltas, c = _of_layer(work, work.memory.deltas, layer, np.int64(0)), np.int64(0)
     while c < layer.columns:
         vectors = strip_vectors((layer.columns - c) // lanes)
         to = vector.block(gradient, 0, c)
-        vector.sparse_rows(vectors, 1, height, to, listed, vector.block(deltas, 0, c))
+        vector.sparse_rows(vectors, 1, height, to, lists, room.stop, vector.block(deltas, 0, c))
         c += vectors * lanes
 
 
@@ -495,7 +504,9 @@ def _pass_parameters(work, batch, piece, room):
     square = _finish_rows(work, batch.update, at, gradient.start, count, l2)
     if stop == layer.n_in:
         _set_bias_gradient(work, batch, layer, gradient.start)
-        square += _finish_rows(work, batch.update, layer.at_bias, gradient.start, layer.columns, vector.number(gradient, 0))
+        square += _finish_rows(
+            work, batch.update, layer.at_bias, gradient.start, layer.columns, vector.number(gradient, 0)
+        )
     work.memory.squares[piece] = square
     if number > 0 and work.run.clip == 0:
         _turn(work, layer, first, stop)
@@ -605,6 +616,15 @@ def _lead(work, room, team, thread):
     dismiss(team)
 
 
+@body
+def _help(work, room, team, thread):
+    """Work on one phase after another, until the leader dismisses the team."""
+    phase = await_phase(team, np.int64(0))
+    while phase != CLOSED:
+        _do_pieces(work, phase, room, team, thread)
+        phase = await_phase(team, phase)
+
+
 @kernel()
 def run_updates(parameters, model, memory, x, run, rooms, team, worker, workers):
     """Make the updates of a run, as a team."""
@@ -613,13 +633,13 @@ def run_updates(parameters, model, memory, x, run, rooms, team, worker, workers)
         vector.address(rooms.gradient.start, worker * rooms.gradient.columns),
         vector.address(rooms.loss.start, worker * rooms.loss.columns),
         vector.address(rooms.start.start, worker * rooms.start.columns),
+        vector.address(rooms.stop.start, worker * rooms.stop.columns),
         vector.address(rooms.index.start, worker * rooms.index.columns),
         vector.address(rooms.value.start, worker * rooms.value.columns),
     )
+    before = vector.flush_subnormals()
     if arrive(team):
         _lead(work, room, team, worker)
-        return
-    phase = await_phase(team, np.int64(0))
-    while phase != CLOSED:
-        _do_pieces(work, phase, room, team, worker)
-        phase = await_phase(team, phase)
+    else:
+        _help(work, room, team, worker)
+    vector.restore_subnormals(before)
