@@ -15,7 +15,10 @@ ROOT = PACKAGE.parent
 
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
-    "__init__": {"backend", "datasets", "history", "loading", "model", "notebook", "packing", "plots", "version"},
+    "__init__": {
+        "backend", "datasets", "history", "loading", "model", "notebook", "optimizers", "packing", "plots", "schedules",
+        "version",
+    },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
@@ -36,6 +39,10 @@ ARROWS = {
     "training": {
         "backend", "checkpoint", "checks", "history", "interrupts", "notices", "progress", "quiet", "stopping",
     },
+    "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
+    "lbfgs": {"quiet"},
+    "schedules": {"checks", "constants"},
+    "constants": {"checks"},
     "checkpoint": {"history", "stopping", "storage"},
     "stopping": set(),
     "progress": {"checks", "history"},
@@ -191,15 +198,17 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
 def test_names_come_when_they_are_used(run_python):
     run_python("""
 import sys, fastmlp
-assert dir(fastmlp) == sorted([*fastmlp.__all__, "datasets", "plots", "__version__"])
+modules = "datasets", "optimizers", "plots", "schedules"
+assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
+assert fastmlp.optimizers.Adam(fastmlp.schedules.one_cycle(8e-3))
 assert fastmlp.MLP is fastmlp.MLP is __import__("fastmlp.model").model.MLP
 namespace = {}
 exec("from fastmlp import *", namespace)
 assert set(fastmlp.__all__) <= set(namespace)
 import fastmlp.backend
-assert dir(fastmlp) == sorted([*fastmlp.__all__, "datasets", "plots", "__version__"])
+assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 try:
     fastmlp.nonsense
 except AttributeError as error:
