@@ -33,17 +33,20 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "advice", "arrays", "backend", "checkpoint", "checks", "history", "packing", "parameters", "quiet", "samples",
-        "stopping", "storage", "training",
+        "advice", "arrays", "backend", "checkpoint", "checks", "history", "methods", "optimizers", "packing",
+        "parameters", "quiet", "samples", "stopping", "storage", "training",
     },
-    "training": {
-        "backend", "checkpoint", "checks", "history", "interrupts", "notices", "progress", "quiet", "stopping",
-    },
+    "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
     "lbfgs": {"quiet"},
     "schedules": {"checks", "constants"},
     "constants": {"checks"},
-    "checkpoint": {"history", "stopping", "storage"},
+    "checkpoint": {"history", "methods", "stopping", "storage"},
+    "methods": {
+        "backend", "batches", "checks", "interrupts", "kernels", "methods", "optimizers", "quiet", "samples",
+        "schedules",
+    },  # of the kernels only their rules
+    "batches": {"checks", "quiet"},
     "stopping": set(),
     "progress": {"checks", "history"},
     "advice": {"history"},
