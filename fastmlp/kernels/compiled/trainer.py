@@ -8,13 +8,14 @@ import numpy as np
 from fastmlp.kernels import rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS
+from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Model, Run
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
 from fastmlp.kernels.compiled.sample_lists import SampleLists, sample_lists
 from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
-from fastmlp.kernels.compiled.updates import BATCH_LAYER, BatchMemory, BatchRooms, Model, Updates, run_updates
+from fastmlp.kernels.compiled.updates import run_updates
 
 
 def _layer_table(sizes: tuple[int, ...], lanes: int, part: int) -> Any:
@@ -123,20 +124,19 @@ class Trainer:
         weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64)
         share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
         most = int((ends - starts).max())
-        piece = _piece_samples(most, lanes)
+        piece, threads = _piece_samples(most, lanes), self._threads(most)
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps, rule.l2]
-        run = Updates(
+        run = Run(
             np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), share,
             np.ascontiguousarray(numbers, dtype), self._targets, np.array(constants, dtype), rule.kind, rule.nesterov,
             int(rule.first != 0), float(rule.clip), len(ends), piece, np.zeros((len(ends), tuning.LINE_NUMBERS)),
-            np.zeros(len(ends), np.int64), np.zeros(1, np.int64),
+            np.zeros(len(ends), np.int64), np.zeros(1, np.int64), assemble(threads),
         )  # fmt: skip
-        threads = self._threads(most)
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
         model = Model(self._layers, parameters, m, v, self._turned)
-        run_updates.launch(threads, parameters, model, memory, self._x, run, rooms, assemble(threads))
+        run_updates.launch(threads, parameters, model, memory, self._x, run, rooms)
         done = int(run.done[0])
         return np.column_stack((run.sums[:done, :2], weights[:done]))
 

@@ -48,7 +48,8 @@ def _sparse_rows_body(builder, arguments, vectors, fresh, element):
 def sparse_rows(typingctx, vectors, fresh, count, out, entries, stops, m):
     """out[r, c] += sum_e value[e] m[index[e], c], r < count, e over list r of the `Entries`; `Matrix` out and m.
 
-    List r ends before ``stops[r]``, an address, so that lists need not be one behind the other. c runs over ``vectors``, one of STRIPS. With ``fresh``, 1 and not 0, out is set.
+    List r ends before ``stops[r]``, an address, so lists need not be one behind the other. c runs over ``vectors``, one
+    of STRIPS. With ``fresh``, 1 and not 0, out is set.
     """
     long = types.int64
     signature = types.void(long, long, long, out, entries, stops, m)
