@@ -4,7 +4,7 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.activations import activate, multiply_derivative
-from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.batch import add_product, block_lists, layer_inputs, of_layer
 from fastmlp.kernels.compiled.gradients import strip_vectors
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy
@@ -35,19 +35,15 @@ def _add_listed(work, layer, out, order, count, room):
     vector.noinline()
     x, lanes = work.x, vector.lanes(out)
     weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
-    lists = vector.Entries(room.start, vector.address(x.index, 0), vector.address(x.value, 0))
     _prefetch_lists(x, order, count)
-    # A block of features at a time: their rows of weights stay in the L1 cache for all samples of the piece.
-    for part in range(x.parts):
-        for s in range(count):
-            number = order[s] * x.parts + part
-            room.start[s], room.stop[s] = x.start[number], x.start[number + 1]
+    # Some blocks of features at a time: their weights stay near for all samples of the piece.
+    for part in range(0, x.parts, x.together):
+        lists = block_lists(work, order, count, part, min(part + x.together, x.parts), room)
         c = np.int64(0)
         while c < layer.columns:
             vectors = strip_vectors((layer.columns - c) // lanes)
-            vector.sparse_rows(
-                vectors, 0, count, vector.block(out, 0, c), lists, room.stop, vector.block(weights, 0, c)
-            )
+            to, rows = vector.block(out, 0, c), vector.block(weights, 0, c)
+            vector.sparse_rows(vectors, 0, count, to, lists, room.stop, rows)
             c += vectors * lanes
 
 

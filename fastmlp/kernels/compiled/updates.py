@@ -115,8 +115,6 @@ def run_updates(parameters, model, memory, x, run, rooms, worker, workers):
         vector.address(rooms.loss.start, worker * rooms.loss.columns),
         vector.address(rooms.start.start, worker * rooms.start.columns),
         vector.address(rooms.stop.start, worker * rooms.stop.columns),
-        vector.address(rooms.index.start, worker * rooms.index.columns),
-        vector.address(rooms.value.start, worker * rooms.value.columns),
     )
     before = vector.flush_subnormals()
     if arrive(run.team):
