@@ -458,7 +458,7 @@ def test_ctrl_c_does_not_wait_for_the_end_of_an_epoch(backend):
     spent = time.perf_counter() - start
     thread.join()
     assert (history.stopped, len(history) < 100) == ("interrupt", True)
-    assert spent < 2
+    assert spent < 4  # an epoch takes longer with the NumPy backend
     assert not np.array_equal(net.parameters, before)
 
 
