@@ -182,8 +182,9 @@ def test_updates_of_a_call_adapt_to_their_time(backend, monkeypatch):
 
     monkeypatch.setattr(kernels, "train", slow)
     monkeypatch.setattr(minibatches.time, "perf_counter", lambda: now[0])
-    model().fit(X, Y, epochs=1, batch_size=10)
+    history = model().fit(X, Y, epochs=1, batch_size=10)
     assert counts == [1, 2, 4, 5, 5, 5, 5, 3]
+    assert history.seconds == [pytest.approx(0.03)]
 
 
 def test_the_seed_of_the_model_is_that_of_the_batches(backend):
