@@ -31,18 +31,17 @@ BATCH_LAYER = np.dtype(
 
 
 class Model(NamedTuple):
-    """The packed vectors of a model, and of the state of its optimizer; ``m`` and ``v`` are empty where it has none.
+    """The packed state of an optimizer beside the parameters; ``m`` and ``v`` are empty where it has none.
 
     Attributes
     ----------
     layers : records (L,)
-    parameters, m, v : float
+    m, v : float
     turned : float
         The transposed weights of all layers but the first, (columns, rows) each, for the way back.
     """
 
     layers: Any
-    parameters: Any
     m: Any
     v: Any
     turned: Any
@@ -144,8 +143,9 @@ class Run(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A thread's view of a run of updates."""
+    """A thread's view of a run of updates of the packed ``parameters``."""
 
+    parameters: Any
     model: Model
     memory: BatchMemory
     x: SampleLists

@@ -37,8 +37,8 @@ def _listed_gradient(work, batch, layer, gradient, part, room, height):
 @body
 def _turn(work, layer, first, stop):
     """Copy rows of the weights to their transpose, vector by vector."""
-    lanes = vector.lanes(work.model.parameters)
-    weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
+    lanes = vector.lanes(work.parameters)
+    weights = vector.matrix(work.parameters, layer.at, layer.columns)
     turned = vector.matrix(work.model.turned, layer.at_turned, layer.rows)
     for k in range(first, stop, lanes):
         for c in range(0, layer.columns, lanes):
@@ -86,7 +86,7 @@ def _finish_rows(work, update, at, gradient, count, l2):
     if work.run.clip == 0:
         update_packed(work, update, at, count, gradient, l2)
         return 0.0
-    p, g = vector.part(work.model.parameters, at, count), vector.part(gradient, 0, count)
+    p, g = vector.part(work.parameters, at, count), vector.part(gradient, 0, count)
     kept = vector.part(work.memory.gradient, at, count)
     square = 0.0
     for c in range(count):
@@ -138,7 +138,7 @@ def _scale(work, at, count, pieces):
 @body
 def pass_clipped(work, batch, piece, pieces):
     """Do a piece of the third phase: update with the gradient that was kept."""
-    layers, zero = work.model.layers, vector.number(work.model.parameters, 0)
+    layers, zero = work.model.layers, vector.number(work.parameters, 0)
     number = _layer_of(layers, piece)
     layer = layers[number]
     first, stop = _rows_of(layer, piece)

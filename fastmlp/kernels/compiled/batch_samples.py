@@ -15,7 +15,7 @@ from fastmlp.kernels.compiled.runtime import body
 @body
 def _set_biases(work, layer, out, count):
     for s in range(count):
-        copy(vector.row(out, s, 1), vector.address(work.model.parameters, layer.at_bias), layer.columns)
+        copy(vector.row(out, s, 1), vector.address(work.parameters, layer.at_bias), layer.columns)
 
 
 @body
@@ -34,7 +34,7 @@ def _add_listed(work, layer, out, order, count, room):
     """Add to rows of out the products of samples order[0:] with the weights of the first layer, without zeros."""
     vector.noinline()
     x, lanes = work.x, vector.lanes(out)
-    weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
+    weights = vector.matrix(work.parameters, layer.at, layer.columns)
     _prefetch_lists(x, order, count)
     # Some blocks of features at a time: their weights stay near for all samples of the piece.
     for part in range(0, x.parts, x.together):
@@ -71,7 +71,7 @@ def _forward(work, order, lo, count, room):
             if number == 0:
                 _copy_inputs(work, layer, order, lo, count)
             a = vector.block(layer_inputs(work, number), lo, 0)
-            weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
+            weights = vector.matrix(work.parameters, layer.at, layer.columns)
             factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, layer.n_in)
             add_product(out, factors, weights, shape, work.memory.identity, np.int64(0))
         if number < len(layers) - 1:

@@ -135,7 +135,7 @@ class Trainer:
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
-        model = Model(self._layers, parameters, m, v, self._turned)
+        model = Model(self._layers, m, v, self._turned)
         run_updates.launch(threads, parameters, model, memory, self._x, run, rooms)
         done = int(run.done[0])
         return np.column_stack((run.sums[:done, :2], weights[:done]))

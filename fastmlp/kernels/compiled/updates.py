@@ -109,7 +109,7 @@ def _help(work, room, thread):
 @kernel()
 def run_updates(parameters, model, memory, x, run, rooms, worker, workers):
     """Make the updates of a run, as a team."""
-    work = Work(model, memory, x, run)
+    work = Work(parameters, model, memory, x, run)
     room = ThreadRoom(
         vector.address(rooms.gradient.start, worker * rooms.gradient.columns),
         vector.address(rooms.loss.start, worker * rooms.loss.columns),
