@@ -36,6 +36,23 @@ def plain(m=8000, order="F"):
     return problems.notebook_loop(fastmlp, np.asarray(codes / 255.0, order=order), formulas.one_hot(labels))
 
 
+def batches(size, dtype="float32", m=12_000, nonzero=None):
+    """Return an epoch of Adam on minibatches of images, or of random numbers of which a share is not zero."""
+    if nonzero is None:
+        codes, labels, _ = problems.image_codes(m)
+        x = fastmlp.pack(codes, scale=1 / 255)
+    else:
+        plain, labels = problems.normal(NET[0], m, dtype, NET[-1])
+        x = fastmlp.pack(plain * (np.random.default_rng(1).random(plain.shape) < nonzero))
+
+    def epoch():
+        model = fastmlp.MLP(NET, dtype=dtype, seed=0)
+        model.fit(x, labels, epochs=1, optimizer=fastmlp.optimizers.Adam(), batch_size=size, progress=False)
+        return model.parameters
+
+    return epoch
+
+
 def pack():
     """Return the packing of all images."""
     codes, _, _ = problems.image_codes(60_000)
@@ -105,6 +122,11 @@ WORKLOADS = {
     **{f"relu{m}": (f"ReLU (128, {m})", partial(relu, m)) for m in (1800, 8001)},
     **{f"few{m}": (f"step on {m} images", partial(step, m=m)) for m in (5, 20, 40, 100, 120, 200, 500, 10_000)},
     **{f"narrow{h}": (f"784-{h}-10, 1000 dense", partial(dense, m=1000, sizes=(784, h, 10))) for h in (1, 4, 8)},
+    **{f"batches{size}": (f"epoch, batches of {size}", partial(batches, size)) for size in (4, 32, 128, 1024)},
+    "batches64": ("epoch, batches of 128, float64", partial(batches, 128, "float64")),
+    "zeros40": ("batches, 40 % of random numbers", partial(batches, 128, nonzero=0.4)),
+    "zeros60": ("batches, 60 % of random numbers", partial(batches, 128, nonzero=0.6)),
+    "densebatches": ("batches of random numbers", partial(batches, 128, nonzero=1.0)),
     **{one.__name__: (one.__name__, one) for one in (pack, one_hot, softmax, cost)},
 }
 TUNING, TARGET = "fastmlp.kernels.compiled.tuning", "fastmlp.kernels.vector.target"
@@ -125,6 +147,9 @@ ROWS = {
     "TILE_FACTORS": Row(TUNING, (30, 60, 120), "dense1500"),
     "SKIPPING_OUTPUTS": Row(TUNING, (4, 8, 16), "narrow4 narrow8"),
     "SAMPLE_BLOCK": Row(TUNING, (64, 125, 250, 500), "narrow1", host=True, parallel=True),
+    "BATCH_FEATURES": Row(TUNING, (28, 56, 84, 112), "batches32 batches128 batches1024 batches64", host=True),
+    "BATCH_WEIGHT_BYTES": Row(TUNING, (32_768, 65_536, 98_304, 460_000), "batches128 batches64", host=True),
+    "BATCH_DENSE_SHARE": Row(TUNING, (0, 0.5, 1), "zeros40 zeros60 densebatches", host=True),
     "GRADIENTS_PER_OUTPUT": Row(TUNING, (0, 1, 2, 8), "narrow1 narrow4 narrow8", host=True, parallel=True),
     "ROWS_SHARE": Row(TUNING, (0.0, 0.875), "images", host=True),
     "ROWS_VECTORS": Row(TUNING, (4, 8, 32), "images-40 images", host=True),
@@ -152,6 +177,12 @@ ROWS = {
     "DENSE_FEATURES": Row(TUNING, (60, 120, 240), "panels"),
     "LISTED_OUTPUTS": Row(TUNING, (256, 1024, 4096), "dense-2048"),
     "COPIED_FACTOR_ROWS": Row(TUNING, (12, 24, 48), "few20 few40"),
+    "PIECE_SAMPLES": Row(TUNING, (16, 32, 64, 128), "batches128 batches1024", host=True),
+    "PIECE_PARAMETERS": Row(TUNING, (2048, 8192, 32_768), "densebatches", host=True),
+    "SPINS": Row(TUNING, (0, 100, 1000, 100_000), "batches32 batches128", parallel=True),
+    "TEAM_WORK": Row(TUNING, (0, 1 << 20, 1 << 40), "batches4 batches32 batches128", host=True, parallel=True),
+    "UPDATE_WORK": Row(TUNING, (1, 8), "batches4", host=True, parallel=True),
+    "REPEATED_RUNS": Row(TUNING, (1, 8, 32), "batches128", host=True),
     "ROW_BATCH": Row(TUNING, (1920, 8192, 60_000), "loopC", host=True),
     "STRIDED_OUTPUTS": Row(TUNING, (64, 1000), "few120", host=True),
     "DENSE_GROUP": Row(TARGET, (4, 6), "dense"),

@@ -162,6 +162,7 @@ class Minibatch(NamedTuple):
 
 @body
 def minibatch(run, update):
+    """Return the batch of an update."""
     begin = np.int64(0)
     if update > 0:
         begin = run.ends[update - 1]

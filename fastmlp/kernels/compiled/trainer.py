@@ -169,12 +169,12 @@ class Trainer:
             lanes, line = self._lanes, vector.LINE_BYTES
             gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
             loss = loss_scratch(self._sizes[-1], round_up(most, lanes), self._dtype.itemsize)
-            floats = (
+            gradients, losses = (
                 aligned(threads * count, self._dtype).reshape(threads, count)
                 for count in (round_up(one, line) for one in (gradient, loss))
             )
             start, stop = np.empty((2, threads, round_up(most, line)), np.int64)
-            self._made_rooms = threads, most, BatchRooms(*floats, start, stop)
+            self._made_rooms = threads, most, BatchRooms(gradients, losses, start, stop)
         return self._made_rooms[2]
 
 

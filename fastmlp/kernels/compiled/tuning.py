@@ -89,6 +89,18 @@ SAMPLE_BLOCK = 125
 # than it costs to fetch the outputs that another core has written. Row: GRADIENTS_PER_OUTPUT.
 GRADIENTS_PER_OUTPUT = 2
 
+# Features in a block of the lists of batches: the rows of the gradient that the lists name stay in the L1 cache. In
+# shorter blocks each list has few entries, and beginning it takes as long as they do. Row: BATCH_FEATURES.
+BATCH_FEATURES = 84
+
+# Bytes of the weights that lists of batches meet at once: blocks of features whose rows together are smaller are taken
+# together. More of them fall out of the cache before the next sample. Row: BATCH_WEIGHT_BYTES.
+BATCH_WEIGHT_BYTES = 65_536
+
+# Share of non-zero entries above which batches read dense rows: an entry of a list takes as long as about two entries
+# of a dense row, whose sums stay in registers. Row: BATCH_DENSE_SHARE.
+BATCH_DENSE_SHARE = 0.5
+
 # ---- Constants that change speed and memory, but no bit ----
 
 # Array elements from which elementwise kernels use all workers. A launch itself is worth it much earlier, but after it
@@ -157,13 +169,26 @@ ROW_BATCH = 8192
 # deltas of an output would fall into one set of the cache. Short rows are not worth the padding. Row: STRIDED_OUTPUTS.
 STRIDED_OUTPUTS = 64
 
-# Features in a block of the lists of batches.
-BATCH_FEATURES = 56
-BATCH_WEIGHT_BYTES = 98_304
-BATCH_DENSE_SHARE = 0.5
+# Samples of a piece of a batch: they meet the same block of weights while it is in the cache. Fewer use it less often,
+# more leave threads without a piece. Row: PIECE_SAMPLES.
 PIECE_SAMPLES = 64
+
+# Parameters, about, of a piece of an update, where the layer has no lists: a gradient of so many stays in the L1 cache
+# until it is used. Smaller pieces are more often begun. Row: PIECE_PARAMETERS.
 PIECE_PARAMETERS = 8192
+
+# Turns for which a thread waits for its team before it lets others have the core: some microseconds, longer than a
+# phase takes to open. A thread that never gives way takes the core of one that has work. Row: SPINS.
 SPINS = 1000
-REPEATED_RUNS = 32
+
+# Multiply-adds of an update from which it is worth a team: below, waiting for one another takes longer than the other
+# half of the work. Row: TEAM_WORK.
 TEAM_WORK = 1 << 20
+
+# Multiply-adds that take as long as updating a parameter, for TEAM_WORK: Adam has a division and a square root. Row:
+# UPDATE_WORK.
 UPDATE_WORK = 8
+
+# Runs of updates after which parameters are saved. They are repeated from there if an update fails, so that more take
+# longer then; saving them before each run would take longer always. Row: REPEATED_RUNS.
+REPEATED_RUNS = 32
