@@ -179,3 +179,38 @@ for shape in test_trainer.SHAPES.values():
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="parallel shells swallow an IndexError")
 def test_teams_of_any_number_of_threads_give_the_same_bits(run_python):
     run_python(TEAMS.format(folder=os.path.dirname(__file__)), env={"NUMBA_NUM_THREADS": "8"})
+
+
+class TestPace:
+    @pytest.fixture
+    def run(self, monkeypatch):
+        """Return a function that makes runs, each as long as is given for its number of threads; it returns these."""
+        from fastmlp.kernels.compiled import pace
+
+        clock = [0.0]
+        monkeypatch.setattr(pace.time, "perf_counter", lambda: clock[0])
+        made = pace.Pace()
+
+        def run(count, seconds):
+            chosen = []
+            for _ in range(count):
+                threads = made.threads(2)
+                chosen.append(threads)
+                made.timed(threads, 10, lambda threads=threads: clock.__setitem__(0, clock[0] + seconds[threads]))
+            return chosen
+
+        return run
+
+    def test_the_faster_is_chosen_and_the_other_one_tried_now_and_then(self, run):
+        assert run(3, {1: 3, 2: 2}) == [2, 2, 1]
+        chosen = run(64, {1: 3, 2: 2})
+        assert (chosen.count(1), chosen.count(2)) == (2, 62)
+
+    def test_a_core_that_another_process_takes_or_leaves_is_noticed(self, run):
+        run(10, {1: 3, 2: 2})
+        assert run(10, {1: 3, 2: 9})[-1] == 1
+        assert run(120, {1: 3, 2: 2})[-1] == 2
+
+    def test_the_first_run_which_may_compile_does_not_count(self, run):
+        run(1, {1: 3, 2: 1000})
+        assert run(10, {1: 3, 2: 2})[-1] == 2

@@ -12,6 +12,7 @@ from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms,
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
+from fastmlp.kernels.compiled.pace import Pace
 from fastmlp.kernels.compiled.sample_lists import SampleLists, sample_lists
 from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
@@ -59,6 +60,7 @@ class Trainer:
         self._turned = aligned(turned, self._dtype)
         self._turn()
         self._saved = [one.copy() for one in self._packed]
+        self._pace = Pace()
         self._made_memory: tuple[int, bool, BatchMemory] | None = None
         self._made_rooms: tuple[int, int, BatchRooms] | None = None
         self._made: list[tuple[Any, Any, rules.Rule, Any]] = []
@@ -136,7 +138,8 @@ class Trainer:
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
         model = Model(self._layers, m, v, self._turned)
-        run_updates.launch(threads, parameters, model, memory, self._x, run, rooms)
+        arguments = threads, parameters, model, memory, self._x, run, rooms
+        self._pace.timed(threads, len(ends), lambda: run_updates.launch(*arguments))
         done = int(run.done[0])
         return np.column_stack((run.sums[:done, :2], weights[:done]))
 
@@ -144,7 +147,7 @@ class Trainer:
         """Return how many threads are worth it for batches of up to so many samples."""
         layers = self._layers
         work = most * int((layers["n_in"] * layers["n_out"]).sum()) + tuning.UPDATE_WORK * self._size
-        return usable_threads() if work >= tuning.TEAM_WORK else 1
+        return self._pace.threads(usable_threads()) if work >= tuning.TEAM_WORK else 1
 
     def _memory(self, samples: int, clips: bool) -> BatchMemory:
         """Return memory for batches of up to so many samples: that of the run before, if it was of the same size."""
