@@ -10,8 +10,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
-from fastmlp.kernels.compiled.lists import decode
-from fastmlp.kernels.compiled.memory import copy, fill_zeros, round_up
+from fastmlp.kernels.compiled.memory import copy, round_up
 from fastmlp.kernels.compiled.operands import Packed
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.runtime import body
@@ -60,79 +59,102 @@ class _Source(NamedTuple):
 
 
 class _Buffers(NamedTuple):
-    """Rows of each worker: a group of samples, and the lists of one sample."""
+    """The lists of one sample, a row for each worker, with room for one entry more."""
 
-    group: Any
     start: Any
     index: Any
     value: Any
 
 
 @body
-def _group_of(source, group, tile, s):
-    """Return the address of sample s of a tile, and the elements from a feature to the next and to the next sample."""
-    vector.noinline()
-    n, begin = source.features, source.tile_start[tile] + s
-    if source.plain > 0:
-        return vector.address(source.rows.start, begin * n), np.int64(1), n
-    if source.x.dense_start[tile] >= 0:
-        ld = source.x.dense_ld
-        return vector.address(source.x.dense, source.x.dense_start[tile] + s * ld), np.int64(1), ld
-    fill_zeros(group, 0, n * vector.GROUP)
-    parts = -(-n // source.x.part)
-    for part in range(parts):
-        decode(group, source.x.forward, begin // vector.GROUP * parts + part)
-    return vector.address(group, 0), np.int64(vector.GROUP), np.int64(1)
+def _number(lists, k):
+    """Return a number of the entries of packed lists, and whether it is not zero."""
+    if lists.coded > 0:
+        code = lists.code[k]
+        return lists.table[code], np.int64(code != 0)
+    return lists.value[k], np.int64(lists.value[k] != 0)
 
 
 @body
-def _list_sample(listed, there, n, part):
-    """List the non-zero features of a sample, block by block; return how many there are."""
+def _list_packed(listed, source, group, member, part):
+    """List the entries of a member of a packed group, block by block."""
+    vector.noinline()
+    lists, blocks = source.x.forward, -(-source.features // source.x.part)
+    at, entry, end = np.int64(0), np.int64(0), np.int64(0)
+    for number in range(group * blocks, (group + 1) * blocks):
+        for k in range(lists.start[number], lists.stop[number]):
+            feature = np.int64(lists.index[k])
+            while feature >= end:
+                listed.start[at] = entry
+                at, end = at + 1, end + part
+            value, kept = _number(lists, k * vector.GROUP + member)
+            listed.index[entry], listed.value[entry] = feature, value
+            entry += kept
+    while end < source.features:
+        listed.start[at] = entry
+        at, end = at + 1, end + part
+    listed.start[at] = entry
+
+
+@body
+def _list_row(listed, row, n, part):
+    """List the non-zero entries of a row, block by block."""
+    vector.noinline()
     entry, at = np.int64(0), np.int64(0)
     for k in range(0, n, part):
         listed.start[at] = entry
         at += 1
-        block = vector.factors(there.start, k * there.step, there.step, 0)
-        entry = vector.list_nonzero(1, listed, entry, block, k, min(part, n - k))
+        there = vector.factors(row, k, 1, 0)
+        entry = vector.list_nonzero(1, listed, entry, there, k, min(part, n - k))
     listed.start[at] = entry
-    return entry
 
 
 @body
-def _keep(lists, counts, listed, there, sample, mode):
-    """Count or copy the lists of a sample, or copy its row."""
-    n = lists.rows.columns
-    if mode == _DECODE:
-        row = vector.row_of(lists.rows, sample, 0, n)
-        for k in range(n):
-            row[k] = there.start[k * there.step]
-        return
-    entries, first = _list_sample(listed, there, n, lists.part), sample * lists.parts
+def _keep(lists, counts, listed, sample, mode):
+    """Count or copy the lists of a sample, or set its row."""
+    first, entries = sample * lists.parts, listed.start[lists.parts]
     if mode == _COUNT:
         for part in range(lists.parts):
             counts[first + part] = listed.start[part + 1] - listed.start[part]
-        return
-    copy(vector.address(lists.index, lists.start[first]), listed.index, entries)
-    copy(vector.address(lists.value, lists.start[first]), listed.value, entries)
+    elif mode == _FILL:
+        copy(vector.address(lists.index, lists.start[first]), listed.index, entries)
+        copy(vector.address(lists.value, lists.start[first]), listed.value, entries)
+    else:
+        row = vector.row_of(lists.rows, sample, 0, lists.rows.columns)
+        for k in range(lists.rows.columns):
+            row[k] = 0
+        for entry in range(entries):
+            row[listed.index[entry]] = listed.value[entry]
+
+
+@body
+def _list_sample(listed, source, tile, s, part):
+    """List the non-zero entries of sample s of a tile."""
+    n, position = source.features, source.tile_start[tile] + s
+    if source.plain > 0:
+        _list_row(listed, vector.address(source.rows.start, position * n), n, part)
+    elif source.x.dense_start[tile] >= 0:
+        at = source.x.dense_start[tile] + s * source.x.dense_ld
+        _list_row(listed, vector.address(source.x.dense, at), n, part)
+    else:
+        _list_packed(listed, source, position // vector.GROUP, position % vector.GROUP, part)
 
 
 @kernel()
 def _list_samples(value, lists, counts, source, buffers, mode, worker, workers):
-    group = vector.address(buffers.group.start, worker * buffers.group.columns)
     listed = vector.Entries(
         vector.address(buffers.start.start, worker * buffers.start.columns),
         vector.address(buffers.index.start, worker * buffers.index.columns),
         vector.address(buffers.value.start, worker * buffers.value.columns),
     )
     for tile in range(source.tiles * worker // workers, source.tiles * (worker + 1) // workers):
-        begin, stop = source.tile_start[tile], source.tile_start[tile + 1]
-        for s in range(0, stop - begin, vector.GROUP):
-            start, step, row = _group_of(source, group, tile, s)
-            for g in range(min(vector.GROUP, stop - begin - s)):
-                sample = begin + s + g
-                if source.plain == 0:
-                    sample = np.int64(source.x.order[sample])
-                _keep(lists, counts, listed, vector.factors(start, g * row, step, 0), sample, mode)
+        begin = source.tile_start[tile]
+        for s in range(source.tile_start[tile + 1] - begin):
+            sample = begin + s
+            if source.plain == 0:
+                sample = np.int64(source.x.order[sample])
+            _list_sample(listed, source, tile, s, lists.part)
+            _keep(lists, counts, listed, sample, mode)
 
 
 def sample_lists(x: Any, sizes: tuple[int, ...], dtype: Any) -> SampleLists:
@@ -148,11 +170,9 @@ def sample_lists(x: Any, sizes: tuple[int, ...], dtype: Any) -> SampleLists:
         no_input(dtype, n) if plain else x, x if plain else np.empty((0, n), dtype), int(plain), tiling(m).start,
         len(tiling(m).start) - 1, n,
     )  # fmt: skip
-    workers, group = min(usable_threads(), source.tiles), vector.GROUP
-    buffers = _Buffers(
-        np.empty((workers, n * group), dtype), np.empty((workers, parts + 1), np.int64),
-        np.empty((workers, n + 1), np.int32), np.empty((workers, n + 1), dtype),
-    )  # fmt: skip
+    workers = min(usable_threads(), source.tiles)
+    kinds = ((parts + 1, np.int64), (n + 1, np.int32), (n + 1, dtype))
+    buffers = _Buffers(*(np.empty((workers, count), kind) for count, kind in kinds))
     counts = np.empty(m * parts, np.int64)
     _list_samples.launch(workers, none, lists, counts, source, buffers, _COUNT)
     start = np.concatenate(([0], np.cumsum(counts)))
