@@ -2,23 +2,28 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from fastmlp import storage
 from fastmlp.history import History
+from fastmlp.methods import PLAIN, Method, State
 from fastmlp.stopping import EarlyStopping
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+_Result = TypeVar("_Result")
 
 
 class Checkpoint:
     """A file that holds the state of a training run.
 
     Its layers are the model that training would return at that point. With early stopping these are the best
-    parameters, and the current ones are in ``training.parameters``. The history is in ``training.loss`` and so on.
+    parameters, and the current ones are in ``training.parameters``. The history is in ``training.loss`` and so on, and
+    so are the vectors of an optimizer, and for a point within an epoch the sums over its batches.
 
     Parameters
     ----------
@@ -27,8 +32,8 @@ class Checkpoint:
     every : float
         Seconds from the end of one write to the next.
     record : storage.Record
-        The model, whose ``parameters`` are the vector that is trained. Its ``facts``, digests of the data, must agree
-        with those of a file to resume from.
+        The model, whose ``parameters`` are the vector that is trained. Its ``facts``, digests of the data and the
+        identity of the method, must agree with those of a file to resume from.
     """
 
     def __init__(self, path: storage.PathName, every: float, record: storage.Record) -> None:
@@ -37,28 +42,32 @@ class Checkpoint:
         self._failed = False
         storage.check_place(path)
 
-    def resume(self, stopping: EarlyStopping | None) -> tuple[History, float]:
-        """Restore parameters and early stopping from the file; return its history and last step size.
+    def resume(self, method: Method, stopping: EarlyStopping | None) -> History:
+        """Restore parameters, the method and early stopping from the file; return its history.
 
-        Without a file, training starts afresh.
+        Without a file, training starts afresh. A file that does not fit leaves everything untouched.
         """
         try:
             found = storage.load(self._path)
         except FileNotFoundError:
-            return History(), 0.0
-        try:
-            state = _State(found)
-        except (KeyError, ValueError) as error:
-            raise storage.refusal(self._path, f"a file without the state of a training run ({error})") from None
+            return History()
+        state = self._understood(_State, found)
         self._check_fit(found)
+        self._understood(method.restore, len(state.history), State(found.facts, found.arrays))
         np.copyto(self._record.parameters, state.parameters)
         if stopping is not None:
             state.restore(stopping)
-        return state.history, state.alpha
+        return state.history
 
-    def write(self, history: History, alpha: float, stopping: EarlyStopping | None) -> str:
+    def is_due(self, *, within_epoch: bool) -> bool:
+        """Return whether the last attempt to write was long enough ago; if ``every`` is 0, only between epochs."""
+        if within_epoch and self._every == 0:
+            return False
+        return time.monotonic() - self._written >= self._every
+
+    def write(self, history: History, state: State, stopping: EarlyStopping | None) -> str:
         """Write the file now. Return a warning if the write failed and the previous one did not, else an empty text."""
-        record = self._state(history, alpha, stopping)
+        record = self._content(history, state, stopping)
         try:
             storage.save(self._path, record)
         except (OSError, MemoryError) as error:
@@ -69,22 +78,23 @@ class Checkpoint:
         self._failed = False
         return ""
 
-    def write_if_due(self, history: History, alpha: float, stopping: EarlyStopping | None) -> str:
-        """Write the file if the last attempt was long enough ago; return as `write`."""
-        if time.monotonic() - self._written >= self._every:
-            return self.write(history, alpha, stopping)
-        return ""
-
-    def _state(self, history: History, alpha: float, stopping: EarlyStopping | None) -> storage.Record:
+    def _content(self, history: History, state: State, stopping: EarlyStopping | None) -> storage.Record:
         """Return the content of the file: the model that training would return, and the state of the run."""
         best = current = self._record.parameters
-        arrays = {name: np.asarray(column, np.float64) for name, column in history.to_dict().items()}
-        facts = {"epoch": str(len(history)), "alpha": repr(alpha)}
+        arrays = {name: np.asarray(column, np.float64) for name, column in history.to_dict().items()} | state.arrays
+        facts = {"epoch": str(len(history))} | state.facts
         if stopping is not None:
             facts |= {"best_epoch": str(stopping.epoch), "best_loss": repr(stopping.loss)}
             if stopping.epoch > 0:
                 best, arrays["parameters"] = stopping.best, current
         return replace(self._record, parameters=best, arrays=arrays, facts=self._record.facts | facts)
+
+    def _understood(self, function: Callable[..., _Result], *args: Any) -> _Result:
+        """Call a function that reads the state of a run; refuse the file if it cannot."""
+        try:
+            return function(*args)
+        except (KeyError, ValueError) as error:
+            raise storage.refusal(self._path, f"a file without the state of a training run ({error})") from None
 
     def _check_fit(self, found: storage.Record) -> None:
         mine = self._record
@@ -93,13 +103,13 @@ class Checkpoint:
             "dtype": (found.parameters.dtype.name, mine.parameters.dtype.name),
             "seed": (found.seed, mine.seed),
             "initialisation": (found.init, mine.init),
+            **{name: (found.facts.get(name, plain), mine.facts[name]) for name, plain in PLAIN.items()},
         }
         for name, (theirs, ours) in pairs.items():
             if theirs != ours:
                 raise storage.refusal(self._path, f"{name} {theirs} in the file but {ours} here")
-        for name, digest in mine.facts.items():
-            if found.facts.get(name) != digest:
-                data = "data" if name == "data" else "validation data"
+        for name, data in (("data", "data"), ("validation", "validation data")):
+            if found.facts.get(name) != mine.facts[name]:
                 raise storage.refusal(self._path, f"a run that was trained on other {data}")
 
 
@@ -114,7 +124,6 @@ class _State:
         self.parameters = found.arrays.get("parameters", found.parameters)
         if (self.parameters.shape, self.parameters.dtype) != (found.parameters.shape, found.parameters.dtype):
             raise ValueError(f"parameters of shape {self.parameters.shape}")
-        self.alpha = float(found.facts["alpha"])
         self._best = found.parameters
         self._best_epoch = int(found.facts["best_epoch"]) if "best_epoch" in found.facts else None
         self._best_loss = float(found.facts.get("best_loss", math.inf))

@@ -237,8 +237,8 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-def patience(name: str, value: object) -> int:
-    """Return ``value`` as a number of epochs, at least 1."""
+def count_or_none(name: str, value: object) -> int:
+    """Return ``value``, which is not None, as an integer of at least 1; the message says that None is legal."""
     return _integer(name, value, 1, "an integer of at least 1, or None")
 
 

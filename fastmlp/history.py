@@ -17,7 +17,8 @@ class History:
     """The record of a training run, as columns with one entry per epoch; prints as a table, also in a notebook.
 
     Loss and accuracy of an epoch belong to the parameters before its update, validation loss and accuracy to those
-    after it.
+    after it. With minibatches, the former are weighted means over the batches, each at the parameters before its
+    update.
 
     Attributes
     ----------
@@ -28,9 +29,11 @@ class History:
     validation_loss, validation_accuracy : list of float
         The same on the validation set; empty if there is none.
     seconds : list of float
-        Wall-clock time of the epoch in seconds, without validation and callback.
+        Wall-clock time of the epoch in seconds, without validation and callback; of an epoch that was resumed half-way,
+        the time since then.
     stopped : str
-        Why training ended: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupt"``.
+        Why training ended: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupt"``; after L-BFGS also
+        ``"converged"``, or ``"line search"`` if it found no lower loss.
 
     Examples
     --------

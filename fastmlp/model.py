@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import advice, arrays, backend, checks, parameters, storage, training
+from fastmlp import advice, arrays, backend, checks, methods, parameters, storage, training
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.history import History, TrainingWarning
+from fastmlp.methods import Schedule
+from fastmlp.optimizers import LBFGS, SGD, Adam
 from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
 from fastmlp.samples import Samples, check_input, check_targets, check_weight
 from fastmlp.stopping import EarlyStopping
-from fastmlp.training import Callback, Schedule
+from fastmlp.training import Callback
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -205,7 +207,7 @@ class MLP:
         X: ArrayLike | PackedMatrix,
         Y: ArrayLike,
         epochs: int = 100,
-        alpha: float | Schedule = 0.1,
+        alpha: float | Schedule | None = None,
         validation: tuple[ArrayLike | PackedMatrix, ArrayLike] | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: Mapping[int, float] | ArrayLike | None = None,
@@ -216,11 +218,17 @@ class MLP:
         checkpoint_every: float = 10.0,
         resume: bool = False,
         progress: bool | None = None,
+        optimizer: SGD | Adam | LBFGS | None = None,
+        batch_size: int | None = None,
+        shuffle: str | bool = "samples",
+        l2: float = 0.0,
+        clip_norm: float | None = None,
     ) -> History:
-        """Train by full-batch gradient descent, the notebook's loop exactly.
+        """Train; by default by full-batch gradient descent, the notebook's loop exactly.
 
-        Training starts from the current parameters, so a second call continues the first. Ctrl-C ends it after the
-        current epoch, and the history is returned as always.
+        Training starts from the current parameters, so a second call continues the first, but with a fresh state of the
+        optimizer and the batches of the first epochs. Ctrl-C ends it after the current epoch, or with minibatches after
+        a few updates, and the history of the complete epochs is returned as always.
 
         Parameters
         ----------
@@ -229,9 +237,10 @@ class MLP:
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         epochs : int
-            Number of steps, at least 1, including those before a resumption.
-        alpha : float or callable
-            Step size >= 0, or a function that returns it for the epoch, from 1.
+            Number of passes over the samples, at least 1, including those before a resumption.
+        alpha : float or callable, optional
+            Step size >= 0 of gradient descent, or a function that returns it for the epoch, from 1; 0.1 by default. An
+            optimizer has its own.
         validation : tuple of array_like, optional
             ``(X, Y)`` to evaluate after each epoch.
         sample_weight : array_like of float, shape (m,), optional
@@ -247,35 +256,54 @@ class MLP:
         callback : callable, optional
             Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value.
         checkpoint : str or path-like, optional
-            File for the state of the run, written at the end and every ``checkpoint_every`` seconds. It is replaced
-            atomically: a kill or a power cut leaves the old or the new file. `load` reads it.
+            File for the state of the run, written at the end and every ``checkpoint_every`` seconds, with minibatches
+            also within an epoch. It is replaced atomically: a kill or a power cut leaves the old or the new file.
+            `load` reads it.
         checkpoint_every : float
             Seconds from one write to the next; 0 writes after each epoch.
         resume : bool
             Continue from the checkpoint, and end with the bits of an uninterrupted run on the same backend and kind of
-            processor. The file must match the model's layer sizes, dtype, seed and initialisation and, by digests, all
-            data and weights. Plain and packed data match each other; uint8 and floating-point data do not. If there is
-            no file yet, training starts from the current parameters.
+            processor. The file must match the model's layer sizes, dtype, seed and initialisation, the optimizer and
+            its constants (but for the learning rate), ``batch_size``, ``shuffle``, ``l2``, ``clip_norm`` and, by
+            digests, all data and weights. Plain and packed data match each other; uint8 and floating-point data do not.
+            If there is no file yet, training starts from the current parameters.
         progress : bool, optional
             Whether to show a bar; by default it is shown if standard output is a terminal or a notebook and tqdm is
             installed.
+        optimizer : SGD, Adam, AdamW or LBFGS, optional
+            An object of `fastmlp.optimizers`; by default gradient descent with ``alpha``. With LBFGS, an epoch is an
+            iteration. A schedule of the learning rate extends over ``epochs`` times the updates of an epoch.
+        batch_size : int, optional
+            Number of samples of an update, at least 1. The last batch of an epoch may be smaller. By default an update
+            takes all samples.
+        shuffle : {"samples", "batches", False}
+            Of minibatches: take the samples in a new order in each epoch; or draw the batches once, and take them in a
+            new order in each epoch; or take the samples as they are. The order of an epoch depends on its number and
+            on the model's seed alone.
+        l2 : float
+            Adds l2 / 2 times the sum of the squares of all weights, without biases, to the loss that is minimized. The
+            history shows the loss without it.
+        clip_norm : float, optional
+            Scale a gradient whose norm is larger down to this norm.
 
         Returns
         -------
         History
-            Loss, accuracy and seconds of each epoch, including those before a resumption.
+            Loss, accuracy and seconds of each epoch, including those before a resumption. With minibatches, loss and
+            accuracy are means over the batches, each at the parameters before its update.
 
         Raises
         ------
         ValueError
             As `loss_and_grad`; if X, or X of the validation, is not finite, or a target is negative or not finite; if a
-            number is out of range; if patience comes without validation or resume without checkpoint; if the checkpoint
-            to resume from is damaged or does not fit.
+            number is out of range; if patience comes without validation, resume without checkpoint, or alpha beside an
+            optimizer; if LBFGS gets batches or a norm to clip to; if the checkpoint to resume from is damaged or does
+            not fit.
         TypeError
             If an array does not hold real numbers or a count is not an integer.
         FloatingPointError
             If the loss or the parameters stop being finite; the model then holds the last finite parameters, and so
-            does the checkpoint.
+            does the checkpoint. The message names the epoch, the update and its step size.
         OSError
             If the checkpoint's folder is not writeable. If a later write fails, one warning says so and training
             continues.
@@ -286,7 +314,8 @@ class MLP:
         -----
         TrainingWarning
             If the run does not learn (the loss rose or is that of guessing, all hidden units are dead, inputs look
-            unscaled); the text names the remedy. If a checkpoint cannot be written.
+            unscaled); the text names the remedy. If a checkpoint cannot be written. If ``batch_size`` is larger than
+            the number of samples, which are then one batch.
 
         Examples
         --------
@@ -297,8 +326,7 @@ class MLP:
         array([0, 1])
         """
         epochs = checks.epochs("epochs", epochs)
-        if not callable(alpha):
-            alpha = float(checks.learning_rate("alpha", alpha, negative=False))
+        choice = methods.choose(alpha, optimizer, batch_size, shuffle, l2, clip_norm)
         stopping = self._early_stopping(patience, min_delta, validation)
         samples = self._samples(X, Y, sample_weight)
         if class_weight is not None:
@@ -307,18 +335,24 @@ class MLP:
         if validation is not None:
             held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
             validate = functools.partial(self._evaluate, held_out)
+        step = functools.partial(self._step, samples=samples)
+        problem = methods.Problem(self._parameters, self._layer_sizes, samples, step)
+        method = choice.method(problem, epochs, self._seed)
         run = training.Run(
-            self._parameters,
-            functools.partial(self._step, samples=samples),
+            method,
             epochs=epochs,
-            alpha=alpha,
             validate=validate,
             callback=callback,
             stopping=stopping,
-            checkpoint=self._checkpoint(checkpoint, checkpoint_every, resume, samples, held_out),
+            checkpoint=self._checkpoint(
+                checkpoint, checkpoint_every, resume, lambda: _facts(samples, held_out, method)
+            ),
             resume=resume,
         )
-        history = training.descend(run, progress)
+        text = choice.warning(samples.w.size)
+        if text:
+            warnings.warn(text, TrainingWarning, stacklevel=2)
+        history = training.train(run, progress)
         text = self._advice(history, samples)
         if text:
             warnings.warn(text, TrainingWarning, stacklevel=2)
@@ -516,15 +550,10 @@ class MLP:
         if validation is None:
             got, expected = f"{patience} without validation", "validation=(X, Y) with it"
             raise ValueError(checks.message("patience", got, expected, "patience waits for the validation loss"))
-        return EarlyStopping(checks.patience("patience", patience), min_delta, self._parameters)
+        return EarlyStopping(checks.count_or_none("patience", patience), min_delta, self._parameters)
 
     def _checkpoint(
-        self,
-        path: storage.PathName | None,
-        every: float,
-        resume: bool,
-        data: Samples,
-        held_out: Samples | None,
+        self, path: storage.PathName | None, every: float, resume: bool, facts: Callable[[], dict[str, str]]
     ) -> Checkpoint | None:
         every = checks.nonnegative("checkpoint_every", every, "pass seconds such as 60, or 0 for each epoch")
         if path is None:
@@ -532,8 +561,7 @@ class MLP:
                 remedy = "name the file to resume from"
                 raise ValueError(checks.message("resume", "True without checkpoint", "checkpoint=PATH with it", remedy))
             return None
-        validation = "none" if held_out is None else held_out.digest()
-        return Checkpoint(path, every, self._record({"data": data.digest(), "validation": validation}))
+        return Checkpoint(path, every, self._record(facts()))
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
         return storage.Record(
@@ -563,6 +591,12 @@ class MLP:
             _score(loss[part], hit[part], np.ascontiguousarray(logits[:, part]), y[..., part], w[part])
         sums = [float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)]
         return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
+
+
+def _facts(samples: Samples, held_out: Samples | None, method: methods.Method) -> dict[str, str]:
+    """Return the facts that must agree with those of a checkpoint to resume from."""
+    validation = "none" if held_out is None else held_out.digest()
+    return {"data": samples.digest(), "validation": validation, **method.identity}
 
 
 def _score(loss: Array, hit: Array, z: Array, y: Array, w: Array) -> None:

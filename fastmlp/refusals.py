@@ -61,7 +61,7 @@ def check_train(options: argparse.Namespace) -> None:
         expected = "a share of the training data between 0 and 1"
         raise ValueError(checks.message("--validation", options.validation, expected, "give a number such as 0.1"))
     if options.patience is not None:
-        checks.patience("--patience", options.patience)
+        checks.count_or_none("--patience", options.patience)
         if options.validation is None:
             expected = "--validation SHARE as well"
             raise ValueError(checks.message("--patience", "no --validation", expected, "add --validation 0.1"))

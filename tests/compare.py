@@ -15,6 +15,7 @@ TOLERANCE = {
     ("function", F8): 1e-15,
     ("function", F4): 5e-7,
     ("trajectory", F8): 1e-10,
+    ("trajectory", F4): 1e-4,  # of a few epochs
     ("central difference", F8): 1e-6,
     ("other framework", F8): 1e-6,
     ("other framework", F4): 1e-6,

@@ -15,7 +15,10 @@ ROOT = PACKAGE.parent
 
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
-    "__init__": {"backend", "datasets", "history", "loading", "model", "notebook", "packing", "plots", "version"},
+    "__init__": {
+        "backend", "datasets", "history", "loading", "model", "notebook", "optimizers", "packing", "plots", "schedules",
+        "version",
+    },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
@@ -30,13 +33,20 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "advice", "arrays", "backend", "checkpoint", "checks", "history", "packing", "parameters", "quiet", "samples",
-        "stopping", "storage", "training",
+        "advice", "arrays", "backend", "checkpoint", "checks", "history", "methods", "optimizers", "packing",
+        "parameters", "quiet", "samples", "stopping", "storage", "training",
     },
-    "training": {
-        "backend", "checkpoint", "checks", "history", "interrupts", "notices", "progress", "quiet", "stopping",
-    },
-    "checkpoint": {"history", "stopping", "storage"},
+    "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
+    "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
+    "lbfgs": {"quiet"},
+    "schedules": {"checks", "constants"},
+    "constants": {"checks"},
+    "checkpoint": {"history", "methods", "stopping", "storage"},
+    "methods": {
+        "backend", "batches", "checks", "interrupts", "kernels", "methods", "optimizers", "quiet", "samples",
+        "schedules",
+    },  # of the kernels only their rules
+    "batches": {"checks", "quiet"},
     "stopping": set(),
     "progress": {"checks", "history"},
     "advice": {"history"},
@@ -191,15 +201,17 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
 def test_names_come_when_they_are_used(run_python):
     run_python("""
 import sys, fastmlp
-assert dir(fastmlp) == sorted([*fastmlp.__all__, "datasets", "plots", "__version__"])
+modules = "datasets", "optimizers", "plots", "schedules"
+assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
+assert fastmlp.optimizers.Adam(fastmlp.schedules.one_cycle(8e-3))
 assert fastmlp.MLP is fastmlp.MLP is __import__("fastmlp.model").model.MLP
 namespace = {}
 exec("from fastmlp import *", namespace)
 assert set(fastmlp.__all__) <= set(namespace)
 import fastmlp.backend
-assert dir(fastmlp) == sorted([*fastmlp.__all__, "datasets", "plots", "__version__"])
+assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 try:
     fastmlp.nonsense
 except AttributeError as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp.kernels import rules, tree
-from fastmlp.kernels.rules import apply
+from fastmlp.kernels.rules import apply, weight_penalties
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -256,16 +256,6 @@ def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers
 def training_vectors(trainer: Trainer) -> list[Array]:
     """Return copies of the parameters (k,) and of the state of the optimizer."""
     return [one.copy() for one in trainer.vectors]
-
-
-def weight_penalties(parameters: Array, sizes: tuple[int, ...], l2: float) -> Array:
-    """Return ``l2`` for each weight and 0 for each bias, as long as the parameters; empty if ``l2`` is 0."""
-    if l2 == 0:
-        return np.empty(0, parameters.dtype)
-    result = np.zeros_like(parameters)
-    for weight, _ in _layers(result, sizes):
-        weight[...] = l2
-    return result
 
 
 def network_logits(out: Array, parameters: Array, sizes: tuple[int, ...], x: Rows) -> None:

@@ -8,6 +8,7 @@ same gradient. With the gradient g, to which the penalty adds ``l2`` times a wei
 - ADAM: m <- first m + (1 - first) g; v <- second v + (1 - second) g^2; p <- keep p - step m / (scale sqrt(v) + eps).
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -56,6 +57,14 @@ class Numbers(NamedTuple):
 def state_vectors(rule: Rule) -> int:
     """Return how many vectors as long as the parameters are the state of an optimizer."""
     return 2 if rule.kind == ADAM else int(rule.first != 0)
+
+
+def weight_penalties(parameters: Array, sizes: tuple[int, ...], l2: float) -> Array:
+    """Return ``l2`` for each weight and 0 for each bias, as long as the parameters; empty if ``l2`` is 0."""
+    if l2 == 0:
+        return np.empty(0, parameters.dtype)
+    layers = [np.repeat([l2, 0.0], [n_out * n_in, n_out]) for n_in, n_out in pairwise(sizes)]
+    return np.concatenate(layers).astype(parameters.dtype)
 
 
 def apply(parameters: Array, state: list[Array], gradient: Array, weights: Array, rule: Rule, numbers: Array) -> None:

@@ -1,0 +1,88 @@
+"""Minibatches: which samples an update takes, and in which order."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastmlp import checks
+from fastmlp.quiet import quietly
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+_MOST_SAMPLES = 2**31 - 1  # orders are int32
+
+
+class Batches:
+    """The batches of each epoch; the last one of an epoch that is not divisible is smaller.
+
+    An epoch is a function of the seed and its number alone, so that a run can be resumed without the state of a
+    generator.
+
+    Parameters
+    ----------
+    m : int
+        Number of samples.
+    batch_size : int
+        Samples in a batch, at least 1.
+    shuffle : {"samples", "batches", False}
+        A new order of the samples in each epoch; or batches that are drawn once, and a new order of these in each
+        epoch; or the given order.
+    seed : int
+        From 0 to 2**32 - 1.
+
+    Raises
+    ------
+    ValueError
+        If there are 2**31 samples or more.
+
+    Examples
+    --------
+    >>> from fastmlp.batches import Batches
+    >>> order, ends = Batches(5, batch_size=2, shuffle="samples", seed=0).epoch(1)
+    >>> sorted(order.tolist()), ends
+    ([0, 1, 2, 3, 4], array([2, 4, 5]))
+    """
+
+    def __init__(self, m: int, batch_size: int, shuffle: str | bool, seed: int) -> None:
+        if m > _MOST_SAMPLES:
+            got, expected = f"{m} samples", f"at most {_MOST_SAMPLES} for minibatches"
+            raise ValueError(checks.message("X", got, expected, "train on parts of the data, one after the other"))
+        self.shuffle, self.seed = shuffle, seed
+        self.per_epoch = -(-m // batch_size)
+        self._m, self._batch_size = m, batch_size
+        self._ends = np.minimum(np.arange(1, self.per_epoch + 1, dtype=np.int64) * batch_size, m)
+
+    def epoch(self, number: int) -> tuple[Array, Array]:
+        """Return the samples of an epoch and the ends of its batches.
+
+        Parameters
+        ----------
+        number : int
+            The epoch, from 1.
+
+        Returns
+        -------
+        order : ndarray of int32, shape (m,)
+            Each sample once.
+        ends : ndarray of int64, shape (per_epoch,)
+            Batch i is ``order[ends[i - 1]:ends[i]]``, the first one ``order[:ends[0]]``.
+        """
+        if self.shuffle == "samples":
+            return self._permutation(number, self._m), self._ends
+        if self.shuffle == "batches":
+            return self._drawn_once(self._permutation(number, self.per_epoch))
+        return np.arange(self._m, dtype=np.int32), self._ends
+
+    def _drawn_once(self, batches: Array) -> tuple[Array, Array]:
+        """Return the epoch that takes the batches, which are those of all epochs, in this order (per_epoch,)."""
+        turn = np.empty(self.per_epoch, np.int64)
+        turn[batches] = np.arange(self.per_epoch)
+        place = np.argsort(turn[np.arange(self._m) // self._batch_size], kind="stable")
+        ends = np.cumsum(np.diff(self._ends, prepend=0)[batches])
+        # There is no epoch 0: its permutation belongs to no other use.
+        return self._permutation(0, self._m)[place], ends
+
+    def _permutation(self, number: int, length: int) -> Array:
+        # The stream of RandomState never changes. Quietly, because seeding sets NumPy's error state for a moment.
+        generator = quietly(np.random.RandomState, [self.seed, number])
+        return generator.permutation(length).astype(np.int32)

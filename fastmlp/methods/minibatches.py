@@ -1,0 +1,107 @@
+"""Optimizers on minibatches."""
+
+import time
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastmlp import backend
+from fastmlp.batches import Batches
+from fastmlp.interrupts import Caller
+from fastmlp.methods.method import Method, Problem, Scores, State, diverged, vectors
+from fastmlp.methods.updates import Updates
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+# Seconds of one call of the kernel: long enough that its overhead does not count, short enough that Ctrl-C and a
+# checkpoint that is due do not wait.
+_CHUNK_SECONDS = 0.005
+
+_SUMS = "batch_sums"
+
+
+class Minibatches(Method):
+    """An update of an optimizer for each batch.
+
+    A kernel makes many updates in one call, on parameters of its own; the bits do not depend on how many. The model's
+    parameters are set at the end of each epoch and when training ends.
+    """
+
+    unit = "a few updates"
+
+    def __init__(self, problem: Problem, updates: Updates, batches: Batches, identity: dict[str, str]) -> None:
+        self.identity = identity
+        self._problem, self._updates, self._batches = problem, updates, batches
+        self._settled, *self._state = (np.zeros_like(problem.parameters) for _ in ("", *updates.state_names))
+        self._trainer: Any = None
+        self._order, self._ends = np.empty(0, np.int32), np.empty(0, np.int64)
+        # Updates in this epoch, and their sums of loss, weight of hits and weight.
+        self._done, self._sums = 0, np.zeros(3)
+        self._chunk = 1
+
+    def advance(self, caller: Caller) -> Scores | None:
+        """Make a few updates of the epoch."""
+        if self._done == 0 or self._trainer is None:
+            self._begin()
+        first, last = self._done, min(self._done + self._chunk, self._batches.per_epoch)
+        before = self.epoch * self._batches.per_epoch + 1
+        rates, numbers = self._updates.ask(caller, self.epoch + 1, range(before + first, before + last))
+        self._train(numbers)
+        made = self._done - first
+        if made < len(rates):
+            where = f"epoch {self.epoch + 1} at update {before + self._done}"
+            raise diverged(where, self._updates.rate_name, rates[made])
+        return self._end() if self._done == self._batches.per_epoch else None
+
+    def settle(self) -> None:
+        """Copy the parameters, and the state of the optimizer, from the kernel's trainer."""
+        if self._trainer is not None:
+            self._settled, *self._state = backend.kernels().training_vectors(self._trainer)
+            np.copyto(self._problem.parameters, self._settled)
+
+    def state(self) -> State:
+        """Return the vectors of the optimizer, the position in the epoch, and the sums up to there."""
+        facts = {"update": str(self._done), "shuffle_seed": str(self._batches.seed)}
+        return State(facts, {**dict(zip(self._updates.state_names, self._state, strict=True)), _SUMS: self._sums})
+
+    def restore(self, epoch: int, state: State) -> None:
+        """Continue after ``epoch`` epochs and the updates of the next one that were made."""
+        done, seed, sums = int(state.facts["update"]), int(state.facts["shuffle_seed"]), state.arrays[_SUMS]
+        if not (0 <= done < self._batches.per_epoch and 0 <= seed < 2**32):
+            raise ValueError(f"update {done} of {self._batches.per_epoch}, shuffle seed {seed}")
+        if sums.shape != (3,) or sums.dtype != np.float64 or not np.isfinite(sums).all():
+            raise ValueError(f"{_SUMS} of shape {sums.shape}, dtype {sums.dtype}")
+        self._state = vectors(state, self._updates.state_names, self._problem.parameters)
+        self._batches.seed = seed
+        self.epoch, self._done, self._sums = epoch, done, sums
+
+    def _begin(self) -> None:
+        """Begin an epoch, or continue it after a resumption."""
+        parameters, samples = self._problem.parameters, self._problem.samples
+        # A callback may have changed the parameters.
+        if self._trainer is None or not np.array_equal(parameters, self._settled):
+            x = samples.x.operands(parameters.dtype)
+            begin = backend.kernels().begin_training
+            self._trainer = begin([parameters, *self._state], self._problem.layer_sizes, x, samples.y, samples.w)
+        self._order, self._ends = self._batches.epoch(self.epoch + 1)
+
+    def _train(self, numbers: Array) -> None:
+        """Make the next updates, and adapt how many are made next time to the time they take."""
+        first, ends = self._done, self._ends
+        start, last = ends[first - 1] if first > 0 else 0, first + len(numbers)
+        order, batches = self._order[start : ends[last - 1]], ends[first:last] - start
+        kernels, began = backend.kernels(), time.perf_counter()
+        sums = kernels.train(self._trainer, order, batches, self._updates.rule, numbers)
+        seconds = time.perf_counter() - began
+        # One after the other, not pairwise: the bits must not depend on the number of updates in a call.
+        self._sums = np.add.accumulate(np.vstack((self._sums, sums)))[-1]
+        self._done += len(sums)
+        wanted = round(len(numbers) * _CHUNK_SECONDS / seconds) if seconds > 0 else 2 * len(numbers)
+        self._chunk = max(1, min(wanted, 2 * len(numbers)))
+
+    def _end(self) -> Scores:
+        """Complete the epoch; return its means."""
+        loss, hit, weight = self._sums.tolist()
+        self.settle()
+        self.epoch, self._done, self._sums = self.epoch + 1, 0, np.zeros(3)
+        return Scores(loss / weight, hit / weight)

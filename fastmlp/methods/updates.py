@@ -1,0 +1,47 @@
+"""The updates of a run by an optimizer: the rule, and the numbers of each update."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastmlp.interrupts import Caller
+from fastmlp.methods.rates import Rates
+from fastmlp.optimizers import SGD, Adam
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class Updates:
+    """The updates of a run.
+
+    Parameters
+    ----------
+    optimizer : SGD or Adam
+        Its rule.
+    rates : Rates
+        Its step sizes.
+    l2 : float
+        The penalty.
+    clip : float
+        The largest norm of a gradient, or 0 for any.
+
+    Attributes
+    ----------
+    rule : kernels.rules.Rule
+        The constants, as kernels take them.
+    state_names : tuple of str
+        The names of the vectors that are the state of the optimizer.
+    rate_name : str
+        The argument that sets the step sizes.
+    """
+
+    def __init__(self, optimizer: SGD | Adam, rates: Rates, l2: float, clip: float) -> None:
+        self._optimizer, self._rates = optimizer, rates
+        self.rule, self.state_names = optimizer.rule(l2, clip), optimizer.state_names
+        self.rate_name = rates.name
+
+    def ask(self, caller: Caller, epoch: int, updates: range) -> tuple[list[float], Array]:
+        """Return the step sizes (u,) of updates of an epoch, or of the first few, and their numbers (u, 3) float64."""
+        rates = self._rates.ask(caller, epoch, updates)
+        numbers = [self._optimizer.numbers(update, rate) for update, rate in zip(updates, rates, strict=False)]
+        return rates, np.array(numbers, np.float64)
