@@ -16,8 +16,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 LossAndGrad: TypeAlias = Callable[[Array], tuple[float, float]]
 
-# The strong Wolfe conditions, with the constants of the book for quasi-Newton methods: the loss falls by at least this
-# share of the step times the slope at the start, and the slope to at most that share of it.
+# The strong Wolfe conditions, with the book's constants for quasi-Newton methods: the decrease of the loss is at least
+# this share of that along the tangent at the start, and the slope is at most that share of the slope at the start.
 _DECREASE, _CURVATURE = 1e-4, 0.9
 _MOST_EVALUATIONS = 20  # in one line search, as in L-BFGS-B
 _EPS = float(np.finfo(np.float64).eps)
@@ -243,7 +243,7 @@ def _falls(point: _Point, start: _Point, lowest: _Point) -> bool:
 
 
 def _beyond(previous: _Point, point: _Point) -> float:
-    """Return the step to try after two points along which the loss falls ever on: within the bounds of MINPACK-2."""
+    """Return the step to try next where the loss is still falling, within the bounds of MINPACK-2's line search."""
     width = point.step - previous.step
     lowest = _cubic_minimum(previous, point)
     if not lowest > point.step:
@@ -252,7 +252,7 @@ def _beyond(previous: _Point, point: _Point) -> float:
 
 
 def _between(low: _Point, high: _Point) -> float:
-    """Return the step to try between two points: not close to either, or the interval would hardly shrink."""
+    """Return the step to try between two points, not too close to either: the interval has to shrink."""
     ends = sorted((low.step, high.step))
     lowest, margin = _cubic_minimum(low, high), 0.1 * (ends[1] - ends[0])
     if not ends[0] < lowest < ends[1]:

@@ -24,7 +24,7 @@ _BETA = "pass the decay rate of a moving average, such as 0.9 or 0.999"
 
 
 class _Described:
-    """An optimizer with a text that identifies it."""
+    """The description of an optimizer, made of its fields."""
 
     def describe(self) -> str:
         """Return a text that identifies the optimizer and its constants, for checkpoints.
@@ -99,7 +99,7 @@ class SGD(_Described):
         l2 : float
             The loss has the penalty l2 / 2 times the sum of the squares of all weights.
         clip : float
-            The largest norm of the gradient, or 0.
+            The largest norm of the gradient, or 0 for no limit.
         """
         return rules.Rule(rules.SGD, first=self.momentum, nesterov=int(self.nesterov), l2=l2, clip=clip)
 
@@ -127,8 +127,8 @@ class Adam(_Described):
         Positive; it bounds the step where the gradient is small.
     epsilon_placement : {"after_correction", "before_correction"}
         Whether epsilon is added to the corrected root, as in the formula above and in PyTorch, or to the root before
-        its correction, p <- p - r (sqrt(b) / a) m / (sqrt(v) + epsilon), as in scikit-learn and Keras: there it counts
-        more in the first updates.
+        its correction, p <- p - r (sqrt(b) / a) m / (sqrt(v) + epsilon), as in scikit-learn and Keras: its
+        effect is then larger in the first updates.
 
     Raises
     ------

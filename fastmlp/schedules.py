@@ -1,10 +1,10 @@
 """Schedules: learning rates that change from update to update.
 
 A schedule is a callable ``schedule(update, updates)`` that returns the learning rate of an update; ``update`` counts
-from 1, and ``updates`` is their number in the whole run. Any function of these two arguments can be one. Those of this
-module can be compared and pickled. Their rates depend on the share of the run that is over before an update,
-(update - 1) / updates: the first update has the first rate, and the last rate would be that of the update after the
-last.
+from 1, and ``updates`` is their number in the whole run. Any function of these two arguments will do. The schedules of
+this module can also be compared and pickled. Their rates depend on the share of the run that is over before an update,
+(update - 1) / updates. The first update therefore has the first rate, and the last update has not quite reached the
+final rate.
 """
 
 import math
@@ -146,7 +146,8 @@ class one_cycle:
     warmup : float
         The share of the updates in which the rate rises, from 0 to 1.
     start : float
-        The learning rate of the first update as a share of ``peak``, from 0 to 1; it does not count without warm-up.
+        The learning rate of the first update as a share of ``peak``, from 0 to 1; unused if
+        ``warmup`` is 0.
 
     Raises
     ------
@@ -271,10 +272,10 @@ class exponential:
 
 @dataclass(frozen=True)
 class warm_up:
-    """A linear rise to the first learning rate of another schedule, which then has the rest of the updates.
+    """A linear rise to the first learning rate of another schedule, which then runs over the rest of the updates.
 
-    With a warm-up of w updates, update t of these has t / (w + 1) of that rate. At least the last update belongs to
-    the other schedule.
+    In a warm-up of w updates, update t has t / (w + 1) of that rate. At least the last update belongs to the other
+    schedule.
 
     Parameters
     ----------

@@ -206,6 +206,7 @@ assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
 assert fastmlp.optimizers.Adam(fastmlp.schedules.one_cycle(8e-3))
+assert {name for name in sys.modules if name.startswith("fastmlp.kernels.")} == {"fastmlp.kernels.rules"}
 assert fastmlp.MLP is fastmlp.MLP is __import__("fastmlp.model").model.MLP
 namespace = {}
 exec("from fastmlp import *", namespace)
