@@ -139,11 +139,11 @@ class Contest:
 def busy_process(wanted):
     """Keep another process busy for the duration of a block, if wanted."""
     if not wanted:
-        yield
+        yield None
         return
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()

@@ -36,10 +36,7 @@ def fastmlp_fit(task):
 
     def train(data, recipe, epochs, seed):
         model = fastmlp.MLP(task.sizes, dtype="float32", seed=seed)
-        model.fit(
-            data, task.labels, epochs=epochs, optimizer=recipe.optimizer, batch_size=recipe.batch_size,
-            shuffle=recipe.shuffle, progress=False,
-        )  # fmt: skip
+        model.fit(data, task.labels, epochs=epochs, progress=False, **recipe._asdict())
         return [p for both in zip(model.weights, model.biases, strict=True) for p in both]
 
     return Learner(prepare, train, f"fastmlp {fastmlp.__version__}")

@@ -21,10 +21,7 @@ def two_threads(task, recipe, rounds):
 
     def train():
         model = fastmlp.MLP(task.sizes, dtype="float32")
-        model.fit(
-            packed, task.labels, epochs=2, optimizer=recipe.optimizer, batch_size=recipe.batch_size,
-            shuffle=recipe.shuffle, progress=False,
-        )  # fmt: skip
+        model.fit(packed, task.labels, epochs=2, progress=False, **recipe._asdict())
         return model.parameters
 
     def train_on_one_thread():
@@ -77,7 +74,7 @@ def command_line(target):
         start = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         taken.append(time.perf_counter() - start)
-        accuracy = json.loads(done.stdout)["test_accuracy"]
+        accuracy = json.loads(done.stdout)["test"]["accuracy"]
         if accuracy < target:
             print(f"    {' '.join(command[2:])} ends at {accuracy:.2%}")
             return None
