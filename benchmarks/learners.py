@@ -260,7 +260,7 @@ def save(folder, name, task):
 
 
 def serve(name, folder, task_name):
-    """Return the version of a learner, and the functions that answer questions about it: a service of `Worker`."""
+    """Return facts and functions of a learner, as `Worker` wants them."""
     with np.load(f"{folder}/{task_name}.npz") as file:
         task = Task(**file)
     task = task._replace(scale=float(task.scale), sizes=tuple(task.sizes.tolist()))
@@ -293,4 +293,4 @@ def serve(name, folder, task_name):
         taken = settled(lambda: seconds(train))
         return taken, settled(lambda: task.accuracy(layers))
 
-    return learner.version, {"loss": loss, "preparation": preparation, "epoch": epoch, "run": run}
+    return (learner.version, 0), {"loss": loss, "preparation": preparation, "epoch": epoch, "run": run}

@@ -17,7 +17,7 @@ class WorkerError(Exception):
 
 
 def serve_net(name, folder, dtype):
-    """Return the version of a net with its operations per step, and the functions that answer questions about it."""
+    """Return facts and functions of a net, as `Worker` wants them."""
     problem = nets.Problem(np.load(f"{folder}/codes.npy"), np.load(f"{folder}/labels.npy"), dtype)
     net = nets.BUILDERS[name](problem)
     return (net.version, net.operations), _questions(net)
@@ -26,7 +26,8 @@ def serve_net(name, folder, dtype):
 class Worker:
     """An implementation in a process of its own. ``ask`` sends a question and waits for the answer.
 
-    ``service(*words)`` is called in that process; it returns the facts and the functions by their questions.
+    ``service(*words)`` is called in that process. It returns the version, the operations per step or 0, and the
+    functions by the questions they answer: ``(version, operations), functions``.
     """
 
     def __init__(self, *words, service=serve_net):
