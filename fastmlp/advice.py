@@ -24,12 +24,15 @@ class Findings(NamedTuple):
         The largest input, if inputs look unscaled.
     classes : int
         Number of output units.
+    rate : str
+        The argument that sets the step size; empty if none does.
     """
 
     chance: Callable[[], float]
     dead: Callable[[], bool]
     unscaled: float | None
     classes: int
+    rate: str = "alpha"
 
 
 def advise(history: History, findings: Findings) -> str:
@@ -63,10 +66,10 @@ def _symptoms(history: History, findings: Findings) -> tuple[list[str], list[str
         return [], []
     first, last, guessed = history.loss[0], history.loss[-1], findings.chance()
     if last > first:
-        reason, remedy = f"the loss rose from {first:.4g} to {last:.4g}", "take a smaller alpha"
+        reason, remedy = f"the loss rose from {first:.4g} to {last:.4g}", f"take a smaller {findings.rate}"
     elif last >= _NO_BETTER * guessed > 0 and (len(history) >= _EPOCHS_TO_LEARN or _is_flat(history)):
         reason = f"the loss ended at {last:.4g}, where guessing without looking at the inputs gives {guessed:.4g}"
-        remedy = "take another alpha or more epochs"
+        remedy = f"take another {findings.rate} or more epochs" if findings.rate else "take more epochs"
     else:
         return [], []
     if findings.dead():

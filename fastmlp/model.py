@@ -228,7 +228,8 @@ class MLP:
 
         Training starts from the current parameters, so a second call continues the first, but with a fresh state of the
         optimizer and the batches of the first epochs. Ctrl-C ends it after the current epoch, or with minibatches after
-        a few updates, and the history of the complete epochs is returned as always.
+        a few updates. The model then holds the parameters after the last update, and the history of the complete epochs
+        is returned as always.
 
         Parameters
         ----------
@@ -353,7 +354,7 @@ class MLP:
         if text:
             warnings.warn(text, TrainingWarning, stacklevel=2)
         history = training.train(run, progress)
-        text = self._advice(history, samples)
+        text = self._advice(history, samples, choice.rate)
         if text:
             warnings.warn(text, TrainingWarning, stacklevel=2)
         return history
@@ -525,13 +526,14 @@ class MLP:
         y = check_targets(names[1], Y, self._layer_sizes[-1], x, self.dtype, finite=finite)
         return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 
-    def _advice(self, history: History, samples: Samples) -> str:
+    def _advice(self, history: History, samples: Samples, rate: str) -> str:
         x, classes = samples.x, self._layer_sizes[-1]
         findings = advice.Findings(
             chance=functools.partial(samples.loss_of_guessing, classes),
             dead=functools.partial(self._is_dead, samples),
             unscaled=x.largest if x.looks_unscaled() else None,
             classes=classes,
+            rate=rate,
         )
         return advice.advise(history, findings)
 

@@ -59,7 +59,7 @@ class Record:
     init : str
         Name of their initialisation.
     facts : dict of str to str
-        Further facts: in a checkpoint its epoch, its step size, and digests of its data.
+        Further facts: in a checkpoint its epoch, its method, and digests of its data.
     arrays : dict of str to ndarray
         State of a training run, by name without the prefix ``training.``; empty in a model file.
     notes : dict of str to str

@@ -75,7 +75,8 @@ def run_dot_tile(rows, columns, out, o_row, a, a_row, b, b_row, count, at):
 @numba.njit
 def run_sparse_rows(vectors, fresh, rows, out, o_row, value, index, starts, b, b_row, at):
     entries = vector.Entries(vector.address(starts, at), vector.address(index, 0), vector.address(value, 0))
-    vector.sparse_rows(vectors, fresh, rows, vector.matrix(out, at, o_row), entries, vector.matrix(b, at, b_row))
+    to, stops = vector.matrix(out, at, o_row), vector.address(starts, at + 1)
+    vector.sparse_rows(vectors, fresh, rows, to, entries, stops, vector.matrix(b, at, b_row))
 
 
 @numba.njit

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import fastmlp
+from fastmlp import methods
 from fastmlp.advice import Findings, advise
+from fastmlp.optimizers import LBFGS, SGD
 
 
 @pytest.fixture
@@ -91,3 +93,22 @@ def test_a_loss_that_only_comes_back_to_guessing_is_told_after_many_epochs(epoch
     findings = Findings(chance=lambda: 2.302, dead=lambda: False, unscaled=None, classes=10)
     text = advise(history, findings)
     assert (text == "") == learns
+
+
+@pytest.mark.parametrize("batch_size", [None, 50])
+def test_advice_names_the_step_size_of_the_optimizer(backend, data, batch_size):
+    text = advice(fastmlp.MLP((8, 3)), *data, epochs=60, optimizer=SGD(0.0), batch_size=batch_size)
+    assert "take another learning_rate or more epochs" in text
+
+
+def test_a_loss_that_rises_with_an_optimizer(backend, data):
+    text = advice(fastmlp.MLP((8, 16, 3)), *data, epochs=30, optimizer=SGD(200.0))
+    assert "the loss rose from" in text
+    assert "take a smaller learning_rate" in text
+
+
+def test_l_bfgs_has_no_step_size_to_change():
+    rate = methods.choose(None, LBFGS(), None, "samples", 0.0, None).rate
+    findings = Findings(chance=lambda: 1.0, dead=lambda: False, unscaled=None, classes=2, rate=rate)
+    history = fastmlp.History(list(range(1, 61)), [1.0] * 60, [0.5] * 60, seconds=[0.1] * 60)
+    assert advise(history, findings).endswith("; take more epochs")

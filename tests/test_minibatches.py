@@ -250,6 +250,18 @@ def test_a_callback_may_change_the_parameters(backend, name):
     assert_same_bits(net.parameters, pieces.parameters)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_callback_changes_at_the_end_stays(backend, name):
+    net = model()
+
+    def zero(epoch, history):
+        net.parameters[:] = 0
+        return True
+
+    net.fit(X, Y, epochs=3, callback=zero, **METHODS[name])
+    assert not net.parameters.any()
+
+
 def test_a_callback_that_raises_loses_nothing(backend, tmp_path):
     path = tmp_path / "run"
 

@@ -29,6 +29,13 @@ class Choice:
     l2: float
     clip_norm: float | None
 
+    @property
+    def rate(self) -> str:
+        """The argument that sets the step size; empty if none does."""
+        if self.optimizer is None:
+            return Alpha.name
+        return "" if isinstance(self.optimizer, LBFGS) else LearningRate.name
+
     def warning(self, m: int) -> str:
         """Return what to tell the user if ``m`` samples do not fill a batch, else an empty text."""
         if self.batch_size is None or self.batch_size <= m:

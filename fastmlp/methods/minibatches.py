@@ -32,12 +32,13 @@ class Minibatches(Method):
     def __init__(self, problem: Problem, updates: Updates, batches: Batches, identity: dict[str, str]) -> None:
         self.identity = identity
         self._problem, self._updates, self._batches = problem, updates, batches
-        self._settled, *self._state = (np.zeros_like(problem.parameters) for _ in ("", *updates.state_names))
+        self._state = [np.zeros_like(problem.parameters) for _ in updates.state_names]
         self._trainer: Any = None
-        self._order, self._ends = np.empty(0, np.int32), np.empty(0, np.int64)
+        self._settled = problem.parameters  # those that the trainer had when the model's were last set
+        self._order, self._ends = np.empty(0, np.int32), np.empty(0, np.int64)  # of this epoch
         # Updates in this epoch, and their sums of loss, weight of hits and weight.
         self._done, self._sums = 0, np.zeros(3)
-        self._chunk = 1
+        self._chunk = 1  # updates to make in the next call of the kernel
 
     def advance(self, caller: Caller) -> Scores | None:
         """Make a few updates of the epoch."""
@@ -54,8 +55,9 @@ class Minibatches(Method):
         return self._end() if self._done == self._batches.per_epoch else None
 
     def settle(self) -> None:
-        """Copy the parameters, and the state of the optimizer, from the kernel's trainer."""
-        if self._trainer is not None:
+        """Copy the parameters, and the state of the optimizer, from the kernel's trainer, unless no update was made."""
+        # Between epochs the parameters are those of the trainer, or a callback has changed them.
+        if self._done > 0 and self._trainer is not None:
             self._settled, *self._state = backend.kernels().training_vectors(self._trainer)
             np.copyto(self._problem.parameters, self._settled)
 
@@ -69,7 +71,7 @@ class Minibatches(Method):
         done, seed, sums = int(state.facts["update"]), int(state.facts["shuffle_seed"]), state.arrays[_SUMS]
         if not (0 <= done < self._batches.per_epoch and 0 <= seed < 2**32):
             raise ValueError(f"update {done} of {self._batches.per_epoch}, shuffle seed {seed}")
-        if sums.shape != (3,) or sums.dtype != np.float64 or not np.isfinite(sums).all():
+        if sums.shape != (3,) or sums.dtype != np.float64:
             raise ValueError(f"{_SUMS} of shape {sums.shape}, dtype {sums.dtype}")
         self._state = vectors(state, self._updates.state_names, self._problem.parameters)
         self._batches.seed = seed

@@ -48,10 +48,11 @@ from fastmlp.kernels.internals import cache
 from fastmlp.kernels.rules import apply
 
 __all__ = [
-    "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks", "cross_entropy", "describe",
-    "finish", "forward", "leaf_starts", "limited_threads", "limits_threads", "max_threads", "network_logits",
-    "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts", "preparation", "relu",
-    "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update", "warmup",
+    "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks",
+    "cross_entropy", "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads",
+    "max_threads", "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts",
+    "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack",
+    "update", "warmup",
 ]  # fmt: skip
 
 

@@ -1,20 +1,21 @@
 """Trainers: a model and the state of its optimizer, packed for updates on batches, and the launches of these."""
 
-import functools
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fastmlp.kernels import rules, vector
-from fastmlp.kernels.compiled import losses, tuning
+from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS
+from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Model, Run
 from fastmlp.kernels.compiled.launch import usable_threads
+from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
 from fastmlp.kernels.compiled.sample_lists import SampleLists, sample_lists
 from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
-from fastmlp.kernels.compiled.updates import BATCH_LAYER, BatchMemory, BatchRooms, Model, Updates, run_updates
+from fastmlp.kernels.compiled.updates import run_updates
 
 
 def _layer_table(sizes: tuple[int, ...], lanes: int, part: int) -> Any:
@@ -57,6 +58,10 @@ class Trainer:
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
         self._turned = aligned(turned, self._dtype)
         self._turn()
+        self._saved = [one.copy() for one in self._packed]
+        self._made_memory: tuple[int, bool, BatchMemory] | None = None
+        self._made_rooms: tuple[int, int, BatchRooms] | None = None
+        self._made: list[tuple[Any, Any, rules.Rule, Any]] = []
 
     def _views(self, packed: Any, flat: Any) -> Any:
         """Yield the weights and biases of each layer, in a packed and in a flat vector, as views of the same shape."""
@@ -96,16 +101,21 @@ class Trainer:
 
     def run(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
         """Make updates; return the sums of loss, hits and weight of each that was made."""
-        before = [one.copy() for one in self._packed]
+        if len(self._made) == tuning.REPEATED_RUNS:
+            self._saved, self._made = [one.copy() for one in self._packed], []
         sums = self._launch(order, ends, rule, numbers)
-        if len(sums) < len(ends):
-            # The update that failed has changed parameters: begin again, and stop before it.
-            for packed, one in zip(self._packed, before, strict=True):
-                packed[:] = one
-            self._turn()
-            if len(sums):
-                done = len(sums)
-                sums = self._launch(order[: ends[done - 1]], ends[:done], rule, numbers[:done])
+        done = len(sums)
+        if done == len(ends):
+            self._made.append((order, ends, rule, numbers))
+            return sums
+        # The update that failed has changed parameters: repeat those before it, from the last saved state on.
+        for packed, saved in zip(self._packed, self._saved, strict=True):
+            packed[:] = saved
+        self._turn()
+        for run in self._made:
+            self._launch(*run)
+        if done > 0:
+            self._launch(order[: ends[done - 1]], ends[:done], rule, numbers[:done])
         return sums
 
     def _launch(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
@@ -114,53 +124,60 @@ class Trainer:
         weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64)
         share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
         most = int((ends - starts).max())
-        piece = _piece_samples(most, lanes)
+        piece, threads = _piece_samples(most, lanes), self._threads(most)
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps, rule.l2]
-        run = Updates(
+        run = Run(
             np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), share,
             np.ascontiguousarray(numbers, dtype), self._targets, np.array(constants, dtype), rule.kind, rule.nesterov,
             int(rule.first != 0), float(rule.clip), len(ends), piece, np.zeros((len(ends), tuning.LINE_NUMBERS)),
-            np.zeros(len(ends), np.int64), np.zeros(1, np.int64),
+            np.zeros(len(ends), np.int64), np.zeros(1, np.int64), assemble(threads),
         )  # fmt: skip
-        threads = self._threads(most)
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
         model = Model(self._layers, parameters, m, v, self._turned)
-        run_updates.launch(threads, parameters, model, memory, self._x, run, rooms, assemble(threads))
+        run_updates.launch(threads, parameters, model, memory, self._x, run, rooms)
         done = int(run.done[0])
         return np.column_stack((run.sums[:done, :2], weights[:done]))
 
     def _threads(self, most: int) -> int:
         """Return how many threads are worth it for batches of up to so many samples."""
-        return usable_threads()
+        layers = self._layers
+        work = most * int((layers["n_in"] * layers["n_out"]).sum()) + tuning.UPDATE_WORK * self._size
+        return usable_threads() if work >= tuning.TEAM_WORK else 1
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019
     def _memory(self, samples: int, clips: bool) -> BatchMemory:
-        width = int(self._layers["columns"].sum())
-        inputs = 0 if self._x.listed else samples * int(self._layers[0]["rows"])
-        layers = self._layers.copy()
-        parts = aligned_parts(
-            self._dtype, inputs, samples * width, samples * width, 2 * samples, self._size if clips else 0
-        )
-        for part in parts:
-            part[:] = 0
-        return BatchMemory(
-            parts[0], parts[1], parts[2], parts[3].reshape(2, samples), parts[4],
-            np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._sizes, samples)), samples,
-        )  # fmt: skip
+        """Return memory for batches of up to so many samples: that of the run before, if it was of the same size."""
+        layers = self._layers
+        inputs = 0 if self._x.listed else samples * int(layers[0]["rows"])
+        outputs, size = samples * int(layers["columns"].sum()), self._size if clips else 0
+        if self._made_memory is None or self._made_memory[:2] != (samples, clips):
+            parts = aligned_parts(self._dtype, inputs, outputs, outputs, 2 * samples, size)
+            for part in parts:
+                part[:] = 0  # also where rows are padded: what is there enters products with zeros
+            inputs, values, deltas, losses, gradient = parts
+            memory = BatchMemory(
+                inputs, values, deltas, losses.reshape(2, samples), gradient,
+                np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._sizes, samples)), samples,
+            )  # fmt: skip
+            self._made_memory = samples, clips, memory
+        return self._made_memory[2]
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019
     def _rooms(self, threads: int, most: int) -> BatchRooms:
-        itemsize, lanes = self._dtype.itemsize, self._lanes
-        gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
-        loss = losses.loss_scratch(self._sizes[-1], round_up(most, lanes), itemsize)
-        entries = most * self._x.part if self._x.listed else 1
-        rows = [aligned(threads * round_up(count, 64), self._dtype).reshape(threads, -1) for count in (gradient, loss, entries)]
-        return BatchRooms(
-            rows[0], rows[1], np.empty((threads, self._x.part + 64), np.int64),
-            np.empty((threads, round_up(entries, 64)), np.int32), rows[2],
-        )  # fmt: skip
+        """Return rooms of each thread for batches of up to so many samples: those of the run before, if they fit."""
+        if self._made_rooms is None or self._made_rooms[:2] != (threads, most):
+            lanes, line = self._lanes, vector.LINE_BYTES
+            gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
+            loss = loss_scratch(self._sizes[-1], round_up(most, lanes), self._dtype.itemsize)
+            listed = max(self._x.part, most) if self._x.listed else 1
+            entries = most * self._x.part if self._x.listed else 1
+            counts = (round_up(count, line) for count in (gradient, loss, entries))
+            floats = (aligned(threads * count, self._dtype).reshape(threads, count) for count in counts)
+            start, stop = np.empty((2, threads, round_up(listed, line)), np.int64)
+            index = np.empty((threads, round_up(entries, line)), np.int32)
+            gradients, losses, values = floats
+            self._made_rooms = threads, most, BatchRooms(gradients, losses, start, stop, index, values)
+        return self._made_rooms[2]
 
 
 def _piece_samples(most: int, lanes: int) -> int:

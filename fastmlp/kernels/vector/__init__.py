@@ -38,7 +38,7 @@ from fastmlp.kernels.vector.operands import (
     row,
     row_of,
 )
-from fastmlp.kernels.vector.scalars import fetch_add, noinline, population_count, select, smallest_normal
+from fastmlp.kernels.vector.scalars import fetch_add, noinline, population_count, prefetch, select, smallest_normal
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
 from fastmlp.kernels.vector.sparse_rows import sparse_rows
 from fastmlp.kernels.vector.target import (
@@ -59,7 +59,16 @@ from fastmlp.kernels.vector.target import (
     STRIPS,
     VECTOR_BYTES,
 )
-from fastmlp.kernels.vector.teamwork import add_and_publish, exchange, give_way, observe, pause, publish
+from fastmlp.kernels.vector.teamwork import (
+    add_and_publish,
+    exchange,
+    flush_subnormals,
+    give_way,
+    observe,
+    pause,
+    publish,
+    restore_subnormals,
+)
 from fastmlp.kernels.vector.tile import tile
 from fastmlp.kernels.vector.transpose import transpose
 from fastmlp.kernels.vector.workers import call_worker, call_workers, open_arguments, opened
@@ -101,6 +110,7 @@ __all__ = [
     "exp_columns",
     "factors",
     "fetch_add",
+    "flush_subnormals",
     "give_way",
     "lanes",
     "list_nonzero",
@@ -115,7 +125,9 @@ __all__ = [
     "part",
     "pause",
     "population_count",
+    "prefetch",
     "publish",
+    "restore_subnormals",
     "row",
     "row_of",
     "select",

@@ -62,3 +62,18 @@ def fetch_add(typingctx, base, at):
 def population_count(typingctx, number):
     """Return how many bits of a uint64 are set."""
     return types.uint64(types.uint64), lambda context, builder, sig, args: builder.ctpop(args[0])
+
+
+@intrinsic
+def prefetch(typingctx, base, at):
+    """Ask for the cache line of base[at], which will be read soon."""
+
+    def codegen(context, builder, sig, args):
+        i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+        place = builder.bitcast(address_in(context, builder, sig.args[0], *args), pointer)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, i32(0), i32(2), i32(1)])  # to read, into the L2 cache, data
+        return context.get_dummy_value()
+
+    return types.void(base, types.int64), codegen

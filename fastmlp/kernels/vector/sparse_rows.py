@@ -22,7 +22,7 @@ from fastmlp.kernels.vector.target import CHAINS, STRIPS
 def _sparse_rows_body(builder, arguments, vectors, fresh, element):
     """Emit `sparse_rows` for so many vectors, and return from the function."""
     vector, lanes = vector_type(element)
-    rows, out, o_row, value, index, starts, b, b_row = arguments
+    rows, out, o_row, value, index, starts, stops, b, b_row = arguments
     i64 = ir.IntType(64)
 
     def grow(k, sums):
@@ -31,8 +31,7 @@ def _sparse_rows_body(builder, arguments, vectors, fresh, element):
     zeros = [ir.Constant(vector, [0.0] * lanes)] * vectors
     at_once = -(-CHAINS // vectors)
     with cgutils.for_range(builder, rows) as loop:
-        at = builder.gep(starts, [loop.index])
-        start, stop = builder.load(at), builder.load(builder.gep(at, [i64(1)]))
+        start, stop = (builder.load(builder.gep(one, [loop.index])) for one in (starts, stops))
         k, sums = sum_entries(builder, start, stop, [zeros] * at_once, at_once, grow)
         if at_once > 1:
             _, sums[:1] = sum_entries(builder, k, stop, sums[:1], 1, grow)
@@ -46,21 +45,22 @@ def _sparse_rows_body(builder, arguments, vectors, fresh, element):
 
 
 @intrinsic
-def sparse_rows(typingctx, vectors, fresh, count, out, entries, m):
+def sparse_rows(typingctx, vectors, fresh, count, out, entries, stops, m):
     """out[r, c] += sum_e value[e] m[index[e], c], r < count, e over list r of the `Entries`; `Matrix` out and m.
 
-    c runs over ``vectors``, one of STRIPS. With ``fresh``, 1 and not 0, out is set.
+    List r ends before ``stops[r]``, an address, so lists need not be one behind the other. c runs over ``vectors``, one
+    of STRIPS. With ``fresh``, 1 and not 0, out is set.
     """
     long = types.int64
-    signature = types.void(long, long, long, out, entries, m)
+    signature = types.void(long, long, long, out, entries, stops, m)
     element = out.types[0].dtype
 
     def codegen(context, builder, sig, args):
-        vectors, fresh, count, out, entries, m = args
+        vectors, fresh, count, out, entries, stops, m = args
         start, o_row = cgutils.unpack_tuple(builder, out, 2)
         starts, index, value = cgutils.unpack_tuple(builder, entries, 3)
         b, b_row = cgutils.unpack_tuple(builder, m, 2)
-        arguments = [vectors, fresh, count, start, o_row, value, index, starts, b, b_row]
+        arguments = [vectors, fresh, count, start, o_row, value, index, starts, stops, b, b_row]
         shapes, name = itertools.product(STRIPS, (0, 1)), f"fastmlp_sparse_rows_{element}"
         call_for_shape(builder, name, arguments, shapes, _sparse_rows_body, element)
         return context.get_dummy_value()

@@ -1,0 +1,208 @@
+"""What the updates on batches work on: a packed model, the memory of a batch, a run of updates; see `updates`.
+
+Parameters are packed: for each layer a row for each input with the weights to all outputs, padded to whole vectors, and
+the biases.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmlp.kernels import vector
+from fastmlp.kernels.compiled.losses import Targets
+from fastmlp.kernels.compiled.panels import add_tile, panel, panel_count, set_tile, tile_height
+from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.sample_lists import SampleLists
+from fastmlp.kernels.compiled.team import Team
+
+# A row of the layer table: sizes; columns and rows, both padded to whole vectors; offsets of weights, biases and
+# transposed weights in the packed vectors; columns of all layers before; pieces of the second phase, the rows of each
+# and the number of the first; the activation's code.
+
+BATCH_LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "n_in", "n_out", "columns", "rows", "at", "at_bias", "at_turned", "before", "height", "first_piece",
+            "pieces", "activation",
+        )
+    ]
+)  # fmt: skip
+
+
+class Model(NamedTuple):
+    """The packed vectors of a model, and of the state of its optimizer; ``m`` and ``v`` are empty where it has none.
+
+    Attributes
+    ----------
+    layers : records (L,)
+    parameters, m, v : float
+    turned : float
+        The transposed weights of all layers but the first, (columns, rows) each, for the way back.
+    """
+
+    layers: Any
+    parameters: Any
+    m: Any
+    v: Any
+    turned: Any
+
+
+class BatchMemory(NamedTuple):
+    """What the phases of an update hand on.
+
+    Attributes
+    ----------
+    inputs : float
+        The rows of a dense input.
+    values, deltas : float
+        The outputs of all layers, and the gradients with respect to them.
+    losses : float (2, samples)
+        Loss and hits of each sample.
+    gradient : float
+        The packed gradient, where it is to be clipped, and empty elsewhere.
+    squares : float64
+        The sum of its squares in each piece.
+    identity : int32
+        0, 1, 2, ..., the list of a dense product.
+    samples : int
+        There is room for so many, a multiple of the lanes of a vector.
+    """
+
+    inputs: Any
+    values: Any
+    deltas: Any
+    losses: Any
+    gradient: Any
+    squares: Any
+    identity: Any
+    samples: int
+
+
+class BatchRooms(NamedTuple):
+    """Memory of each thread, a row for each: a gradient, the scratch of the loss, and lists of samples by feature."""
+
+    gradient: Any
+    loss: Any
+    start: Any
+    stop: Any
+    index: Any
+    value: Any
+
+
+class ThreadRoom(NamedTuple):
+    """The memory of one thread, as addresses: see `BatchRooms`."""
+
+    gradient: Any
+    loss: Any
+    start: Any
+    stop: Any
+    index: Any
+    value: Any
+
+
+class Run(NamedTuple):
+    """A run of updates.
+
+    Attributes
+    ----------
+    order : int32
+        Samples, batch after batch; batch i ends before ``ends[i]``, int64.
+    share : float (updates,)
+        One over the weight of each batch, or 0 where that is 0.
+    numbers : float (updates, 3)
+        See `rules.Numbers`.
+    targets : losses.Targets
+    constants : float (6,)
+        Of the rule: first, second, 1 - first, 1 - second, eps, l2.
+    kind, nesterov, momentum : int
+        The kind of the rule, and whether it has momentum.
+    clip : float64
+    updates : int
+    piece : int
+        Samples in a piece of the first phase, a multiple of the lanes of a vector.
+    sums : float64 (updates, LINE_NUMBERS)
+        Of loss and hits.
+    faults : int64 (updates,)
+        Whether the update made a parameter infinite or NaN.
+    done : int64 (1,)
+        Run that were made.
+    """
+
+    order: Any
+    ends: Any
+    share: Any
+    numbers: Any
+    targets: Targets
+    constants: Any
+    kind: int
+    nesterov: int
+    momentum: int
+    clip: float
+    updates: int
+    piece: int
+    sums: Any
+    faults: Any
+    done: Any
+    team: Team
+
+
+class Work(NamedTuple):
+    """A thread's view of a run of updates."""
+
+    model: Model
+    memory: BatchMemory
+    x: SampleLists
+    run: Run
+
+
+class Minibatch(NamedTuple):
+    """The batch of an update: its number, its first place in the order, and how many samples it has."""
+
+    update: int
+    begin: int
+    count: int
+
+
+@body
+def minibatch(run, update):
+    begin = np.int64(0)
+    if update > 0:
+        begin = run.ends[update - 1]
+    return Minibatch(update, begin, run.ends[update] - begin)
+
+
+@body
+def add_product(out, a, b, shape, identity, fresh):
+    """out[r, c] += sum_k a(k, r) b[k, c], `Factors` and a `Matrix`; overwrites if ``fresh``. Columns: whole vectors."""
+    vector.noinline()
+    lanes = vector.lanes(out)
+    for number in range(panel_count(shape.columns, lanes)):
+        first, width = panel(shape.columns, number, lanes)
+        rows = vector.chosen(identity, 0, vector.block(b, 0, first))
+        r = np.int64(0)
+        while r < shape.rows:
+            group = tile_height(shape.rows - r)
+            to, factors = vector.block(out, r, first), vector.factors(a.start, r * a.row, a.step, a.row)
+            if fresh > 0:
+                set_tile(group, width // lanes, to, factors, rows, shape.terms)
+            else:
+                add_tile(group, width // lanes, to, factors, rows, shape.terms)
+            r += group
+
+
+@body
+def of_layer(work, base, layer, lo):
+    """Return the outputs, or their deltas, of a layer from sample ``lo`` of the batch on."""
+    at = layer.before * work.memory.samples + lo * layer.columns
+    return vector.matrix(base, at, layer.columns)
+
+
+@body
+def layer_inputs(work, number):
+    """Return the inputs of a layer, as a `Matrix` of the samples of the batch; not for listed samples."""
+    layers = work.model.layers
+    if number == 0:
+        return vector.matrix(work.memory.inputs, 0, layers[0].rows)
+    below = layers[number - 1]
+    return of_layer(work, work.memory.values, below, np.int64(0))

@@ -1,0 +1,167 @@
+"""The later phases of an update: the gradient of some parameters over all samples of a batch, and their update.
+
+The first layer skips the zeros of its input: a feature meets the deltas of the samples in which it is not zero.
+"""
+
+import math
+
+import numpy as np
+
+from fastmlp.kernels import vector
+from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.gradients import strip_vectors
+from fastmlp.kernels.compiled.memory import fill_zeros
+from fastmlp.kernels.compiled.operands import Shape
+from fastmlp.kernels.compiled.optimizer_updates import update_packed
+from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.tree import add_rows
+
+
+@body
+def _list_features(work, batch, part, room, height):
+    """List, for each feature of a block, the samples of the batch in which it is not zero."""
+    vector.noinline()
+    x, first = work.x, part * work.x.part
+    # Each list has room for all samples: counting entries first would take as long as the lists.
+    for f in range(height):
+        room.start[f] = room.stop[f] = f * batch.count
+    for s in range(batch.count):
+        number = work.run.order[batch.begin + s] * x.parts + part
+        for entry in range(x.start[number], x.start[number + 1]):
+            f = x.index[entry] - first
+            to = room.stop[f]
+            room.index[to], room.value[to] = s, x.value[entry]
+            room.stop[f] = to + 1
+
+
+@body
+def _listed_gradient(work, batch, layer, gradient, part, room, height):
+    """Set rows of the gradient of the first layer, for a block of features, over the samples that are not zero."""
+    vector.noinline()
+    lanes, lists = vector.lanes(gradient), vector.Entries(room.start, room.index, room.value)
+    _list_features(work, batch, part, room, height)
+    deltas, c = of_layer(work, work.memory.deltas, layer, np.int64(0)), np.int64(0)
+    while c < layer.columns:
+        vectors = strip_vectors((layer.columns - c) // lanes)
+        to = vector.block(gradient, 0, c)
+        vector.sparse_rows(vectors, 1, height, to, lists, room.stop, vector.block(deltas, 0, c))
+        c += vectors * lanes
+
+
+@body
+def _turn(work, layer, first, stop):
+    """Copy rows of the weights to their transpose, vector by vector."""
+    lanes = vector.lanes(work.model.parameters)
+    weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
+    turned = vector.matrix(work.model.turned, layer.at_turned, layer.rows)
+    for k in range(first, stop, lanes):
+        for c in range(0, layer.columns, lanes):
+            vector.transpose(vector.block(turned, c, k), vector.block(weights, k, c))
+
+
+@body
+def _layer_of(layers, piece):
+    """Return the layer to which a piece of the second phase belongs."""
+    number = len(layers) - 1
+    while piece < layers[number].first_piece:
+        number -= 1
+    return number
+
+
+@body
+def _rows_of(layer, piece):
+    """Return the first row of a piece and the end."""
+    first = (piece - layer.first_piece) * layer.height
+    return first, min(first + layer.height, layer.n_in)
+
+
+@body
+def _set_gradient(work, batch, number, gradient, rows, room):
+    """Set rows of the gradient of a layer."""
+    layer, (first, stop) = work.model.layers[number], rows
+    if number == 0 and work.x.listed > 0:
+        _listed_gradient(work, batch, layer, gradient, first // work.x.part, room, stop - first)
+        return
+    a = layer_inputs(work, number)
+    deltas = of_layer(work, work.memory.deltas, layer, np.int64(0))
+    factors, shape = vector.factors(a.start, first, a.ld, 1), Shape(stop - first, layer.columns, batch.count)
+    add_product(gradient, factors, deltas, shape, work.memory.identity, np.int64(1))
+
+
+@body
+def _set_bias_gradient(work, batch, layer, gradient):
+    fill_zeros(gradient, 0, layer.columns)
+    add_rows(gradient, of_layer(work, work.memory.deltas, layer, np.int64(0)), layer.columns, batch.count)
+
+
+@body
+def _finish_rows(work, update, at, gradient, count, l2):
+    """Update packed parameters from ``at`` on, or, where the gradient is to be clipped, keep it; return its square."""
+    if work.run.clip == 0:
+        update_packed(work, update, at, count, gradient, l2)
+        return 0.0
+    p, g = vector.part(work.model.parameters, at, count), vector.part(gradient, 0, count)
+    kept = vector.part(work.memory.gradient, at, count)
+    square = 0.0
+    for c in range(count):
+        slope = g[c] + l2 * p[c]
+        kept[c] = slope
+        square += np.float64(slope) * np.float64(slope)
+    return square
+
+
+@body
+def pass_parameters(work, batch, piece, room):
+    """Do a piece of the second phase: some rows of a layer, and behind its last ones the biases."""
+    layers = work.model.layers
+    number = _layer_of(layers, piece)
+    layer = layers[number]
+    first, stop = _rows_of(layer, piece)
+    gradient, count = vector.matrix(room.gradient, 0, layer.columns), (stop - first) * layer.columns
+    _set_gradient(work, batch, number, gradient, (first, stop), room)
+    at, l2 = layer.at + first * layer.columns, work.run.constants[5]
+    square = _finish_rows(work, batch.update, at, gradient.start, count, l2)
+    if stop == layer.n_in:
+        _set_bias_gradient(work, batch, layer, gradient.start)
+        square += _finish_rows(
+            work, batch.update, layer.at_bias, gradient.start, layer.columns, vector.number(gradient, 0)
+        )
+    work.memory.squares[piece] = square
+    if number > 0 and work.run.clip == 0:
+        _turn(work, layer, first, stop)
+
+
+@body
+def set_clipping(work, pieces):
+    """Leave behind the squares of all pieces the factor by which the gradient is to be scaled."""
+    total = 0.0
+    for piece in range(pieces):
+        total += work.memory.squares[piece]
+    norm = math.sqrt(total)
+    work.memory.squares[pieces] = work.run.clip / norm if norm > work.run.clip else 1.0
+
+
+@body
+def _scale(work, at, count, pieces):
+    kept = vector.part(work.memory.gradient, at, count)
+    factor = type(kept[0])(work.memory.squares[pieces])
+    for c in range(count):
+        kept[c] *= factor
+
+
+@body
+def pass_clipped(work, batch, piece, pieces):
+    """Do a piece of the third phase: update with the gradient that was kept."""
+    layers, zero = work.model.layers, vector.number(work.model.parameters, 0)
+    number = _layer_of(layers, piece)
+    layer = layers[number]
+    first, stop = _rows_of(layer, piece)
+    at, count = layer.at + first * layer.columns, (stop - first) * layer.columns
+    _scale(work, at, count, pieces)
+    update_packed(work, batch.update, at, count, vector.address(work.memory.gradient, at), zero)
+    if stop == layer.n_in:
+        _scale(work, layer.at_bias, layer.columns, pieces)
+        kept = vector.address(work.memory.gradient, layer.at_bias)
+        update_packed(work, batch.update, layer.at_bias, layer.columns, kept, zero)
+    if number > 0:
+        _turn(work, layer, first, stop)

@@ -1,0 +1,59 @@
+"""The oracle of minibatches: gradients by the oracle's formulas and the textbook form of each optimizer."""
+
+from itertools import pairwise
+
+import naive
+import numpy as np
+
+from fastmlp import parameters
+from fastmlp.kernels import rules
+
+
+def step(vector, sizes, x, y, weight):
+    """Return the sums of loss, weight of hits and weight, and the gradient of the weighted mean loss."""
+    layers = list(parameters.layers(vector, sizes))
+    activations = [np.asarray(x, naive.WIDE)]
+    for w, b in layers[:-1]:
+        activations.append(naive.relu(naive.product(w, activations[-1]) + b[:, None]))
+    z = naive.product(layers[-1][0], activations[-1]) + layers[-1][1][:, None]
+    targets = naive.one_hot(y, sizes[-1]) if y.ndim == 1 else y
+    shifted = z - z.max(axis=0)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=0))
+    weight = np.asarray(weight, naive.WIDE)
+    loss = -(targets * log_p).sum(axis=0) * weight
+    hit = weight * (targets[z.argmax(axis=0), np.arange(len(weight))] == targets.max(axis=0))
+    delta = (np.exp(log_p) * targets.sum(axis=0) - targets) * weight / weight.sum()
+    gradient = np.empty(len(vector), naive.WIDE)
+    for number, (dw, db) in reversed(list(enumerate(parameters.layers(gradient, sizes)))):
+        dw[...], db[...] = naive.product(delta, activations[number].T), delta.sum(axis=1)
+        delta = naive.product(layers[number][0].T, delta) * (activations[number] > 0)
+    return [loss.sum(), hit.sum(), weight.sum()], gradient
+
+
+def train(problem):
+    """Return the sums of each update, and parameters and state after the last, as `test_trainer.Problem.train`."""
+    rule, sums = problem.rule, []
+    vector = np.asarray(problem.parameters, naive.WIDE)
+    state = [np.zeros_like(vector) for _ in range(rules.state_vectors(rule))]
+    is_weight = np.zeros(len(vector), bool)
+    for weights, _ in parameters.layers(is_weight, problem.sizes):
+        weights[...] = True
+    for number, (first, stop) in enumerate(pairwise([0, *problem.ends])):
+        batch = problem.order[first:stop]
+        found, g = step(vector, problem.sizes, problem.x[:, batch], problem.y[..., batch], problem.weight[batch])
+        sums.append(found)
+        g = g + rule.l2 * vector * is_weight
+        if rule.clip:
+            g = g * (rule.clip / max(rule.clip, np.sqrt((g * g).sum())))
+        rate, scale, keep = problem.numbers[number]
+        if rule.kind == rules.ADAM:
+            state[0] = rule.first * state[0] + (1 - rule.first) * g
+            state[1] = rule.second * state[1] + (1 - rule.second) * g * g
+            direction = state[0] / (np.sqrt(state[1]) * scale + rule.eps)
+        elif state:
+            state[0] = rule.first * state[0] + g
+            direction = g + rule.first * state[0] if rule.nesterov else state[0]
+        else:
+            direction = g
+        vector = keep * vector - rate * direction
+    return [np.array(sums, float), vector.astype(float), *(one.astype(float) for one in state)]

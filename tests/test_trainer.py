@@ -1,0 +1,181 @@
+"""The engine of minibatches: the numbers of an independent loop, and the same bits for any team of threads."""
+
+import os
+
+import naive_batches
+import numpy as np
+import pytest
+from compare import assert_close, assert_same_bits
+
+import fastmlp
+from fastmlp import backend
+from fastmlp.kernels import rules
+
+pytestmark = [pytest.mark.numba, pytest.mark.kernels]
+
+RULES = {
+    "descent": rules.Rule(rules.SGD),
+    "momentum": rules.Rule(rules.SGD, 0.9),
+    "nesterov": rules.Rule(rules.SGD, 0.9, nesterov=1, l2=0.01),
+    "adam": rules.Rule(rules.ADAM, 0.9, 0.99, 1e-3),
+    "adam with a penalty": rules.Rule(rules.ADAM, 0.8, 0.95, 1e-2, l2=0.1),
+    "clipped": rules.Rule(rules.SGD, 0.9, l2=0.1, clip=0.05),
+    "clipped adam": rules.Rule(rules.ADAM, 0.9, 0.99, 1e-3, clip=0.05),
+}
+SHAPES = {
+    "lists": ((150, 33, 7), 500, 0.2),
+    "dense": ((150, 33, 7), 500, 1.0),
+    "two hidden layers": ((30, 40, 17, 5), 400, 0.3),
+    "two hidden layers, dense": ((30, 40, 17, 5), 400, 1.0),
+    "no hidden layer": ((70, 3), 300, 0.3),
+    "one of each": ((1, 1, 1), 300, 1.0),
+    "few samples": ((20, 9, 4), 90, 0.3),
+    "wide": ((200, 300, 20), 200, 0.2),
+}
+NUMBERS = [0.05, 1.1, 0.999]
+
+
+class Problem:
+    """Samples, a model, and batches of ``size`` over two epochs, the last of each incomplete."""
+
+    def __init__(self, sizes, m, density, size=64, dtype="float64", rule=RULES["adam"], soft=False):
+        rng = np.random.default_rng(m)
+        self.sizes, self.rule, self.dtype = sizes, rule, np.dtype(dtype)
+        codes = rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)
+        self.codes = codes.astype(np.uint8)
+        self.x = (codes / 255).astype(dtype)
+        self.y = rng.random((sizes[-1], m)).astype(dtype) if soft else rng.integers(sizes[-1], size=m)
+        self.weight = rng.random(m).astype(dtype)
+        self.order = np.concatenate([rng.permutation(m) for _ in range(2)]).astype(np.int32)
+        ends = np.append(np.arange(size, m, size), m)
+        self.ends = np.append(ends, m + ends)
+        self.numbers = np.array([NUMBERS] * len(self.ends)) * np.linspace(1, 0.5, len(self.ends))[:, None]
+        self.parameters = fastmlp.MLP(sizes, dtype=dtype, seed=3).parameters
+
+    def begin(self, x=None):
+        vectors = [np.zeros_like(self.parameters) for _ in range(rules.state_vectors(self.rule))]
+        packed = fastmlp.pack(self.x if x is None else x, scale=None if x is None else 1 / 255)
+        operands = packed.operands(self.dtype)
+        return backend.kernels().begin_training([self.parameters, *vectors], self.sizes, operands, self.y, self.weight)
+
+    def train(self, trainer=None, updates=slice(None)):
+        """Make updates; return their sums and the vectors after them."""
+        trainer = self.begin() if trainer is None else trainer
+        starts = np.append(0, self.ends[:-1])[updates]
+        ends, numbers = self.ends[updates], self.numbers[updates]
+        order, kernels = self.order[starts[0] : ends[-1]], backend.kernels()
+        sums = kernels.train(trainer, order, ends - starts[0], self.rule, numbers)
+        return [sums, *kernels.training_vectors(trainer)]
+
+    def expected(self):
+        """Return the same from the independent loop."""
+        return naive_batches.train(self)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_updates_give_the_numbers_of_an_independent_loop(shape, rule):
+    problem = Problem(*SHAPES[shape], rule=RULES[rule])
+    for actual, expected in zip(problem.train(), problem.expected(), strict=True):
+        assert_close(actual, expected, "trajectory", "float64")
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 17, 100, 1000])
+def test_batches_of_any_size(size):
+    problem = Problem((40, 21, 5), 300, 0.3, size=size)
+    for actual, expected in zip(problem.train(), problem.expected(), strict=True):
+        assert_close(actual, expected, "trajectory", "float64")
+
+
+def test_soft_targets():
+    problem = Problem((40, 21, 5), 300, 0.3, soft=True)
+    for actual, expected in zip(problem.train(), problem.expected(), strict=True):
+        assert_close(actual, expected, "trajectory", "float64")
+
+
+def test_float32_stays_near_float64():
+    single, double = (Problem((40, 21, 5), 300, 0.3, dtype=dtype).train() for dtype in ("float32", "float64"))
+    assert single[1].dtype == np.float32
+    np.testing.assert_allclose(single[1], double[1], rtol=0, atol=2e-5 * np.abs(double[1]).max())
+
+
+def test_a_batch_of_weight_zero_changes_nothing():
+    problem = Problem((20, 9, 4), 192, 0.3)
+    problem.weight[problem.order[64:128]] = 0
+    trainer = problem.begin()
+    before = problem.train(trainer, slice(0, 1))
+    sums, *after = problem.train(trainer, slice(1, 2))
+    assert (sums == 0).all()
+    for one, other in zip(before[1:], after, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_runs_of_updates_in_pieces_give_the_same_bits():
+    problem = Problem(*SHAPES["lists"])
+    whole, trainer, parts = problem.train(), problem.begin(), []
+    for first in range(0, len(problem.ends), 3):
+        sums, *vectors = problem.train(trainer, slice(first, first + 3))
+        parts.append(sums)
+    for one, other in zip(whole, [np.concatenate(parts), *vectors], strict=True):
+        assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize("shape", ["lists", "dense"])
+def test_each_form_of_the_input_gives_the_same_bits(shape):
+    problem = Problem(*SHAPES[shape])
+    expected = problem.train()
+    for form in (problem.codes, np.asfortranarray(problem.codes), problem.codes[::-1].copy()[::-1]):
+        for one, other in zip(expected, problem.train(problem.begin(form)), strict=True):
+            assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize("made", [0, 1, 5, 40])
+def test_an_update_that_fails_leaves_the_vectors_before_it(made, monkeypatch):
+    from fastmlp.kernels.compiled import tuning
+
+    monkeypatch.setattr(tuning, "REPEATED_RUNS", 3)
+    problem = Problem((20, 9, 4), 90, 0.3, size=4)
+    problem.numbers[made, 0] = np.inf
+    trainer, sums = problem.begin(), []
+    for first in range(0, len(problem.ends), 7):
+        some, *vectors = problem.train(trainer, slice(first, first + 7))
+        sums.append(some)
+        if len(some) < 7:
+            break
+    expected = problem.train(updates=slice(0, made)) if made else [np.empty((0, 3)), *problem.begin().vectors()]
+    for one, other in zip([np.concatenate(sums), *vectors], expected, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_a_team_of_one_thread_after_the_other(monkeypatch):
+    """The first does everything, and the others find nothing left to do: as with a layer that has one thread."""
+    from fastmlp.kernels.compiled import launch, trainer
+
+    problem = Problem(*SHAPES["lists"], rule=RULES["clipped"])
+    expected = problem.train()
+    monkeypatch.setattr(launch, "_forked_after_launch", True)
+    monkeypatch.setattr(trainer, "usable_threads", lambda: 4)
+    for one, other in zip(expected, problem.train(), strict=True):
+        assert_same_bits(one, other)
+
+
+TEAMS = """
+import sys
+sys.path.insert(0, {folder!r})
+import hashlib, fastmlp, test_trainer
+from fastmlp.kernels.compiled import tuning
+tuning.TEAM_WORK = 0  # all of the threads, however little there is to share
+for shape in test_trainer.SHAPES.values():
+    for rule in test_trainer.RULES.values():
+        for dtype in "float32", "float64":
+            problem, found = test_trainer.Problem(*shape, rule=rule, dtype=dtype), set()
+            for threads in 1, 2, 3, 4, 8:
+                with fastmlp.use_threads(threads):
+                    found.add(hashlib.sha256(b"".join(one.tobytes() for one in problem.train())).hexdigest())
+            assert len(found) == 1, (shape, rule, dtype)
+"""
+
+
+@pytest.mark.skipif(bool(os.environ.get("NUMBA_BOUNDSCHECK")), reason="parallel shells swallow an IndexError")
+def test_teams_of_any_number_of_threads_give_the_same_bits(run_python):
+    run_python(TEAMS.format(folder=os.path.dirname(__file__)), env={"NUMBA_NUM_THREADS": "8"})
