@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike
 from fastmlp import advice, arrays, backend, checks, methods, parameters, storage, training
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.history import History, TrainingWarning
-from fastmlp.methods import Schedule
-from fastmlp.optimizers import LBFGS, SGD, Adam
+from fastmlp.methods import Optimizer, Schedule
 from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
 from fastmlp.samples import Samples, check_input, check_targets, check_weight
@@ -218,7 +217,7 @@ class MLP:
         checkpoint_every: float = 10.0,
         resume: bool = False,
         progress: bool | None = None,
-        optimizer: SGD | Adam | LBFGS | None = None,
+        optimizer: Optimizer | None = None,
         batch_size: int | None = None,
         shuffle: str | bool = "samples",
         l2: float = 0.0,

@@ -33,8 +33,8 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "advice", "arrays", "backend", "checkpoint", "checks", "history", "methods", "optimizers", "packing",
-        "parameters", "quiet", "samples", "stopping", "storage", "training",
+        "advice", "arrays", "backend", "checkpoint", "checks", "history", "methods", "packing", "parameters",
+        "quiet", "samples", "stopping", "storage", "training",
     },
     "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules

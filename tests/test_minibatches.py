@@ -471,7 +471,14 @@ def test_more_samples_in_a_batch_than_there_are(backend, batch_size):
         net.fit(X, Y, epochs=3, batch_size=batch_size)
     full.fit(X, Y, epochs=3)
     assert_same_bits(net.parameters, full.parameters)
-    net.fit(X, Y, epochs=1, batch_size=300)  # no warning
+
+
+@pytest.mark.parametrize("name", ["descent", "Adam"])
+def test_all_samples_in_a_batch_are_the_full_batch(backend, name):
+    nets = [model(), model()]
+    for net, batch_size in zip(nets, (None, M), strict=True):
+        net.fit(X, Y, epochs=3, optimizer=OPTIMIZERS[name], batch_size=batch_size)
+    assert_same_bits(nets[0].parameters, nets[1].parameters)
 
 
 BAD = [

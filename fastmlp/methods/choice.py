@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastmlp import checks
 from fastmlp.batches import Batches
@@ -15,6 +15,8 @@ from fastmlp.methods.rates import Alpha, LearningRate, Rates, Schedule
 from fastmlp.methods.updates import Updates
 from fastmlp.optimizers import LBFGS, SGD, Adam
 
+Optimizer: TypeAlias = SGD | Adam | LBFGS
+
 _ALPHA = 0.1
 
 
@@ -23,7 +25,7 @@ class Choice:
     """The checked arguments of `MLP.fit` that choose a method."""
 
     alpha: float | Schedule
-    optimizer: SGD | Adam | LBFGS | None
+    optimizer: Optimizer | None
     batch_size: int | None
     shuffle: str | bool
     l2: float
@@ -84,7 +86,7 @@ class Choice:
 
 def choose(
     alpha: float | Schedule | None,
-    optimizer: SGD | Adam | LBFGS | None,
+    optimizer: Optimizer | None,
     batch_size: int | None,
     shuffle: str | bool,
     l2: float,
