@@ -26,6 +26,15 @@ class Problem:
         return Minimizer(self, self.x, history, tolerance)
 
 
+def finish(minimizer):
+    """Iterate until the search stops; return the number of iterations."""
+    for count in range(500):
+        if minimizer.stopped:
+            return count
+        minimizer.iterate()
+    raise AssertionError("the search does not stop")
+
+
 def rosenbrock(x):
     a, b = x[::2], x[1::2]
     slopes = -400 * a * (b - a * a) - 2 * (1 - a), 200 * (b - a * a)
@@ -75,10 +84,8 @@ def test_the_valley_of_rosenbrock():
     minimize = pytest.importorskip("scipy.optimize").minimize
     found = minimize(rosenbrock, far_from_the_valley(), jac=True, method="L-BFGS-B", options={"gtol": 1e-7, "ftol": 0})
     problem = Problem(rosenbrock, far_from_the_valley())
-    minimizer, count = problem.minimizer(), 0
-    while not minimizer.stopped:
-        minimizer.iterate()
-        count += 1
+    minimizer = problem.minimizer()
+    count = finish(minimizer)
     assert minimizer.stopped == "converged"
     assert_close(problem.x, np.ones(20), "other framework")
     assert count <= 1.2 * found.nit
@@ -115,7 +122,7 @@ def test_each_iteration_satisfies_the_strong_wolfe_conditions():
     for history in (1, 3, 10):
         problem = Problem(rosenbrock, far_from_the_valley(6))
         minimizer, iterations = problem.minimizer(history), 0
-        while not minimizer.stopped:
+        while not minimizer.stopped and iterations < 500:
             before = problem.x.copy()
             loss, _ = minimizer.iterate()
             after = minimizer.state()
@@ -125,6 +132,38 @@ def test_each_iteration_satisfies_the_strong_wolfe_conditions():
             iterations += 1
         assert minimizer.stopped == "converged"
         assert minimizer.evaluations > iterations + 1  # not all first trial steps were accepted
+
+
+def test_a_step_must_be_worth_its_length():
+    """A first step to -5e-5 with hardly any slope is refused; the minimum of the cubic is found at once."""
+
+    def cubic(x):
+        slope = -((1 - x) ** 2) + 2 * x * (1 - x) - 1e-4 * x
+        return float((-x * (1 - x) ** 2 - 5e-5 * x * x).sum()), slope
+
+    problem = Problem(cubic, [0.0])
+    minimizer = problem.minimizer(tolerance=1e-12)
+    minimizer.iterate()
+    np.testing.assert_array_equal(np.ravel(problem.points)[:2], [0, 1])
+    assert abs(problem.gradients[1]) < 0.9
+    assert problem.losses[1] < 0
+    assert (minimizer.stopped, minimizer.evaluations) == ("converged", 3)
+    assert problem.losses[2] < -0.1
+
+
+def test_the_lowest_point_is_kept_where_evaluations_run_out():
+    """A loss with a kink satisfies the second condition nowhere."""
+    last = []
+    for start in np.linspace(1.5, 3.5, 9):
+        problem = Problem(lambda x: (float(abs(x).sum()), np.where(x < 0, -1.0, 1.0)), [start])
+        minimizer = problem.minimizer()
+        minimizer.iterate()
+        scores = minimizer.state()["scores"]
+        assert minimizer.stopped == ""
+        assert scores[0] == abs(problem.x[0]) == min(problem.losses) < start
+        assert minimizer.evaluations == 1 + 20
+        last.append(problem.losses[-1])
+    assert any(one != abs(problem.x[0]) for one in last)
 
 
 def test_an_iteration_returns_the_scores_before_it_and_holds_those_after_it():
@@ -158,28 +197,37 @@ def test_a_resumed_run_has_the_same_bits(dtype):
     for _ in range(25):
         states.append((whole.x.copy(), minimizer.state(), len(whole.points)))
         minimizer.iterate()
-    for x, state, done in states:
-        copies = {name: one.copy() for name, one in state.items()}
+    for left, (x, state, done) in zip(range(25, 0, -1), states, strict=True):
+        assert state.keys() == ({"s", "y", "gradient", "scores"} if done else set())
         part = Problem(function, x)
         resumed = part.minimizer(history=4)
         resumed.restore(state)
         for one in state.values():
             one.fill(0)  # restored arrays are copies
-        while len(part.points) < len(whole.points) - done:
+        for _ in range(left):
             resumed.iterate()
         assert_same_bits(part.x, whole.x)
         assert_same_bits(np.array(part.points), np.array(whole.points[done:]))
         for name, one in minimizer.state().items():
             assert_same_bits(resumed.state()[name], one)
-        assert copies.keys() == ({"s", "y", "gradient", "scores"} if done else set())
+
+
+def test_a_state_shares_no_memory_with_the_minimizer():
+    one, other = (Problem(rosenbrock, far_from_the_valley()) for _ in range(2))
+    disturbed, left_alone = one.minimizer(), other.minimizer()
+    for _ in range(10):
+        for array in disturbed.state().values():
+            array.fill(0)
+        disturbed.iterate()
+        left_alone.iterate()
+    assert_same_bits(one.x, other.x)
 
 
 def test_parameters_and_state_have_the_dtype_of_the_parameters(dtype):
     function, start = network((10, 4), 1, dtype.name)
     problem = Problem(function, start)
     minimizer = problem.minimizer()
-    while not minimizer.stopped:
-        minimizer.iterate()
+    finish(minimizer)
     dtypes = {name: one.dtype for name, one in minimizer.state().items()}
     assert dtypes == {"s": dtype, "y": dtype, "gradient": dtype, "scores": np.dtype(float)}
     assert problem.x.dtype == dtype
@@ -193,6 +241,15 @@ def test_it_stops_where_the_gradient_is_small():
     assert [minimizer.iterate() for _ in range(3)] == [(0.0, 0.0)] * 3
     assert (minimizer.stopped, minimizer.evaluations) == ("converged", 1)
     np.testing.assert_array_equal(problem.x, np.ones(4))
+
+
+def test_it_stops_as_soon_as_it_has_converged():
+    problem = Problem(lambda x: (float(x @ x) / 2, x), [0.3, 0.4])
+    minimizer = problem.minimizer()
+    assert minimizer.iterate()[0] == 0.125
+    assert (minimizer.stopped, minimizer.evaluations) == ("converged", 2)
+    assert minimizer.iterate()[0] < 1e-30
+    assert minimizer.evaluations == 2
 
 
 def test_it_stops_where_no_lower_loss_is_found():
@@ -223,8 +280,7 @@ def test_steps_into_a_region_that_is_not_finite_are_shortened(bad):
 
     problem = Problem(function, [0.9, 40.0])
     minimizer = problem.minimizer()
-    while not minimizer.stopped:
-        minimizer.iterate()
+    finish(minimizer)
     assert minimizer.stopped == "converged"
     assert_close(problem.x, np.ones(2), "other framework")
     assert not np.isfinite(problem.losses).all()
@@ -271,8 +327,7 @@ def test_a_state_that_does_not_fit_is_refused():
 def test_the_optimizer_passes_its_constants_on():
     problem = Problem(rosenbrock, far_from_the_valley(4))
     minimizer = fastmlp.optimizers.LBFGS(history=2, tolerance=0.5).minimizer(problem, problem.x)
-    while not minimizer.stopped:
-        minimizer.iterate()
+    finish(minimizer)
     assert minimizer.stopped == "converged"
     assert 1e-3 < abs(problem.gradients[-1]).max() <= 0.5
     assert len(minimizer.state()["s"]) == 2
