@@ -10,9 +10,9 @@ from benchmarks import learners, recipes
 from benchmarks.peers import in_turns
 from benchmarks.workers import Worker, WorkerError
 
-# Largest difference from the loss of the plain formulas after an epoch, relative to it: rounding errors of float32 grow
-# with each update.
-TOLERANCE = 0.02
+# Largest relative difference from the loss of the plain formulas after an epoch. It is 1e-7, or 1e-5 in TensorFlow and
+# scikit-learn, where Adam adds epsilon before it corrects the root.
+TOLERANCE = 1e-3
 LEAST = 5  # seeds after which a mean far below the target ends a series
 PATIENCE = 240.0  # seconds of a series after which a slow learner gets no more seeds
 
@@ -33,7 +33,7 @@ FULL = Scale(
     {"MNIST": tuple(range(1, 13)), "digits": (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)},
     {"MNIST": (0.975, 0.98), "digits": (0.97,)},
 )  # fmt: skip
-QUICK = Scale(1000, 2, 1, 1, {"MNIST": (1, 2), "digits": (5,)}, {"MNIST": (0.2, 0.3), "digits": (0.5,)})
+QUICK = Scale(2000, 2, 1, 1, {"MNIST": (1, 2), "digits": (5,)}, {"MNIST": (0.2, 0.3), "digits": (0.5,)})
 TASKS = {"MNIST": recipes.images, "dense": recipes.dense, "digits": recipes.small_digits}
 
 

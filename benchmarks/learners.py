@@ -221,6 +221,7 @@ def sklearn_classifier(task):
     from sklearn.neural_network import MLPClassifier
 
     warnings.simplefilter("ignore")  # scikit-learn warns that training has not converged
+    classes = np.arange(task.sizes[-1])
 
     def prepare(recipe, seed):
         return np.multiply(task.x.T, task.scale, dtype=np.float32)
@@ -232,7 +233,7 @@ def sklearn_classifier(task):
             shuffle=bool(recipe.shuffle), random_state=seed, tol=0, n_iter_no_change=epochs + 1, warm_start=True,
         )  # fmt: skip
         # Creates the layers that are overwritten below; `fit` then starts from these, with a fresh optimizer.
-        net.partial_fit(data[: recipe.batch_size], task.labels[: recipe.batch_size], np.arange(task.sizes[-1]))
+        net.partial_fit(data[: recipe.batch_size], task.labels[: recipe.batch_size], classes=classes)
         w1, b1, w2, b2 = task.layers(seed)
         for ours, given in zip((*net.coefs_, *net.intercepts_), (w1, w2, b1, b2), strict=True):
             ours[...] = given.squeeze().T
