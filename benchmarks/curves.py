@@ -5,7 +5,7 @@ from fastmlp import figures
 # M. Okabe, K. Ito, "Color Universal Design", 2008; lines also differ in style and marker.
 _STYLES = (
     ("#D55E00", "o-"), ("#0072B2", "s--"), ("#56B4E9", "^-."), ("#009E73", "D:"), ("#E69F00", "v--"),
-    ("#CC79A7", "P-."), ("#000000", "X:"),
+    ("#CC79A7", "P-."), ("#F0E442", "<--"), ("#000000", "X:"),
 )  # fmt: skip
 
 

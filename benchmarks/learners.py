@@ -12,6 +12,7 @@ import numpy as np
 
 import fastmlp
 from benchmarks.recipes import EPSILON, Task
+from benchmarks.suite import CORES
 from benchmarks.timing import seconds
 from benchmarks.workers import settled
 
@@ -55,10 +56,11 @@ def _from_torch(layers):
     return [w1, b1[:, None], w2, b2[:, None]]
 
 
-def torch_eager(task):
+def torch_eager(task, threads):
     import torch
     from torch.nn.functional import cross_entropy, linear
 
+    torch.set_num_threads(threads)
     m = len(task.labels)
 
     def prepare(recipe, seed):
@@ -246,7 +248,8 @@ def sklearn_classifier(task):
 OURS, CONSTANT = "fastmlp", "scikit-learn, MLPClassifier"
 BUILDERS = {
     OURS: fastmlp_fit,
-    "PyTorch, eager": torch_eager,
+    "PyTorch, eager": lambda task: torch_eager(task, CORES),
+    "PyTorch, eager, one thread": lambda task: torch_eager(task, 1),  # better beside another busy process
     "PyTorch, compiled": torch_compiled,
     "JAX, one jit for an epoch": jax_epoch,
     "TensorFlow, tf.function for an epoch": lambda task: tensorflow_epoch(task, compiled=False),
