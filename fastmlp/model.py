@@ -279,7 +279,7 @@ class MLP:
         shuffle : {"samples", "batches", False}
             Of minibatches: take the samples in a new order in each epoch; or draw the batches once, and take them in a
             new order in each epoch; or take the samples as they are. The order of an epoch depends on its number and
-            on the model's seed alone.
+            on the model's seed alone; if that is None, each run draws one.
         l2 : float
             Adds l2 / 2 times the sum of the squares of all weights, without biases, to the loss that is minimized. The
             history shows the loss without it.

@@ -267,7 +267,7 @@ class exponential:
 
     def __call__(self, update: int, updates: int) -> float:
         """Return the learning rate of an update."""
-        return self.rate * self.factor ** _share_done(update, updates)
+        return self.rate * math.pow(self.factor, _share_done(update, updates))
 
 
 @dataclass(frozen=True)

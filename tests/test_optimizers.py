@@ -7,6 +7,7 @@ import pickle
 import naive
 import numpy as np
 import pytest
+import threadpoolctl
 from compare import F8, TOLERANCE, assert_close, relative_difference
 
 import fastmlp
@@ -126,6 +127,14 @@ TORCH = {
 }
 
 
+@pytest.fixture
+def torch():
+    """Import PyTorch, with one thread: for nets as small as these, more only wait for each other."""
+    module = pytest.importorskip("torch")
+    with threadpoolctl.threadpool_limits(1):
+        yield module
+
+
 def torch_loss(torch, vector, batches, batch):
     a, layers = torch.tensor(batches.x[:, batch].T), naive.unflatten(vector, SIZES)
     for at, (w, b) in enumerate(layers):
@@ -137,8 +146,7 @@ def torch_loss(torch, vector, batches, batch):
 
 @pytest.mark.parametrize("l2", [0.0, 0.05])
 @pytest.mark.parametrize("name", TORCH)
-def test_200_updates_are_those_of_torch(reference, rng, name, l2):
-    torch = pytest.importorskip("torch")
+def test_200_updates_are_those_of_torch(torch, reference, rng, name, l2):
     optimizer, make = TORCH[name]
     batches = Batches(rng, 200)
     vector = torch.tensor(batches.start, requires_grad=True)
@@ -151,8 +159,7 @@ def test_200_updates_are_those_of_torch(reference, rng, name, l2):
     assert_close(batches.train(reference, optimizer, l2), vector.detach().numpy(), "other framework")
 
 
-def test_updates_with_a_schedule_are_those_of_torch(reference, rng):
-    torch = pytest.importorskip("torch")
+def test_updates_with_a_schedule_are_those_of_torch(torch, reference, rng):
     batches = Batches(rng, 60)
     vector = torch.tensor(batches.start, requires_grad=True)
     theirs = torch.optim.SGD([vector], lr=0.1, momentum=0.9)
@@ -167,8 +174,7 @@ def test_updates_with_a_schedule_are_those_of_torch(reference, rng):
 
 
 @pytest.mark.parametrize("norm", [0.5, 2.0, 1000.0])
-def test_clipping_is_that_of_torch(rng, norm):
-    torch = pytest.importorskip("torch")
+def test_clipping_is_that_of_torch(torch, rng, norm):
     gradient = rng.standard_normal(50)
     gradient *= norm / np.linalg.norm(gradient)
     theirs = torch.zeros(50, dtype=torch.float64, requires_grad=True)

@@ -77,6 +77,7 @@ def test_l_bfgs_that_has_ended(backend, path, epochs, tolerance, stopped):
     whole = fitted(checkpoint=path, **options)
     assert whole[1].stopped == stopped
     assert_same_end(fitted(checkpoint=path, resume=True, **options), whole)
+    assert_same_end(fitted(**options | {"epochs": len(whole[1])}), whole)
 
 
 class Stops:
@@ -159,15 +160,17 @@ with fastmlp.use_backend({backend!r}):
 
 def test_written_within_an_epoch_when_due(backend, path, monkeypatch):
     monkeypatch.setattr(minibatches, "_CHUNK_SECONDS", 0)
-    written, save = [], storage.save
+    written, parameters, save = [], [], storage.save
 
     def note(place, record):
         written.append((int(record.facts["epoch"]), int(record.facts["update"])))
+        parameters.append(record.parameters.tobytes())
         save(place, record)
 
     monkeypatch.setattr(storage, "save", note)
     fitted(epochs=2, batch_size=100, checkpoint=path, checkpoint_every=1e-9)
     assert written == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 0)]
+    assert len(set(parameters)) == 6
     written.clear()
     fitted(epochs=2, batch_size=100, checkpoint=path, checkpoint_every=0)
     assert written == [(1, 0), (2, 0), (2, 0)]

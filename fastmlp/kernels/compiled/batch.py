@@ -31,18 +31,17 @@ BATCH_LAYER = np.dtype(
 
 
 class Model(NamedTuple):
-    """The packed vectors of a model, and of the state of its optimizer; ``m`` and ``v`` are empty where it has none.
+    """The packed state of an optimizer beside the parameters; ``m`` and ``v`` are empty where it has none.
 
     Attributes
     ----------
     layers : records (L,)
-    parameters, m, v : float
+    m, v : float
     turned : float
         The transposed weights of all layers but the first, (columns, rows) each, for the way back.
     """
 
     layers: Any
-    parameters: Any
     m: Any
     v: Any
     turned: Any
@@ -80,14 +79,12 @@ class BatchMemory(NamedTuple):
 
 
 class BatchRooms(NamedTuple):
-    """Memory of each thread, a row for each: a gradient, the scratch of the loss, and lists of samples by feature."""
+    """Memory of each thread, a row for each: a gradient, the scratch of the loss, and where lists begin and end."""
 
     gradient: Any
     loss: Any
     start: Any
     stop: Any
-    index: Any
-    value: Any
 
 
 class ThreadRoom(NamedTuple):
@@ -97,8 +94,6 @@ class ThreadRoom(NamedTuple):
     loss: Any
     start: Any
     stop: Any
-    index: Any
-    value: Any
 
 
 class Run(NamedTuple):
@@ -148,8 +143,9 @@ class Run(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A thread's view of a run of updates."""
+    """A thread's view of a run of updates of the packed ``parameters``."""
 
+    parameters: Any
     model: Model
     memory: BatchMemory
     x: SampleLists
@@ -206,3 +202,13 @@ def layer_inputs(work, number):
         return vector.matrix(work.memory.inputs, 0, layers[0].rows)
     below = layers[number - 1]
     return of_layer(work, work.memory.values, below, np.int64(0))
+
+
+@body
+def block_lists(work, order, count, first, stop, room):
+    """Return the lists of samples order[0:] for the blocks of features from the first on; see `ThreadRoom`."""
+    x = work.x
+    for s in range(count):
+        number = order[s] * x.parts
+        room.start[s], room.stop[s] = x.start[number + first], x.start[number + stop]
+    return vector.Entries(room.start, vector.address(x.index, 0), vector.address(x.value, 0))

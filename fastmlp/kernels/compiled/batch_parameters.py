@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.batch import add_product, block_lists, layer_inputs, of_layer
 from fastmlp.kernels.compiled.gradients import strip_vectors
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
@@ -18,41 +18,27 @@ from fastmlp.kernels.compiled.tree import add_rows
 
 
 @body
-def _list_features(work, batch, part, room, height):
-    """List, for each feature of a block, the samples of the batch in which it is not zero."""
-    vector.noinline()
-    x, first = work.x, part * work.x.part
-    # Each list has room for all samples: counting entries first would take as long as the lists.
-    for f in range(height):
-        room.start[f] = room.stop[f] = f * batch.count
-    for s in range(batch.count):
-        number = work.run.order[batch.begin + s] * x.parts + part
-        for entry in range(x.start[number], x.start[number + 1]):
-            f = x.index[entry] - first
-            to = room.stop[f]
-            room.index[to], room.value[to] = s, x.value[entry]
-            room.stop[f] = to + 1
-
-
-@body
 def _listed_gradient(work, batch, layer, gradient, part, room, height):
-    """Set rows of the gradient of the first layer, for a block of features, over the samples that are not zero."""
+    """Set rows of the gradient of the first layer, for a block of features, without the zeros of the samples."""
     vector.noinline()
-    lanes, lists = vector.lanes(gradient), vector.Entries(room.start, room.index, room.value)
-    _list_features(work, batch, part, room, height)
+    lanes = vector.lanes(gradient)
+    lists = block_lists(work, vector.address(work.run.order, batch.begin), batch.count, part, part + 1, room)
+    fill_zeros(gradient.start, 0, height * layer.columns)
+    # As if the rows began with those of the first feature.
+    to = vector.block(gradient, -part * work.x.part, 0)
     deltas, c = of_layer(work, work.memory.deltas, layer, np.int64(0)), np.int64(0)
     while c < layer.columns:
         vectors = strip_vectors((layer.columns - c) // lanes)
-        to = vector.block(gradient, 0, c)
-        vector.sparse_rows(vectors, 1, height, to, lists, room.stop, vector.block(deltas, 0, c))
+        rows = vector.block(deltas, 0, c)
+        vector.scatter_rows(vectors, batch.count, vector.block(to, 0, c), lists, room.stop, rows)
         c += vectors * lanes
 
 
 @body
 def _turn(work, layer, first, stop):
     """Copy rows of the weights to their transpose, vector by vector."""
-    lanes = vector.lanes(work.model.parameters)
-    weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
+    lanes = vector.lanes(work.parameters)
+    weights = vector.matrix(work.parameters, layer.at, layer.columns)
     turned = vector.matrix(work.model.turned, layer.at_turned, layer.rows)
     for k in range(first, stop, lanes):
         for c in range(0, layer.columns, lanes):
@@ -100,7 +86,7 @@ def _finish_rows(work, update, at, gradient, count, l2):
     if work.run.clip == 0:
         update_packed(work, update, at, count, gradient, l2)
         return 0.0
-    p, g = vector.part(work.model.parameters, at, count), vector.part(gradient, 0, count)
+    p, g = vector.part(work.parameters, at, count), vector.part(gradient, 0, count)
     kept = vector.part(work.memory.gradient, at, count)
     square = 0.0
     for c in range(count):
@@ -152,7 +138,7 @@ def _scale(work, at, count, pieces):
 @body
 def pass_clipped(work, batch, piece, pieces):
     """Do a piece of the third phase: update with the gradient that was kept."""
-    layers, zero = work.model.layers, vector.number(work.model.parameters, 0)
+    layers, zero = work.model.layers, vector.number(work.parameters, 0)
     number = _layer_of(layers, piece)
     layer = layers[number]
     first, stop = _rows_of(layer, piece)

@@ -4,7 +4,7 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.activations import activate, multiply_derivative
-from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.batch import add_product, block_lists, layer_inputs, of_layer
 from fastmlp.kernels.compiled.gradients import strip_vectors
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy
@@ -15,7 +15,7 @@ from fastmlp.kernels.compiled.runtime import body
 @body
 def _set_biases(work, layer, out, count):
     for s in range(count):
-        copy(vector.row(out, s, 1), vector.address(work.model.parameters, layer.at_bias), layer.columns)
+        copy(vector.row(out, s, 1), vector.address(work.parameters, layer.at_bias), layer.columns)
 
 
 @body
@@ -34,20 +34,16 @@ def _add_listed(work, layer, out, order, count, room):
     """Add to rows of out the products of samples order[0:] with the weights of the first layer, without zeros."""
     vector.noinline()
     x, lanes = work.x, vector.lanes(out)
-    weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
-    lists = vector.Entries(room.start, vector.address(x.index, 0), vector.address(x.value, 0))
+    weights = vector.matrix(work.parameters, layer.at, layer.columns)
     _prefetch_lists(x, order, count)
-    # A block of features at a time: their rows of weights stay in the L1 cache for all samples of the piece.
-    for part in range(x.parts):
-        for s in range(count):
-            number = order[s] * x.parts + part
-            room.start[s], room.stop[s] = x.start[number], x.start[number + 1]
+    # Some blocks of features at a time: their weights stay near for all samples of the piece.
+    for part in range(0, x.parts, x.together):
+        lists = block_lists(work, order, count, part, min(part + x.together, x.parts), room)
         c = np.int64(0)
         while c < layer.columns:
             vectors = strip_vectors((layer.columns - c) // lanes)
-            vector.sparse_rows(
-                vectors, 0, count, vector.block(out, 0, c), lists, room.stop, vector.block(weights, 0, c)
-            )
+            to, rows = vector.block(out, 0, c), vector.block(weights, 0, c)
+            vector.sparse_rows(vectors, 0, count, to, lists, room.stop, rows)
             c += vectors * lanes
 
 
@@ -75,7 +71,7 @@ def _forward(work, order, lo, count, room):
             if number == 0:
                 _copy_inputs(work, layer, order, lo, count)
             a = vector.block(layer_inputs(work, number), lo, 0)
-            weights = vector.matrix(work.model.parameters, layer.at, layer.columns)
+            weights = vector.matrix(work.parameters, layer.at, layer.columns)
             factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, layer.n_in)
             add_product(out, factors, weights, shape, work.memory.identity, np.int64(0))
         if number < len(layers) - 1:

@@ -57,7 +57,7 @@ def update_packed(work, update, at, count, gradient, l2):
     vector.noinline()
     model, run = work.model, work.run
     numbers = vector.row_of(run.numbers, update, 0, 3)
-    p, g = vector.part(model.parameters, at, count), vector.part(gradient, 0, count)
+    p, g = vector.part(work.parameters, at, count), vector.part(gradient, 0, count)
     if run.kind == ADAM:
         bad = _adam(run, numbers, p, vector.part(model.m, at, count), vector.part(model.v, at, count), g, l2)
     elif run.momentum > 0:

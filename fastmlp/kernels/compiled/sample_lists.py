@@ -11,7 +11,7 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.lists import decode
-from fastmlp.kernels.compiled.memory import copy, fill_zeros
+from fastmlp.kernels.compiled.memory import copy, fill_zeros, round_up
 from fastmlp.kernels.compiled.operands import Packed
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.runtime import body
@@ -34,6 +34,8 @@ class SampleLists(NamedTuple):
     rows : float (m, n)
         The samples themselves if they are not ``listed``.
     listed, part, parts : int
+    together : int
+        Blocks whose features meet the weights of a layer at once.
     """
 
     start: Any
@@ -43,6 +45,7 @@ class SampleLists(NamedTuple):
     listed: int
     part: int
     parts: int
+    together: int
 
 
 class _Source(NamedTuple):
@@ -132,13 +135,15 @@ def _list_samples(value, lists, counts, source, buffers, mode, worker, workers):
                 _keep(lists, counts, listed, vector.factors(start, g * row, step, 0), sample, mode)
 
 
-def sample_lists(x: Any, n: int, dtype: Any) -> SampleLists:
-    """Return the samples, of n features, of a packed matrix, or rows (m, n), as batches read them."""
+def sample_lists(x: Any, sizes: tuple[int, ...], dtype: Any) -> SampleLists:
+    """Return the samples of a packed matrix, or rows (m, n), as batches read them; for n features and h outputs."""
+    n, h = sizes
     plain = isinstance(x, np.ndarray)
     m = len(x) if plain else len(x.order)
     part = -(-n // -(-n // tuning.BATCH_FEATURES))
     parts, none, longs = -(-n // part), np.empty(0, dtype), np.empty(0, np.int64)
-    lists = SampleLists(longs, np.empty(0, np.int32), none, np.empty((0, n), dtype), 1, part, parts)
+    together = max(1, tuning.BATCH_WEIGHT_BYTES // (part * round_up(h * dtype.itemsize, vector.VECTOR_BYTES)))
+    lists = SampleLists(longs, np.empty(0, np.int32), none, np.empty((0, n), dtype), 1, part, parts, together)
     source = _Source(
         no_input(dtype, n) if plain else x, x if plain else np.empty((0, n), dtype), int(plain), tiling(m).start,
         len(tiling(m).start) - 1, n,

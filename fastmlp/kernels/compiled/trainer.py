@@ -48,7 +48,7 @@ class Trainer:
 
     def __init__(self, vectors: list[Any], sizes: tuple[int, ...], x: Any, y: Any, weight: Any) -> None:
         self._sizes, self._dtype = sizes, vectors[0].dtype
-        self._x: SampleLists = sample_lists(x, sizes[0], self._dtype)
+        self._x: SampleLists = sample_lists(x, sizes[:2], self._dtype)
         self._targets, self._weight = targets(y, weight, self._dtype), weight
         self._lanes = vector.VECTOR_BYTES // self._dtype.itemsize
         self._layers = _layer_table(sizes, self._lanes, self._x.part if self._x.listed else 0)
@@ -135,7 +135,7 @@ class Trainer:
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
-        model = Model(self._layers, parameters, m, v, self._turned)
+        model = Model(self._layers, m, v, self._turned)
         run_updates.launch(threads, parameters, model, memory, self._x, run, rooms)
         done = int(run.done[0])
         return np.column_stack((run.sums[:done, :2], weights[:done]))
@@ -169,14 +169,12 @@ class Trainer:
             lanes, line = self._lanes, vector.LINE_BYTES
             gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
             loss = loss_scratch(self._sizes[-1], round_up(most, lanes), self._dtype.itemsize)
-            listed = max(self._x.part, most) if self._x.listed else 1
-            entries = most * self._x.part if self._x.listed else 1
-            counts = (round_up(count, line) for count in (gradient, loss, entries))
-            floats = (aligned(threads * count, self._dtype).reshape(threads, count) for count in counts)
-            start, stop = np.empty((2, threads, round_up(listed, line)), np.int64)
-            index = np.empty((threads, round_up(entries, line)), np.int32)
-            gradients, losses, values = floats
-            self._made_rooms = threads, most, BatchRooms(gradients, losses, start, stop, index, values)
+            floats = (
+                aligned(threads * count, self._dtype).reshape(threads, count)
+                for count in (round_up(one, line) for one in (gradient, loss))
+            )
+            start, stop = np.empty((2, threads, round_up(most, line)), np.int64)
+            self._made_rooms = threads, most, BatchRooms(*floats, start, stop)
         return self._made_rooms[2]
 
 

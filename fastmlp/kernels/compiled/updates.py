@@ -109,14 +109,12 @@ def _help(work, room, thread):
 @kernel()
 def run_updates(parameters, model, memory, x, run, rooms, worker, workers):
     """Make the updates of a run, as a team."""
-    work = Work(model, memory, x, run)
+    work = Work(parameters, model, memory, x, run)
     room = ThreadRoom(
         vector.address(rooms.gradient.start, worker * rooms.gradient.columns),
         vector.address(rooms.loss.start, worker * rooms.loss.columns),
         vector.address(rooms.start.start, worker * rooms.start.columns),
         vector.address(rooms.stop.start, worker * rooms.stop.columns),
-        vector.address(rooms.index.start, worker * rooms.index.columns),
-        vector.address(rooms.value.start, worker * rooms.value.columns),
     )
     before = vector.flush_subnormals()
     if arrive(run.team):

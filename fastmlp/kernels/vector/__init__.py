@@ -3,8 +3,8 @@
 Left to itself LLVM stays far below the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows` does so for single rows, each
-over a list of its own. `list_nonzero` makes these lists. Where both factors are stored along the sum,
-`dot_tile` takes inner products. `nonzero_bits` finds the targets of costs.
+over a list of its own, and `scatter_rows` adds single rows to those that a list names. `list_nonzero` makes the lists.
+Where both factors are stored along the sum, `dot_tile` takes inner products. `nonzero_bits` finds the targets of costs.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
@@ -40,7 +40,7 @@ from fastmlp.kernels.vector.operands import (
 )
 from fastmlp.kernels.vector.scalars import fetch_add, noinline, population_count, prefetch, select, smallest_normal
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
-from fastmlp.kernels.vector.sparse_rows import sparse_rows
+from fastmlp.kernels.vector.sparse_rows import scatter_rows, sparse_rows
 from fastmlp.kernels.vector.target import (
     BLOCK,
     CACHE_BYTES,
@@ -130,6 +130,7 @@ __all__ = [
     "restore_subnormals",
     "row",
     "row_of",
+    "scatter_rows",
     "select",
     "smallest_normal",
     "softmax_columns",
