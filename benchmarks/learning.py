@@ -28,8 +28,8 @@ RECIPES = {"MNIST": recipes.MNIST, "digits": recipes.DIGITS}
 ABOUT = (
     "The output of `python -m benchmarks.learning --readme README.md` (extra `peers`). 784-128-10 (digits: 64-128-10), "
     "float32, Adam with a rate that rises and falls to zero; scikit-learn's stays at 0.001, because its Adam has no "
-    "schedule. Times to an accuracy: the fewest epochs whose mean over the seeds reaches it, packing or conversion from "
-    "uint8 included."
+    "schedule. Times to an accuracy: the fewest epochs whose mean over the seeds reaches it, packing or conversion of "
+    "uint8 images included."
 )
 CURVE_LENGTHS, CURVE_SEEDS = (1, 2, 3, 4, 6, 8), 5
 
