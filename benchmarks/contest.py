@@ -98,6 +98,7 @@ class Contest:
             epochs = in_turns(self.workers, self.scale.rounds, "epoch", recipe, self.scale.epochs)
             preparations = in_turns(self.workers, -(-self.scale.rounds // 2), "preparation", recipe)
             self.epochs[recipe] = {name: (preparations[name], epochs[name]) for name in self.workers}
+            self.reasons |= {name: why for name, why in (preparations | epochs).items() if isinstance(why, str)}
         return self.epochs[recipe]
 
     def reach(self, recipe, target, candidates):

@@ -42,7 +42,7 @@ class Lab:
         self.contests, self.reached = {}, {}
 
     def contest(self, task_name):
-        """Return the contest of a task; the processes of the others end."""
+        """Return the contest of a task; the processes of the others end, so each task is measured at one go."""
         if task_name not in self.contests:
             self.close()
             names = [OURS, CONSTANT] if task_name == "digits" else list(BUILDERS)
@@ -222,10 +222,10 @@ def main(words=None):
     scale = scale._replace(seeds=options.seeds or scale.seeds)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Lab(folder, scale)) as lab:
         with busy_process(options.busy):
-            missed, unmeasured = report(rows(lab, options.busy), options.only)
             if options.curve:
                 title = f"784-128-10 on MNIST: runs of 1 to {CURVE_LENGTHS[-1]} epochs, means over {CURVE_SEEDS} seeds"
                 curves.draw(options.curve, lab.curve(), title)
+            missed, unmeasured = report(rows(lab, options.busy), options.only)
         text = "\n".join([*epoch_table(lab), *accuracy_table(lab), *notes(lab)])
         print("\n" + text)
         if options.readme:
