@@ -1,7 +1,8 @@
 """Benchmarks: fastmlp's promises about speed, each checked by a command.
 
 ``python -m benchmarks.targets`` measures the project's targets, ``python -m benchmarks.peers`` compares fastmlp with
-other frameworks, and asv runs the suites that build on `benchmarks.suite` and shows how commits change their figures.
+other frameworks, ``python -m benchmarks.learning`` compares training on minibatches and measures its targets, and asv
+runs the suites that build on `benchmarks.suite` and shows how commits change their figures.
 """
 
 import os

@@ -217,13 +217,13 @@ def run(only, small):
     }
 
 
-def rewrite(path, text):
+def rewrite(path, text, begin=BEGIN, end=END):
     """Put the text between the two markers of a file."""
     whole = Path(path).read_text(encoding="utf-8")
-    if whole.count(BEGIN) != 1 or whole.count(END) != 1:
-        raise SystemExit(f"{path}: expected the lines {BEGIN!r} and {END!r} once each; add them where the table goes")
-    before, after = whole.partition(BEGIN)[0], whole.partition(END)[2]
-    Path(path).write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    if whole.count(begin) != 1 or whole.count(end) != 1:
+        raise SystemExit(f"{path}: expected the lines {begin!r} and {end!r} once each; add them where the table goes")
+    before, after = whole.partition(begin)[0], whole.partition(end)[2]
+    Path(path).write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def main(words=None):

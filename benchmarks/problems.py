@@ -19,6 +19,12 @@ def mnist_codes():
     return x.reshape(len(x), -1).T, y.astype(np.int64)
 
 
+def mnist_test_codes():
+    """Return MNIST's test images (784, 10000) uint8, and their labels."""
+    _, (x, y) = mnist.load_data()
+    return x.reshape(len(x), -1).T, y.astype(np.int64)
+
+
 def half_codes():
     """Return MNIST with strokes widened until about half of the pixels are non-zero, as in pictures of clothing."""
     codes, y = mnist_codes()
@@ -58,15 +64,26 @@ def image_codes(m):
     return *synthetic_codes(m), "synthetic images"
 
 
+def image_sets(m):
+    """Return images and labels to train on, those to test, at most a sixth as many, and their name; else as above."""
+    count = -(-m // 6)
+    if os.environ.get("FASTMLP_DATA"):
+        codes, labels = mnist_test_codes()
+        (*train, name), test = image_codes(m), (codes[:, :count], labels[:count])
+        return train, test, name
+    codes, labels = synthetic_codes(m + count)
+    return (codes[:, :m], labels[:m]), (codes[:, m:], labels[m:]), "synthetic images"
+
+
 def normal(n, m, dtype=np.float64, classes=10):
     """Return a standard normal X (n, m), Fortran-ordered and without zeros, and labels."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((m, n)).astype(dtype).T, rng.integers(classes, size=m)
 
 
-def parameters(sizes, dtype):
-    """Return [W1, b1, W2, b2, ...] as the notebook draws them, in ``dtype``."""
-    model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name, seed=0)
+def parameters(sizes, dtype, seed=0):
+    """Return the initial [W1, b1, W2, b2, ...] of a model, in ``dtype``."""
+    model = fastmlp.MLP(sizes, dtype=np.dtype(dtype).name, seed=seed)
     return [p.copy() for both in zip(model.weights, model.biases, strict=True) for p in both]
 
 

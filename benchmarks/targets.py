@@ -284,15 +284,11 @@ ROWS = [
 ]
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--only", default="", metavar="TEXT", help="measure the rows whose name contains TEXT")
-    only = parser.parse_args().only
-    fastmlp.set_backend("numba")
-    fastmlp.show_config()
+def report(rows, only=""):
+    """Measure and print the rows whose name contains ``only``; return the numbers of missed and unmeasured rows."""
     print(f"\n{'figure':62}{'required':>10}{'aim':>8}{'measured':>10}")
     missed = unmeasured = 0
-    for row in ROWS:
+    for row in rows:
         if only not in row.name:
             continue
         value = row.measure()
@@ -301,6 +297,16 @@ def main():
         print(f"{row.name:62}{row.required:>10g}{row.aim:>8g}   {shown}", flush=True)
         unmeasured += value is None
         missed += value is not None and not kept
+    return missed, unmeasured
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.targets", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure the rows whose name contains TEXT")
+    only = parser.parse_args().only
+    fastmlp.set_backend("numba")
+    fastmlp.show_config()
+    missed, unmeasured = report(ROWS, only)
     return 1 if missed else 2 if unmeasured else 0
 
 

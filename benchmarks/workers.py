@@ -1,4 +1,4 @@
-"""One process per net, which holds the data and waits; the processes are asked in turn for one timing each.
+"""One process per implementation, which holds the data and waits; they are asked in turn for one timing each.
 
 Threads, allocators and settings of different frameworks therefore never share a process, and other load on the machine
 affects all nets alike.
@@ -13,22 +13,33 @@ from benchmarks.timing import repeats_for, seconds, settle, warm_up
 
 
 class WorkerError(Exception):
-    """A net cannot be measured; the message gives the reason in one line."""
+    """An implementation cannot be measured; the message gives the reason in one line."""
+
+
+def serve_net(name, folder, dtype):
+    """Return facts and functions of a net, as `Worker` wants them."""
+    problem = nets.Problem(np.load(f"{folder}/codes.npy"), np.load(f"{folder}/labels.npy"), dtype)
+    net = nets.BUILDERS[name](problem)
+    return (net.version, net.operations), _questions(net)
 
 
 class Worker:
-    """A net in a process of its own. ``ask`` sends a question and waits for the answer."""
+    """An implementation in a process of its own. ``ask`` sends a question and waits for the answer.
 
-    def __init__(self, name, folder, dtype):
+    ``service(*words)`` is called in that process. It returns the version, the operations per step or 0, and the
+    functions by the questions they answer: ``(version, operations), functions``.
+    """
+
+    def __init__(self, *words, service=serve_net):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, str(folder), dtype), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, service, words), daemon=True)
         self._process.start()
         theirs.close()
         self.version, self.operations = self._answer()
 
     def ask(self, question, *words):
-        """Return the answer to one of the questions in `_serve`."""
+        """Return the answer to one of the service's questions."""
         return self._answer((question, *words))
 
     def stop(self):
@@ -50,12 +61,10 @@ class Worker:
         return answer
 
 
-def _serve(connection, name, folder, dtype):
+def _serve(connection, service, words):
     try:
-        problem = nets.Problem(np.load(f"{folder}/codes.npy"), np.load(f"{folder}/labels.npy"), dtype)
-        net = nets.BUILDERS[name](problem)
-        connection.send((None, (net.version, net.operations)))
-        questions = _questions(net)
+        facts, questions = service(*words)
+        connection.send((None, facts))
         while True:
             question, *words = connection.recv()
             connection.send((None, questions[question](*words)))
@@ -82,17 +91,17 @@ def _questions(net):
         # While the other nets ran, the caches filled with their data, and a virtual machine may have returned free
         # pages to its host: the first steps would be slow.
         warm_up(step, at_least)
-        return _settled(lambda: seconds(step, state["repeats"]))
+        return settled(lambda: seconds(step, state["repeats"]))
 
     def training_seconds(epochs):
         train = net.train or costs
         train(1)
-        return _settled(lambda: seconds(lambda: train(epochs)))
+        return settled(lambda: seconds(lambda: train(epochs)))
 
     return {"costs": net.costs or costs, "step": step_seconds, "training": training_seconds}
 
 
-def _settled(measure):
+def settled(measure):
     """Measure, and return the time once this process's threads are idle, because the next process then starts."""
     taken = measure()
     settle()

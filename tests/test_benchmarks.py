@@ -15,7 +15,7 @@ from fastmlp import bench, formulas, notebook
 pytest.importorskip("benchmarks", reason="not a checkout")
 pytest.importorskip("numba", reason="the kernels' limits are measured with Numba", exc_type=ImportError)
 
-from benchmarks import limits, nets, peers, problems, suite
+from benchmarks import contest, curves, epochs, learning, limits, nets, peers, problems, recipes, suite
 from benchmarks.notebook import Functions
 from benchmarks.workers import Worker, WorkerError
 
@@ -160,6 +160,117 @@ def test_the_table_goes_between_its_markers(tmp_path, monkeypatch, capsys):
     readme.write_text("no markers\n")
     with pytest.raises(SystemExit, match="add them where the table goes"):
         peers.rewrite(readme, table)
+
+
+def test_batches_for_compilers_have_one_size(images):
+    """The samples that fill up the last batch have no share in its loss."""
+    codes, labels = images
+    task = recipes.Task(codes, labels, codes, labels, 1 / 255, (784, 128, 10))
+    recipe = recipes.adam(64, 1.0, 0.5)
+    x, y, share = recipe.arranged(task, seed=3)
+    assert x.shape == (8, 64, 784)
+    np.testing.assert_allclose(share.sum(axis=1), 1, rtol=1e-6)
+    samples = recipe.samples(500, seed=3)
+    np.testing.assert_array_equal(y[share > 0], labels[samples])
+    np.testing.assert_array_equal(x[share > 0], codes.T[samples])
+    assert sorted(recipe.order(500, 2, 3)) == list(range(8))
+    assert list(recipe._replace(shuffle=False).samples(500, 3)) == list(range(500))
+
+
+def test_numbers_of_updates_are_those_of_the_whole_run():
+    numbers = recipes.adam(64, 1.0, 0.5).numbers(500, epochs=2)
+    assert numbers.shape == (2, 8, 3)
+    assert numbers[1, 0, 0] == 1  # the peak, half-way
+    assert numbers[1, -1, 0] == 0.125
+    np.testing.assert_allclose(numbers[1, 1, 1:], [0.9**10, 0.99**10], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("small_cache")
+@pytest.mark.parametrize("optimizer", epochs.OPTIMIZERS)
+def test_updates_are_checked_before_they_are_timed(monkeypatch, optimizer):
+    monkeypatch.setattr("fastmlp.settings.process.backend", None)
+    epochs.Update().setup("numba", optimizer)
+    monkeypatch.setattr(recipes, "_gradients", lambda *_: [np.float64(1)] * 4)
+    with pytest.raises(AssertionError, match="the training differs from the plain formulas by .*: not timed"):
+        epochs.Update().setup("numba", optimizer)
+
+
+def test_a_series_without_hope_ends():
+    series = contest.Series(2, [1.0] * 5, [0.96, 0.961, 0.959, 0.96, 0.96])
+    assert series.hopeless(0.97)
+    assert not series.hopeless(0.9605)
+    assert not contest.Series(2, [1.0], [0.1]).hopeless(0.97)
+    assert series.spread(series.seconds) == 0
+
+
+@pytest.fixture
+def races(tmp_path, monkeypatch):
+    """A contest of two workers: the accuracy of "fast" is 0.5 in 1 epoch and 0.9 in 2, that of "slow" 0.6 and 0.7."""
+    monkeypatch.setattr(contest, "TASKS", {"MNIST": lambda m: recipes.images(200)})
+    accuracies = {"fast": {1: 0.5, 2: 0.9}, "slow": {1: 0.6, 2: 0.7}, "wrong": {}}
+
+    class Fake:
+        def __init__(self, name, *words, service):
+            self.name = name
+
+        def ask(self, question, recipe, *words):
+            if question == "loss":
+                return 99.0 if self.name == "wrong" else contest_loss
+            return 2.0, accuracies[self.name][words[0]]
+
+        def stop(self):
+            pass
+
+    task = recipes.images(200)
+    contest_loss = task.loss(recipes.train_plainly(task, recipes.PLAIN, 1, 0))
+    monkeypatch.setattr(contest, "Worker", Fake)
+    return contest.Contest(tmp_path, "MNIST", contest.QUICK, ["fast", "slow", "wrong"])
+
+
+def test_a_learner_that_learns_something_else_is_not_timed(races):
+    assert list(races.workers) == ["fast", "slow"]
+    assert races.reasons["wrong"].startswith("not timed: a loss of 99.0000 after an epoch")
+
+
+def test_each_learner_has_its_fewest_epochs(races):
+    found = races.reach(recipes.EPOCH[128], 0.55, (1, 2))
+    assert {name: one.epochs for name, one in found.items()} == {"fast": 2, "slow": 1}
+    assert found["fast"].seconds == [2.0] * contest.QUICK.seeds
+    assert list(races.reach(recipes.EPOCH[128], 0.8, (1, 2))) == ["fast"]
+
+
+def test_the_tables_of_learning_go_between_their_markers(tmp_path, monkeypatch, capsys):
+    """The command measures the learners that are installed, and names the others. Compilers would take minutes."""
+    names = [name for name in learning.BUILDERS if "compiled" not in name and "TensorFlow" not in name]
+    monkeypatch.setattr(learning, "BUILDERS", dict.fromkeys([*names, "TensorFlow, tf.function for an epoch"]))
+    (tmp_path / "tensorflow.py").write_text("raise ModuleNotFoundError('No module named tensorflow')")
+    monkeypatch.syspath_prepend(tmp_path)
+    readme = tmp_path / "README.md"
+    begin, end = (f"<!-- python -m benchmarks.learning: {word} -->" for word in ("begin", "end"))
+    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    assert learning.main(["--quick", "--only", "MNIST, an epoch in batches of 128", "--readme", str(readme)]) in (1, 2)
+    printed = capsys.readouterr().out
+    table = readme.read_text().removeprefix(f"before\n{begin}\n").removesuffix(f"\n{end}\nafter\n")
+    assert printed.endswith(table + "\n")
+    assert re.search(r"^\| fastmlp \| [\d.]+ \([\d.]+-[\d.]+\) \+ [\d.]+ \|", table, re.MULTILINE)
+    assert "| TensorFlow, tf.function for an epoch | not installed |" in table
+    assert "failed" not in table
+    assert "not timed" not in table
+
+
+def test_a_curve_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "curve.png"
+    curves.draw(picture, {"one": [(0.1, 0.9), (0.3, 0.95)], "other": [(1.0, 0.9)]}, "a net")
+    assert picture.stat().st_size > 1000
+
+
+def test_the_busy_process_ends():
+    with contest.busy_process(True) as process:
+        assert process.poll() is None
+    assert process.poll() is not None
+    with contest.busy_process(False) as process:
+        assert process is None
 
 
 def test_compare_prints_a_table_and_converts(images, backend, dtype):
