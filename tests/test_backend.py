@@ -35,6 +35,9 @@ for dtype in ("float32", "float64"):
             compute_cost(A2, y), ReLU(Z1), Softmax(Z2)
             update_params(W1, b1, W2, b2, *backward_prop(Z1, A1, Z2, A2, W1, W2, x, y))
             model.fit(x, Y, epochs=2, validation=(x, y), sample_weight=np.ones(m))
+            for optimizer in (None, fastmlp.optimizers.SGD(0.1, 0.9), fastmlp.optimizers.Adam()):
+                for targets in (Y, y):
+                    model.fit(x, targets, epochs=1, optimizer=optimizer, batch_size=-(-m // 2), clip_norm=1, l2=1e-3)
             model.predict(x), model.predict_proba(x), model.evaluate(x, y)
 """
 

@@ -18,10 +18,11 @@ pytestmark = pytest.mark.kernels
 
 # Every backend has them, whatever else it has.
 API = {
-    "accumulate", "attach", "backward", "begin", "compiler_locks", "cross_entropy", "describe", "finish", "forward",
-    "leaf_starts", "limited_threads", "limits_threads", "max_threads", "network_logits", "network_step", "one_hot",
-    "operands", "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns",
-    "softmax_cross_entropy_grad", "unpack", "update", "warmup",
+    "accumulate", "apply", "attach", "backward", "begin", "begin_training", "compiler_locks", "cross_entropy",
+    "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads", "max_threads",
+    "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts", "preparation",
+    "relu", "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update",
+    "warmup", "weight_penalties",
 }  # fmt: skip
 
 
@@ -45,7 +46,10 @@ OUTPUTS = {
     "_one_hot": 1, "_relu_elements": 1, "_softmax": 1, "_cross_entropy_gradient": 2, "_subtract": 1, "_update": 1,
     "_costs": 1,
 }  # fmt: skip
-ENGINE = {"_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient"}
+ENGINE = {
+    "_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient",
+    "_list_samples", "run_updates",
+}  # fmt: skip
 MOST_WORKERS = 8
 
 

@@ -45,14 +45,14 @@ from fastmlp.kernels.compiled.network import (
 from fastmlp.kernels.compiled.packing import operands, pack, packed_facts, unpack
 from fastmlp.kernels.compiled.trainer import begin_training, train, training_vectors
 from fastmlp.kernels.internals import cache
-from fastmlp.kernels.rules import apply
+from fastmlp.kernels.rules import apply, weight_penalties
 
 __all__ = [
     "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks",
     "cross_entropy", "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads",
     "max_threads", "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts",
     "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack",
-    "update", "warmup",
+    "update", "warmup", "weight_penalties",
 ]  # fmt: skip
 
 
