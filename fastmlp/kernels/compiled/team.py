@@ -20,9 +20,9 @@ from fastmlp.kernels.compiled.runtime import body
 _LINE = tuning.LINE_NUMBERS
 _ARRIVED, _PHASE, _DONE = 0, _LINE, 2 * _LINE
 _SHARES = 3 * _LINE
-_BITS = 24  # for the number of a piece, below that of the phase
+_BITS = 26  # for the number of a piece, below that of the phase
 
-CLOSED = 1 << 38  # a phase behind all others
+CLOSED = 1 << 36  # a phase behind all others
 
 
 class Team(NamedTuple):
