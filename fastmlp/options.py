@@ -45,11 +45,11 @@ examples:
   fastmlp train iris.csv --label species --save iris.safetensors
       a table with the label in the column "species"
 
-Without options, train uses the recipe that learns fastest: adam, batches of 16 samples for small data to 128 for large
-data, one-cycle to 0.008 (the learning rate rises to it for a tenth of the run, then falls), about 1800 updates but at
-least 4 epochs, in single precision. An option replaces its part of the recipe. sgd has Nesterov's momentum of 0.9. gd
-and lbfgs take all samples at once, for 100 epochs (gd on the digits: 500): gd in steps of --alpha, lbfgs in steps that
-it finds itself.
+Without options, train uses the recipe that learns fastest: adam, one-cycle to 0.008 (the learning rate rises to it for
+a tenth of the run, then falls), in single precision, from batches of 32 samples and 40 epochs for small data to batches
+of 128 samples and 4 epochs for large data. An option replaces its part of the recipe. sgd has Nesterov's momentum of
+0.9. gd and lbfgs take all samples at once, for 100 epochs (gd on the digits: 500), in double precision: gd in steps of
+--alpha, lbfgs in steps that it finds itself.
 
 DATA is digits, mnist, fashion_mnist, a folder of IDX files, a .npz file with the arrays x_train, y_train, x_test and
 y_test, or a table (.csv, .tsv or .txt) separated by commas, semicolons or tabs. The label of a table is in the column
@@ -228,8 +228,8 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("data", nargs="?", metavar="DATA", help="see below; default: digits")
     add("--hidden", nargs="*", default=["128"], metavar="N", help="widths of the hidden layers, if any; default: 128")
-    add("--epochs", type=int, metavar="N", help="number of epochs; default: as many as the recipe has, see below")
-    add("--optimizer", choices=_OPTIMIZERS, help="default: adam; gd is the notebook's training, see below")
+    add("--epochs", type=int, metavar="N", help="number of epochs; default: see below")
+    add("--optimizer", choices=_OPTIMIZERS, help="optimizer; gd is the notebook's training; default: adam")
     add("--batch-size", type=int, metavar="N", help="samples of an update of sgd, adam and adamw")
     add("--learning-rate", type=float, metavar="R", help="highest learning rate; default: 0.1 for sgd, else 0.008")
     add("--schedule", choices=_SCHEDULES, help="of the learning rate; default: one-cycle")

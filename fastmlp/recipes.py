@@ -27,9 +27,11 @@ _ALPHA = 0.5
 _MOMENTUM = 0.9
 _BETA2 = 0.99  # 0.999 averages over 1000 updates, more than half of a run
 
-# The test accuracy of the digits and of MNIST hardly rises with more updates.
+# The test accuracy of the digits and of MNIST hardly rises with more updates. Tables of a few hundred samples lose
+# accuracy after 40 epochs: breast cancer falls from 98 % to 96.5 % at 1800 updates.
 _UPDATES = 1800
-_SMALLEST_BATCH, _LARGEST_BATCH, _FEWEST_EPOCHS = 16, 128, 4
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 128
+_FEWEST_EPOCHS, _MOST_EPOCHS = 4, 40
 
 _EPOCHS_OF_FULL_BATCHES = 100
 _EPOCHS_OF_DIGITS = 500  # of gradient descent
@@ -106,8 +108,8 @@ def recipe(m: int) -> Recipe:
     """Return the recipe that learns fastest from ``m`` samples.
 
     It is Adam on minibatches, with a learning rate that rises and falls once. The size of a batch is the power of two
-    below the root of m, between 16 and 128, and at most m. The number of epochs gives about 1800 updates, but is at
-    least 4.
+    below the root of m, but from 32 to 128, and at most m. The number of epochs gives about 1800 updates, but is from
+    4 to 40.
 
     Parameters
     ----------
@@ -129,12 +131,8 @@ def recipe(m: int) -> Recipe:
     """
     below_root = 1 << (math.isqrt(m).bit_length() - 1)
     batch_size = min(m, _LARGEST_BATCH, max(_SMALLEST_BATCH, below_root))
-    return Recipe("adam", _epochs(m, batch_size), "float32", batch_size, RATES["adam"], "one-cycle")
-
-
-def _epochs(m: int, batch_size: int) -> int:
-    """Return the number of epochs that gives enough updates."""
-    return max(_FEWEST_EPOCHS, round(_UPDATES / math.ceil(m / batch_size)))
+    epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_UPDATES / math.ceil(m / batch_size))))
+    return Recipe("adam", epochs, "float32", batch_size, RATES["adam"], "one-cycle")
 
 
 def optimizer(options: argparse.Namespace) -> str:
