@@ -98,7 +98,7 @@ def test_the_options_of_an_optimizer(run, tmp_path):
         "train --optimizer adamw --batch-size 100 --learning-rate 0.01 --schedule cosine --l2 0.001 --epochs 5 --json "
         "--save"
     )
-    status, printed, error = run(words, tmp_path / "model")
+    _, printed, error = run(words, tmp_path / "model")
     found = json.loads(printed)
     assert "\nadamw, batches of 100, cosine from 0.01, l2 0.001, 5 epochs\n" in error
     names = "optimizer", "batch_size", "learning_rate", "schedule", "l2", "epochs", "dtype"
@@ -353,14 +353,14 @@ def test_info(run, model):
         ("train --batch-size 0", "--batch-size: got 0"),
         ("train --learning-rate -1", "--learning-rate: got -1.0"),
         ("train --l2 inf", "--l2: got inf"),
-        ("train --alpha 1 --optimizer sgd", "--alpha: got 1.0 beside --optimizer sgd, expected --optimizer gd; give --l"),
-        ("train --alpha 1 --optimizer lbfgs", "--alpha: got 1.0 beside --optimizer lbfgs, expected --optimizer gd; omit"),
-        ("train --learning-rate 1 --alpha 1", "--learning-rate: got 1.0 beside --alpha, expected --optimizer sgd, adam"),
+        ("train --alpha 1 --optimizer sgd", "--alpha: got 1.0 beside --optimizer sgd, expected --optimizer gd; give"),
+        ("train --alpha 1 --optimizer lbfgs", "--alpha: got 1.0 beside --optimizer lbfgs, expected --optimizer gd; o"),
+        ("train --learning-rate 1 --alpha 1", "--learning-rate: got 1.0 beside --alpha, expected --optimizer sgd, a"),
         ("train --learning-rate 1 --optimizer gd", "--learning-rate: got 1.0 beside --optimizer gd, expected"),
         ("train --learning-rate 1 --optimizer lbfgs", "--learning-rate: got 1.0 beside --optimizer lbfgs, expected"),
         ("train --schedule linear --optimizer gd", "--schedule: got linear beside --optimizer gd, expected"),
         ("train --schedule linear --optimizer lbfgs", "--schedule: got linear beside --optimizer lbfgs, expected"),
-        ("train --batch-size 8 --alpha 1", "--batch-size: got 8 beside --alpha, expected --optimizer sgd, adam or adamw"),
+        ("train --batch-size 8 --alpha 1", "--batch-size: got 8 beside --alpha, expected --optimizer sgd, a"),
         ("train --batch-size 8 --optimizer gd", "--batch-size: got 8 beside --optimizer gd, expected"),
         ("train --batch-size 8 --optimizer lbfgs", "--batch-size: got 8 beside --optimizer lbfgs, expected"),
         ("train --threads 0", "--threads: got 0"),
