@@ -550,10 +550,13 @@ def test_missing_data_is_status_2(run, monkeypatch, tmp_path):
     assert "train-images-idx3-ubyte" in error
 
 
-def test_divergence_is_status_1(run):
-    status, printed, error = run("train --alpha 1e308 --json")
+@pytest.mark.parametrize(
+    ("words", "said"), [("--alpha 1e308", "smaller alpha"), ("--learning-rate 1e30", "smaller learning_rate")]
+)
+def test_divergence_is_status_1(run, words, said):
+    status, printed, error = run(f"train {words} --json")
     assert status == json.loads(printed)["status"] == 1
-    assert "smaller alpha" in error
+    assert said in error
 
 
 @pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "bench", "info"])
