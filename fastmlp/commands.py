@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, bench, checks, datasets, preprocessing, refusals, runs
+from fastmlp import backend, bench, checks, datasets, preprocessing, recipes, refusals, runs
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, images, tables
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
+from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Say: TypeAlias = Callable[..., None]
@@ -42,15 +43,16 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     _check_classes(data, y)
     inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
     sizes = math.prod(x.shape[1:]), *options.hidden, data.parts.classes
-    model = MLP(sizes, options.dtype, options.seed, init=options.init)
+    plan = recipes.chosen(options, len(y))
+    model = MLP(sizes, plan.dtype, options.seed, init=options.init)
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
     _say_data(say, data, inputs)
-    _say_start(options, say, data, model, len(y))
-    history, problem = runs.fit(options, say, model, inputs, (x, y), validation)
+    _say_start(options, say, data, model, plan, len(y))
+    history, problem = runs.fit(options, say, model, inputs, plan, (x, y), validation)
     if problem is None and not len(history):
         say.tell("stopped before the end of the first epoch")
         return 130, {"stopped": "interrupt", "epochs": 0}
-    result = runs.Result(say, {"data": data.name, "samples": len(y), **runs.told(options, model, history)})
+    result = runs.Result(say, {"data": data.name, "samples": len(y), **runs.told(plan, model, history)})
     if problem is not None:
         result.fail(problem)
     runs.say_stopped(options, say, history)
@@ -224,16 +226,18 @@ def _part(parts: datasets.Dataset, part: str) -> tuple[Array, Array]:
     return x, y
 
 
-def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: MLP, m: int) -> None:
+def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: MLP, plan: Recipe, m: int) -> None:
     aside = len(data.parts.y_train) - m
     watched = f", {aside} validation" if aside else ""
     say(f"{data.name}: {m} training{watched} and {len(data.parts.y_test)} test samples{_set_aside(data.parts)}")
     say(
-        f"network {'-'.join(map(str, model.layer_sizes))}, {options.dtype}, init {options.init}, "
-        f"alpha {options.alpha}, {backend.get_backend()} backend, threads: {backend.get_num_threads()}"
+        f"network {'-'.join(map(str, model.layer_sizes))}, {plan.dtype}, init {options.init}, "
+        f"{backend.get_backend()} backend, threads: {backend.get_num_threads()}"
     )
+    unasked = options.optimizer is None and options.alpha is None
+    say(f"{plan} (--optimizer gd is the notebook's training)" if unasked else plan)
     if options.resume:
-        say(runs.resumption(options.checkpoint, runs.epochs(options)))
+        say(runs.resumption(options.checkpoint, plan.epochs))
 
 
 def _set_aside(parts: datasets.Dataset) -> str:

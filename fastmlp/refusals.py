@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fastmlp import backend, checks, storage, threads
+from fastmlp import backend, checks, recipes, storage, threads
 from fastmlp.datasets import bounded
 from fastmlp.options import did_you_mean
 
@@ -51,12 +51,12 @@ def check_data(data: str, named: Iterable[str]) -> None:
 def check_train(options: argparse.Namespace) -> None:
     """Raise ValueError or TypeError for wrong options, which would otherwise fail only after loading or training."""
     checks.layer_sizes("--hidden", (1, *options.hidden, 1))
-    checks.learning_rate("--alpha", options.alpha, negative=False)
     checks.seed("--seed", options.seed)
     checks.nonnegative("--min-delta", options.min_delta, "give a number such as 0.001")
     checks.nonnegative("--checkpoint-every", options.checkpoint_every, "give a number of seconds such as 10")
     if options.epochs is not None:
         checks.epochs("--epochs", options.epochs)
+    _check_optimizer(options)
     if options.validation is not None and not 0 < options.validation < 1:
         expected = "a share of the training data between 0 and 1"
         raise ValueError(checks.message("--validation", options.validation, expected, "give a number such as 0.1"))
@@ -66,6 +66,40 @@ def check_train(options: argparse.Namespace) -> None:
             expected = "--validation SHARE as well"
             raise ValueError(checks.message("--patience", "no --validation", expected, "add --validation 0.1"))
     _check_files(options)
+
+
+def _check_optimizer(options: argparse.Namespace) -> None:
+    if options.alpha is not None:
+        checks.learning_rate("--alpha", options.alpha, negative=False)
+    if options.batch_size is not None:
+        checks.epochs("--batch-size", options.batch_size)
+    if options.learning_rate is not None:
+        checks.nonnegative("--learning-rate", options.learning_rate, "give a number such as 0.001")
+    checks.nonnegative("--l2", options.l2, "give a small number such as 0.0001")
+    name = recipes.optimizer(options)
+    if options.alpha is not None and name != "gd":
+        remedy = "omit it: lbfgs finds its step sizes itself" if name == "lbfgs" else "give --learning-rate instead"
+        raise ValueError(
+            checks.message("--alpha", f"{options.alpha} beside --optimizer {name}", "--optimizer gd", remedy)
+        )
+    if name not in recipes.RATES:
+        _check_without_batches(options, name)
+
+
+def _check_without_batches(options: argparse.Namespace, name: str) -> None:
+    """Raise ValueError for an option that neither gd nor lbfgs uses."""
+    expected = "--optimizer sgd, adam or adamw"
+    beside = "--alpha" if options.optimizer is None else f"--optimizer {name}"
+    remedies = {"batch_size": f"omit it: {name} takes all samples at once"}
+    if name == "lbfgs":
+        remedies |= dict.fromkeys(("learning_rate", "schedule"), "omit it: lbfgs finds its step sizes itself")
+    else:
+        remedies |= {"learning_rate": "give only --alpha", "schedule": "omit it: gd takes steps of one size, --alpha"}
+    for part, remedy in remedies.items():
+        value = getattr(options, part)
+        if value is not None:
+            option = f"--{part.replace('_', '-')}"
+            raise ValueError(checks.message(option, f"{value} beside {beside}", expected, remedy))
 
 
 def _check_files(options: argparse.Namespace) -> None:

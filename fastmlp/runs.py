@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import os
 import statistics
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from fastmlp.datasets import Dataset
 from fastmlp.history import History
 from fastmlp.model import MLP
 from fastmlp.preprocessing import Inputs, pack_samples
+from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_EPOCHS = {"digits": 500}  # 100 for other data sets
 _LINES = 20  # progress lines per run
 _UNFINISHED = {"interrupt": "interrupted", "callback": "interrupted", "diverged": "diverged", "error": "interrupted"}
 
@@ -50,7 +51,7 @@ class _Watch:
 
     def __init__(self, say: Console, epochs: int, quiet: bool) -> None:
         self._say, self._epochs, self._quiet = say, epochs, quiet
-        self._every = max(1, epochs // _LINES)
+        self._every = math.ceil(epochs / (_LINES - 1))  # and the first epoch
         self.history = History()
 
     def __call__(self, epoch: int, history: History) -> bool:
@@ -61,13 +62,8 @@ class _Watch:
         line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.2%}"
         if history.validation_loss:
             line += f"  validation {history.validation_loss[-1]:.4f}  {history.validation_accuracy[-1]:.2%}"
-        self._say.tell(line)
+        self._say.tell(f"{line}  {history.seconds[-1]:.4f} s")
         return self._say.gone  # if the reader closed the pipe: stop here, so that the model can be saved
-
-
-def epochs(options: argparse.Namespace) -> int:
-    """Return the number of epochs to train."""
-    return int(_EPOCHS.get(options.data, 100) if options.epochs is None else options.epochs)
 
 
 def resumption(checkpoint: str, epochs: int) -> str:
@@ -88,18 +84,17 @@ def fit(
     say: Console,
     model: MLP,
     inputs: Inputs,
+    plan: Recipe,
     samples: tuple[Array, Array],
     validation: tuple[Array, Array] | None,
 ) -> tuple[History, Exception | None]:
     """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
-    watch = _Watch(say, epochs(options), options.quiet)
+    watch = _Watch(say, plan.epochs, options.quiet)
     try:
         with refusals.speaking_of("--checkpoint"):
             history = model.fit(
                 pack_samples(samples[0], inputs, model),
                 samples[1],
-                epochs=epochs(options),
-                alpha=options.alpha,
                 validation=(
                     None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])
                 ),
@@ -110,6 +105,7 @@ def fit(
                 checkpoint_every=options.checkpoint_every,
                 resume=options.resume,
                 progress=False,
+                **plan.arguments(),
             )
         say.interrupts.hold()
     except KeyboardInterrupt:
@@ -124,13 +120,13 @@ def fit(
     return history, None
 
 
-def told(options: argparse.Namespace, model: MLP, history: History) -> dict[str, Any]:
+def told(plan: Recipe, model: MLP, history: History) -> dict[str, Any]:
     """Return the facts of a run for ``--json``, before its results are saved."""
     return {
         "network": list(model.layer_sizes),
-        "dtype": options.dtype,
-        "init": options.init,
-        "alpha": options.alpha,
+        "dtype": model.dtype.name,
+        "init": model.init,
+        **plan.facts(),
         "backend": backend.get_backend(),
         "threads": backend.get_num_threads(),
         "epochs": len(history),

@@ -22,10 +22,15 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "backend", "bench", "checks", "console", "datasets", "model", "packing", "preprocessing", "refusals", "runs",
+        "backend", "bench", "checks", "console", "datasets", "model", "packing", "preprocessing", "recipes", "refusals",
+        "runs",
     },
-    "runs": {"backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "refusals", "storage"},
-    "refusals": {"backend", "checks", "datasets", "options", "plots", "storage", "threads"},
+    "runs": {
+        "backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "recipes", "refusals",
+        "storage",
+    },
+    "refusals": {"backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads"},
+    "recipes": {"optimizers", "schedules"},
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "console": set(),
     "options": set(),

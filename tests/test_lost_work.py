@@ -266,7 +266,7 @@ def test_a_reader_that_went_away_ends_the_training(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fastmlp.MLP, "fit", counted)
     for error, count in (
-        (BrokenPipeError(), 40),
+        (BrokenPipeError(), 22),
         (OSError(errno.ENOSPC, "full"), 400),
     ):  # a full disk is not a reason to stop
         monkeypatch.setattr(sys, "stdout", Full(4, error))
