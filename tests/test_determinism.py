@@ -182,7 +182,8 @@ class Filled:
 
 
 # Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
-MAKERS = ("memory", "sums", "small_batch", "packing", "network", "rooms", "losses", "cost", "plan")
+MAKERS = ("memory", "sums", "small_batch", "packing", "network", "rooms", "losses", "cost", "plan", "trainer",
+          "sample_lists")  # fmt: skip
 SPARSE, DENSE = 0.3, 1.0
 
 
@@ -196,6 +197,9 @@ def passes(dtype, sizes, m, density, kind):
     labels, soft = rng.integers(sizes[-1], size=m), rng.random((sizes[-1], m)).astype(dtype)
     results = [*model.loss_and_grad(x, labels), *model.loss_and_grad(x, soft), model.predict_proba(x)]
     results += model.evaluate(x, labels).values()
+    for optimizer, y, clip in ((fastmlp.optimizers.Adam(), labels, None), (fastmlp.optimizers.SGD(0.1), soft, 0.1)):
+        model.fit(x, y, epochs=1, optimizer=optimizer, batch_size=-(-m // 3), clip_norm=clip, l2=0.01)
+        results.append(model.parameters.copy())
     if len(sizes) == 3:
         (w1, w2), (b1, b2), plain = model.weights, model.biases, codes.astype(dtype) / dtype.type(255)
         for given in (plain, x):
