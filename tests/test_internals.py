@@ -176,7 +176,7 @@ def test_a_numba_that_does_not_say_for_which_processor_it_compiles(results):
 
 # All names of Numba and llvmlite that modules besides `internals` import, and those that they use of a whole module.
 IMPORTED = {
-    "llvmlite", "llvmlite.ir", "numba", "numba.njit", "numba.prange", "numba.types", "numba.extending.intrinsic",
+    "llvmlite", "llvmlite.binding", "llvmlite.ir", "numba", "numba.njit", "numba.prange", "numba.types", "numba.extending.intrinsic",
     # Undocumented, but in all versions for years, and in the examples of the documentation of `intrinsic`.
     "numba.core.cgutils",
 }  # fmt: skip
@@ -187,6 +187,7 @@ USED = {
 PRIVATE = {
     "_replace",  # of a NamedTuple
     "_make",
+    "_fields",
     "_getframe",  # of sys
     "_repr_png_",  # of IPython
     "_getvalue",  # of Numba's structs, as the documentation of `intrinsic` has it
