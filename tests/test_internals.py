@@ -181,7 +181,7 @@ IMPORTED = {
     "numba.core.cgutils",
 }  # fmt: skip
 USED = {
-    "llvmlite.__version__", "numba.__version__", "numba.get_num_threads", "numba.int64", "numba.njit",
+    "llvmlite.__version__", "llvmlite.binding", "numba.__version__", "numba.get_num_threads", "numba.int64", "numba.njit",
     "numba.set_num_threads", "numba.typeof",
 }  # fmt: skip
 PRIVATE = {

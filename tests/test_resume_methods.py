@@ -142,7 +142,9 @@ with fastmlp.use_backend({backend!r}):
     environment = {**os.environ, "PYTHONPATH": str(Path(fastmlp.__file__).parents[1])}
     options = ["-W", "ignore", "-c", code]
     rng, kills, within = np.random.default_rng(1), 0, 0
-    for _ in range(8):
+    for attempt in range(60):
+        if attempt >= 8 and within > 0:
+            break
         process = subprocess.Popen([sys.executable, *options], stdout=subprocess.PIPE, env=environment)
         process.stdout.readline()
         time.sleep(rng.uniform(0, 0.4))
