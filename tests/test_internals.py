@@ -176,12 +176,14 @@ def test_a_numba_that_does_not_say_for_which_processor_it_compiles(results):
 
 # All names of Numba and llvmlite that modules besides `internals` import, and those that they use of a whole module.
 IMPORTED = {
-    "llvmlite", "llvmlite.binding", "llvmlite.ir", "numba", "numba.njit", "numba.prange", "numba.types", "numba.extending.intrinsic",
+    "llvmlite", "llvmlite.binding", "llvmlite.ir",
+    "numba", "numba.njit", "numba.prange", "numba.types", "numba.extending.intrinsic",
     # Undocumented, but in all versions for years, and in the examples of the documentation of `intrinsic`.
     "numba.core.cgutils",
 }  # fmt: skip
 USED = {
-    "llvmlite.__version__", "llvmlite.binding", "numba.__version__", "numba.get_num_threads", "numba.int64", "numba.njit",
+    "llvmlite.__version__", "llvmlite.binding",
+    "numba.__version__", "numba.get_num_threads", "numba.int64", "numba.njit",
     "numba.set_num_threads", "numba.typeof",
 }  # fmt: skip
 PRIVATE = {
