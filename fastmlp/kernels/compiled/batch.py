@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.losses import Targets
-from fastmlp.kernels.compiled.panels import add_tile, panel, panel_count, set_tile, tile_height
+from fastmlp.kernels.compiled.products import multiply_panels
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import SampleLists
 from fastmlp.kernels.compiled.team import Team
@@ -172,20 +172,8 @@ def minibatch(run, update):
 @body
 def add_product(out, a, b, shape, identity, fresh):
     """out[r, c] += sum_k a(k, r) b[k, c], `Factors` and a `Matrix`; overwrites if ``fresh``. Columns: whole vectors."""
-    vector.noinline()
-    lanes = vector.lanes(out)
-    for number in range(panel_count(shape.columns, lanes)):
-        first, width = panel(shape.columns, number, lanes)
-        rows = vector.chosen(identity, 0, vector.block(b, 0, first))
-        r = np.int64(0)
-        while r < shape.rows:
-            group = tile_height(shape.rows - r)
-            to, factors = vector.block(out, r, first), vector.factors(a.start, r * a.row, a.step, a.row)
-            if fresh > 0:
-                set_tile(group, width // lanes, to, factors, rows, shape.terms)
-            else:
-                add_tile(group, width // lanes, to, factors, rows, shape.terms)
-            r += group
+    none, alone = (out.start, np.int64(0), np.int64(0)), vector.Share(np.int64(0), np.int64(1))
+    multiply_panels(out, a, b, shape, identity, none, alone, fresh)
 
 
 @body

@@ -120,7 +120,7 @@ def multiply(out, a, b, shape, identity, copies, share):
                 _copy_factors(vector.address(copies, step * vector.PANEL * vector.lanes(out)), left, part)
             to, below = vector.block(out, r, 0), vector.block(b, k, 0)
             fresh = np.int64(k == 0)
-            _multiply_panels(to, left, below, part, identity, (copies, step, np.int64(copied)), share, fresh)
+            multiply_panels(to, left, below, part, identity, (copies, step, np.int64(copied)), share, fresh)
             _multiply_rest(to, left, below, part, share, fresh)
 
 
@@ -134,8 +134,8 @@ def _multiply_rest(out, a, b, shape, share, fresh):
 
 
 @body
-def _multiply_panels(out, a, b, shape, identity, copies, share, fresh):
-    """Do as `multiply`, panel by panel of b; add unless ``fresh``.
+def multiply_panels(out, a, b, shape, identity, copies, share, fresh):
+    """Do as `multiply` for columns of whole vectors, panel by panel of b; add unless ``fresh``.
 
     ``copies`` are a room for a panel, with the copied factors behind ``step`` rows of it, and whether there are any.
     """
