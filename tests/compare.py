@@ -51,6 +51,18 @@ def assert_same_bits(actual, expected):
     assert actual.tobytes() == expected.tobytes()
 
 
+def columns(history):
+    """Return everything but wall-clock times."""
+    return {name: column for name, column in history.to_dict().items() if name != "seconds"}
+
+
+def assert_same_end(one, other):
+    """Require that two runs, each a model and its history, ended with the same models and histories."""
+    assert_same_bits(one[0].parameters, other[0].parameters)
+    assert columns(one[1]) == columns(other[1])
+    assert one[1].stopped == other[1].stopped
+
+
 def assert_softmax(actual, z, expected):
     """Require each normal result within (8 + max|x - max x|) eps, relative to the expected entry."""
     info = np.finfo(actual.dtype)

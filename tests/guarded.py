@@ -237,18 +237,28 @@ def dot_tile(rng, dtype):
         assert_added(given.out[at:], out, product, o_row)
 
 
+def list_lengths():
+    """Return how many entries each list has, every number of them, and where they begin, with their end."""
+    counts = [0, *range(1, 20), 0]
+    return counts, np.concatenate(([2], 2 + np.cumsum(counts)))
+
+
+def entries_of(rng, dtype, end, rows):
+    """Return the rows that entries name, and their numbers."""
+    index = rng.integers(rows, size=end).astype(np.int32)
+    index[-1] = rows - 1  # the last row, which ends at the page
+    index[:2] = -(2**30)  # in front of the first list
+    return index, rng.standard_normal(len(index)).astype(dtype)
+
+
 def sparse_rows(rng, dtype):
     """Rows of every number of entries, among them none, added and set; their lists stand one behind the other."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    counts = [0, *range(1, 20), 0]
-    starts = np.concatenate(([2], 2 + np.cumsum(counts)))
+    counts, starts = list_lengths()
     for vectors, fresh, side in itertools.product(vector.STRIPS, (0, 1), SIDES):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, 19
-        index = rng.integers(rows, size=starts[-1]).astype(np.int32)
-        index[-1] = rows - 1  # the last row, which ends at the page
-        index[:2] = -(2**30)  # in front of the first list
-        value = rng.standard_normal(len(index)).astype(dtype)
+        index, value = entries_of(rng, dtype, starts[-1], rows)
         b = spaced(rng, rows, width, b_row, dtype)
         of_b = as_rows(b, rows, width, b_row).astype(naive.WIDE)
         pieces = [slice(*ends) for ends in itertools.pairwise(starts)]
@@ -276,15 +286,11 @@ def sparse_rows(rng, dtype):
 def scatter_rows(rng, dtype):
     """Rows of every number of entries, among them none, some of which name the same row, as the last row is named."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
-    counts = [0, *range(1, 20), 0]
-    starts = np.concatenate(([2], 2 + np.cumsum(counts)))
+    counts, starts = list_lengths()
     for vectors, side in itertools.product(vector.STRIPS, SIDES):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, 19
-        index = rng.integers(rows, size=starts[-1]).astype(np.int32)
-        index[-1] = rows - 1  # the last row, which ends at the page
-        index[:2] = -(2**30)  # in front of the first list
-        value = rng.standard_normal(len(index)).astype(dtype)
+        index, value = entries_of(rng, dtype, starts[-1], rows)
         b = spaced(rng, len(counts), width, b_row, dtype)
         product, of_b = np.zeros((rows, width), naive.WIDE), as_rows(b, len(counts), width, b_row)
         for r, (first, stop) in enumerate(itertools.pairwise(starts)):

@@ -75,15 +75,20 @@ def unflatten(vector, sizes):
     return layers
 
 
+def activations_and_logits(layers, x):
+    """Return the input of each layer and the logits (C, m)."""
+    activations = [np.asarray(x, WIDE)]
+    for w, b in layers[:-1]:
+        activations.append(relu(product(w, activations[-1]) + b))
+    return activations, product(layers[-1][0], activations[-1]) + layers[-1][1]
+
+
 def loss_and_grad(vector, sizes, x, y, weight=None):
     """Return the weighted mean cross-entropy and the flat gradient of a net of any depth; y is (C, m)."""
     layers = unflatten(np.asarray(vector, WIDE), sizes)
     y = np.asarray(y, WIDE)
     weight = np.ones(y.shape[1], WIDE) if weight is None else np.asarray(weight, WIDE)
-    activations = [np.asarray(x, WIDE)]
-    for w, b in layers[:-1]:
-        activations.append(relu(product(w, activations[-1]) + b))
-    z = product(layers[-1][0], activations[-1]) + layers[-1][1]
+    activations, z = activations_and_logits(layers, x)
     peak = shift(z)
     lse = peak + np.log(np.exp(z - peak).sum(axis=0))
     loss = (weight * np.where(y != 0, y * (lse - z), 0).sum(axis=0)).sum() / weight.sum()

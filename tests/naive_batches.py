@@ -11,23 +11,11 @@ from fastmlp.kernels import rules
 
 def step(vector, sizes, x, y, weight):
     """Return the sums of loss, weight of hits and weight, and the gradient of the weighted mean loss."""
-    layers = list(parameters.layers(vector, sizes))
-    activations = [np.asarray(x, naive.WIDE)]
-    for w, b in layers[:-1]:
-        activations.append(naive.relu(naive.product(w, activations[-1]) + b[:, None]))
-    z = naive.product(layers[-1][0], activations[-1]) + layers[-1][1][:, None]
-    targets = naive.one_hot(y, sizes[-1]) if y.ndim == 1 else y
-    shifted = z - z.max(axis=0)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=0))
-    weight = np.asarray(weight, naive.WIDE)
-    loss = -(targets * log_p).sum(axis=0) * weight
+    targets, weight = naive.one_hot(y, sizes[-1]) if y.ndim == 1 else y, np.asarray(weight, naive.WIDE)
+    loss, gradient = naive.loss_and_grad(vector, sizes, x, targets, weight)
+    _, z = naive.activations_and_logits(naive.unflatten(vector, sizes), x)
     hit = weight * (targets[z.argmax(axis=0), np.arange(len(weight))] == targets.max(axis=0))
-    delta = (np.exp(log_p) * targets.sum(axis=0) - targets) * weight / weight.sum()
-    gradient = np.empty(len(vector), naive.WIDE)
-    for number, (dw, db) in reversed(list(enumerate(parameters.layers(gradient, sizes)))):
-        dw[...], db[...] = naive.product(delta, activations[number].T), delta.sum(axis=1)
-        delta = naive.product(layers[number][0].T, delta) * (activations[number] > 0)
-    return [loss.sum(), hit.sum(), weight.sum()], gradient
+    return [loss * weight.sum(), hit.sum(), weight.sum()], gradient
 
 
 def train(problem):

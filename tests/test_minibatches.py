@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from compare import F8, TOLERANCE, assert_close, assert_same_bits, relative_difference
+from compare import F8, TOLERANCE, assert_close, assert_same_bits, columns, relative_difference
 from minibatch_cases import METHODS, ON_BATCHES, OPTIMIZERS, SHUFFLES, NaiveTraining, naive_epoch
 from small import X, Y, held_out, model
 
@@ -28,11 +28,6 @@ WEIGHT = np.linspace(0.5, 2, M)
 
 class StopError(Exception):
     """An error of the user's."""
-
-
-def columns(history):
-    """Return everything but wall-clock times."""
-    return {name: column for name, column in history.to_dict().items() if name != "seconds"}
 
 
 def naive_fit(net, epochs, optimizer, batch_size, shuffle="samples", alpha=0.1, **options):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compare import assert_same_bits
+from compare import assert_same_bits, assert_same_end
 from small import X, Y, held_out, model, schedule
 
 import fastmlp
@@ -30,18 +30,6 @@ from small import X, Y, held_out, model, schedule
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "run.safetensors"
-
-
-def columns(history):
-    """Return everything but wall-clock times."""
-    return {name: column for name, column in history.to_dict().items() if name != "seconds"}
-
-
-def assert_same_end(one, other):
-    """Require the same models and histories."""
-    assert_same_bits(one[0].parameters, other[0].parameters)
-    assert columns(one[1]) == columns(other[1])
-    assert one[1].stopped == other[1].stopped
 
 
 def trained(stops=(), *, epochs=30, sizes=(12, 9, 4), dtype="float64", **options):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compare import assert_same_bits
+from compare import assert_same_bits, assert_same_end
 from minibatch_cases import METHODS
 from small import X, Y, held_out, model
 
@@ -37,18 +37,6 @@ def path(tmp_path):
 def fitted(seed=2, dtype="float64", **options):
     net = fastmlp.MLP((12, 9, 4), seed=seed, dtype=dtype)
     return net, net.fit(X, Y, **{"epochs": 8, **options})
-
-
-def columns(history):
-    """Return everything but wall-clock times."""
-    return {name: column for name, column in history.to_dict().items() if name != "seconds"}
-
-
-def assert_same_end(one, other):
-    """Require the same models and histories."""
-    assert_same_bits(one[0].parameters, other[0].parameters)
-    assert columns(one[1]) == columns(other[1])
-    assert one[1].stopped == other[1].stopped
 
 
 @pytest.mark.parametrize("name", METHODS)
