@@ -328,7 +328,7 @@ class MLP:
         epochs = checks.epochs("epochs", epochs)
         choice = methods.choose(alpha, optimizer, batch_size, shuffle, l2, clip_norm)
         stopping = self._early_stopping(patience, min_delta, validation)
-        samples = self._samples(X, Y, sample_weight)
+        samples = self._samples(X, Y, sample_weight, batch_size=choice.batch_size)
         if class_weight is not None:
             samples = samples.times_class_weight(class_weight, self._layer_sizes[-1])
         validate = held_out = None
@@ -518,10 +518,11 @@ class MLP:
         weight: ArrayLike | None = None,
         names: tuple[str, str] = ("X", "Y"),
         *,
+        batch_size: int | None = None,
         finite: bool = True,
     ) -> Samples:
         """Check samples, also that X and Y are ``finite``, and return them ready for kernels."""
-        x = check_input(names[0], X, self._layer_sizes[0], self.dtype, finite=finite)
+        x = check_input(names[0], X, self._layer_sizes[0], self.dtype, batch_size, finite=finite)
         y = check_targets(names[1], Y, self._layer_sizes[-1], x, self.dtype, finite=finite)
         return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 

@@ -28,7 +28,8 @@ class PackedMatrix:
 
     With the Numba backend, samples with similar non-zero features are stored together, in tiles, and a tile keeps only
     its non-zero entries if that is faster. The choice depends on the values of the tile alone. Results for each sample
-    are returned in the caller's order.
+    are returned in the caller's order. Minibatches need another form, a list of the non-zero entries of each sample. A
+    matrix has one form from the beginning, and makes the other one when it is first needed.
 
     Attributes
     ----------
@@ -41,10 +42,6 @@ class PackedMatrix:
     finite : bool
         Whether no value is infinite or NaN, for uint8 after decoding to float64. `MLP.fit`, `MLP.predict` and the like
         refuse a matrix that is not finite.
-    kind : str
-        ``"sparse"``, ``"dense"`` or ``"mixed"``.
-    nbytes : int
-        Size in memory, in bytes.
     largest : float
         The largest absolute value, after scaling, in about 1000 of the columns.
 
@@ -65,11 +62,10 @@ class PackedMatrix:
     """
 
     __slots__ = (
-        "_backend", "_operands", "_payload", "_scale", "density", "dtype", "finite", "kind", "largest", "nbytes",
-        "shape",
+        "_backend", "_forms", "_operands", "_scale", "density", "dtype", "finite", "largest", "shape",
     )  # fmt: skip
 
-    def __init__(self, matrix: Array, scale: float) -> None:
+    def __init__(self, matrix: Array, scale: float, *, minibatches: bool = False) -> None:
         self.shape: tuple[int, int] = matrix.shape
         self.dtype = matrix.dtype
         self.density = float(np.count_nonzero(matrix) / matrix.size)
@@ -79,13 +75,30 @@ class PackedMatrix:
         self.largest = float(max(seen.max(), -float(seen.min()))) * scale
         self._scale = scale
         self._backend = backend.get_backend()
-        self._operands: dict[np.dtype[Any], Any] = {}
-        kernels = backend.kernels()
-        self._payload = kernels.pack(matrix)
-        self.kind, self.nbytes = kernels.packed_facts(self._payload)
+        self._operands: dict[tuple[bool, np.dtype[Any]], Any] = {}
+        self._forms: dict[bool, Any] = {minibatches: self._made(matrix, minibatches)}
 
     def __repr__(self) -> str:
         return f"PackedMatrix({self.shape}, {self.dtype}, {self.kind}, density {self.density:.3f}, {self.nbytes} bytes)"
+
+    def _made(self, matrix: Array, minibatches: bool) -> Any:
+        """Return one form of the stored matrix (n, m)."""
+        kernels = backend.kernels()
+        return kernels.list_samples(matrix, self.density) if minibatches else kernels.pack(matrix)
+
+    @property
+    def kind(self) -> str:
+        """``"sparse"``, ``"dense"`` or ``"mixed"``: how entries are stored, in the form that was made first."""
+        return self._facts()[0][0]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, in bytes."""
+        return sum(size for _, size in self._facts())
+
+    def _facts(self) -> list[tuple[str, int]]:
+        with backend.use_backend(self._backend):
+            return [backend.kernels().packed_facts(one) for one in self._forms.values()]
 
     def __copy__(self) -> PackedMatrix:
         return self
@@ -96,8 +109,7 @@ class PackedMatrix:
     def __reduce__(self) -> tuple[type[PackedMatrix], tuple[Array, float]]:
         # Not the packed form, because kernels of another vector width would read outside its buffers.
         with backend.use_backend(self._backend):
-            codes = backend.kernels().operands(self._payload, np.arange(256, dtype=_UINT8))
-            return PackedMatrix, (self._unpack(codes, 0, self.shape[0]), self._scale)
+            return PackedMatrix, (self._stored(0, self.shape[0]).T, self._scale)
 
     def looks_unscaled(self) -> bool:
         """Return whether values are so large that a network hardly learns from them.
@@ -140,18 +152,23 @@ class PackedMatrix:
         >>> fastmlp.pack(np.array([[2.0, 0.0]])).to_dense()
         array([[2., 0.]])
         """
-        return self._unpack(self.operands(checks.float_dtype("dtype", dtype)), 0, self.shape[0])
+        return self._rows(checks.float_dtype("dtype", dtype), 0, self.shape[0]).T.copy()
 
-    def operands(self, dtype: np.dtype[Any]) -> Any:
-        """Return the operand of kernels that compute in ``dtype``."""
+    def operands(self, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
+        """Return the operand of kernels that compute in ``dtype``: of whole passes, or of minibatches."""
+        self._check_backend()
+        key = minibatches, dtype
+        if key not in self._operands:
+            if minibatches not in self._forms:
+                self._forms[minibatches] = self._made(self._stored(0, self.shape[0]).T, minibatches)
+            self._operands[key] = backend.kernels().operands(self._forms[minibatches], self._table(dtype))
+        return self._operands[key]
+
+    def _check_backend(self) -> None:
         current = backend.get_backend()
         if current != self._backend:
             got, expected = f"a matrix packed for the {self._backend} backend", f"one packed for {current}"
             raise ValueError(checks.message("X", got, expected, "pack it again with this backend"))
-        if dtype not in self._operands:
-            kernels = backend.kernels()
-            self._operands[dtype] = kernels.operands(self._payload, self._table(dtype))
-        return self._operands[dtype]
 
     def _table(self, dtype: np.dtype[Any]) -> Array:
         """Return the table (256,) that decodes uint8 to ``dtype``."""
@@ -172,18 +189,25 @@ class PackedMatrix:
         """
         if self.dtype == _UINT8:
             yield np.frombuffer(b"uint8", np.uint8)
-        operands, n = self.operands(dtype), self.shape[0]
+        n = self.shape[0]
         for first in range(0, n, _BLOCK_ROWS):
-            yield self._unpack(operands, first, min(first + _BLOCK_ROWS, n)) + dtype.type(0)  # -0 becomes 0
+            yield self._rows(dtype, first, min(first + _BLOCK_ROWS, n)).T + dtype.type(0)  # -0 becomes 0
 
-    def _unpack(self, operands: Any, first: int, stop: int) -> Array:
-        """Return the features ``first`` to below ``stop`` as a plain matrix (stop - first, m)."""
-        kernels = backend.kernels()
-        dense: Array = kernels.unpack(operands, first, stop)
-        return dense
+    def _stored(self, first: int, stop: int) -> Array:
+        """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
+        self._check_backend()
+        rows: Array = backend.kernels().unpack(next(iter(self._forms.values())), first, stop)
+        return rows
+
+    def _rows(self, dtype: np.dtype[Any], first: int, stop: int) -> Array:
+        """Return the features ``first`` to below ``stop`` in ``dtype``, rows (m, stop - first)."""
+        stored = self._stored(first, stop)
+        return self._table(dtype)[stored] if stored.dtype == _UINT8 else stored
 
 
-def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> PackedMatrix:
+def pack(
+    X: ArrayLike, scale: float | None = None, dtype: str | None = None, *, minibatches: bool = False
+) -> PackedMatrix:
     """Pack X once, to use it many times.
 
     Parameters
@@ -196,6 +220,9 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
         ``pack(I, scale=1/255)`` holds exactly the bits of ``I / 255.``.
     dtype : {"float64", "float32"}, optional
         The dtype of the packed values if X is not uint8; by default that of X.
+    minibatches : bool
+        Whether to make the form that `MLP.fit` reads with ``batch_size``, instead of the one that everything else
+        reads. The other form is made when it is first needed.
 
     Returns
     -------
@@ -222,8 +249,8 @@ def pack(X: ArrayLike, scale: float | None = None, dtype: str | None = None) -> 
     wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
     if matrix.dtype != _UINT8:
         matrix = arrays.native(wanted or arrays.result_dtype(matrix), matrix)
-        return PackedMatrix(scaled(matrix, factor), 1.0)
-    return PackedMatrix(arrays.native(_UINT8, matrix), factor)
+        return PackedMatrix(scaled(matrix, factor), 1.0, minibatches=minibatches)
+    return PackedMatrix(arrays.native(_UINT8, matrix), factor, minibatches=minibatches)
 
 
 def scaled(values: Array, scale: float) -> Array:

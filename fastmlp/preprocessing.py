@@ -125,15 +125,15 @@ def from_model(model: MLP) -> Inputs:
     return inputs
 
 
-def pack_samples(x: Array, inputs: Inputs, model: MLP) -> PackedMatrix:
+def pack_samples(x: Array, inputs: Inputs, model: MLP, *, minibatches: bool = False) -> PackedMatrix:
     """Return samples (m, ...), scaled or standardised according to ``inputs``, as packed columns for the model."""
     rows = x.reshape(len(x), -1)
     if inputs.columns is None:
         dtype = None if x.dtype == np.uint8 else model.dtype.name
-        return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype)
+        return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype, minibatches=minibatches)
     mean, scale = map(np.array, inputs.columns)
     standardised: Array = quietly(lambda: (rows - mean) / scale)  # the model refuses infinite results
-    return pack(standardised.T, dtype=model.dtype.name)
+    return pack(standardised.T, dtype=model.dtype.name, minibatches=minibatches)
 
 
 def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inputs: Inputs) -> Array:

@@ -90,10 +90,11 @@ def fit(
 ) -> tuple[History, Exception | None]:
     """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
     watch = _Watch(say, plan.epochs, options.quiet)
+    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[0])
     try:
         with refusals.speaking_of("--checkpoint"):
             history = model.fit(
-                pack_samples(samples[0], inputs, model),
+                pack_samples(samples[0], inputs, model, minibatches=minibatches),
                 samples[1],
                 validation=(
                     None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])

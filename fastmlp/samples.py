@@ -55,7 +55,13 @@ class Samples(NamedTuple):
 
 
 def check_input(
-    name: str, X: ArrayLike | PackedMatrix, width: int, dtype: np.dtype[Any], *, finite: bool = True
+    name: str,
+    X: ArrayLike | PackedMatrix,
+    width: int,
+    dtype: np.dtype[Any],
+    batch_size: int | None = None,
+    *,
+    finite: bool = True,
 ) -> PackedMatrix:
     """Return X (width, m) packed; a plain array is packed in ``dtype``.
 
@@ -69,6 +75,8 @@ def check_input(
         The model's input width.
     dtype : numpy.dtype
         The model's dtype.
+    batch_size : int, optional
+        A plain array is packed for minibatches if it has more samples than this.
     finite : bool
         Whether to refuse values that are not finite in that dtype.
     """
@@ -78,7 +86,8 @@ def check_input(
     else:
         remedy = "pass samples of as many features, as columns"
         x = checks.array(name, X, shape=(width, None), axes="(n_features, m)", remedy=remedy)
-        packed = pack(x, dtype=dtype.name)
+        minibatches = batch_size is not None and batch_size < x.shape[1]
+        packed = pack(x, dtype=dtype.name, minibatches=minibatches)
     bad = packed.not_finite(dtype) if finite else None
     if bad is not None:
         remedy = "fill in missing values, scale values that are too large, or drop the sample"

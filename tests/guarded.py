@@ -73,17 +73,39 @@ def run_dot_tile(rows, columns, out, o_row, a, a_row, b, b_row, count, at):
 
 
 @numba.njit
-def run_sparse_rows(vectors, fresh, rows, out, o_row, value, index, starts, b, b_row, at):
-    entries = vector.Entries(vector.address(starts, at), vector.address(index, 0), vector.address(value, 0))
-    to, stops = vector.matrix(out, at, o_row), vector.address(starts, at + 1)
-    vector.sparse_rows(vectors, fresh, rows, to, entries, stops, vector.matrix(b, at, b_row))
+def row_lists(starts, index, value, at):
+    first, stops = vector.address(starts, at), vector.address(starts, at + 1)
+    return vector.RowLists(first, stops, vector.address(index, 0), vector.address(value, 0))
 
 
 @numba.njit
-def run_scatter_rows(vectors, rows, out, o_row, value, index, starts, b, b_row, at):
-    entries = vector.Entries(vector.address(starts, at), vector.address(index, 0), vector.address(value, 0))
-    to, stops = vector.matrix(out, at, o_row), vector.address(starts, at + 1)
-    vector.scatter_rows(vectors, rows, to, entries, stops, vector.matrix(b, at, b_row))
+def coded_lists(starts, index, code, table, at):
+    first, stops = vector.address(starts, at), vector.address(starts, at + 1)
+    return vector.CodedLists(first, stops, vector.address(index, 0), vector.address(code, 0), vector.address(table, 0))
+
+
+@numba.njit
+def run_sparse_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
+    to, listed = vector.matrix(out, at, o_row), row_lists(*lists)
+    vector.sparse_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
+
+
+@numba.njit
+def run_coded_sparse_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
+    to, listed = vector.matrix(out, at, o_row), coded_lists(*lists)
+    vector.sparse_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
+
+
+@numba.njit
+def run_scatter_rows(vectors, rows, out, o_row, lists, b, b_row, at):
+    to, listed = vector.matrix(out, at, o_row), row_lists(*lists)
+    vector.scatter_rows(vectors, rows, to, listed, vector.matrix(b, at, b_row))
+
+
+@numba.njit
+def run_coded_scatter_rows(vectors, rows, out, o_row, lists, b, b_row, at):
+    to, listed = vector.matrix(out, at, o_row), coded_lists(*lists)
+    vector.scatter_rows(vectors, rows, to, listed, vector.matrix(b, at, b_row))
 
 
 @numba.njit
@@ -243,26 +265,45 @@ def list_lengths():
     return counts, np.concatenate(([2], 2 + np.cumsum(counts)))
 
 
-def entries_of(rng, dtype, end, rows):
-    """Return the rows that entries name, and their numbers."""
-    index = rng.integers(rows, size=end).astype(np.int32)
-    index[-1] = rows - 1  # the last row, which ends at the page
-    index[:2] = -(2**30)  # in front of the first list
-    return index, rng.standard_normal(len(index)).astype(dtype)
+# The forms of lists: the type of the rows that they name, and whether numbers are codes.
+LIST_FORMS = (np.int32, False), (np.uint16, False), (np.uint16, True)
+
+
+class ListsOfRows:
+    """Entries of lists that name ``rows`` rows, among them the last one, which ends at the page."""
+
+    def __init__(self, rng, dtype, end, rows, form):
+        kind, self.coded = form
+        self.index = rng.integers(rows, size=end).astype(kind)
+        self.index[-1] = rows - 1
+        self.index[:2] = -(2**30) if kind == np.int32 else 2**16 - 1  # in front of the first list
+        self._code = rng.integers(256, size=end).astype(np.uint8)
+        self._table = rng.standard_normal(256).astype(dtype)
+        self.value = self._table[self._code] if self.coded else rng.standard_normal(end).astype(dtype)
+
+    def buffers(self):
+        """Return what the kernel reads, by name."""
+        numbers = {"code": self._code, "table": self._table} if self.coded else {"value": self.value}
+        return {"index": self.index, **numbers}
+
+    def given(self, buffers, at):
+        """Return the arguments of `row_lists` or `coded_lists`."""
+        numbers = (buffers.code, buffers.table) if self.coded else (buffers.value,)
+        return buffers.starts, buffers.index, *numbers, at
 
 
 def sparse_rows(rng, dtype):
     """Rows of every number of entries, among them none, added and set; their lists stand one behind the other."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     counts, starts = list_lengths()
-    for vectors, fresh, side in itertools.product(vector.STRIPS, (0, 1), SIDES):
+    for vectors, fresh, side, form in itertools.product(vector.STRIPS, (0, 1), SIDES, LIST_FORMS):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, 19
-        index, value = entries_of(rng, dtype, starts[-1], rows)
+        lists = ListsOfRows(rng, dtype, starts[-1], rows, form)
         b = spaced(rng, rows, width, b_row, dtype)
         of_b = as_rows(b, rows, width, b_row).astype(naive.WIDE)
         pieces = [slice(*ends) for ends in itertools.pairwise(starts)]
-        product = np.array([value[piece].astype(naive.WIDE) @ of_b[index[piece]] for piece in pieces])
+        product = np.array([lists.value[piece].astype(naive.WIDE) @ of_b[lists.index[piece]] for piece in pieces])
         before = spaced(rng, len(counts), width, o_row, dtype)
         out = before.copy()
         if fresh:
@@ -270,14 +311,10 @@ def sparse_rows(rng, dtype):
             out = before.copy()
             as_rows(out, len(counts), width, o_row)[...] = np.nan
         at = SKIPPED[side]
-        given = Buffers(
-            side,
-            index=index,
-            value=value,
-            **{k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()},
-        )
-        run_sparse_rows(vectors, fresh, len(counts), given.out, o_row, given.value, given.index, given.starts,
-                        given.b, b_row, at)  # fmt: skip
+        shifted = {k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()}
+        given = Buffers(side, **lists.buffers(), **shifted)
+        run = run_coded_sparse_rows if lists.coded else run_sparse_rows
+        run(vectors, fresh, len(counts), given.out, o_row, lists.given(given, at), given.b, b_row, at)
         given.check("out")
         assert np.isnan(given.out[:at]).all()
         assert_added(given.out[at:], before, product, o_row)
@@ -287,25 +324,21 @@ def scatter_rows(rng, dtype):
     """Rows of every number of entries, among them none, some of which name the same row, as the last row is named."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     counts, starts = list_lengths()
-    for vectors, side in itertools.product(vector.STRIPS, SIDES):
+    for vectors, side, form in itertools.product(vector.STRIPS, SIDES, LIST_FORMS):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, 19
-        index, value = entries_of(rng, dtype, starts[-1], rows)
+        lists = ListsOfRows(rng, dtype, starts[-1], rows, form)
         b = spaced(rng, len(counts), width, b_row, dtype)
         product, of_b = np.zeros((rows, width), naive.WIDE), as_rows(b, len(counts), width, b_row)
         for r, (first, stop) in enumerate(itertools.pairwise(starts)):
             for entry in range(first, stop):
-                product[index[entry]] += value[entry].astype(naive.WIDE) * of_b[r]
+                product[lists.index[entry]] += lists.value[entry].astype(naive.WIDE) * of_b[r]
         before = spaced(rng, rows, width, o_row, dtype)
         at, out = SKIPPED[side], before.copy()
-        given = Buffers(
-            side,
-            index=index,
-            value=value,
-            **{k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()},
-        )
-        run_scatter_rows(vectors, len(counts), given.out, o_row, given.value, given.index, given.starts, given.b, b_row,
-                         at)  # fmt: skip
+        shifted = {k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()}
+        given = Buffers(side, **lists.buffers(), **shifted)
+        run = run_coded_scatter_rows if lists.coded else run_scatter_rows
+        run(vectors, len(counts), given.out, o_row, lists.given(given, at), given.b, b_row, at)
         given.check("out")
         assert np.isnan(given.out[:at]).all()
         assert_added(given.out[at:], before, product, o_row)
@@ -339,6 +372,9 @@ def nonzero_bits(rng, dtype):
         given = Buffers(side, x=behind(at, x))
         assert int(run_nonzero_bits(given.x, at)) == sum(1 << k for k in np.flatnonzero(x).tolist())
         given.check()
+        codes = np.where(np.isnan(x), 255, x != 0).astype(np.uint8)
+        given = Buffers(side, x=behind(at, codes))
+        assert int(run_nonzero_bits(given.x, at)) == sum(1 << k for k in np.flatnonzero(codes).tolist())
 
 
 def columns_to_exponentiate(rng, dtype):
@@ -429,7 +465,7 @@ def updates_on_batches(packed, labels, parameters, sizes):
         if rule.kind == rules.ADAM:
             vectors[2] = np.square(parameters)
         y = fastmlp.one_hot(labels, sizes[-1]).astype(parameters.dtype) if rule.clip else labels
-        trainer = kernels.begin_training(vectors, sizes, packed.operands(parameters.dtype), y, weight)
+        trainer = kernels.begin_training(vectors, sizes, packed.operands(parameters.dtype, minibatches=True), y, weight)
         results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 3), 0.5)))
         results += kernels.training_vectors(trainer)
     return results
@@ -441,7 +477,8 @@ def every_call(inputs, scale):
     model = fastmlp.MLP(sizes, dtype=parameters.dtype.name)
     model.parameters = parameters
     packed = fastmlp.pack(x, scale=scale)
-    results = [*model.loss_and_grad(packed, labels), packed.to_dense(), *sums_over_ranges(packed, parameters, sizes)]
+    results = [*model.loss_and_grad(packed, labels), *sums_over_ranges(packed, parameters, sizes)]
+    results += [packed.to_dense(), fastmlp.pack(x, scale=scale, minibatches=True).to_dense()]
     if packed.finite:  # or these refuse it
         results += [model.predict_proba(packed), *model.evaluate(packed, labels).values()]
         if np.isfinite(parameters).all():
@@ -577,11 +614,12 @@ def overruns(rng, dtype):
     # once, each guarded by the next alone.
     lists = itertools.product(("forward", "backward"), ("code", "value", "table"))
     empty = {f"_fill.x.{one}.{other}" for one, other in lists}  # entries go to buffers of their own
+    # What is stored has no table yet.
+    empty |= {"_unlist.x.table", "_unpack.source.x.forward.table", "_unpack.source.x.backward.table"}
     empty |= {f"_outputs.step.{name}" for name in ("z", "a", "targets.labels", "targets.rows", "targets.weight")}
     empty |= {f"_accumulate.step.{name}" for name in ("z", "a", "rows")}
     empty |= {f"_accumulate.rooms.back_{name}" for name in ("start", "stop", "index", "value")}
     empty |= {f"_accumulate_given.step.targets.{name}" for name in ("labels", "weight")}
-    empty.add("_list_samples.value")  # which only says for which dtype to compile
     expected = {(name, side) for name in seen - empty for side in SIDES}
     assert expected == killed, (expected - killed, killed - expected)
     # The arrays inside of tuples are among them.

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kernels
 # Every backend has them, whatever else it has.
 API = {
     "accumulate", "apply", "attach", "backward", "begin", "begin_training", "compiler_locks", "cross_entropy",
-    "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads", "max_threads",
+    "describe", "finish", "forward", "leaf_starts", "list_samples", "limited_threads", "limits_threads", "max_threads",
     "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts", "preparation",
     "relu", "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update",
     "warmup", "weight_penalties",
@@ -48,7 +48,7 @@ OUTPUTS = {
 }  # fmt: skip
 ENGINE = {
     "_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient",
-    "_list_samples", "run_updates",
+    "_list_rows", "_unlist", "_unpack", "run_updates",
 }  # fmt: skip
 MOST_WORKERS = 8
 

@@ -1,5 +1,6 @@
 """Training on minibatches and by optimizers: `MLP.fit` with optimizer, batch_size, shuffle, l2 and clip_norm."""
 
+import functools
 import os
 import signal
 import threading
@@ -123,7 +124,15 @@ def test_a_batch_of_weight_zero_changes_nothing(backend, name):
     assert_is(net, net.fit(X, Y, epochs=2, **options), expected)
 
 
-@pytest.mark.parametrize("form", [lambda x: x, fastmlp.pack, np.asfortranarray], ids=["plain", "packed", "Fortran"])
+FORMS = {
+    "plain": lambda x: x,
+    "Fortran": np.asfortranarray,
+    "packed": fastmlp.pack,
+    "packed for minibatches": functools.partial(fastmlp.pack, minibatches=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_all_forms_of_samples_are_the_same_problem(backend, dtype, form):
     nets = [fastmlp.MLP((12, 9, 4), dtype=dtype.name, seed=2) for _ in range(2)]
     x = X.astype(dtype)
@@ -142,6 +151,22 @@ def test_uint8_samples(backend):
     packed.fit(fastmlp.pack(codes, scale=1 / 255), Y, epochs=2, batch_size=32)
     plain.fit(codes / 255.0, Y, epochs=2, batch_size=32)
     assert_close(packed.parameters, plain.parameters, "trajectory")
+
+
+def test_more_features_than_the_index_of_a_list_can_name(backend):
+    """Most of them zero: the others train as in a net that has no others."""
+    places = np.array([0, 1, 77, 65_519, 65_520, 65_521, 65_535, 65_536, 70_000, 131_039, 131_040, 139_999])
+    wide, narrow, x = fastmlp.MLP((140_000, 4), seed=2), fastmlp.MLP((12, 4), seed=2), np.zeros((140_000, 40))
+    x[places] = X[:, :40]
+    weight, bias = wide.weights[0], wide.biases[0]
+    weight[:, places], bias[:] = narrow.weights[0], narrow.biases[0]
+    before = weight.copy()
+    for net, samples in ((wide, x), (narrow, X[:, :40])):
+        net.fit(samples, Y[:40], epochs=2, optimizer=OPTIMIZERS["Adam"], batch_size=16)
+    assert_close(weight[:, places], narrow.weights[0], "trajectory")
+    assert_close(bias, narrow.biases[0], "trajectory")
+    others = np.delete(np.arange(140_000), places)
+    assert_same_bits(weight[:, others], before[:, others])
 
 
 @pytest.mark.parametrize("sizes", [(12, 4), (12, 7, 5, 4)])

@@ -1,6 +1,7 @@
 """pack and PackedMatrix: stored values, round trips, refused inputs."""
 
 import copy
+import functools
 import pickle
 import platform
 
@@ -17,6 +18,12 @@ pytestmark = pytest.mark.kernels
 SAMPLES = [1, 2, 3, 4, 5, 59, 60, 61, 239, 240, 241, 1000]
 
 
+@pytest.fixture(params=[False, True], ids=["passes", "minibatches"])
+def packing(request):
+    """Return `pack` for either form, which to make first."""
+    return functools.partial(pack, minibatches=request.param)
+
+
 def images(rng, n, m, density):
     x = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
     return x * (rng.random((n, m)) < density)
@@ -24,9 +31,9 @@ def images(rng, n, m, density):
 
 @pytest.mark.parametrize("density", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("m", SAMPLES)
-def test_to_dense_gives_back_every_bit(backend, rng, m, density):
+def test_to_dense_gives_back_every_bit(backend, rng, packing, m, density):
     codes = images(rng, 21, m, density)
-    packed = pack(codes, scale=1 / 255)
+    packed = packing(codes, scale=1 / 255)
     assert packed.shape == (21, m)
     assert packed.dtype == np.uint8
     assert packed.density == pytest.approx(np.mean(codes != 0))
@@ -34,14 +41,19 @@ def test_to_dense_gives_back_every_bit(backend, rng, m, density):
     assert_same_bits(packed.to_dense("float32"), codes / np.float32(255))
     for dtype in (np.float32, np.float64):
         values = (codes * rng.standard_normal(codes.shape)).astype(dtype)
-        np.testing.assert_array_equal(pack(values).to_dense(), values)
-        assert pack(values).to_dense().dtype == dtype
+        np.testing.assert_array_equal(packing(values).to_dense(), values)
+        assert packing(values).to_dense().dtype == dtype
 
 
-@pytest.mark.parametrize("n", [1, 3, 255, 256, 257, 785])
-def test_any_number_of_features(backend, rng, n):
+@pytest.mark.parametrize("n", [1, 3, 63, 64, 65, 83, 84, 85, 255, 256, 257, 785])
+def test_any_number_of_features(backend, rng, packing, n):
     codes = images(rng, n, 130, 0.3)
-    assert_same_bits(pack(codes).to_dense(), codes.astype(float))
+    assert_same_bits(packing(codes).to_dense(), codes.astype(float))
+
+
+def test_more_features_than_an_index_can_name(backend, rng, packing):
+    codes = images(rng, 2 * 2**16 + 5, 9, 0.01)
+    assert_same_bits(packing(codes).to_dense(), codes.astype(float))
 
 
 def test_some_tiles_dense_and_some_not(rng):
@@ -53,8 +65,9 @@ def test_some_tiles_dense_and_some_not(rng):
         np.testing.assert_array_equal(packed.to_dense(), x)
 
 
-def test_every_layout_packs_alike(backend, rng, tmp_path):
-    codes = images(rng, 20, 700, 0.3)
+@pytest.mark.parametrize("m", [700, 20_000])
+def test_every_layout_packs_alike(backend, rng, packing, tmp_path, m):
+    codes = images(rng, 20, m, 0.3)
     np.save(tmp_path / "x.npy", codes)
     for odd in (
         np.asfortranarray(codes),
@@ -63,10 +76,10 @@ def test_every_layout_packs_alike(backend, rng, tmp_path):
         np.load(tmp_path / "x.npy", mmap_mode="r"),
     ):
         before = odd.tobytes()
-        assert_same_bits(pack(odd).to_dense(), codes.astype(float))
+        assert_same_bits(packing(odd).to_dense(), codes.astype(float))
         assert odd.tobytes() == before
-    assert_same_bits(pack(codes.astype(">f8")).to_dense(), codes.astype(float))
-    assert_same_bits(pack(codes.astype(np.int16)).to_dense(), codes.astype(float))
+    assert_same_bits(packing(codes.astype(">f8")).to_dense(), codes.astype(float))
+    assert_same_bits(packing(codes.astype(np.int16)).to_dense(), codes.astype(float))
 
 
 def test_scale(backend, rng):
@@ -89,16 +102,18 @@ def test_scales_of_any_size(backend, scale):
     np.testing.assert_array_equal(pack(codes, scale=scale).to_dense("float32"), singles)
 
 
-def test_it_is_a_copy(backend):
+def test_it_is_a_copy(backend, packing):
     x = np.ones((2, 3))
-    packed = pack(x)
+    packed = packing(x)
     x[...] = 5
     assert (packed.to_dense() == 1).all()
 
 
-def test_values_that_are_not_finite_are_held(backend):
-    x = np.array([[np.nan, 0.0], [np.inf, -np.inf]])
-    np.testing.assert_array_equal(pack(x).to_dense(), x)
+def test_values_that_are_not_finite_are_held(backend, packing):
+    x = np.zeros((9, 2))  # listed, for there are many zeros
+    x[:2] = [[np.nan, 0.0], [np.inf, -np.inf]]
+    for some in (x, x[:2]):
+        np.testing.assert_array_equal(packing(some).to_dense(), some)
 
 
 @pytest.mark.parametrize(
@@ -212,3 +227,19 @@ def test_facts(backend, rng):
     packed = pack(images(rng, 784, 600, 0.2))
     assert packed.nbytes > 0
     assert "(784, 600), uint8" in repr(packed)
+
+
+@pytest.mark.parametrize("density", [0.2, 1.0])
+@pytest.mark.parametrize("kind", [np.uint8, np.float64])
+def test_the_other_form_is_made_when_it_is_needed(backend, rng, packing, kind, density):
+    codes, labels = images(rng, 30, 700, density).astype(kind), rng.integers(3, size=700)
+    packed = packing(codes, scale=1 / 255)
+    size = packed.nbytes
+    for other in (pack(codes, scale=1 / 255), pack(codes, scale=1 / 255, minibatches=True)):
+        models = [fastmlp.MLP((30, 5, 3), seed=0) for _ in range(2)]
+        gradients = [model.loss_and_grad(x, labels)[1] for model, x in zip(models, (packed, other), strict=True)]
+        assert_same_bits(*gradients)
+        for model, x in zip(models, (packed, other), strict=True):
+            model.fit(x, labels, epochs=1, batch_size=100, optimizer=fastmlp.optimizers.Adam())
+        assert_same_bits(*(model.parameters for model in models))
+    assert packed.nbytes > size

@@ -55,7 +55,7 @@ class Problem:
     def begin(self, x=None):
         vectors = [np.zeros_like(self.parameters) for _ in range(rules.state_vectors(self.rule))]
         packed = fastmlp.pack(self.x if x is None else x, scale=None if x is None else 1 / 255)
-        operands = packed.operands(self.dtype)
+        operands = packed.operands(self.dtype, minibatches=True)
         return backend.kernels().begin_training([self.parameters, *vectors], self.sizes, operands, self.y, self.weight)
 
     def train(self, trainer=None, updates=slice(None)):

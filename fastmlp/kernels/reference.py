@@ -123,9 +123,14 @@ def operands(x: Array, table: Array) -> Rows:
     return Rows(x, table)
 
 
-def unpack(x: Rows, first: int, stop: int) -> Array:
-    """Return the features ``first`` to below ``stop`` as a plain matrix (stop - first, m)."""
-    return _decode(x.rows[:, first:stop], x.table).T.copy()
+def list_samples(matrix: Array, density: float) -> Array:
+    """Return a matrix (n, m) as batches read it; ``density`` is the share of non-zero numbers."""
+    return pack(matrix)
+
+
+def unpack(x: Array, first: int, stop: int) -> Array:
+    """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
+    return x[:, first:stop]
 
 
 def packed_facts(x: Array) -> tuple[str, int]:

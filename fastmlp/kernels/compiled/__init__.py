@@ -22,6 +22,7 @@ from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
 from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, update
 from fastmlp.kernels.compiled.host import attach, compiler_locks, preparation
+from fastmlp.kernels.compiled.inputs import operands, packed_facts, unpack
 from fastmlp.kernels.compiled.launch import (
     KERNELS,
     PARALLEL_SHELL,
@@ -42,7 +43,8 @@ from fastmlp.kernels.compiled.network import (
     network_logits,
     network_step,
 )
-from fastmlp.kernels.compiled.packing import operands, pack, packed_facts, unpack
+from fastmlp.kernels.compiled.packing import pack
+from fastmlp.kernels.compiled.sample_lists import list_samples
 from fastmlp.kernels.compiled.trainer import begin_training, train, training_vectors
 from fastmlp.kernels.internals import cache
 from fastmlp.kernels.rules import apply, weight_penalties
@@ -50,9 +52,9 @@ from fastmlp.kernels.rules import apply, weight_penalties
 __all__ = [
     "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks",
     "cross_entropy", "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads",
-    "max_threads", "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts",
-    "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack",
-    "update", "warmup", "weight_penalties",
+    "list_samples", "max_threads", "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack",
+    "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train",
+    "training_vectors", "unpack", "update", "warmup", "weight_penalties",
 ]  # fmt: skip
 
 
@@ -71,13 +73,17 @@ def warmup(dtype: Any) -> None:
     rows = np.ones((tuning.FEW_SAMPLES + 1, 1), dtype)
     backward(1, x, rows, rows.T, rows.T, rows.T)
     parameters = np.ones(2, dtype)
-    for matrix in (x, np.ones((1, tuning.FEW_SAMPLES + 1), dtype), np.ones((1, tuning.FEW_SAMPLES + 1), np.uint8)):
+    one_sample = np.arange(tuning.FEW_SAMPLES + 1)[None] == 0
+    for matrix in (x, one_sample.astype(dtype), one_sample.astype(np.uint8)):
         m = matrix.shape[1]
         table, labels, weight = np.ones(256, dtype), np.zeros(m, np.int64), np.ones(m, dtype)
         packed = operands(pack(matrix), table)
         network_step(parameters.copy(), parameters, (1, 1), packed, labels, weight)
         network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed)
-        trainer = begin_training([parameters], (1, 1), packed, labels, weight)
+        listed = list_samples(matrix, 1 / m)
+        unpack(listed, 0, 1)
+        unpack(pack(matrix), 0, 1)
+        trainer = begin_training([parameters], (1, 1), operands(listed, table), labels, weight)
         train(trainer, np.zeros(1, np.int32), np.ones(1, np.int64), rules.Rule(rules.SGD), np.ones((1, 3)))
     launcher()
 

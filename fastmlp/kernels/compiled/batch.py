@@ -39,12 +39,15 @@ class Model(NamedTuple):
     m, v : float
     turned : float
         The transposed weights of all layers but the first, (columns, rows) each, for the way back.
+    together : int
+        Blocks of features whose lists meet the weights of the first layer at once.
     """
 
     layers: Any
     m: Any
     v: Any
     turned: Any
+    together: int
 
 
 class BatchMemory(NamedTuple):
@@ -191,13 +194,3 @@ def layer_inputs(work, number):
         return vector.matrix(work.memory.inputs, 0, layers[0].rows)
     below = layers[number - 1]
     return of_layer(work, work.memory.values, below, np.int64(0))
-
-
-@body
-def block_lists(work, order, count, first, stop, room):
-    """Return the lists of samples order[0:] for the blocks of features from the first on; see `ThreadRoom`."""
-    x = work.x
-    for s in range(count):
-        number = order[s] * x.parts
-        room.start[s], room.stop[s] = x.start[number + first], x.start[number + stop]
-    return vector.Entries(room.start, vector.address(x.index, 0), vector.address(x.value, 0))

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.batch import add_product, block_lists, layer_inputs, of_layer
-from fastmlp.kernels.compiled.gradients import strip_vectors
+from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.batch_lists import scatter_listed
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.optimizer_updates import update_packed
@@ -18,20 +18,11 @@ from fastmlp.kernels.compiled.tree import add_rows
 
 
 @body
-def _listed_gradient(work, batch, layer, gradient, part, room, height):
+def _listed_gradient(work, batch, layer, gradient, block, room, height):
     """Set rows of the gradient of the first layer, for a block of features, without the zeros of the samples."""
-    vector.noinline()
-    lanes = vector.lanes(gradient)
-    lists = block_lists(work, vector.address(work.run.order, batch.begin), batch.count, part, part + 1, room)
     fill_zeros(gradient.start, 0, height * layer.columns)
-    # As if the rows began with those of the first feature.
-    to = vector.block(gradient, -part * work.x.part, 0)
-    deltas, c = of_layer(work, work.memory.deltas, layer, np.int64(0)), np.int64(0)
-    while c < layer.columns:
-        vectors = strip_vectors((layer.columns - c) // lanes)
-        rows = vector.block(deltas, 0, c)
-        vector.scatter_rows(vectors, batch.count, vector.block(to, 0, c), lists, room.stop, rows)
-        c += vectors * lanes
+    order, deltas = vector.address(work.run.order, batch.begin), of_layer(work, work.memory.deltas, layer, np.int64(0))
+    scatter_listed(work.x, order, batch.count, block, room, gradient, deltas, layer.columns)
 
 
 @body

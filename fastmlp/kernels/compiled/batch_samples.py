@@ -4,8 +4,8 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.activations import activate, multiply_derivative
-from fastmlp.kernels.compiled.batch import add_product, block_lists, layer_inputs, of_layer
-from fastmlp.kernels.compiled.gradients import strip_vectors
+from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.batch_lists import add_listed, page_stop, prefetch_lists
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy
 from fastmlp.kernels.compiled.operands import Shape
@@ -19,41 +19,30 @@ def _set_biases(work, layer, out, count):
 
 
 @body
-def _prefetch_lists(x, order, count):
-    """Ask for the lists of samples, which are far apart in memory."""
-    line = vector.LINE_BYTES // 4  # entries of an index, and no fewer of a value than half of that
-    for s in range(count):
-        first = order[s] * x.parts
-        for entry in range(x.start[first], x.start[first + x.parts], line):
-            vector.prefetch(x.index, entry)
-            vector.prefetch(x.value, entry)
-
-
-@body
-def _add_listed(work, layer, out, order, count, room):
+def _add_samples(work, layer, out, order, count, room):
     """Add to rows of out the products of samples order[0:] with the weights of the first layer, without zeros."""
-    vector.noinline()
-    x, lanes = work.x, vector.lanes(out)
+    x, part = work.x, np.int64(0)
     weights = vector.matrix(work.parameters, layer.at, layer.columns)
-    _prefetch_lists(x, order, count)
+    prefetch_lists(x, order, count)
     # Some blocks of features at a time: their weights stay near for all samples of the piece.
-    for part in range(0, x.parts, x.together):
-        lists = block_lists(work, order, count, part, min(part + x.together, x.parts), room)
-        c = np.int64(0)
-        while c < layer.columns:
-            vectors = strip_vectors((layer.columns - c) // lanes)
-            to, rows = vector.block(out, 0, c), vector.block(weights, 0, c)
-            vector.sparse_rows(vectors, 0, count, to, lists, room.stop, rows)
-            c += vectors * lanes
+    while part < x.parts:
+        stop = min(part + work.model.together, page_stop(x, part))
+        add_listed(x, order, count, (part, stop), room, out, weights, layer.columns)
+        part = stop
 
 
 @body
 def _copy_inputs(work, layer, order, lo, count):
-    """Copy the rows of a dense input to where the batch has them."""
+    """Copy the rows of a dense input to where the batch has them; codes are decoded."""
+    x, n = work.x, layer.n_in
     to = vector.matrix(work.memory.inputs, lo * layer.rows, layer.rows)
     for s in range(count):
-        source = vector.address(work.x.rows.start, order[s] * layer.n_in)
-        copy(vector.row(to, s, 1), source, layer.n_in)
+        if x.coded > 0:
+            row, codes = vector.row(to, s, n), vector.part(x.code, order[s] * n, n)
+            for k in range(n):
+                row[k] = x.table[codes[k]]
+        else:
+            copy(vector.row(to, s, 1), vector.address(x.value, order[s] * n), n)
 
 
 @body
@@ -66,7 +55,7 @@ def _forward(work, order, lo, count, room):
         out = of_layer(work, work.memory.values, layer, lo)
         _set_biases(work, layer, out, count)
         if number == 0 and work.x.listed > 0:
-            _add_listed(work, layer, out, order, count, room)
+            _add_samples(work, layer, out, order, count, room)
         else:
             if number == 0:
                 _copy_inputs(work, layer, order, lo, count)

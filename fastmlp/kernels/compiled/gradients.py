@@ -100,8 +100,8 @@ def _add_strip(vectors, out, delta, a, shape, fresh, copies, listed):
     """Add the product of a block of samples to a strip of columns."""
     width = shape.columns
     if copy_rows_finite(copies, a, shape.terms, width):
-        stops = vector.address(listed.start, 1)
-        vector.sparse_rows(vectors, fresh, shape.rows, out, listed, stops, vector.matrix(copies, 0, width))
+        lists = vector.RowLists(listed.start, vector.address(listed.start, 1), listed.index, listed.value)
+        vector.sparse_rows(vectors, fresh, shape.rows, out, lists, vector.matrix(copies, 0, width))
     else:
         # No zero may be skipped: it could meet infinity.
         left, right = vector.factors(delta.start, 0, delta.ld, 1), vector.factors(copies, 0, width, 1)

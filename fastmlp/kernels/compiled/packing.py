@@ -254,34 +254,64 @@ def operands(x: Any, table: Any) -> Any:
     return sample_rows(table[x].T) if isinstance(x, np.ndarray) and x.dtype == np.uint8 else x
 
 
+class _Unpacking(NamedTuple):
+    """What is unpacked: features from the first on, of which each group of samples has ``parts`` lists."""
+
+    x: Packed
+    tile_start: Any
+    tiles: int
+    parts: int
+    first: int
+
+
+@body
+def _unpack_group(out, source, group):
+    """Set the non-zero elements of the rows of a group of samples."""
+    x, features = source.x, out.columns
+    lists, size, at = x.forward, vector.GROUP, group * source.parts
+    members, last = min(size, out.rows - group * size), source.first + features - 1
+    for number in range(at + source.first // x.part, at + last // x.part + 1):
+        for entry in range(lists.start[number], lists.stop[number]):
+            feature = np.int64(lists.index[entry]) - source.first
+            if feature < 0 or feature >= features:
+                continue
+            for g in range(members):
+                to = x.order[group * size + g] * features + feature
+                if lists.coded > 0:
+                    out.start[to] = lists.code[entry * size + g]
+                else:
+                    out.start[to] = lists.value[entry * size + g]
+
+
+@kernel()
+def _unpack(out, source, worker, workers):
+    """Set the non-zero elements of rows of samples, tile by tile."""
+    x, features = source.x, out.columns
+    for tile in range(source.tiles * worker // workers, source.tiles * (worker + 1) // workers):
+        begin, stop = source.tile_start[tile], source.tile_start[tile + 1]
+        if x.dense_start[tile] < 0:
+            for group in range(begin // vector.GROUP, -(-stop // vector.GROUP)):
+                _unpack_group(out, source, group)
+            continue
+        for position in range(begin, stop):
+            at = x.dense_start[tile] + (position - begin) * x.dense_ld + source.first
+            copy(vector.address(out.start, x.order[position] * features), vector.address(x.dense, at), features)
+
+
 def unpack(x: Any, first: int, stop: int) -> Any:
-    """Return the features ``first`` to below ``stop`` as a plain matrix (stop - first, m)."""
+    """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
     if isinstance(x, np.ndarray):
-        return x[:, first:stop].T.copy()
-    group, m, lists = vector.GROUP, len(x.order), x.forward
-    out = np.zeros((stop - first, m), lists.table.dtype if lists.coded else lists.value.dtype)
-    group_of_entry = np.repeat(np.arange(len(lists.start)) // _parts(x), lists.stop - lists.start)
-    wanted = np.flatnonzero((lists.index >= first) & (lists.index < stop))
-    features, positions = lists.index[wanted] - first, group_of_entry[wanted] * group
-    for g in range(group):
-        there = positions + g < m
-        numbers = lists.code[g::group] if lists.coded else lists.value[g::group]
-        values = numbers[wanted[there]]
-        out[features[there], x.order[positions[there] + g]] = lists.table[values] if lists.coded else values
-    tile_start = tiling(m).start
-    for t in np.flatnonzero(x.dense_start >= 0):
-        samples, at = x.order[tile_start[t] : tile_start[t + 1]], x.dense_start[t]
-        rows = x.dense[at : at + len(samples) * x.dense_ld].reshape(-1, x.dense_ld)
-        out[:, samples] = rows[:, first:stop].T
-    return out
+        return x[:, first:stop]
+    m = len(x.order)
+    starts = tiling(m).start
+    parts = len(x.forward.start) // -(-m // vector.GROUP)
+    rows = np.zeros((m, stop - first), np.uint8 if x.forward.coded else x.forward.value.dtype)
+    source = _Unpacking(x, starts, len(starts) - 1, parts, first)
+    _unpack.launch(min(usable_threads(), source.tiles), rows, source)
+    return rows
 
 
-def _parts(x: Packed) -> int:
-    """Return the forward lists of a group of samples."""
-    return len(x.forward.start) // -(-len(x.order) // vector.GROUP)
-
-
-def packed_facts(x: Any) -> tuple[str, int]:
+def facts(x: Any) -> tuple[str, int]:
     """Return the form ("dense", "sparse" or "mixed") and the bytes."""
     if isinstance(x, np.ndarray):
         return "dense", x.nbytes

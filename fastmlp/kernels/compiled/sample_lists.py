@@ -10,13 +10,11 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
-from fastmlp.kernels.compiled.memory import copy, round_up
-from fastmlp.kernels.compiled.operands import Packed
-from fastmlp.kernels.compiled.plan import no_input
+from fastmlp.kernels.compiled.memory import contiguous, row_batches
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.tree import tiling
 
-_COUNT, _FILL, _DECODE = 0, 1, 2
+_BITS = 64  # numbers that `vector.nonzero_bits` looks at
+_PAGE = 1 << 16  # features that an index can name
 
 
 class SampleLists(NamedTuple):
@@ -27,161 +25,171 @@ class SampleLists(NamedTuple):
     start : int64 (m parts + 1)
         List ``j parts + p`` has the non-zero entries of sample j in block p of features, of ``part`` each; it ends
         where the next one begins.
-    index : int32
-        The feature of each entry.
-    value : float
-    rows : float (m, n)
-        The samples themselves if they are not ``listed``.
-    listed, part, parts : int
-    together : int
-        Blocks whose features meet the weights of a layer at once.
+    index : uint16
+        The feature of each entry, counted from the first one of its page.
+    code, value : uint8, float
+        The number of each entry: a code, which ``table`` (256,) decodes, if ``coded``, else a value. Of samples that
+        are not ``listed``, every feature is an entry.
+    table : float
+    coded, listed, features, part, parts : int
+    paged : int
+        The blocks of a page.
     """
 
     start: Any
     index: Any
+    code: Any
     value: Any
-    rows: Any
+    table: Any
+    coded: int
     listed: int
+    features: int
     part: int
     parts: int
-    together: int
+    paged: int
 
 
-class _Source(NamedTuple):
-    """The samples: packed in tiles, or ``plain`` rows (m, n)."""
-
-    x: Packed
-    rows: Any
-    plain: int
-    tile_start: Any
-    tiles: int
-    features: int
-
-
-class _Buffers(NamedTuple):
-    """The lists of one sample, a row for each worker, with room for one entry more."""
+class _Filling(NamedTuple):
+    """Where lists go: see `SampleLists`; and the entry at which each worker begins."""
 
     start: Any
     index: Any
-    value: Any
+    begin: Any
+    part: int
+    parts: int
+    paged: int
 
 
 @body
-def _number(lists, k):
-    """Return a number of the entries of packed lists, and whether it is not zero."""
-    if lists.coded > 0:
-        code = lists.code[k]
-        return lists.table[code], np.int64(code != 0)
-    return lists.value[k], np.int64(lists.value[k] != 0)
+def _nonzero(rows, at, count):
+    """Return a bit for each of up to _BITS numbers of a `Plane` from ``at`` on: it is not zero."""
+    if at + _BITS <= rows.rows * rows.columns:
+        kept = ~np.uint64(0) >> np.uint64(_BITS - count)
+        return vector.nonzero_bits(rows.start, at) & kept
+    bits = np.uint64(0)
+    for k in range(count):
+        bits |= np.uint64(rows.start[at + k] != 0) << np.uint64(k)
+    return bits
 
 
 @body
-def _list_packed(listed, source, group, member, part):
-    """List the entries of a member of a packed group, block by block."""
+def _count_row(rows, s):
+    """Return how many numbers of a row are not zero."""
+    entries, n = np.uint64(0), rows.columns
+    for k in range(0, n, _BITS):
+        entries += vector.population_count(_nonzero(rows, s * n + k, min(n - k, _BITS)))
+    return np.int64(entries)
+
+
+@body
+def _list_row(fill, number, rows, s, entry):
+    """List the non-zero numbers of a row, block by block, from ``entry`` on; return the end."""
     vector.noinline()
-    lists, blocks = source.x.forward, -(-source.features // source.x.part)
-    at, entry, end = np.int64(0), np.int64(0), np.int64(0)
-    for number in range(group * blocks, (group + 1) * blocks):
-        for k in range(lists.start[number], lists.stop[number]):
-            feature = np.int64(lists.index[k])
-            while feature >= end:
-                listed.start[at] = entry
-                at, end = at + 1, end + part
-            value, kept = _number(lists, k * vector.GROUP + member)
-            listed.index[entry], listed.value[entry] = feature, value
-            entry += kept
-    while end < source.features:
-        listed.start[at] = entry
-        at, end = at + 1, end + part
-    listed.start[at] = entry
-
-
-@body
-def _list_row(listed, row, n, part):
-    """List the non-zero entries of a row, block by block."""
-    vector.noinline()
-    entry, at = np.int64(0), np.int64(0)
-    for k in range(0, n, part):
-        listed.start[at] = entry
-        at += 1
-        there = vector.factors(row, k, 1, 0)
-        entry = vector.list_nonzero(1, listed, entry, there, k, min(part, n - k))
-    listed.start[at] = entry
-
-
-@body
-def _keep(lists, counts, listed, sample, mode):
-    """Count or copy the lists of a sample, or set its row."""
-    first, entries = sample * lists.parts, listed.start[lists.parts]
-    if mode == _COUNT:
-        for part in range(lists.parts):
-            counts[first + part] = listed.start[part + 1] - listed.start[part]
-    elif mode == _FILL:
-        copy(vector.address(lists.index, lists.start[first]), listed.index, entries)
-        copy(vector.address(lists.value, lists.start[first]), listed.value, entries)
-    else:
-        row = vector.row_of(lists.rows, sample, 0, lists.rows.columns)
-        for k in range(lists.rows.columns):
-            row[k] = 0
-        for entry in range(entries):
-            row[listed.index[entry]] = listed.value[entry]
-
-
-@body
-def _list_sample(listed, source, tile, s, part):
-    """List the non-zero entries of sample s of a tile."""
-    n, position = source.features, source.tile_start[tile] + s
-    if source.plain > 0:
-        _list_row(listed, vector.address(source.rows.start, position * n), n, part)
-    elif source.x.dense_start[tile] >= 0:
-        at = source.x.dense_start[tile] + s * source.x.dense_ld
-        _list_row(listed, vector.address(source.x.dense, at), n, part)
-    else:
-        _list_packed(listed, source, position // vector.GROUP, position % vector.GROUP, part)
+    n, at = rows.columns, s * fill.parts
+    for p in range(fill.parts):
+        fill.start[at + p] = entry
+        stop, page = min((p + 1) * fill.part, n), p // fill.paged * fill.paged * fill.part
+        for k in range(p * fill.part, stop, _BITS):
+            bits = _nonzero(rows, s * n + k, min(stop - k, _BITS))
+            while bits != 0:
+                feature = k + vector.trailing_zeros(bits)
+                fill.index[entry] = feature - page
+                number[entry] = rows.start[s * n + feature]
+                entry += 1
+                bits &= bits - np.uint64(1)
+    return entry
 
 
 @kernel()
-def _list_samples(value, lists, counts, source, buffers, mode, worker, workers):
-    listed = vector.Entries(
-        vector.address(buffers.start.start, worker * buffers.start.columns),
-        vector.address(buffers.index.start, worker * buffers.index.columns),
-        vector.address(buffers.value.start, worker * buffers.value.columns),
-    )
-    for tile in range(source.tiles * worker // workers, source.tiles * (worker + 1) // workers):
-        begin = source.tile_start[tile]
-        for s in range(source.tile_start[tile + 1] - begin):
-            sample = begin + s
-            if source.plain == 0:
-                sample = np.int64(source.x.order[sample])
-            _list_sample(listed, source, tile, s, lists.part)
-            _keep(lists, counts, listed, sample, mode)
+def _list_rows(number, rows, fill, counting, worker, workers):
+    """List the rows of each worker, or, if ``counting``, set ``begin[worker + 1]`` to how many entries they have."""
+    entry = np.int64(0)
+    if counting == 0:
+        entry = fill.begin[worker]
+    for s in range(rows.rows * worker // workers, rows.rows * (worker + 1) // workers):
+        if counting > 0:
+            entry += _count_row(rows, s)
+        else:
+            entry = _list_row(fill, number, rows, s, entry)
+    if counting > 0:
+        fill.begin[worker + 1] = entry
 
 
-def sample_lists(x: Any, sizes: tuple[int, ...], dtype: Any) -> SampleLists:
-    """Return the samples of a packed matrix, or rows (m, n), as batches read them; for n features and h outputs."""
-    n, h = sizes
-    plain = isinstance(x, np.ndarray)
-    m = len(x) if plain else len(x.order)
+def list_samples(matrix: Any, density: float) -> SampleLists:
+    """Return a matrix (n, m), uint8, float32 or float64 in any layout, as batches read it, without a table.
+
+    ``density`` is the share of non-zero numbers: from BATCH_DENSE_SHARE on, the samples are dense rows.
+    """
+    n, rows = len(matrix), matrix.T
     part = -(-n // -(-n // tuning.BATCH_FEATURES))
-    parts, none, longs = -(-n // part), np.empty(0, dtype), np.empty(0, np.int64)
-    together = max(1, tuning.BATCH_WEIGHT_BYTES // (part * round_up(h * dtype.itemsize, vector.VECTOR_BYTES)))
-    lists = SampleLists(longs, np.empty(0, np.int32), none, np.empty((0, n), dtype), 1, part, parts, together)
-    source = _Source(
-        no_input(dtype, n) if plain else x, x if plain else np.empty((0, n), dtype), int(plain), tiling(m).start,
-        len(tiling(m).start) - 1, n,
-    )  # fmt: skip
-    workers = min(usable_threads(), source.tiles)
-    kinds = ((parts + 1, np.int64), (n + 1, np.int32), (n + 1, dtype))
-    buffers = _Buffers(*(np.empty((workers, count), kind) for count, kind in kinds))
-    counts = np.empty(m * parts, np.int64)
-    _list_samples.launch(workers, none, lists, counts, source, buffers, _COUNT)
-    start = np.concatenate(([0], np.cumsum(counts)))
-    if start[-1] > tuning.BATCH_DENSE_SHARE * m * n:
-        rows = x
-        if not plain:
-            rows = np.empty((m, n), dtype)
-            _list_samples.launch(workers, none, lists._replace(rows=rows), counts, source, buffers, _DECODE)
-        return lists._replace(rows=rows, listed=0)
-    filled = lists._replace(start=start, index=np.empty(start[-1], np.int32), value=np.empty(start[-1], dtype))
-    _list_samples.launch(workers, none, filled, counts, source, buffers, _FILL)
-    return filled
+    parts, paged = -(-n // part), max(_PAGE // part, 1)
+    if density > tuning.BATCH_DENSE_SHARE:
+        start, index, number = np.empty(0, np.int64), np.empty(0, np.uint16), np.array(rows, order="C").reshape(-1)
+    else:
+        none = np.empty(0, np.int64)
+        start, index, number = _lists(rows, _Filling(none, none, none, part, parts, paged))
+    coded, nothing = int(matrix.dtype == np.uint8), np.empty(0, matrix.dtype)
+    code, value = (number, nothing) if coded else (np.empty(0, np.uint8), number)
+    return SampleLists(start, index, code, value, nothing, coded, int(len(start) > 0), n, part, parts, paged)
+
+
+def _lists(rows: Any, fill: _Filling) -> tuple[Any, Any, Any]:
+    """Return start, index and numbers of the lists of rows (m, n), which are copied a few at a time if need be."""
+    m, entries = len(rows), 0
+    start, indices, numbers = np.empty(m * fill.parts + 1, np.int64), [], []
+    for first, stop, some in row_batches(rows, rows.dtype, np.arange(m + 1)):
+        workers = min(usable_threads(), len(some))
+        begin, none = np.zeros(workers + 1, np.int64), np.empty(0, rows.dtype)
+        fill = fill._replace(index=np.empty(0, np.uint16), begin=begin)
+        _list_rows.launch(workers, none, some, fill, 1)
+        begin = np.cumsum(begin)
+        index, number, there = np.empty(begin[-1], np.uint16), np.empty(begin[-1], rows.dtype), fill.parts * first
+        fill = fill._replace(start=start[there : fill.parts * stop], index=index, begin=begin)
+        _list_rows.launch(workers, number, some, fill, 0)
+        fill.start[:] += entries
+        indices.append(index)
+        numbers.append(number)
+        entries += len(index)
+    start[-1] = entries
+    index, number = (one[0] if len(one) == 1 else np.concatenate(one) for one in (indices, numbers))
+    return start, index, number
+
+
+def operands(x: SampleLists, table: Any) -> SampleLists:
+    """Return the operand for the dtype of ``table`` (256,), which decodes codes."""
+    if not x.coded:
+        return x
+    return x._replace(value=np.empty(0, table.dtype), table=contiguous(table, table.dtype))
+
+
+@kernel()
+def _unlist(out, x, first, worker, workers):
+    """Set the non-zero elements of rows of samples: the features from the first on, as they are stored."""
+    features = out.columns
+    parts = first // x.part, (first + features - 1) // x.part + 1
+    for s in range(out.rows * worker // workers, out.rows * (worker + 1) // workers):
+        for p in range(parts[0], parts[1]):
+            shift, number = p // x.paged * x.paged * x.part - first, s * x.parts + p
+            for entry in range(x.start[number], x.start[number + 1]):
+                feature = shift + np.int64(x.index[entry])
+                if feature < 0 or feature >= features:
+                    continue
+                if x.coded > 0:
+                    out.start[s * features + feature] = x.code[entry]
+                else:
+                    out.start[s * features + feature] = x.value[entry]
+
+
+def unpack(x: SampleLists, first: int, stop: int) -> Any:
+    """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
+    number = x.code if x.coded else x.value
+    if not x.listed:
+        return number.reshape(-1, x.features)[:, first:stop]
+    rows = np.zeros(((len(x.start) - 1) // x.parts, stop - first), number.dtype)
+    _unlist.launch(min(usable_threads(), len(rows)), rows, x, first)
+    return rows
+
+
+def facts(x: SampleLists) -> tuple[str, int]:
+    """Return the form ("dense" or "sparse") and the bytes."""
+    return "sparse" if x.listed else "dense", sum(one.nbytes for one in (x.start, x.index, x.code, x.value))

@@ -13,7 +13,7 @@ from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
 from fastmlp.kernels.compiled.pace import Pace
-from fastmlp.kernels.compiled.sample_lists import SampleLists, sample_lists
+from fastmlp.kernels.compiled.sample_lists import SampleLists
 from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
@@ -47,14 +47,15 @@ def _piece_rows(n_in: int, columns: int, lanes: int) -> int:
 class Trainer:
     """The parameters and the state of an optimizer, packed, with the samples that they are trained on."""
 
-    def __init__(self, vectors: list[Any], sizes: tuple[int, ...], x: Any, y: Any, weight: Any) -> None:
-        self._sizes, self._dtype = sizes, vectors[0].dtype
-        self._x: SampleLists = sample_lists(x, sizes[:2], self._dtype)
+    def __init__(self, vectors: list[Any], sizes: tuple[int, ...], x: SampleLists, y: Any, weight: Any) -> None:
+        self._sizes, self._dtype, self._x = sizes, vectors[0].dtype, x
         self._targets, self._weight = targets(y, weight, self._dtype), weight
         self._lanes = vector.VECTOR_BYTES // self._dtype.itemsize
         self._layers = _layer_table(sizes, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
         self._size = int(last["at_bias"] + last["columns"])
+        of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize
+        self._together = max(1, tuning.BATCH_WEIGHT_BYTES // of_block)
         self._packed = [self._pack(one) for one in vectors]
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
         self._turned = aligned(turned, self._dtype)
@@ -137,7 +138,7 @@ class Trainer:
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
-        model = Model(self._layers, m, v, self._turned)
+        model = Model(self._layers, m, v, self._turned, self._together)
         arguments = threads, parameters, model, memory, self._x, run, rooms
         self._pace.timed(threads, len(ends), lambda: run_updates.launch(*arguments))
         done = int(run.done[0])
@@ -186,10 +187,10 @@ def _piece_samples(most: int, lanes: int) -> int:
     return round_up(min(max(-(-most // 4), 1), tuning.PIECE_SAMPLES), lanes)
 
 
-def begin_training(vectors: list[Any], sizes: tuple[int, ...], x: Any, y: Any, weight: Any) -> Trainer:
+def begin_training(vectors: list[Any], sizes: tuple[int, ...], x: SampleLists, y: Any, weight: Any) -> Trainer:
     """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
-    x, y and weight as in `network.begin`.
+    x as of `sample_lists.sample_operands`, y and weight as in `network.begin`.
     """
     return Trainer(vectors, sizes, x, y, weight)
 

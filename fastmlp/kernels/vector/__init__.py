@@ -3,8 +3,9 @@
 Left to itself LLVM stays far below the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows` does so for single rows, each
-over a list of its own, and `scatter_rows` adds single rows to those that a list names. `list_nonzero` makes the lists.
-Where both factors are stored along the sum, `dot_tile` takes inner products. `nonzero_bits` finds the targets of costs.
+over a list of its own, and `scatter_rows` adds single rows to those that a list names; both take `RowLists` and
+`CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which numbers are to be listed, or are targets.
+Where both factors are stored along the sum, `dot_tile` takes inner products.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
@@ -19,11 +20,13 @@ from fastmlp.kernels.vector.exp import exp
 from fastmlp.kernels.vector.log import log
 from fastmlp.kernels.vector.nonzero import list_nonzero, nonzero_bits
 from fastmlp.kernels.vector.operands import (
+    CodedLists,
     Codes,
     Entries,
     Factors,
     Matrix,
     Plane,
+    RowLists,
     Rows,
     Share,
     address,
@@ -38,7 +41,15 @@ from fastmlp.kernels.vector.operands import (
     row,
     row_of,
 )
-from fastmlp.kernels.vector.scalars import fetch_add, noinline, population_count, prefetch, select, smallest_normal
+from fastmlp.kernels.vector.scalars import (
+    fetch_add,
+    noinline,
+    population_count,
+    prefetch,
+    select,
+    smallest_normal,
+    trailing_zeros,
+)
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
 from fastmlp.kernels.vector.sparse_rows import scatter_rows, sparse_rows
 from fastmlp.kernels.vector.target import (
@@ -90,11 +101,13 @@ __all__ = [
     "SPARSE_BYTES",
     "STRIPS",
     "VECTOR_BYTES",
+    "CodedLists",
     "Codes",
     "Entries",
     "Factors",
     "Matrix",
     "Plane",
+    "RowLists",
     "Rows",
     "Share",
     "add_and_publish",
@@ -136,5 +149,6 @@ __all__ = [
     "softmax_columns",
     "sparse_rows",
     "tile",
+    "trailing_zeros",
     "transpose",
 ]

@@ -100,12 +100,18 @@ def add_outer_product(builder, left, right, sums):
     return grown
 
 
+def list_number(builder, index, k):
+    """Emit entry k of a list of rows, int32 or uint16, as an int64."""
+    number = builder.load(builder.gep(index, [k]))
+    extend = builder.sext if number.type.width == 32 else builder.zext
+    return extend(number, ir.IntType(64))
+
+
 def add_listed_row(builder, k, index, b, b_row, scalars, sums, element):
     """Return the sums, row by row, each with its scalar times the vectors of row index[k] of b added."""
     vector, lanes = vector_type(element)
     i64 = ir.IntType(64)
-    row = builder.sext(builder.load(builder.gep(index, [k])), i64)
-    at_b = builder.gep(b, [builder.mul(row, b_row)])
+    at_b = builder.gep(b, [builder.mul(list_number(builder, index, k), b_row)])
     factors = [splat(builder, scalar, vector) for scalar in scalars]
     vectors = range(len(sums) // len(factors))
     of_b = (load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in vectors)

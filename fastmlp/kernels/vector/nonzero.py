@@ -56,9 +56,9 @@ def nonzero_bits(typingctx, base, at):
     element = base.dtype
 
     def codegen(context, builder, sig, args):
-        scalar = ir.DoubleType() if element == types.float64 else ir.FloatType()
-        kind = ir.VectorType(scalar, 64)
+        kind = ir.VectorType(context.get_data_type(element), 64)
         numbers = load(builder, address_in(context, builder, sig.args[0], *args), kind, element)
-        return builder.bitcast(builder.fcmp_unordered("!=", numbers, kind([0.0] * 64)), ir.IntType(64))
+        differs = builder.icmp_unsigned if element == types.uint8 else builder.fcmp_unordered
+        return builder.bitcast(differs("!=", numbers, ir.Constant(kind, None)), ir.IntType(64))
 
     return types.uint64(base, types.int64), codegen

@@ -62,6 +62,25 @@ class Entries(NamedTuple):
     value: Any
 
 
+class RowLists(NamedTuple):
+    """Lists of rows, each with its own end: list r holds the entries ``start[r]`` to below ``stop[r]``."""
+
+    start: Any
+    stop: Any
+    index: Any
+    value: Any
+
+
+class CodedLists(NamedTuple):
+    """Do as `RowLists`, with values stored as uint8: ``table[code[entry]]``."""
+
+    start: Any
+    stop: Any
+    index: Any
+    code: Any
+    table: Any
+
+
 class Share(NamedTuple):
     """The number of a worker, and how many share the work."""
 

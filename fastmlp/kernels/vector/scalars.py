@@ -65,6 +65,16 @@ def population_count(typingctx, number):
 
 
 @intrinsic
+def trailing_zeros(typingctx, number):
+    """Return the place of the lowest bit that is set in a uint64 other than zero, counted from 0."""
+
+    def codegen(context, builder, sig, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic
 def prefetch(typingctx, base, at):
     """Ask for the cache line of base[at], which will be read soon."""
 

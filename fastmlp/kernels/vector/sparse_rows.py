@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 from fastmlp.kernels.vector.ir import (
     add_listed_row,
     call_for_shape,
+    list_number,
     load,
     multiply_add,
     splat,
@@ -18,17 +19,26 @@ from fastmlp.kernels.vector.ir import (
     sum_entries,
     vector_type,
 )
+from fastmlp.kernels.vector.operands import CodedLists
 from fastmlp.kernels.vector.target import CHAINS, STRIPS
+
+
+def _number(builder, k, values):
+    """Emit the number of entry k: of a list of them, or a code and the table that decodes it."""
+    first = builder.load(builder.gep(values[0], [k]))
+    if len(values) == 1:
+        return first
+    return builder.load(builder.gep(values[1], [builder.zext(first, ir.IntType(64))]))
 
 
 def _sparse_rows_body(builder, arguments, vectors, fresh, element):
     """Emit `sparse_rows` for so many vectors, and return from the function."""
     vector, lanes = vector_type(element)
-    rows, out, o_row, value, index, starts, stops, b, b_row = arguments
+    rows, out, o_row, b, b_row, starts, stops, index, *values = arguments
     i64 = ir.IntType(64)
 
     def grow(k, sums):
-        return add_listed_row(builder, k, index, b, b_row, [builder.load(builder.gep(value, [k]))], sums, element)
+        return add_listed_row(builder, k, index, b, b_row, [_number(builder, k, values)], sums, element)
 
     zeros = [ir.Constant(vector, [0.0] * lanes)] * vectors
     at_once = -(-CHAINS // vectors)
@@ -46,43 +56,18 @@ def _sparse_rows_body(builder, arguments, vectors, fresh, element):
     builder.ret_void()
 
 
-@intrinsic
-def sparse_rows(typingctx, vectors, fresh, count, out, entries, stops, m):
-    """out[r, c] += sum_e value[e] m[index[e], c], r < count, e over list r of the `Entries`; `Matrix` out and m.
-
-    List r ends before ``stops[r]``, an address, so lists need not be one behind the other. c runs over ``vectors``, one
-    of STRIPS. With ``fresh``, 1 and not 0, out is set.
-    """
-    long = types.int64
-    signature = types.void(long, long, long, out, entries, stops, m)
-    element = out.types[0].dtype
-
-    def codegen(context, builder, sig, args):
-        vectors, fresh, count, out, entries, stops, m = args
-        start, o_row = cgutils.unpack_tuple(builder, out, 2)
-        starts, index, value = cgutils.unpack_tuple(builder, entries, 3)
-        b, b_row = cgutils.unpack_tuple(builder, m, 2)
-        arguments = [vectors, fresh, count, start, o_row, value, index, starts, stops, b, b_row]
-        shapes, name = itertools.product(STRIPS, (0, 1)), f"fastmlp_sparse_rows_{element}"
-        call_for_shape(builder, name, arguments, shapes, _sparse_rows_body, element)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
 def _scatter_rows_body(builder, arguments, vectors, _, element):
     """Emit `scatter_rows` for so many vectors, and return from the function."""
     vector, lanes = vector_type(element)
-    rows, out, o_row, value, index, starts, stops, b, b_row = arguments
+    rows, out, o_row, b, b_row, starts, stops, index, *values = arguments
     places = [ir.IntType(64)(v * lanes) for v in range(vectors)]
     with cgutils.for_range(builder, rows) as loop:
         start, stop = (builder.load(builder.gep(one, [loop.index])) for one in (starts, stops))
         at_b = builder.gep(b, [builder.mul(b_row, loop.index)])
         row = [load(builder, builder.gep(at_b, [place]), vector, element) for place in places]
         with cgutils.for_range(builder, stop, start) as entries:
-            factor = splat(builder, builder.load(builder.gep(value, [entries.index])), vector)
-            number = builder.sext(builder.load(builder.gep(index, [entries.index])), ir.IntType(64))
-            to = builder.gep(out, [builder.mul(number, o_row)])
+            factor = splat(builder, _number(builder, entries.index, values), vector)
+            to = builder.gep(out, [builder.mul(list_number(builder, index, entries.index), o_row)])
             for place, one in zip(places, row, strict=True):
                 pointer = builder.gep(to, [place])
                 total = multiply_add(builder, factor, one, load(builder, pointer, vector, element))
@@ -90,25 +75,49 @@ def _scatter_rows_body(builder, arguments, vectors, _, element):
     builder.ret_void()
 
 
+def _emit_call(builder, name, sig, args, shapes, body):
+    """Emit the call of a body, for the arguments (vectors, fresh, count, out, lists, m)."""
+    vectors, fresh, count, *tuples = args
+    _, _, _, out, lists, m = sig.args
+    (start, o_row), listed, (b, b_row) = (
+        cgutils.unpack_tuple(builder, value, len(kind.types))
+        for value, kind in zip(tuples, (out, lists, m), strict=True)
+    )
+    coded = "coded_" if issubclass(lists.instance_class, CodedLists) else ""
+    element, index = out.types[0].dtype, lists.types[2].dtype
+    arguments = [vectors, fresh, count, start, o_row, b, b_row, *listed]
+    call_for_shape(builder, f"fastmlp_{coded}{name}_{index}_{element}", arguments, shapes, body, element)
+
+
 @intrinsic
-def scatter_rows(typingctx, vectors, count, out, entries, stops, m):
-    """out[index[e], c] += value[e] m[r, c], r < count, e over list r of the `Entries`, which ends before ``stops[r]``.
+def sparse_rows(typingctx, vectors, fresh, count, out, lists, m):
+    """out[r, c] += sum_e value[e] m[index[e], c], r < count, e over list r of `RowLists` or `CodedLists`.
+
+    out and m are of `Matrix`; c runs over ``vectors``, one of STRIPS. With ``fresh``, 1 and not 0, out is set.
+    """
+    long, shapes = types.int64, list(itertools.product(STRIPS, (0, 1)))
+
+    def codegen(context, builder, sig, args):
+        _emit_call(builder, "sparse_rows", sig, args, shapes, _sparse_rows_body)
+        return context.get_dummy_value()
+
+    return types.void(long, long, long, out, lists, m), codegen
+
+
+@intrinsic
+def scatter_rows(typingctx, vectors, count, out, lists, m):
+    """out[index[e], c] += value[e] m[r, c], r < count, e over list r of `RowLists` or `CodedLists`.
 
     It is the product with the transpose of what `sparse_rows` multiplies by, and needs no lists of its own: where the
     rows of out stay in the L1 cache, it takes less time than to make these. c runs over ``vectors``, one of STRIPS.
     """
-    long = types.int64
-    signature = types.void(long, long, out, entries, stops, m)
-    element = out.types[0].dtype
+    long, shapes = types.int64, list(itertools.product(STRIPS, (0,)))
 
     def codegen(context, builder, sig, args):
-        vectors, count, out, entries, stops, m = args
-        start, o_row = cgutils.unpack_tuple(builder, out, 2)
-        starts, index, value = cgutils.unpack_tuple(builder, entries, 3)
-        b, b_row = cgutils.unpack_tuple(builder, m, 2)
-        arguments = [vectors, ir.IntType(64)(0), count, start, o_row, value, index, starts, stops, b, b_row]
-        name = f"fastmlp_scatter_rows_{element}"
-        call_for_shape(builder, name, arguments, itertools.product(STRIPS, (0,)), _scatter_rows_body, element)
+        vectors, *rest = args
+        there = sig.args
+        of_body = types.void(there[0], long, *there[1:])
+        _emit_call(builder, "scatter_rows", of_body, [vectors, ir.IntType(64)(0), *rest], shapes, _scatter_rows_body)
         return context.get_dummy_value()
 
-    return signature, codegen
+    return types.void(long, long, out, lists, m), codegen

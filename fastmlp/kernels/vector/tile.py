@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 from fastmlp.kernels.vector.ir import (
     add_listed_row,
     call_for_shape,
+    list_number,
     load,
     multiply_add,
     splat,
@@ -60,8 +61,7 @@ def _column_body(builder, arguments, group, element, load_factors):
     kind = ir.VectorType(vector_type(element)[0].element, group)
 
     def grow(k, sums):
-        row = builder.sext(builder.load(builder.gep(index, [k])), i64)
-        value = builder.load(builder.gep(b, [builder.mul(row, b_row)]))
+        value = builder.load(builder.gep(b, [builder.mul(list_number(builder, index, k), b_row)]))
         factors = ir.Constant(kind, ir.Undefined)
         for g, factor in enumerate(load_factors(builder, group, k, *rest)):
             factors = builder.insert_element(factors, factor, i32(g))

@@ -1,0 +1,100 @@
+"""Products with the samples of a batch, over lists of their non-zero features: see `sample_lists`."""
+
+from fastmlp.kernels import vector
+from fastmlp.kernels.compiled.gradients import strip_vectors
+from fastmlp.kernels.compiled.runtime import body
+
+
+@body
+def prefetch_lists(x, order, count):
+    """Ask for the lists of samples order[0:], which are far apart in memory."""
+    index_line, code_line, value_line = vector.LINE_BYTES // 2, vector.LINE_BYTES, vector.LINE_BYTES // 8
+    for s in range(count):
+        first, stop = x.start[order[s] * x.parts], x.start[(order[s] + 1) * x.parts]
+        for entry in range(first, stop, index_line):
+            vector.prefetch(x.index, entry)
+        if x.coded > 0:
+            for entry in range(first, stop, code_line):
+                vector.prefetch(x.code, entry)
+        else:
+            for entry in range(first, stop, value_line):
+                vector.prefetch(x.value, entry)
+
+
+@body
+def _set_lists(x, order, count, blocks, room):
+    """Set where the lists of samples order[0:] begin and end: those of some blocks of features."""
+    first, stop = blocks
+    for s in range(count):
+        number = order[s] * x.parts
+        room.start[s], room.stop[s] = x.start[number + first], x.start[number + stop]
+
+
+@body
+def _values(x, room):
+    return vector.RowLists(room.start, room.stop, vector.address(x.index, 0), vector.address(x.value, 0))
+
+
+@body
+def _codes(x, room):
+    table = vector.address(x.table, 0)
+    return vector.CodedLists(room.start, room.stop, vector.address(x.index, 0), vector.address(x.code, 0), table)
+
+
+@body
+def _page(x, blocks):
+    """Return the first feature of the page of some blocks, from which entries are counted."""
+    return blocks[0] // x.paged * x.paged * x.part
+
+
+@body
+def page_stop(x, block):
+    """Return the end of the blocks on the page of this one."""
+    return min((block // x.paged + 1) * x.paged, x.parts)
+
+
+@body
+def _add_strips(lists, out, m, columns, count):
+    c, lanes = 0, vector.lanes(out)
+    while c < columns:
+        vectors = strip_vectors((columns - c) // lanes)
+        vector.sparse_rows(vectors, 0, count, vector.block(out, 0, c), lists, vector.block(m, 0, c))
+        c += vectors * lanes
+
+
+@body
+def add_listed(x, order, count, blocks, room, out, weights, columns):
+    """Add to rows of out the products of samples order[0:] with the weights of some blocks of features, on one page.
+
+    ``blocks`` is the first one and the end; columns are whole vectors.
+    """
+    vector.noinline()
+    _set_lists(x, order, count, blocks, room)
+    there = vector.block(weights, _page(x, blocks), 0)
+    if x.coded > 0:
+        _add_strips(_codes(x, room), out, there, columns, count)
+    else:
+        _add_strips(_values(x, room), out, there, columns, count)
+
+
+@body
+def _scatter_strips(lists, out, m, columns, count):
+    c, lanes = 0, vector.lanes(out)
+    while c < columns:
+        vectors = strip_vectors((columns - c) // lanes)
+        vector.scatter_rows(vectors, count, vector.block(out, 0, c), lists, vector.block(m, 0, c))
+        c += vectors * lanes
+
+
+@body
+def scatter_listed(x, order, count, block, room, gradient, deltas, columns):
+    """Add to the gradient of a block of features the products of samples order[0:] with their deltas."""
+    vector.noinline()
+    blocks = block, block + 1
+    _set_lists(x, order, count, blocks, room)
+    # As if the rows began with those of the first feature of the page.
+    to = vector.block(gradient, _page(x, blocks) - block * x.part, 0)
+    if x.coded > 0:
+        _scatter_strips(_codes(x, room), to, deltas, columns, count)
+    else:
+        _scatter_strips(_values(x, room), to, deltas, columns, count)
