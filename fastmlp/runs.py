@@ -91,7 +91,7 @@ def fit(
     """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
     watch = _Watch(say, plan.epochs, options.quiet)
     try:
-        with refusals.speaking_of("--checkpoint"):
+        with refusals.speaking_of_options():
             history = model.fit(
                 pack_samples(samples[0], inputs, model),
                 samples[1],
