@@ -57,15 +57,23 @@ class Lab:
     def task(self):
         return TASKS["MNIST"](self.scale.samples)
 
-    def epoch_ratio(self, task_name, batch, *, counted=False):
-        """Return the fastest peer's time for an epoch over ours; with preparation, if that is ``counted``."""
+    def epoch_ratio(self, task_name, batch, frameworks=(), *, counted=False):
+        """Return the fastest peer's time for an epoch over ours; with preparation, if that is ``counted``.
+
+        The peers are those of the frameworks, each of which must be measured; by default all that are measured. A
+        recipe is timed once, however many rows ask for it.
+        """
         figures = self.contest(task_name).epoch(recipes.EPOCH[batch])
         times = {
             name: epoch["median"] + (preparation["median"] if counted else 0)
             for name, (preparation, epoch) in figures.items()
             if isinstance(epoch, dict) and isinstance(preparation, dict)
         }
-        return _ratio(times, [name for name in times if name != OURS])
+        peers = {name: name.partition(",")[0] for name in times if name != OURS}
+        measured = set(peers.values())
+        if not measured.issuperset(frameworks):
+            return None
+        return _ratio(times, [name for name, framework in peers.items() if framework in (frameworks or measured)])
 
     def accuracy_ratio(self, task_name, target, peers):
         """Return the fastest peer's time to a mean accuracy over ours, of the recipe with which we are fastest.
@@ -126,6 +134,10 @@ def rows(lab, busy):
         Row(
             "MNIST, packing and an epoch in batches of 128, over the same", 2, 3, "x",
             lambda: lab.epoch_ratio("MNIST", 128, counted=True),
+        ),
+        Row(
+            "MNIST, an epoch in batches of 128, over PyTorch and scikit-learn", 4, 8, "x",
+            lambda: lab.epoch_ratio("MNIST", 128, ("PyTorch", "scikit-learn")),
         ),
         *(accuracy(target, 3, 6) for target in lab.scale.targets["MNIST"]),
         Row(

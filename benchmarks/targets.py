@@ -286,7 +286,7 @@ ROWS = [
 
 def report(rows, only=""):
     """Measure and print the rows whose name contains ``only``; return the numbers of missed and unmeasured rows."""
-    print(f"\n{'figure':62}{'required':>10}{'aim':>8}{'measured':>10}")
+    print(f"\n{'figure':66}{'required':>10}{'aim':>8}{'measured':>10}")
     missed = unmeasured = 0
     for row in rows:
         if only not in row.name:
@@ -294,7 +294,7 @@ def report(rows, only=""):
         value = row.measure()
         kept = value is not None and (value <= row.required if row.at_most else value >= row.required)
         shown = "not measured" if value is None else f"{value:.2f} {row.unit}{'' if kept else '  missed'}"
-        print(f"{row.name:62}{row.required:>10g}{row.aim:>8g}   {shown}", flush=True)
+        print(f"{row.name:66}{row.required:>10g}{row.aim:>8g}   {shown}", flush=True)
         unmeasured += value is None
         missed += value is not None and not kept
     return missed, unmeasured

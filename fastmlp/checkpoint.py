@@ -102,7 +102,7 @@ class Checkpoint:
             "layer sizes": (found.layer_sizes, mine.layer_sizes),
             "dtype": (found.parameters.dtype.name, mine.parameters.dtype.name),
             "seed": (found.seed, mine.seed),
-            "initialisation": (found.init, mine.init),
+            "init": (found.init, mine.init),
             **{name: (found.facts.get(name, plain), mine.facts[name]) for name, plain in PLAIN.items()},
         }
         for name, (theirs, ours) in pairs.items():

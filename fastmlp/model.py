@@ -44,15 +44,17 @@ class MLP:
         The dtype of parameters, gradients and probabilities.
     seed : int or None
         Seed of the initial weights; None draws different ones each time.
-    init : {"glorot", "he", "notebook"}
+    init : {"glorot", "he", "notebook", "sklearn"}
         How weights are drawn, layer by layer: from U[-a, a) with
 
         - ``"glorot"``: a = sqrt(6 / (n_in + n_out)) [1]_;
         - ``"he"``: a = sqrt(6 / n_in), a variance of 2 / n_in, for deep ReLU nets [2]_;
         - ``"notebook"``: a = 0.5, the numbers of ``np.random.rand(n_out, n_in) - 0.5`` after ``np.random.seed(seed)``.
-          These weights kill the ReLUs of nets with more than one wide hidden layer.
+          These weights kill the ReLUs of nets with more than one wide hidden layer;
+        - ``"sklearn"``: a as for ``"glorot"``, the numbers of scikit-learn's MLPs of the same widths and dtype with
+          ``random_state=seed``, bit for bit on the same machine [3]_.
 
-        Biases are zero.
+        Biases are zero, or with ``"sklearn"`` drawn from the same U[-a, a), as scikit-learn does.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class MLP:
        2010, equation 16.
     .. [2] K. He, X. Zhang, S. Ren and J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10; uniform instead of
        normal, with the same variance, for the same bits on all machines.
+    .. [3] scikit-learn, sklearn/neural_network/_multilayer_perceptron.py, ``_init_coef``.
 
     Examples
     --------

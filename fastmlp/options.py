@@ -59,7 +59,10 @@ class becomes a test sample.
 """
 _OPTIMIZERS = ("gd", "sgd", "adam", "adamw", "lbfgs")
 _SCHEDULES = ("constant", "linear", "cosine", "one-cycle")
-_INIT = "initial weights; notebook: U[-0.5, 0.5), suitable for one hidden layer only; default: glorot"
+_INIT = (
+    "initial weights; notebook: U[-0.5, 0.5), suitable for one hidden layer only; sklearn: weights and biases that "
+    "scikit-learn's MLPs draw; default: glorot"
+)
 _EVALUATE = """\
 examples:
   fastmlp evaluate digits.safetensors mnist
@@ -245,7 +248,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer as PNG")
     add("--dtype", choices=("float32", "float64"), help="precision; default: float64 for gd and lbfgs, else float32")
     _add_label(command)
-    add("--init", choices=("glorot", "he", "notebook"), default="glorot", help=_INIT)
+    add("--init", choices=("glorot", "he", "notebook", "sklearn"), default="glorot", help=_INIT)
     add("--seed", type=int, default=0, metavar="S", help="seed of initial weights and validation split; default: 0")
     add("--quiet", action="store_true", help="print no progress lines")
 

@@ -11,13 +11,15 @@ from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+_SKLEARN = "sklearn"
+
 # The weights of a layer are drawn from U[-limit(n_in, n_out), limit(n_in, n_out)).
 _LIMITS: dict[str, Callable[[int, int], float]] = {
     "glorot": lambda n_in, n_out: math.sqrt(6 / (n_in + n_out)),
     "he": lambda n_in, _: math.sqrt(6 / n_in),
     "notebook": lambda *_: 0.5,
 }
-INITIALISATIONS = tuple(_LIMITS)
+INITIALISATIONS = (*_LIMITS, _SKLEARN)
 
 
 def size(sizes: tuple[int, ...]) -> int:
@@ -34,8 +36,8 @@ def layers(vector: Array, sizes: tuple[int, ...]) -> Iterator[tuple[Array, Array
         at = bias + n_out
 
 
-def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: str) -> Array:
-    """Return initial parameters: uniform weights within the limits that ``init`` names, and zero biases.
+def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: str, activation: str = "relu") -> Array:
+    """Return initial parameters: uniform weights within the limits that ``init`` names, and zero or uniform biases.
 
     Parameters
     ----------
@@ -45,14 +47,23 @@ def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: s
         The dtype of the vector; numbers are drawn in float64 and then rounded.
     seed : int or None
         The seed of `numpy.random.RandomState`, whose stream never changes. Each weight is one uniform number times a
-        constant, which has the same bits on all machines; numbers of a normal distribution have not.
-    init : {"glorot", "he", "notebook"}
-        The limits, as in `MLP`.
+        constant, which has the same bits on all machines; numbers of a normal distribution have not. With "sklearn",
+        the bits are those of scikit-learn on the same machine.
+    init : {"glorot", "he", "notebook", "sklearn"}
+        The limits, as in `MLP`. With "sklearn", the weights of a layer are drawn as a matrix (n_in, n_out), then its
+        biases within the same limits, as scikit-learn's MLPs do [1]_.
+    activation : str
+        The activation of the hidden layers in scikit-learn's words. With "sklearn", the limits of "logistic" are
+        sqrt(2 / (n_in + n_out)), of any other sqrt(6 / (n_in + n_out)).
 
     Returns
     -------
     ndarray, shape (k,)
         The flat vector.
+
+    References
+    ----------
+    .. [1] scikit-learn, sklearn/neural_network/_multilayer_perceptron.py, ``_init_coef``.
 
     Examples
     --------
@@ -66,10 +77,22 @@ def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: s
     vector = np.zeros(size(sizes), dtype)
     # Quietly, because seeding sets NumPy's error state for a moment, and a signal could keep it from being restored.
     generator = quietly(np.random.RandomState, seed)
-    for weight, _ in layers(vector, sizes):
+    for weight, bias in layers(vector, sizes):
+        if init == _SKLEARN:
+            _draw_as_sklearn(generator, weight, bias, activation)
+            continue
         n_out, n_in = weight.shape
         drawn = generator.random_sample(weight.shape)
         drawn -= 0.5
         drawn *= 2 * _LIMITS[init](n_in, n_out)
         weight[...] = drawn
     return vector
+
+
+def _draw_as_sklearn(generator: np.random.RandomState, weight: Array, bias: Array, activation: str) -> None:
+    """Draw ``weight`` (n_out, n_in), as its transpose, and ``bias`` (n_out,) of a layer."""
+    n_out, n_in = weight.shape
+    limit = math.sqrt((2 if activation == "logistic" else 6) / (n_in + n_out))
+    # The same function as scikit-learn's: it adds a product to the lower limit, which rounds unlike a product alone.
+    weight[...] = generator.uniform(-limit, limit, (n_in, n_out)).T
+    bias[...] = generator.uniform(-limit, limit, n_out)

@@ -1,17 +1,29 @@
 """Checks of the options, made before any data is loaded; their messages name the options.
 
-The library's checks name the argument of a function; `speaking_of` replaces it by the name of the option.
+The library's messages name the arguments of functions. `speaking_of` replaces one of them by the name of an option, and
+`speaking_of_options` all those of a training run.
 """
 
 import argparse
 import contextlib
 import os
+import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fastmlp import backend, checks, recipes, storage, threads
 from fastmlp.datasets import bounded
 from fastmlp.options import did_you_mean
+
+# The arguments that options of train set, and the words before them in the messages of a training run. Elsewhere, these
+# names may be part of a file's name.
+_ARGUMENT = re.compile(
+    "(^|(?:another|got|more|smaller|with) )"
+    "(alpha|batch_size|dtype|epochs|init|l2|learning_rate|optimizer|seed)"
+    r"(?=[\s(;,:]|$)"
+)
 
 
 @contextlib.contextmanager
@@ -25,6 +37,46 @@ def speaking_of(option: str, argument: str = "path") -> Iterator[None]:
             raise
         text = option + text.removeprefix(argument)
         raise (OSError(error.errno, text) if isinstance(error, OSError) else type(error)(text)) from None
+
+
+@contextlib.contextmanager
+def speaking_of_options() -> Iterator[None]:
+    """In the errors and warnings of a training run within the block, replace the names of arguments by the options'."""
+    show = warnings.showwarning
+
+    def show_as_typed(message: Warning | str, *facts: Any, **more: Any) -> None:
+        show(as_typed(str(message)), *facts, **more)
+
+    warnings.showwarning = show_as_typed
+    try:
+        with speaking_of("--checkpoint"):
+            yield
+    except (ValueError, FloatingPointError) as error:
+        text = as_typed(str(error))
+        if text == str(error):
+            raise
+        raise type(error)(text) from None
+    finally:
+        warnings.showwarning = show
+
+
+def as_typed(text: str) -> str:
+    """Return a message of a training run with options instead of the arguments that they set.
+
+    The step size at which a run diverged is in plain words: with a schedule, it is not the one that was typed.
+
+    Examples
+    --------
+    >>> from fastmlp import refusals
+    >>> refusals.as_typed("not finite in epoch 2 with learning_rate 0.4: continue with a smaller learning_rate")
+    'not finite in epoch 2 with learning rate 0.4: continue with a smaller --learning-rate'
+    """
+    return _ARGUMENT.sub(_as_typed, text)
+
+
+def _as_typed(found: re.Match[str]) -> str:
+    before, argument = found.groups()
+    return before + (argument.replace("_", " ") if before == "with " else f"--{argument.replace('_', '-')}")
 
 
 def check_threads(count: int | None) -> None:

@@ -92,7 +92,7 @@ def fit(
     watch = _Watch(say, plan.epochs, options.quiet)
     minibatches = plan.batch_size is not None and plan.batch_size < len(samples[0])
     try:
-        with refusals.speaking_of("--checkpoint"):
+        with refusals.speaking_of_options():
             history = model.fit(
                 pack_samples(samples[0], inputs, model, minibatches=minibatches),
                 samples[1],

@@ -239,6 +239,46 @@ def test_each_learner_has_its_fewest_epochs(races):
     assert list(races.reach(recipes.EPOCH[128], 0.8, (1, 2))) == ["fast"]
 
 
+@pytest.fixture
+def timed(monkeypatch):
+    """Return a function that takes the seconds of learners, and returns a lab in which they were measured, once."""
+
+    def lab(seconds):
+        races = object.__new__(contest.Contest)  # without processes
+        races.scale, races.workers, races.reasons, races.epochs = contest.QUICK, seconds, {}, {}
+        found = learning.Lab(None, contest.QUICK)
+        found.contests["MNIST"], found.asked = races, []
+
+        def in_turns(workers, rounds, *question):
+            found.asked.append(question[0])
+            return {name: {"median": time} for name, time in seconds.items()}
+
+        monkeypatch.setattr(contest, "in_turns", in_turns)
+        return found
+
+    return lab
+
+
+SECONDS = {"fastmlp": 1.0, "PyTorch, eager": 7.0, "PyTorch, compiled": 5.0, "JAX, one jit for an epoch": 2.0}
+
+
+def test_one_measurement_gives_the_ratios_over_all_peers_and_over_two_frameworks(timed, capsys):
+    lab = timed(SECONDS | {"scikit-learn, MLPClassifier": 6.0})
+    learning.report(learning.rows(lab, busy=False), "MNIST, an epoch in batches of 128")
+    assert lab.asked == ["epoch", "preparation"]
+    printed = re.sub(" +", " ", capsys.readouterr().out)
+    assert "MNIST, an epoch in batches of 128, over the fastest peer 3 6 2.00 x missed\n" in printed
+    assert "MNIST, an epoch in batches of 128, over PyTorch and scikit-learn 4 8 5.00 x\n" in printed
+
+
+@pytest.mark.parametrize("absent", ["PyTorch", "scikit-learn"])
+def test_a_ratio_over_two_frameworks_needs_both(timed, absent):
+    found = SECONDS | {"scikit-learn, MLPClassifier": 6.0}
+    lab = timed({name: time for name, time in found.items() if not name.startswith(absent)})
+    assert lab.epoch_ratio("MNIST", 128, ("PyTorch", "scikit-learn")) is None
+    assert lab.epoch_ratio("MNIST", 128) == 2
+
+
 def test_the_tables_of_learning_go_between_their_markers(tmp_path, monkeypatch, capsys):
     """The command measures the learners that are installed, and names the others. Compilers would take minutes."""
     names = [name for name in learning.BUILDERS if "compiled" not in name and "TensorFlow" not in name]

@@ -9,6 +9,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from compare import assert_same_bits
 from conftest import BLOCK_NUMBA
 
 import fastmlp
-from fastmlp import cli, optimizers, options, schedules, storage
+from fastmlp import cli, optimizers, options, refusals, schedules, storage
 from fastmlp.console import Console
 from fastmlp.datasets import digits
 
@@ -551,12 +552,78 @@ def test_missing_data_is_status_2(run, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [("--alpha 1e308", "smaller alpha"), ("--learning-rate 1e30", "smaller learning_rate")]
+    ("words", "said"),
+    [
+        ("--alpha 1e308", r" with alpha 1e\+308; .*: continue with a smaller --alpha$"),
+        # The rate of the schedule, not the one that was typed.
+        ("--learning-rate 1e30", r" with learning rate 4\.5\d+e\+28; .*: continue with a smaller --learning-rate$"),
+    ],
 )
-def test_divergence_is_status_1(run, words, said):
+def test_divergence_is_status_1_and_names_the_option(run, words, said):
     status, printed, error = run(f"train {words} --json")
-    assert status == json.loads(printed)["status"] == 1
-    assert said in error
+    found = json.loads(printed)
+    assert status == found["status"] == 1
+    assert re.search(said, error, re.MULTILINE)
+    assert re.search(said, found["error"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--alpha 0 --epochs 60", "; take another --alpha or more --epochs"),
+        (
+            "--learning-rate 50 --schedule constant --optimizer sgd --epochs 60",
+            "; begin with another --init, or another --seed, or take another --learning-rate or more --epochs",
+        ),
+    ],
+)
+def test_advice_on_training_names_the_options(run, words, said):
+    _, printed, error = run(f"train {words} --quiet --json")
+    (warning,) = json.loads(printed)["warnings"]
+    assert warning.endswith(said)
+    assert f"fastmlp: warning: {warning}\n" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--batch-size 64", "--batch-size 32 in the file but 64 here"),
+        ("--l2 0.5", "--l2 0.0 in the file but 0.5 here"),
+        ("--seed 3", "--seed 0 in the file but 3 here"),
+        ("--init he", "--init glorot in the file but he here"),
+        ("--dtype float64", "--dtype float32 in the file but float64 here"),
+        ("--optimizer lbfgs --dtype float32", "--optimizer Adam("),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_names_the_option(run, tmp_path, words, said):
+    path = tmp_path / "alpha, l2 and learning_rate"
+    assert run("train --epochs 1 --quiet --checkpoint", path)[0] == 0
+    status, _, error = run(f"train --epochs 2 --quiet --resume {words} --checkpoint", path)
+    assert status == 2
+    assert f"fastmlp: --checkpoint: got {said}" in error
+    assert f": {path}, expected" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("learning_rate(1, 9): got inf, expected", "--learning-rate(1, 9): got inf, expected"),
+        ("path: got batch_size 8 in the file: l2, alpha", "path: got --batch-size 8 in the file: l2, alpha"),
+        ("take more epochs", "take more --epochs"),
+        ("not finite in epoch 2 of 3 epochs", None),
+        ("No space left on device: 'with alpha'", None),
+        ("got alpha.ckpt, another seed-7 and my/l2 run", None),
+    ],
+)
+def test_only_arguments_become_options(text, typed):
+    assert refusals.as_typed(text) == (typed or text)
+
+
+def test_only_a_training_run_speaks_of_options():
+    before = warnings.showwarning
+    with pytest.raises(FloatingPointError, match="^a smaller --alpha$"), refusals.speaking_of_options():
+        raise FloatingPointError("a smaller alpha")
+    assert warnings.showwarning is before
 
 
 @pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "bench", "info"])
@@ -672,9 +739,9 @@ def test_what_resume_finds_is_said(run, tmp_path):
     assert "after 3 epochs" in printed
     table(tmp_path / "a.csv", 64)
     status, _, error = run(words, path, "--seed", "1")
-    assert (status, "--checkpoint: got seed 0 in the file but 1 here" in error) == (2, True)
+    assert (status, "--checkpoint: got --seed 0 in the file but 1 here" in error) == (2, True)
     status, _, error = run(words, path, "--optimizer", "sgd")
-    assert (status, "--checkpoint: got optimizer Adam(" in error) == (2, True)
+    assert (status, "--checkpoint: got --optimizer Adam(" in error) == (2, True)
     status, _, error = run(words, path, "--validation", "0.5")
     assert status == 2
     assert f"--checkpoint: got a run that was trained on other data: {path}, expected" in error

@@ -244,7 +244,7 @@ def changed(array, index):
         ({"net": fastmlp.MLP((12, 8, 4), seed=2)}, "layer sizes"),
         ({"net": fastmlp.MLP((12, 9, 4), seed=2, dtype="float32")}, "dtype"),
         ({"net": fastmlp.MLP((12, 9, 4), seed=3)}, "seed"),
-        ({"net": fastmlp.MLP((12, 9, 4), seed=2, init="he")}, "initialisation"),
+        ({"net": fastmlp.MLP((12, 9, 4), seed=2, init="he")}, "init glorot"),
     ],
 )
 def test_what_does_not_fit_is_refused(path, change, word):
