@@ -346,6 +346,8 @@ def _remedy_of_dtype(x: Array) -> str:
 
 def _number(name: str, value: Any, expected: str, remedy: str, fits: Callable[[Any], bool]) -> Any:
     """Return ``value``, a real scalar that ``fits``, as Python float, or unchanged if it is a NumPy scalar."""
+    if type(value) is float and fits(value):  # a schedule gives thousands, for updates of some microseconds
+        return value
     scalar = _as_array(name, value)
     if scalar.ndim != 0 or scalar.dtype.kind not in "biuf":
         raise TypeError(message(name, f"{type(value).__name__} {value!r}", expected, remedy))
