@@ -23,7 +23,7 @@ def training_of(implementation, recipe, m):
         task = recipes.Task(codes, labels, codes[:, :1], labels[:1], 1 / 255, suite.SIZES)
         return lambda: flat(recipes.train_plainly(task, recipe, 1, 0))
     suite.choose_backend(implementation)
-    packed = fastmlp.pack(codes, scale=1 / 255)
+    packed = fastmlp.pack(codes, scale=1 / 255, minibatches=True)
 
     def train():
         model = fastmlp.MLP(suite.SIZES, dtype="float32", seed=0)

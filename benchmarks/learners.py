@@ -33,7 +33,7 @@ def fastmlp_fit(task):
     fastmlp.set_backend("numba")
 
     def prepare(recipe, seed):
-        return fastmlp.pack(task.x, scale=task.scale)
+        return fastmlp.pack(task.x, scale=task.scale, minibatches=True)
 
     def train(data, recipe, epochs, seed):
         model = fastmlp.MLP(task.sizes, dtype="float32", seed=seed)

@@ -17,7 +17,7 @@ ITERATIONS = 10
 
 def two_threads(task, recipe, rounds):
     """Return the time of two epochs on one thread over that on all threads."""
-    packed = fastmlp.pack(task.x, scale=task.scale)
+    packed = fastmlp.pack(task.x, scale=task.scale, minibatches=True)
 
     def train():
         model = fastmlp.MLP(task.sizes, dtype="float32")

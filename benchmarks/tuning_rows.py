@@ -40,10 +40,10 @@ def batches(size, dtype="float32", m=12_000, nonzero=None):
     """Return an epoch of Adam on minibatches of images, or of random numbers of which a share is not zero."""
     if nonzero is None:
         codes, labels, _ = problems.image_codes(m)
-        x = fastmlp.pack(codes, scale=1 / 255)
+        x = fastmlp.pack(codes, scale=1 / 255, minibatches=True)
     else:
         plain, labels = problems.normal(NET[0], m, dtype, NET[-1])
-        x = fastmlp.pack(plain * (np.random.default_rng(1).random(plain.shape) < nonzero))
+        x = fastmlp.pack(plain * (np.random.default_rng(1).random(plain.shape) < nonzero), minibatches=True)
 
     def epoch():
         model = fastmlp.MLP(NET, dtype=dtype, seed=0)
