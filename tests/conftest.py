@@ -88,9 +88,9 @@ def run(capsys):
     return call
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in BACKENDS])
 def backend(request):
-    """Run the test on each available backend."""
+    """Run the test on each available backend, marked with its name."""
     import fastmlp
 
     with fastmlp.use_backend(request.param):

@@ -8,11 +8,7 @@ WIDE = np.longdouble
 
 
 def product(a, b):
-    a, b = np.asarray(a, WIDE), np.asarray(b, WIDE)
-    out = np.zeros((a.shape[0], b.shape[1]), WIDE)
-    for k in range(a.shape[1]):
-        out += a[:, k : k + 1] * b[k : k + 1, :]
-    return out
+    return np.asarray(a, WIDE) @ np.asarray(b, WIDE)  # a plain loop in C, because BLAS has no long double
 
 
 def one_hot(labels, classes):
@@ -93,8 +89,8 @@ def loss_and_grad(vector, sizes, x, y, weight=None):
     lse = peak + np.log(np.exp(z - peak).sum(axis=0))
     loss = (weight * np.where(y != 0, y * (lse - z), 0).sum(axis=0)).sum() / weight.sum()
     delta = (softmax(z) * y.sum(axis=0) - y) * weight / weight.sum()
-    parts = []
-    for (w, _), a in zip(reversed(layers), reversed(activations), strict=True):
-        parts = [product(delta, a.T).ravel(), delta.sum(axis=1), *parts]
+    parts = [product(delta, activations[-1].T).ravel(), delta.sum(axis=1)]
+    for (w, _), a, below in zip(layers[:0:-1], activations[:0:-1], activations[-2::-1], strict=True):
         delta = product(w.T, delta) * (a > 0)
+        parts = [product(delta, below.T).ravel(), delta.sum(axis=1), *parts]
     return loss, np.concatenate(parts)

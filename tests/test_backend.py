@@ -1,16 +1,22 @@
 """Backends, threads and configuration."""
 
 import os
+import platform
 import sys
 from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 from conftest import BLOCK_NUMBA
+from test_packing import FORMS
 
 import fastmlp
 from fastmlp import backend as backend_module
 from fastmlp import threads
+
+x86_64 = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="compiles for another x86-64 processor"
+)
 
 SMALL_NET = """
 import numpy as np, fastmlp
@@ -299,6 +305,7 @@ assert serial == sum(bodies.values()) and parallel == 1, before
     run_python(code)
 
 
+@x86_64
 @pytest.mark.numba
 def test_the_fused_step_compiled_for_a_plain_sse2_machine(run_python):
     """Without FMA and with 128-bit vectors, tiles and instructions differ, but the gradient agrees."""
@@ -314,11 +321,46 @@ for backend in ("numba", "numpy"):
         grads.append(fastmlp.MLP((30, 17, 4)).loss_and_grad(X, Y)[1])
 assert np.abs(grads[0] - grads[1]).max() <= 1e-12 * np.abs(grads[1]).max()
 """
-    import platform
-
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        pytest.skip("x86-64 only")
     run_python(code, env={"NUMBA_CPU_NAME": "generic", "NUMBA_NUM_THREADS": "1"})
+
+
+HASWELL = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe,+f16c",
+}
+
+
+@x86_64
+@pytest.mark.numba
+def test_a_pickle_is_of_any_vector_width(run_python, tmp_path):
+    """Kernels with another vector width would read outside the packed data."""
+    code = f"""
+import os, pickle
+import numpy as np, fastmlp
+from fastmlp.kernels import vector
+print(vector.VECTOR_BYTES)
+for n, m, density in {FORMS}:
+    rng = np.random.default_rng(m)
+    codes = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
+    codes *= rng.random((n, m)) < density
+    made = [fastmlp.pack(codes, scale=1 / 255), fastmlp.pack(codes / 255.0)]
+    name = f"{{n}} {{m}}"
+    if not os.path.exists(name):
+        with open(name, "wb") as file:
+            pickle.dump(made, file)
+        continue
+    with open(name, "rb") as file:
+        found = pickle.load(file)
+    model = fastmlp.MLP((n, 4, 3))
+    for one, other in zip(found, made):
+        assert (one.to_dense() == codes / 255.0).all()
+        assert (model.predict_proba(one) == model.predict_proba(other)).all()
+"""
+    here = int(run_python(code, cwd=tmp_path).stdout)
+    elsewhere = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": None} if here <= 32 else HASWELL
+    there = int(run_python(code, cwd=tmp_path, env=elsewhere, timeout=400).stdout)
+    if here == there:
+        pytest.skip(f"both processors have vectors of {here} bytes")
 
 
 def test_annotations_are_there_for_type_checkers():

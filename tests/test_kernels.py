@@ -85,7 +85,7 @@ def copies(args):
     return [a.copy() if isinstance(a, np.ndarray) else a for a in args]
 
 
-@pytest.fixture(params=["compiled", "reference"])
+@pytest.fixture(params=["compiled", pytest.param("reference", marks=pytest.mark.numpy)])
 def kernels(request):
     return request.getfixturevalue(request.param)
 

@@ -2,11 +2,18 @@
 
 import notebook_cells
 import numpy as np
+import pytest
 from compare import F8, TOLERANCE
 
 
-def test_twenty_epochs_of_the_notebook_agree(backend, mnist_data):
-    differences = notebook_cells.differences(epochs=20)
+@pytest.fixture(scope="module")
+def plain(mnist_data):
+    """Return the variables of the notebook in plain NumPy, which takes most of the time."""
+    return notebook_cells.run(notebook_cells.PLAIN)
+
+
+def test_twenty_epochs_of_the_notebook_agree(backend, plain):
+    differences = notebook_cells.differences(plain, notebook_cells.run(notebook_cells.FASTMLP))
     assert max(differences.values()) <= TOLERANCE["trajectory", F8], differences
 
 

@@ -3,7 +3,6 @@
 import copy
 import functools
 import pickle
-import platform
 
 import numpy as np
 import pytest
@@ -182,45 +181,6 @@ def test_a_pickle_is_of_any_backend(rng):
         again = pickle.loads(pickle.dumps(packed))
         assert_same_bits(again.to_dense(), codes / 255.0)
         assert fastmlp.MLP((21, 2)).predict(again).shape == (700,)
-
-
-HASWELL = {
-    "NUMBA_CPU_NAME": "haswell",
-    "NUMBA_CPU_FEATURES": "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+movbe,+f16c",
-}
-
-
-@pytest.mark.numba
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for another x86-64 processor")
-def test_a_pickle_is_of_any_vector_width(run_python, tmp_path):
-    """Kernels with another vector width would read outside the packed data."""
-    code = f"""
-import os, pickle
-import numpy as np, fastmlp
-from fastmlp.kernels import vector
-print(vector.VECTOR_BYTES)
-for n, m, density in {FORMS}:
-    rng = np.random.default_rng(m)
-    codes = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
-    codes *= rng.random((n, m)) < density
-    made = [fastmlp.pack(codes, scale=1 / 255), fastmlp.pack(codes / 255.0)]
-    name = f"{{n}} {{m}}"
-    if not os.path.exists(name):
-        with open(name, "wb") as file:
-            pickle.dump(made, file)
-        continue
-    with open(name, "rb") as file:
-        found = pickle.load(file)
-    model = fastmlp.MLP((n, 4, 3))
-    for one, other in zip(found, made):
-        assert (one.to_dense() == codes / 255.0).all()
-        assert (model.predict_proba(one) == model.predict_proba(other)).all()
-"""
-    here = int(run_python(code, cwd=tmp_path).stdout)
-    elsewhere = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": None} if here <= 32 else HASWELL
-    there = int(run_python(code, cwd=tmp_path, env=elsewhere, timeout=400).stdout)
-    if here == there:
-        pytest.skip(f"both processors have vectors of {here} bytes")
 
 
 def test_facts(backend, rng):
