@@ -1,7 +1,8 @@
 """What the updates on batches work on: a packed model, the memory of a batch, a run of updates; see `updates`.
 
-Parameters are packed: for each layer a row for each input with the weights to all outputs, padded to whole vectors, and
-the biases.
+Parameters are packed: for each layer its panels, some columns each, with a row for each input, and the biases. Columns
+are padded to whole vectors. Layers have one panel, but for the first one over lists: a thread that has the same panels
+in each update finds their weights in its own cache, and threads exchange the outputs of samples, which are fewer.
 """
 
 from typing import Any, NamedTuple
@@ -15,16 +16,15 @@ from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import SampleLists
 from fastmlp.kernels.compiled.team import Team
 
-# A row of the layer table: sizes; columns and rows, both padded to whole vectors; offsets of weights, biases and
-# transposed weights in the packed vectors; columns of all layers before; pieces of the second phase, the rows of each
-# and the number of the first; the activation's code.
-
+# A row of the layer table: sizes; columns and rows, both padded to whole vectors; the columns of a panel; offsets of
+# weights, biases and transposed weights in the packed vectors; columns of all layers before; pieces of the parameters,
+# the rows of each, how many a panel has, and the number of the first one; the activation's code.
 BATCH_LAYER = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "n_in", "n_out", "columns", "rows", "at", "at_bias", "at_turned", "before", "height", "first_piece",
-            "pieces", "activation",
+            "n_in", "n_out", "columns", "rows", "panel", "at", "at_bias", "at_turned", "before", "height", "blocks",
+            "first_piece", "pieces", "activation",
         )
     ]
 )  # fmt: skip
@@ -177,6 +177,26 @@ def add_product(out, a, b, shape, identity, fresh):
     """out[r, c] += sum_k a(k, r) b[k, c], `Factors` and a `Matrix`; overwrites if ``fresh``. Columns: whole vectors."""
     none, alone = (out.start, np.int64(0), np.int64(0)), vector.Share(np.int64(0), np.int64(1))
     multiply_panels(out, a, b, shape, identity, none, alone, fresh)
+
+
+class Panel(NamedTuple):
+    """Columns of a layer: the first one, and how many."""
+
+    first: int
+    width: int
+
+
+@body
+def panel_of(layer, number):
+    """Return a `Panel` of a layer by its number."""
+    first = number * layer.panel
+    return Panel(first, min(layer.panel, layer.columns - first))
+
+
+@body
+def weights_of(work, layer, panel):
+    """Return the weights of a panel as a `Matrix`."""
+    return vector.matrix(work.parameters, layer.at + panel.first * layer.rows, panel.width)
 
 
 @body

@@ -1,10 +1,10 @@
-"""The first phase of an update: forward, loss and back for some samples of a batch."""
+"""The phases of an update that samples share: the products of the first layer; then forward, loss and back."""
 
 import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.activations import activate, multiply_derivative
-from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer, panel_of, weights_of
 from fastmlp.kernels.compiled.batch_lists import add_listed, page_stop, prefetch_lists
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy
@@ -13,21 +13,20 @@ from fastmlp.kernels.compiled.runtime import body
 
 
 @body
-def _set_biases(work, layer, out, count):
+def _set_biases(work, layer, panel, out, count):
     for s in range(count):
-        copy(vector.row(out, s, 1), vector.address(work.parameters, layer.at_bias), layer.columns)
+        copy(vector.row(out, s, 1), vector.address(work.parameters, layer.at_bias + panel.first), panel.width)
 
 
 @body
-def _add_samples(work, layer, out, order, count, room):
-    """Add to rows of out the products of samples order[0:] with the weights of the first layer, without zeros."""
-    x, part = work.x, np.int64(0)
-    weights = vector.matrix(work.parameters, layer.at, layer.columns)
+def _add_samples(work, layer, panel, out, order, count, room):
+    """Add to rows of out the products of samples order[0:] with a panel of the first layer, without zeros."""
+    x, part, weights = work.x, np.int64(0), weights_of(work, layer, panel)
     prefetch_lists(x, order, count)
     # Some blocks of features at a time: their weights stay near for all samples of the piece.
     while part < x.parts:
         stop = min(part + work.model.together, page_stop(x, part))
-        add_listed(x, order, count, (part, stop), room, out, weights, layer.columns)
+        add_listed(x, order, count, (part, stop), room, out, weights, panel.width)
         part = stop
 
 
@@ -46,23 +45,49 @@ def _copy_inputs(work, layer, order, lo, count):
 
 
 @body
-def _forward(work, order, lo, count, room):
-    """Set the outputs of all layers for the samples order[0:], which are ``lo`` and following in the batch."""
+def _add_products(work, number, out, lo, count):
+    """Add to rows of out the product of the dense inputs of a layer with its weights."""
+    layer = work.model.layers[number]
+    a, weights = vector.block(layer_inputs(work, number), lo, 0), weights_of(work, layer, panel_of(layer, np.int64(0)))
+    factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, layer.n_in)
+    add_product(out, factors, weights, shape, work.memory.identity, np.int64(0))
+
+
+@body
+def chunks_of(work, batch):
+    """Return how many chunks of samples a batch has."""
+    return -(-batch.count // work.run.piece)
+
+
+@body
+def pass_first(work, batch, piece, room):
+    """Do a piece of the first layer: the outputs of a panel, before activation, for a chunk of samples."""
+    vector.noinline()
+    # Panel by panel, so that the pieces of a thread's share are of few panels.
+    layer, chunks = work.model.layers[0], chunks_of(work, batch)
+    panel, lo = panel_of(layer, piece // chunks), piece % chunks * work.run.piece
+    count = min(work.run.piece, batch.count - lo)
+    order = vector.address(work.run.order, batch.begin + lo)
+    out = vector.block(of_layer(work, work.memory.values, layer, lo), 0, panel.first)
+    _set_biases(work, layer, panel, out, count)
+    if work.x.listed > 0:
+        _add_samples(work, layer, panel, out, order, count, room)
+    else:
+        _copy_inputs(work, layer, order, lo, count)
+        _add_products(work, 0, out, lo, count)
+
+
+@body
+def _forward(work, lo, count):
+    """Set the outputs of all layers for samples from ``lo`` on, of which the first layer has made its products."""
     vector.noinline()
     layers = work.model.layers
     for number in range(len(layers)):
         layer = layers[number]
         out = of_layer(work, work.memory.values, layer, lo)
-        _set_biases(work, layer, out, count)
-        if number == 0 and work.x.listed > 0:
-            _add_samples(work, layer, out, order, count, room)
-        else:
-            if number == 0:
-                _copy_inputs(work, layer, order, lo, count)
-            a = vector.block(layer_inputs(work, number), lo, 0)
-            weights = vector.matrix(work.parameters, layer.at, layer.columns)
-            factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, layer.n_in)
-            add_product(out, factors, weights, shape, work.memory.identity, np.int64(0))
+        if number > 0:
+            _set_biases(work, layer, panel_of(layer, np.int64(0)), out, count)
+            _add_products(work, number, out, lo, count)
         if number < len(layers) - 1:
             activate(layer.activation, vector.part(out.start, 0, count * layer.columns))
 
@@ -84,13 +109,13 @@ def _backward(work, lo, count):
 
 
 @body
-def pass_samples(work, batch, piece, room):
-    """Do a piece of the first phase: forward, loss and back for some samples."""
+def pass_samples(work, batch, chunk, room):
+    """Do a chunk of samples: forward from the activation of the first layer on, loss, and back."""
     run, memory, layers = work.run, work.memory, work.model.layers
-    lo = piece * run.piece
+    lo = chunk * run.piece
     count = min(run.piece, batch.count - lo)
     order, last = vector.address(run.order, batch.begin + lo), layers[len(layers) - 1]
-    _forward(work, order, lo, count, room)
+    _forward(work, lo, count)
     outputs, delta = of_layer(work, memory.values, last, lo), of_layer(work, memory.deltas, last, lo)
     logits = Logits(outputs.start, last.columns, last.n_out, np.int64(1))
     losses = vector.matrix(memory.losses.start, lo, memory.losses.columns)

@@ -25,12 +25,15 @@ def _layer_table(sizes: tuple[int, ...], lanes: int, part: int) -> Any:
     at = at_turned = before = first_piece = 0
     for number, (n_in, n_out) in enumerate(pairwise(sizes)):
         columns, rows = round_up(n_out, lanes), round_up(n_in, lanes)
-        height = part if number == 0 and part else _piece_rows(n_in, columns, lanes)
-        layer = layers[number]
+        height, panel = _piece_rows(n_in, columns, lanes), columns
+        if number == 0 and part:
+            height, panel = part, min(columns, tuning.BATCH_PANEL * lanes)
+        layer, blocks = layers[number], -(-n_in // height)
         layer["n_in"], layer["n_out"], layer["columns"], layer["rows"] = n_in, n_out, columns, rows
-        layer["at"], layer["at_bias"] = at, at + rows * columns
+        layer["panel"], layer["at"], layer["at_bias"] = panel, at, at + rows * columns
         layer["at_turned"], layer["before"] = at_turned, before
-        layer["height"], layer["first_piece"], layer["pieces"] = height, first_piece, -(-n_in // height)
+        layer["height"], layer["blocks"], layer["first_piece"] = height, blocks, first_piece
+        layer["pieces"] = blocks * -(-columns // panel)
         layer["activation"] = ACTIVATIONS["relu"].code
         at += (rows + 1) * columns
         at_turned += rows * columns if number > 0 else 0
@@ -54,7 +57,7 @@ class Trainer:
         self._layers = _layer_table(sizes, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
         self._size = int(last["at_bias"] + last["columns"])
-        of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize
+        of_block = x.part * int(self._layers[0]["panel"]) * self._dtype.itemsize
         self._together = max(1, tuning.BATCH_WEIGHT_BYTES // of_block)
         self._packed = [self._pack(one) for one in vectors]
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
@@ -70,10 +73,13 @@ class Trainer:
         """Yield the weights and biases of each layer, in a packed and in a flat vector, as views of the same shape."""
         at = 0
         for layer in self._layers:
-            n_in, n_out, columns = int(layer["n_in"]), int(layer["n_out"]), int(layer["columns"])
+            n_in, n_out, rows, panel = (int(layer[name]) for name in ("n_in", "n_out", "rows", "panel"))
             start, bias = int(layer["at"]), int(layer["at_bias"])
-            rows = packed[start:bias].reshape(-1, columns)
-            yield rows[:n_in, :n_out], flat[at : at + n_out * n_in].reshape(n_out, n_in).T
+            weights = flat[at : at + n_out * n_in].reshape(n_out, n_in).T
+            for first in range(0, n_out, panel):
+                stop, begin = min(first + panel, n_out), start + first * rows
+                columns = packed[begin : min(begin + panel * rows, bias)].reshape(rows, -1)
+                yield columns[:n_in, : stop - first], weights[:, first:stop]
             at += n_out * n_in
             yield packed[bias : bias + n_out], flat[at : at + n_out]
             at += n_out
@@ -171,7 +177,7 @@ class Trainer:
         """Return rooms of each thread for batches of up to so many samples: those of the run before, if they fit."""
         if self._made_rooms is None or self._made_rooms[:2] != (threads, most):
             lanes, line = self._lanes, vector.LINE_BYTES
-            gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
+            gradient = max(round_up(int(one["height"]), lanes) * int(one["panel"]) for one in self._layers)
             loss = loss_scratch(self._sizes[-1], round_up(most, lanes), self._dtype.itemsize)
             gradients, losses = (
                 aligned(threads * count, self._dtype).reshape(threads, count)

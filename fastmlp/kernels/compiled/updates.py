@@ -1,10 +1,10 @@
 """Updates on batches: whole runs of them inside of one kernel, in phases that a team shares.
 
-An update has two phases. In the first, threads share the samples of the batch: forward, loss and back, which leaves the
-outputs and the deltas of all layers. In the second they share the parameters: each piece, some rows of a layer, gets
-its gradient over all samples of the batch and is updated at once, so that no gradient is stored. Every sum is made by
-one thread, so bits do not depend on how many there are. Clipping needs the norm of the gradient first: then the second
-phase stores it, and a third one updates.
+An update has three phases. In the first, threads share the panels of the first layer and the samples of the batch; in
+the second the samples alone: forward, loss and back, which leaves the outputs and the deltas of all layers. In the
+third they share the parameters: each piece, some rows of a panel, gets its gradient over all samples and is updated at
+once, so that no gradient is stored. Every sum is made by one thread, so bits do not depend on how many there are.
+Clipping needs the norm of the gradient first: then the third phase stores it, and a fourth one updates.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.batch import ThreadRoom, Work, minibatch
 from fastmlp.kernels.compiled.batch_parameters import pass_clipped, pass_parameters, set_clipping
-from fastmlp.kernels.compiled.batch_samples import pass_samples
+from fastmlp.kernels.compiled.batch_samples import chunks_of, pass_first, pass_samples
 from fastmlp.kernels.compiled.launch import kernel
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.team import (
@@ -26,15 +26,17 @@ from fastmlp.kernels.compiled.team import (
     open_phase,
 )
 
-_SAMPLES, _PARAMETERS, _CLIPPED, _PHASES = 0, 1, 2, 3
+_FIRST, _SAMPLES, _PARAMETERS, _CLIPPED, _PHASES = 0, 1, 2, 3, 4
 
 
 @body
 def piece_count(work, batch, kind):
     """Return how many pieces a phase of an update has."""
+    first, last = work.model.layers[0], work.model.layers[len(work.model.layers) - 1]
+    if kind == _FIRST:
+        return chunks_of(work, batch) * (-(-first.columns // first.panel))
     if kind == _SAMPLES:
-        return -(-batch.count // work.run.piece)
-    last = work.model.layers[len(work.model.layers) - 1]
+        return chunks_of(work, batch)
     return last.first_piece + last.pieces
 
 
@@ -46,7 +48,9 @@ def _do_pieces(work, phase, room, thread):
     pieces = piece_count(work, batch, kind)
     piece = next_piece(work.run.team, phase, pieces, thread)
     while piece >= 0:
-        if kind == _SAMPLES:
+        if kind == _FIRST:
+            pass_first(work, batch, piece, room)
+        elif kind == _SAMPLES:
             pass_samples(work, batch, piece, room)
         elif kind == _PARAMETERS:
             pass_parameters(work, batch, piece, room)
@@ -85,6 +89,7 @@ def _lead(work, room, thread):
     run = work.run
     for update in range(run.updates):
         if run.share[update] > 0:
+            _do_phase(work, update, _FIRST, room, thread)
             _do_phase(work, update, _SAMPLES, room, thread)
             finite = _add_losses(work, update)
             pieces = _do_phase(work, update, _PARAMETERS, room, thread)
