@@ -148,7 +148,7 @@ ROWS = {
     "SKIPPING_OUTPUTS": Row(TUNING, (4, 8, 16), "narrow4 narrow8"),
     "SAMPLE_BLOCK": Row(TUNING, (64, 125, 250, 500), "narrow1", host=True, parallel=True),
     "BATCH_FEATURES": Row(TUNING, (56, 112, 168, 262), "batches32 batches128 batches1024 batches64", host=True),
-    "BATCH_PANEL": Row(TUNING, (2, 4, 8), "batches32 batches128 batches1024", host=True, parallel=True),
+    "BATCH_RANGES": Row(TUNING, (1, 2, 4, 8), "batches32 batches128 batches1024", host=True, parallel=True),
     "BATCH_WEIGHT_BYTES": Row(TUNING, (32_768, 65_536, 98_304, 460_000), "batches128 batches64", host=True),
     "BATCH_DENSE_SHARE": Row(TUNING, (0, 0.5, 1), "zeros40 zeros60 densebatches", host=True),
     "GRADIENTS_PER_OUTPUT": Row(TUNING, (0, 1, 2, 8), "narrow1 narrow4 narrow8", host=True, parallel=True),

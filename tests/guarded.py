@@ -602,6 +602,7 @@ def overruns(rng, dtype):
     wide = 16 * vector.VECTOR_BYTES // dtype.itemsize
     cases = [(dtype, 0.3, 8 * compiled.tuning.SAMPLE_TILE + 61, 7, 9, 4), (np.uint8, 0.3, 250, 5, 4, 3)]
     cases += [(dtype, 0.3, 100, 5, 4, 3), (dtype, 0.3, 130, 5, wide, wide, 3)]
+    cases.append((dtype, 0.3, 130, 2 * compiled.tuning.BATCH_FEATURES + 1, 4, 3))  # ranges of features
     cases += [(dtype, 1, m, 40, 8, 2) for m in (300, compiled.tuning.FEW_DENSE_SAMPLES + 1)]
     for side, (kind, density, m, *sizes) in itertools.product(SIDES, cases):
         x = (rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)).astype(kind)

@@ -15,7 +15,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # Seconds of one call of the kernel: long enough that its overhead does not count, short enough that Ctrl-C and a
 # checkpoint that is due do not wait.
-_CHUNK_SECONDS = 0.005
+_CHUNK_SECONDS = 0.01
 
 _SUMS = "batch_sums"
 

@@ -1,8 +1,10 @@
 """What the updates on batches work on: a packed model, the memory of a batch, a run of updates; see `updates`.
 
-Parameters are packed: for each layer its panels, some columns each, with a row for each input, and the biases. Columns
-are padded to whole vectors. Layers have one panel, but for the first one over lists: a thread that has the same panels
-in each update finds their weights in its own cache, and threads exchange the outputs of samples, which are fewer.
+Parameters are packed: for each layer a row for each input with the weights to all outputs, padded to whole vectors, and
+the biases.
+
+The outputs of the first layer are sums over ranges of features. A thread that has the same ranges in each update,
+forward as well as back, finds their weights in its own cache; threads exchange the sums of samples, which are fewer.
 """
 
 from typing import Any, NamedTuple
@@ -16,15 +18,16 @@ from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import SampleLists
 from fastmlp.kernels.compiled.team import Team
 
-# A row of the layer table: sizes; columns and rows, both padded to whole vectors; the columns of a panel; offsets of
-# weights, biases and transposed weights in the packed vectors; columns of all layers before; pieces of the parameters,
-# the rows of each, how many a panel has, and the number of the first one; the activation's code.
+# A row of the layer table: sizes; columns and rows, both padded to whole vectors; offsets of weights, biases and
+# transposed weights in the packed vectors; columns of all layers before; pieces of the parameters, the rows of each and
+# the number of the first; the activation's code.
+
 BATCH_LAYER = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "n_in", "n_out", "columns", "rows", "panel", "at", "at_bias", "at_turned", "before", "height", "blocks",
-            "first_piece", "pieces", "activation",
+            "n_in", "n_out", "columns", "rows", "at", "at_bias", "at_turned", "before", "height", "first_piece",
+            "pieces", "activation",
         )
     ]
 )  # fmt: skip
@@ -41,6 +44,8 @@ class Model(NamedTuple):
         The transposed weights of all layers but the first, (columns, rows) each, for the way back.
     together : int
         Blocks of features whose lists meet the weights of the first layer at once.
+    ranges : int
+        Ranges of features of the first layer, which are whole pieces of its parameters.
     """
 
     layers: Any
@@ -48,6 +53,7 @@ class Model(NamedTuple):
     v: Any
     turned: Any
     together: int
+    ranges: int
 
 
 class BatchMemory(NamedTuple):
@@ -59,6 +65,8 @@ class BatchMemory(NamedTuple):
         The rows of a dense input.
     values, deltas : float
         The outputs of all layers, and the gradients with respect to them.
+    partial : float
+        The outputs of the first layer over each range of features but the first one, whose are in values.
     losses : float (2, samples)
         Loss and hits of each sample.
     gradient : float
@@ -74,6 +82,7 @@ class BatchMemory(NamedTuple):
     inputs: Any
     values: Any
     deltas: Any
+    partial: Any
     losses: Any
     gradient: Any
     squares: Any
@@ -179,26 +188,6 @@ def add_product(out, a, b, shape, identity, fresh):
     multiply_panels(out, a, b, shape, identity, none, alone, fresh)
 
 
-class Panel(NamedTuple):
-    """Columns of a layer: the first one, and how many."""
-
-    first: int
-    width: int
-
-
-@body
-def panel_of(layer, number):
-    """Return a `Panel` of a layer by its number."""
-    first = number * layer.panel
-    return Panel(first, min(layer.panel, layer.columns - first))
-
-
-@body
-def weights_of(work, layer, panel):
-    """Return the weights of a panel as a `Matrix`."""
-    return vector.matrix(work.parameters, layer.at + panel.first * layer.rows, panel.width)
-
-
 @body
 def of_layer(work, base, layer, lo):
     """Return the outputs, or their deltas, of a layer from sample ``lo`` of the batch on."""
@@ -214,3 +203,20 @@ def layer_inputs(work, number):
         return vector.matrix(work.memory.inputs, 0, layers[0].rows)
     below = layers[number - 1]
     return of_layer(work, work.memory.values, below, np.int64(0))
+
+
+@body
+def range_of(work, number):
+    """Return the first piece of the first layer's parameters in a range of features, and the end."""
+    pieces, ranges = work.model.layers[0].pieces, work.model.ranges
+    return pieces * number // ranges, pieces * (number + 1) // ranges
+
+
+@body
+def partial_outputs(work, number, lo):
+    """Return the outputs of the first layer over a range of features, from sample ``lo`` of the batch on."""
+    layer = work.model.layers[0]
+    if number == 0:
+        return of_layer(work, work.memory.values, layer, lo)
+    at = ((number - 1) * work.memory.samples + lo) * layer.columns
+    return vector.matrix(work.memory.partial, at, layer.columns)

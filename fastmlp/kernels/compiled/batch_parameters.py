@@ -4,18 +4,25 @@ The first layer skips the zeros of its input: a feature meets the deltas of the 
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.batch import Panel, add_product, layer_inputs, of_layer, panel_of
+from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
 from fastmlp.kernels.compiled.batch_lists import scatter_listed
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.optimizer_updates import update_packed
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.tree import add_rows
+
+
+@body
+def _listed_gradient(work, batch, layer, gradient, block, room, height):
+    """Set rows of the gradient of the first layer, for a block of features, without the zeros of the samples."""
+    fill_zeros(gradient.start, 0, height * layer.columns)
+    order, deltas = vector.address(work.run.order, batch.begin), of_layer(work, work.memory.deltas, layer, np.int64(0))
+    scatter_listed(work.x, order, batch.count, block, room, gradient, deltas, layer.columns)
 
 
 @body
@@ -29,57 +36,39 @@ def _turn(work, layer, first, stop):
             vector.transpose(vector.block(turned, c, k), vector.block(weights, k, c))
 
 
-class _Piece(NamedTuple):
-    """Rows of a panel of a layer, and where their packed parameters begin."""
-
-    number: int
-    panel: Panel
-    block: int
-    first: int
-    stop: int
-    at: int
-
-
 @body
-def _piece_of(layers, piece):
-    """Return a piece of the parameters by its number."""
+def _layer_of(layers, piece):
+    """Return the layer to which a piece of the second phase belongs."""
     number = len(layers) - 1
     while piece < layers[number].first_piece:
         number -= 1
-    layer = layers[number]
-    place = piece - layer.first_piece
-    panel, block = panel_of(layer, place // layer.blocks), place % layer.blocks
-    first = block * layer.height
-    at = layer.at + panel.first * layer.rows + first * panel.width
-    return _Piece(number, panel, block, first, min(first + layer.height, layer.n_in), at)
+    return number
 
 
 @body
-def _deltas_of(work, layer, panel):
-    """Return the deltas of a panel for all samples of the batch."""
-    return vector.block(of_layer(work, work.memory.deltas, layer, np.int64(0)), 0, panel.first)
+def _rows_of(layer, piece):
+    """Return the first row of a piece and the end."""
+    first = (piece - layer.first_piece) * layer.height
+    return first, min(first + layer.height, layer.n_in)
 
 
 @body
-def _set_gradient(work, batch, piece, gradient, room):
-    """Set the gradient of a piece."""
-    vector.noinline()
-    layer, width, height = work.model.layers[piece.number], piece.panel.width, piece.stop - piece.first
-    deltas = _deltas_of(work, layer, piece.panel)
-    if piece.number == 0 and work.x.listed > 0:
-        fill_zeros(gradient.start, 0, height * width)
-        order = vector.address(work.run.order, batch.begin)
-        scatter_listed(work.x, order, batch.count, piece.block, room, gradient, deltas, width)
+def _set_gradient(work, batch, number, gradient, rows, room):
+    """Set rows of the gradient of a layer."""
+    layer, (first, stop) = work.model.layers[number], rows
+    if number == 0 and work.x.listed > 0:
+        _listed_gradient(work, batch, layer, gradient, first // work.x.part, room, stop - first)
         return
-    a = layer_inputs(work, piece.number)
-    factors, shape = vector.factors(a.start, piece.first, a.ld, 1), Shape(height, width, batch.count)
+    a = layer_inputs(work, number)
+    deltas = of_layer(work, work.memory.deltas, layer, np.int64(0))
+    factors, shape = vector.factors(a.start, first, a.ld, 1), Shape(stop - first, layer.columns, batch.count)
     add_product(gradient, factors, deltas, shape, work.memory.identity, np.int64(1))
 
 
 @body
-def _set_bias_gradient(work, batch, layer, panel, gradient):
-    fill_zeros(gradient, 0, panel.width)
-    add_rows(gradient, _deltas_of(work, layer, panel), panel.width, batch.count)
+def _set_bias_gradient(work, batch, layer, gradient):
+    fill_zeros(gradient, 0, layer.columns)
+    add_rows(gradient, of_layer(work, work.memory.deltas, layer, np.int64(0)), layer.columns, batch.count)
 
 
 @body
@@ -99,21 +88,24 @@ def _finish_rows(work, update, at, gradient, count, l2):
 
 
 @body
-def pass_parameters(work, batch, number, room):
-    """Do a piece of the parameters: rows of a panel, and behind its last ones the biases."""
-    piece = _piece_of(work.model.layers, number)
-    layer, panel = work.model.layers[piece.number], piece.panel
-    gradient, count = vector.matrix(room.gradient, 0, panel.width), (piece.stop - piece.first) * panel.width
-    _set_gradient(work, batch, piece, gradient, room)
-    l2, none = work.run.constants[5], vector.number(gradient, 0)
-    square = _finish_rows(work, batch.update, piece.at, gradient.start, count, l2)
-    if piece.stop == layer.n_in:
-        _set_bias_gradient(work, batch, layer, panel, gradient.start)
-        at = layer.at_bias + panel.first
-        square += _finish_rows(work, batch.update, at, gradient.start, panel.width, none)
-    work.memory.squares[number] = square
-    if piece.number > 0 and work.run.clip == 0:
-        _turn(work, layer, piece.first, piece.stop)
+def pass_parameters(work, batch, piece, room):
+    """Do a piece of the second phase: some rows of a layer, and behind its last ones the biases."""
+    layers = work.model.layers
+    number = _layer_of(layers, piece)
+    layer = layers[number]
+    first, stop = _rows_of(layer, piece)
+    gradient, count = vector.matrix(room.gradient, 0, layer.columns), (stop - first) * layer.columns
+    _set_gradient(work, batch, number, gradient, (first, stop), room)
+    at, l2 = layer.at + first * layer.columns, work.run.constants[5]
+    square = _finish_rows(work, batch.update, at, gradient.start, count, l2)
+    if stop == layer.n_in:
+        _set_bias_gradient(work, batch, layer, gradient.start)
+        square += _finish_rows(
+            work, batch.update, layer.at_bias, gradient.start, layer.columns, vector.number(gradient, 0)
+        )
+    work.memory.squares[piece] = square
+    if number > 0 and work.run.clip == 0:
+        _turn(work, layer, first, stop)
 
 
 @body
@@ -135,19 +127,18 @@ def _scale(work, at, count, pieces):
 
 
 @body
-def _update_clipped(work, update, at, count, pieces):
+def pass_clipped(work, batch, piece, pieces):
+    """Do a piece of the third phase: update with the gradient that was kept."""
+    layers, zero = work.model.layers, vector.number(work.parameters, 0)
+    number = _layer_of(layers, piece)
+    layer = layers[number]
+    first, stop = _rows_of(layer, piece)
+    at, count = layer.at + first * layer.columns, (stop - first) * layer.columns
     _scale(work, at, count, pieces)
-    zero = vector.number(work.parameters, 0)
-    update_packed(work, update, at, count, vector.address(work.memory.gradient, at), zero)
-
-
-@body
-def pass_clipped(work, batch, number, pieces):
-    """Update a piece of the parameters with the gradient that was kept."""
-    piece = _piece_of(work.model.layers, number)
-    layer, panel = work.model.layers[piece.number], piece.panel
-    _update_clipped(work, batch.update, piece.at, (piece.stop - piece.first) * panel.width, pieces)
-    if piece.stop == layer.n_in:
-        _update_clipped(work, batch.update, layer.at_bias + panel.first, panel.width, pieces)
-    if piece.number > 0:
-        _turn(work, layer, piece.first, piece.stop)
+    update_packed(work, batch.update, at, count, vector.address(work.memory.gradient, at), zero)
+    if stop == layer.n_in:
+        _scale(work, layer.at_bias, layer.columns, pieces)
+        kept = vector.address(work.memory.gradient, layer.at_bias)
+        update_packed(work, batch.update, layer.at_bias, layer.columns, kept, zero)
+    if number > 0:
+        _turn(work, layer, first, stop)

@@ -4,52 +4,56 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.activations import activate, multiply_derivative
-from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer, panel_of, weights_of
+from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer, partial_outputs, range_of
 from fastmlp.kernels.compiled.batch_lists import add_listed, page_stop, prefetch_lists
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
-from fastmlp.kernels.compiled.memory import copy
+from fastmlp.kernels.compiled.memory import add, copy, fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.runtime import body
 
 
 @body
-def _set_biases(work, layer, panel, out, count):
+def _set_biases(work, layer, out, count):
     for s in range(count):
-        copy(vector.row(out, s, 1), vector.address(work.parameters, layer.at_bias + panel.first), panel.width)
+        copy(vector.row(out, s, 1), vector.address(work.parameters, layer.at_bias), layer.columns)
 
 
 @body
-def _add_samples(work, layer, panel, out, order, count, room):
-    """Add to rows of out the products of samples order[0:] with a panel of the first layer, without zeros."""
-    x, part, weights = work.x, np.int64(0), weights_of(work, layer, panel)
+def _add_samples(work, out, order, count, blocks, room):
+    """Add to rows of out the products of samples order[0:] with the weights of blocks of features, without zeros."""
+    x, layer, (part, end) = work.x, work.model.layers[0], blocks
+    weights = vector.matrix(work.parameters, layer.at, layer.columns)
     prefetch_lists(x, order, count)
-    # Some blocks of features at a time: their weights stay near for all samples of the piece.
-    while part < x.parts:
-        stop = min(part + work.model.together, page_stop(x, part))
-        add_listed(x, order, count, (part, stop), room, out, weights, panel.width)
+    # Some blocks at a time: their weights stay near for all samples of the piece.
+    while part < end:
+        stop = min(part + work.model.together, page_stop(x, part), end)
+        add_listed(x, order, count, (part, stop), room, out, weights, layer.columns)
         part = stop
 
 
 @body
-def _copy_inputs(work, layer, order, lo, count):
-    """Copy the rows of a dense input to where the batch has them; codes are decoded."""
-    x, n = work.x, layer.n_in
-    to = vector.matrix(work.memory.inputs, lo * layer.rows, layer.rows)
+def _copy_inputs(work, to, order, count, first, features):
+    """Copy features of the rows of samples order[0:] to where the batch has them; codes are decoded."""
+    x = work.x
     for s in range(count):
+        at = order[s] * x.features + first
         if x.coded > 0:
-            row, codes = vector.row(to, s, n), vector.part(x.code, order[s] * n, n)
-            for k in range(n):
+            row, codes = vector.row(to, s, features), vector.part(x.code, at, features)
+            for k in range(features):
                 row[k] = x.table[codes[k]]
         else:
-            copy(vector.row(to, s, 1), vector.address(x.value, order[s] * n), n)
+            copy(vector.row(to, s, 1), vector.address(x.value, at), features)
 
 
 @body
-def _add_products(work, number, out, lo, count):
-    """Add to rows of out the product of the dense inputs of a layer with its weights."""
-    layer = work.model.layers[number]
-    a, weights = vector.block(layer_inputs(work, number), lo, 0), weights_of(work, layer, panel_of(layer, np.int64(0)))
-    factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, layer.n_in)
+def _add_rows(work, out, order, lo, count, blocks):
+    """Do as `_add_samples` for dense rows, which are copied for the gradient too."""
+    layer = work.model.layers[0]
+    first, stop = blocks[0] * layer.height, min(blocks[1] * layer.height, layer.n_in)
+    a = vector.matrix(work.memory.inputs, lo * layer.rows + first, layer.rows)
+    _copy_inputs(work, a, order, count, first, stop - first)
+    weights = vector.matrix(work.parameters, layer.at + first * layer.columns, layer.columns)
+    factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, stop - first)
     add_product(out, factors, weights, shape, work.memory.identity, np.int64(0))
 
 
@@ -61,33 +65,41 @@ def chunks_of(work, batch):
 
 @body
 def pass_first(work, batch, piece, room):
-    """Do a piece of the first layer: the outputs of a panel, before activation, for a chunk of samples."""
+    """Do a piece of the first layer: its outputs over a range of features, for a chunk of samples."""
     vector.noinline()
-    # Panel by panel, so that the pieces of a thread's share are of few panels.
+    # Range by range, so that the pieces of a thread's share are of few ranges.
     layer, chunks = work.model.layers[0], chunks_of(work, batch)
-    panel, lo = panel_of(layer, piece // chunks), piece % chunks * work.run.piece
+    number, lo = piece // chunks, piece % chunks * work.run.piece
     count = min(work.run.piece, batch.count - lo)
-    order = vector.address(work.run.order, batch.begin + lo)
-    out = vector.block(of_layer(work, work.memory.values, layer, lo), 0, panel.first)
-    _set_biases(work, layer, panel, out, count)
-    if work.x.listed > 0:
-        _add_samples(work, layer, panel, out, order, count, room)
+    order, blocks = vector.address(work.run.order, batch.begin + lo), range_of(work, number)
+    out = partial_outputs(work, number, lo)
+    if number == 0:
+        _set_biases(work, layer, out, count)
     else:
-        _copy_inputs(work, layer, order, lo, count)
-        _add_products(work, 0, out, lo, count)
+        fill_zeros(out.start, 0, count * layer.columns)
+    if work.x.listed > 0:
+        _add_samples(work, out, order, count, blocks, room)
+    else:
+        _add_rows(work, out, order, lo, count, blocks)
 
 
 @body
 def _forward(work, lo, count):
-    """Set the outputs of all layers for samples from ``lo`` on, of which the first layer has made its products."""
+    """Set the outputs of all layers for samples from ``lo`` on, from those of the first layer over its ranges."""
     vector.noinline()
     layers = work.model.layers
     for number in range(len(layers)):
         layer = layers[number]
         out = of_layer(work, work.memory.values, layer, lo)
-        if number > 0:
-            _set_biases(work, layer, panel_of(layer, np.int64(0)), out, count)
-            _add_products(work, number, out, lo, count)
+        if number == 0:
+            for one in range(1, work.model.ranges):
+                add(out.start, partial_outputs(work, one, lo).start, count * layer.columns)
+        else:
+            _set_biases(work, layer, out, count)
+            a = vector.block(layer_inputs(work, number), lo, 0)
+            weights = vector.matrix(work.parameters, layer.at, layer.columns)
+            factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, layer.n_in)
+            add_product(out, factors, weights, shape, work.memory.identity, np.int64(0))
         if number < len(layers) - 1:
             activate(layer.activation, vector.part(out.start, 0, count * layer.columns))
 
@@ -110,7 +122,7 @@ def _backward(work, lo, count):
 
 @body
 def pass_samples(work, batch, chunk, room):
-    """Do a chunk of samples: forward from the activation of the first layer on, loss, and back."""
+    """Do a chunk of samples: forward from the outputs of the first layer on, loss, and back."""
     run, memory, layers = work.run, work.memory, work.model.layers
     lo = chunk * run.piece
     count = min(run.piece, batch.count - lo)

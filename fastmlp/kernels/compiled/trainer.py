@@ -25,15 +25,12 @@ def _layer_table(sizes: tuple[int, ...], lanes: int, part: int) -> Any:
     at = at_turned = before = first_piece = 0
     for number, (n_in, n_out) in enumerate(pairwise(sizes)):
         columns, rows = round_up(n_out, lanes), round_up(n_in, lanes)
-        height, panel = _piece_rows(n_in, columns, lanes), columns
-        if number == 0 and part:
-            height, panel = part, min(columns, tuning.BATCH_PANEL * lanes)
-        layer, blocks = layers[number], -(-n_in // height)
+        height = part if number == 0 and part else _piece_rows(n_in, columns, lanes)
+        layer = layers[number]
         layer["n_in"], layer["n_out"], layer["columns"], layer["rows"] = n_in, n_out, columns, rows
-        layer["panel"], layer["at"], layer["at_bias"] = panel, at, at + rows * columns
+        layer["at"], layer["at_bias"] = at, at + rows * columns
         layer["at_turned"], layer["before"] = at_turned, before
-        layer["height"], layer["blocks"], layer["first_piece"] = height, blocks, first_piece
-        layer["pieces"] = blocks * -(-columns // panel)
+        layer["height"], layer["first_piece"], layer["pieces"] = height, first_piece, -(-n_in // height)
         layer["activation"] = ACTIVATIONS["relu"].code
         at += (rows + 1) * columns
         at_turned += rows * columns if number > 0 else 0
@@ -57,8 +54,9 @@ class Trainer:
         self._layers = _layer_table(sizes, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
         self._size = int(last["at_bias"] + last["columns"])
-        of_block = x.part * int(self._layers[0]["panel"]) * self._dtype.itemsize
+        of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize
         self._together = max(1, tuning.BATCH_WEIGHT_BYTES // of_block)
+        self._ranges = min(tuning.BATCH_RANGES, int(self._layers[0]["pieces"]))
         self._packed = [self._pack(one) for one in vectors]
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
         self._turned = aligned(turned, self._dtype)
@@ -73,13 +71,10 @@ class Trainer:
         """Yield the weights and biases of each layer, in a packed and in a flat vector, as views of the same shape."""
         at = 0
         for layer in self._layers:
-            n_in, n_out, rows, panel = (int(layer[name]) for name in ("n_in", "n_out", "rows", "panel"))
+            n_in, n_out, columns = int(layer["n_in"]), int(layer["n_out"]), int(layer["columns"])
             start, bias = int(layer["at"]), int(layer["at_bias"])
-            weights = flat[at : at + n_out * n_in].reshape(n_out, n_in).T
-            for first in range(0, n_out, panel):
-                stop, begin = min(first + panel, n_out), start + first * rows
-                columns = packed[begin : min(begin + panel * rows, bias)].reshape(rows, -1)
-                yield columns[:n_in, : stop - first], weights[:, first:stop]
+            rows = packed[start:bias].reshape(-1, columns)
+            yield rows[:n_in, :n_out], flat[at : at + n_out * n_in].reshape(n_out, n_in).T
             at += n_out * n_in
             yield packed[bias : bias + n_out], flat[at : at + n_out]
             at += n_out
@@ -144,7 +139,7 @@ class Trainer:
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
-        model = Model(self._layers, m, v, self._turned, self._together)
+        model = Model(self._layers, m, v, self._turned, self._together, self._ranges)
         arguments = threads, parameters, model, memory, self._x, run, rooms
         self._pace.timed(threads, len(ends), lambda: run_updates.launch(*arguments))
         done = int(run.done[0])
@@ -161,13 +156,14 @@ class Trainer:
         layers = self._layers
         inputs = 0 if self._x.listed else samples * int(layers[0]["rows"])
         outputs, size = samples * int(layers["columns"].sum()), self._size if clips else 0
+        partial = (self._ranges - 1) * samples * int(layers[0]["columns"])
         if self._made_memory is None or self._made_memory[:2] != (samples, clips):
-            parts = aligned_parts(self._dtype, inputs, outputs, outputs, 2 * samples, size)
+            parts = aligned_parts(self._dtype, inputs, outputs, outputs, partial, 2 * samples, size)
             for part in parts:
                 part[:] = 0  # also where rows are padded: what is there enters products with zeros
-            inputs, values, deltas, losses, gradient = parts
+            inputs, values, deltas, partial, losses, gradient = parts
             memory = BatchMemory(
-                inputs, values, deltas, losses.reshape(2, samples), gradient,
+                inputs, values, deltas, partial, losses.reshape(2, samples), gradient,
                 np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._sizes, samples)), samples,
             )  # fmt: skip
             self._made_memory = samples, clips, memory
@@ -177,7 +173,7 @@ class Trainer:
         """Return rooms of each thread for batches of up to so many samples: those of the run before, if they fit."""
         if self._made_rooms is None or self._made_rooms[:2] != (threads, most):
             lanes, line = self._lanes, vector.LINE_BYTES
-            gradient = max(round_up(int(one["height"]), lanes) * int(one["panel"]) for one in self._layers)
+            gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
             loss = loss_scratch(self._sizes[-1], round_up(most, lanes), self._dtype.itemsize)
             gradients, losses = (
                 aligned(threads * count, self._dtype).reshape(threads, count)

@@ -91,12 +91,11 @@ GRADIENTS_PER_OUTPUT = 2
 
 # Features in a block of the lists of batches: the rows of the gradient that the lists name stay in the L1 cache. In
 # shorter blocks each list has few entries, and beginning it takes as long as they do. Row: BATCH_FEATURES.
-BATCH_FEATURES = 112
+BATCH_FEATURES = 84
 
-# Vectors in a panel of the weights of the first layer over lists: a thread keeps its panels, in each update, in its own
-# cache. In narrower ones the entries of lists are read more often, and wider ones leave threads without one. Row:
-# BATCH_PANEL.
-BATCH_PANEL = 4
+# Ranges of features over which batches sum the outputs of the first layer: a thread keeps the weights of its ranges, in
+# each update, in its own cache. More have more sums to be added, fewer leave threads without one. Row: BATCH_RANGES.
+BATCH_RANGES = 4
 
 # Bytes of the weights that lists of batches meet at once: blocks of features whose rows together are smaller are taken
 # together. More of them fall out of the cache before the next sample. Row: BATCH_WEIGHT_BYTES.

@@ -1,10 +1,10 @@
 """Updates on batches: whole runs of them inside of one kernel, in phases that a team shares.
 
-An update has three phases. In the first, threads share the panels of the first layer and the samples of the batch; in
-the second the samples alone: forward, loss and back, which leaves the outputs and the deltas of all layers. In the
-third they share the parameters: each piece, some rows of a panel, gets its gradient over all samples and is updated at
-once, so that no gradient is stored. Every sum is made by one thread, so bits do not depend on how many there are.
-Clipping needs the norm of the gradient first: then the third phase stores it, and a fourth one updates.
+An update has three phases. In the first, threads share the features and the samples of the batch, for the products of
+the first layer; in the second the samples: forward, loss and back, which leaves the outputs and the deltas of all
+layers. In the third they share the parameters: each piece, some rows of a layer, gets its gradient over all samples and
+is updated at once, so that no gradient is stored. Every sum is made by one thread, so bits do not depend on how many
+there are. Clipping needs the norm of the gradient first: then the third phase stores it, and a fourth one updates.
 """
 
 import numpy as np
@@ -32,11 +32,11 @@ _FIRST, _SAMPLES, _PARAMETERS, _CLIPPED, _PHASES = 0, 1, 2, 3, 4
 @body
 def piece_count(work, batch, kind):
     """Return how many pieces a phase of an update has."""
-    first, last = work.model.layers[0], work.model.layers[len(work.model.layers) - 1]
     if kind == _FIRST:
-        return chunks_of(work, batch) * (-(-first.columns // first.panel))
+        return chunks_of(work, batch) * work.model.ranges
     if kind == _SAMPLES:
         return chunks_of(work, batch)
+    last = work.model.layers[len(work.model.layers) - 1]
     return last.first_piece + last.pieces
 
 
