@@ -59,6 +59,8 @@ class BatchMemory(NamedTuple):
         The rows of a dense input.
     values, deltas : float
         The outputs of all layers, and the gradients with respect to them.
+    slopes : float
+        Derivatives of the activations that have slopes, each where its value is in ``values``; empty if none has.
     losses : float (2, samples)
         Loss and hits of each sample.
     gradient : float
@@ -74,6 +76,7 @@ class BatchMemory(NamedTuple):
     inputs: Any
     values: Any
     deltas: Any
+    slopes: Any
     losses: Any
     gradient: Any
     squares: Any
