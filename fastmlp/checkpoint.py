@@ -103,6 +103,7 @@ class Checkpoint:
             "dtype": (found.parameters.dtype.name, mine.parameters.dtype.name),
             "seed": (found.seed, mine.seed),
             "init": (found.init, mine.init),
+            "activation": (found.activation, mine.activation),
             **{name: (found.facts.get(name, plain), mine.facts[name]) for name, plain in PLAIN.items()},
         }
         for name, (theirs, ours) in pairs.items():

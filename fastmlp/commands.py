@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, bench, checks, datasets, preprocessing, recipes, refusals, runs
+from fastmlp import activations, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, images, tables
 from fastmlp.model import MLP
@@ -44,7 +44,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
     sizes = math.prod(x.shape[1:]), *options.hidden, data.parts.classes
     plan = recipes.chosen(options, len(y))
-    model = MLP(sizes, plan.dtype, options.seed, init=options.init)
+    model = MLP(sizes, plan.dtype, options.seed, options.init, activations.read(options.activation))
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
     _say_data(say, data, inputs)
     _say_start(options, say, data, model, plan, len(y))
@@ -144,7 +144,7 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
     if options.model is not None:
         model = MLP.load(options.model)
         net = "-".join(map(str, model.layer_sizes))
-        facts["model"] = f"{options.model}: {net}, {model.dtype}, init {model.init}, seed {model.seed}"
+        facts["model"] = f"{options.model}: {net}, {model.dtype}, {_start(model)}, seed {model.seed}"
         facts |= {f"model {name}": note for name, note in sorted(model.notes.items())}
     for key, value in facts.items():
         say(f"{key + ':':17}{bounded.brief(value) if key.startswith('model ') else value}")
@@ -231,13 +231,19 @@ def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: ML
     watched = f", {aside} validation" if aside else ""
     say(f"{data.name}: {m} training{watched} and {len(data.parts.y_test)} test samples{_set_aside(data.parts)}")
     say(
-        f"network {'-'.join(map(str, model.layer_sizes))}, {plan.dtype}, init {options.init}, "
+        f"network {'-'.join(map(str, model.layer_sizes))}, {plan.dtype}, {_start(model)}, "
         f"{backend.get_backend()} backend, threads: {backend.get_num_threads()}"
     )
     unasked = options.optimizer is None and options.alpha is None
     say(f"{plan} (--optimizer gd is the notebook's training)" if unasked else plan)
     if options.resume:
         say(runs.resumption(options.checkpoint, plan.epochs))
+
+
+def _start(model: MLP) -> str:
+    """Return the initialisation in words, and the activation unless it is the usual one."""
+    activation = activations.written(model.activation)
+    return f"init {model.init}" + ("" if activation == activations.DEFAULT else f", activation {activation}")
 
 
 def _set_aside(parts: datasets.Dataset) -> str:

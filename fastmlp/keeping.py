@@ -116,7 +116,7 @@ def drawings(
     weight = model.weights[0]
     yield "first-layer", plots.first_layer(weight, shape)
     if model.seed is not None:
-        initial = MLP(model.layer_sizes, model.dtype.name, model.seed, model.init).weights[0]
+        initial = MLP(model.layer_sizes, model.dtype.name, model.seed, model.init, model.activation).weights[0]
         yield "first-layer-change", plots.first_layer(weight - initial, shape, label="Change of weight")
 
 

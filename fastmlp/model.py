@@ -10,9 +10,10 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import advice, arrays, backend, checks, methods, parameters, storage, training
+from fastmlp import activations, advice, arrays, backend, checks, methods, parameters, storage, training
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.history import History, TrainingWarning
+from fastmlp.kernels.nets import Net
 from fastmlp.methods import Optimizer, Schedule
 from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
@@ -29,7 +30,7 @@ _EVALUATED_ENTRIES = 1 << 21
 
 
 class MLP:
-    """A multilayer perceptron with ReLU hidden layers, softmax output and cross-entropy loss.
+    """A multilayer perceptron with softmax output and cross-entropy loss; its hidden layers are ReLUs by default.
 
     All weights and biases are stored in one contiguous vector, in the order W1, b1, W2, b2, ...; `weights` and `biases`
     are views of it, and a gradient is a vector of the same form. An update is therefore one pass, and
@@ -54,15 +55,26 @@ class MLP:
         - ``"sklearn"``: a as for ``"glorot"``, the numbers of scikit-learn's MLPs of the same widths and dtype with
           ``random_state=seed``, bit for bit on the same machine [3]_.
 
-        Biases are zero, or with ``"sklearn"`` drawn from the same U[-a, a), as scikit-learn does.
+        Biases are zero, or with ``"sklearn"`` drawn from the same U[-a, a), as scikit-learn does. There, a is
+        sqrt(2 / (n_in + n_out)) if all hidden layers are logistic.
+    activation : str or sequence of str
+        One activation g for all hidden layers, or one for each:
+
+        - ``"identity"``: z;
+        - ``"logistic"``: 1 / (1 + exp(-z));
+        - ``"tanh"``: tanh(z);
+        - ``"relu"``: max(0, z);
+        - ``"leaky_relu"``: z if z > 0, else 0.01 z, as torch has it;
+        - ``"gelu"``: z Phi(z), with Phi the distribution function of the standard normal distribution [4]_.
 
     Raises
     ------
     ValueError
-        If there are fewer than 2 or more than 10001 widths, if a width is not from 1 to 2**31 - 1, or if the dtype, the
-        seed or the initialisation is not one of those above.
+        If there are fewer than 2 or more than 10001 widths, if a width is not from 1 to 2**31 - 1, if the dtype, the
+        seed, the initialisation or an activation is not one of those above, or if there are not as many activations as
+        hidden layers.
     TypeError
-        If a width or the seed is not an integer.
+        If a width or the seed is not an integer, or the activation neither a name nor a sequence.
 
     References
     ----------
@@ -71,28 +83,41 @@ class MLP:
     .. [2] K. He, X. Zhang, S. Ren and J. Sun, Delving deep into rectifiers, ICCV 2015, equation 10; uniform instead of
        normal, with the same variance, for the same bits on all machines.
     .. [3] scikit-learn, sklearn/neural_network/_multilayer_perceptron.py, ``_init_coef``.
+    .. [4] D. Hendrycks and K. Gimpel, Gaussian error linear units (GELUs), arXiv 1606.08415, section 2.
 
     Examples
     --------
     >>> import fastmlp
+    >>> fastmlp.MLP((784, 128, 64, 10), activation=("tanh", "gelu"))
+    MLP((784, 128, 64, 10), dtype='float64', activation=('tanh', 'gelu'))
     >>> model = fastmlp.MLP((784, 128, 10), seed=0)
     >>> model.parameters.shape, model.weights[1].shape, model.biases[1].shape
     ((101770,), (10, 128), (10, 1))
     """
 
+    _activation: activations.Activation = activations.DEFAULT  # of models that were pickled before there was a choice
+
     def __init__(
-        self, layer_sizes: Sequence[int], dtype: str = "float64", seed: int | None = 0, init: str = _DEFAULT_INIT
+        self,
+        layer_sizes: Sequence[int],
+        dtype: str = "float64",
+        seed: int | None = 0,
+        init: str = _DEFAULT_INIT,
+        activation: str | Sequence[str] = activations.DEFAULT,
     ) -> None:
         self._layer_sizes = checks.layer_sizes("layer_sizes", layer_sizes)
         kind = checks.float_dtype("dtype", dtype)
         self._seed = checks.seed("seed", seed)
         self._init = checks.choice("init", init, parameters.INITIALISATIONS)
-        self._parameters = parameters.draw(self._layer_sizes, kind, self._seed, self._init)
+        self._activation = activations.check("activation", activation, len(self._layer_sizes) - 2)
+        of_all = activations.written(self._activation)
+        self._parameters = parameters.draw(self._layer_sizes, kind, self._seed, self._init, of_all)
         self._notes: dict[str, str] = {}
 
     def __repr__(self) -> str:
         init = "" if self._init == _DEFAULT_INIT else f", init='{self._init}'"
-        return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init})"
+        activation = "" if self._activation == activations.DEFAULT else f", activation={self._activation!r}"
+        return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init}{activation})"
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -129,6 +154,11 @@ class MLP:
     def init(self) -> str:
         """How the initial weights were drawn."""
         return self._init
+
+    @property
+    def activation(self) -> str | tuple[str, ...]:
+        """The activation of all hidden layers, or a tuple of one for each if they differ."""
+        return self._activation
 
     @property
     def notes(self) -> dict[str, str]:
@@ -266,10 +296,10 @@ class MLP:
             Seconds from one write to the next; 0 writes after each epoch.
         resume : bool
             Continue from the checkpoint, and end with the bits of an uninterrupted run on the same backend and kind of
-            processor. The file must match the model's layer sizes, dtype, seed and initialisation, the optimizer and
-            its constants (but for the learning rate), ``batch_size``, ``shuffle``, ``l2``, ``clip_norm`` and, by
-            digests, all data and weights. Plain and packed data match each other; uint8 and floating-point data do not.
-            If there is no file yet, training starts from the current parameters.
+            processor. The file must match the model's layer sizes, dtype, seed, initialisation and activation, the
+            optimizer and its constants (but for the learning rate), ``batch_size``, ``shuffle``, ``l2``, ``clip_norm``
+            and, by digests, all data and weights. Plain and packed data match each other; uint8 and floating-point data
+            do not. If there is no file yet, training starts from the current parameters.
         progress : bool, optional
             Whether to show a bar; by default it is shown if standard output is a terminal or a notebook and tqdm is
             installed.
@@ -339,7 +369,7 @@ class MLP:
             held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
             validate = functools.partial(self._evaluate, held_out)
         step = functools.partial(self._step, samples=samples)
-        problem = methods.Problem(self._parameters, self._layer_sizes, samples, step)
+        problem = methods.Problem(self._parameters, self._net, samples, step)
         method = choice.method(problem, epochs, self._seed)
         run = training.Run(
             method,
@@ -362,7 +392,7 @@ class MLP:
         return history
 
     def save(self, path: storage.PathName) -> None:
-        """Write parameters, dtype, seed, initialisation and notes to a safetensors file, atomically and durably.
+        """Write parameters, what else makes the model, and notes to a safetensors file, atomically and durably.
 
         The tensors are named and shaped as in torch: ``layers.0.weight`` (n_out, n_in), ``layers.0.bias`` (n_out,).
 
@@ -417,6 +447,7 @@ class MLP:
         model = cls.__new__(cls)
         model._layer_sizes, model._parameters = record.layer_sizes, record.parameters
         model._seed, model._init, model._notes = record.seed, record.init, record.notes
+        model._activation = activations.read(record.activation)
         return model
 
     def predict(self, X: ArrayLike | PackedMatrix) -> Array:
@@ -541,8 +572,9 @@ class MLP:
         return advice.advise(history, findings)
 
     def _is_dead(self, samples: Samples) -> bool:
-        """Return whether no sample activates any unit of some hidden layer: no gradient reaches the first layer."""
-        if len(self._layer_sizes) == 2:
+        """Return whether no sample activates any ReLU of some hidden layer: no gradient reaches the first layer."""
+        # Other units are never quite dead, and a gradient of 0 does not say which layer stopped it.
+        if set(self._net.activations) != {"relu"}:
             return False
         gradient = np.empty_like(self._parameters)
         self._step(gradient, samples)
@@ -570,20 +602,30 @@ class MLP:
 
     def _record(self, facts: dict[str, str] | None = None) -> storage.Record:
         return storage.Record(
-            self._layer_sizes, self._parameters, self._seed, self._init, facts or {}, notes=self._notes
+            self._layer_sizes,
+            self._parameters,
+            self._seed,
+            self._init,
+            facts or {},
+            notes=self._notes,
+            activation=activations.written(self._activation),
         )
+
+    @property
+    def _net(self) -> Net:
+        return activations.net(self._layer_sizes, self._activation)
 
     def _step(self, grad: Array, samples: Samples) -> tuple[float, float]:
         """Write the mean gradient; return mean loss and accuracy."""
         x, y, w = samples
         kernels = backend.kernels()
-        loss, hit, total = kernels.network_step(grad, self._parameters, self._layer_sizes, x.operands(self.dtype), y, w)
+        loss, hit, total = kernels.network_step(grad, self._parameters, self._net, x.operands(self.dtype), y, w)
         return loss / total, hit / total
 
     def _logits(self, x: PackedMatrix) -> Array:
         logits = np.empty((self._layer_sizes[-1], x.shape[1]), self.dtype)
         kernels = backend.kernels()
-        kernels.network_logits(logits, self._parameters, self._layer_sizes, x.operands(self.dtype))
+        kernels.network_logits(logits, self._parameters, self._net, x.operands(self.dtype))
         return logits
 
     def _evaluate(self, samples: Samples) -> dict[str, float]:

@@ -63,6 +63,9 @@ _INIT = (
     "initial weights; notebook: U[-0.5, 0.5), suitable for one hidden layer only; sklearn: weights and biases that "
     "scikit-learn's MLPs draw; default: glorot"
 )
+_ACTIVATION = (
+    "identity, logistic, tanh, relu, leaky_relu or gelu; or one for each hidden layer, as in tanh,relu; default: relu"
+)
 _EVALUATE = """\
 examples:
   fastmlp evaluate digits.safetensors mnist
@@ -249,6 +252,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "float64"), help="precision; default: float64 for gd and lbfgs, else float32")
     _add_label(command)
     add("--init", choices=("glorot", "he", "notebook", "sklearn"), default="glorot", help=_INIT)
+    add("--activation", default="relu", metavar="NAME", help=_ACTIVATION)
     add("--seed", type=int, default=0, metavar="S", help="seed of initial weights and validation split; default: 0")
     add("--quiet", action="store_true", help="print no progress lines")
 

@@ -53,8 +53,8 @@ def draw(sizes: tuple[int, ...], dtype: np.dtype[Any], seed: int | None, init: s
         The limits, as in `MLP`. With "sklearn", the weights of a layer are drawn as a matrix (n_in, n_out), then its
         biases within the same limits, as scikit-learn's MLPs do [1]_.
     activation : str
-        The activation of the hidden layers in scikit-learn's words. With "sklearn", the limits of "logistic" are
-        sqrt(2 / (n_in + n_out)), of any other sqrt(6 / (n_in + n_out)).
+        The activation of all hidden layers. With "sklearn", the limits of "logistic" are sqrt(2 / (n_in + n_out)), of
+        any other, or of different ones, sqrt(6 / (n_in + n_out)).
 
     Returns
     -------

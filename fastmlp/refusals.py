@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fastmlp import backend, checks, recipes, storage, threads
+from fastmlp import activations, backend, checks, recipes, storage, threads
 from fastmlp.datasets import bounded
 from fastmlp.options import did_you_mean
 
@@ -21,7 +21,7 @@ from fastmlp.options import did_you_mean
 # names may be part of a file's name.
 _ARGUMENT = re.compile(
     "(^|(?:another|got|more|smaller|with) )"
-    "(alpha|batch_size|dtype|epochs|init|l2|learning_rate|optimizer|seed)"
+    "(activation|alpha|batch_size|dtype|epochs|init|l2|learning_rate|optimizer|seed)"
     r"(?=[\s(;,:]|$)"
 )
 
@@ -103,6 +103,7 @@ def check_data(data: str, named: Iterable[str]) -> None:
 def check_train(options: argparse.Namespace) -> None:
     """Raise ValueError or TypeError for wrong options, which would otherwise fail only after loading or training."""
     checks.layer_sizes("--hidden", (1, *options.hidden, 1))
+    activations.check("--activation", activations.read(options.activation), len(options.hidden))
     checks.seed("--seed", options.seed)
     checks.nonnegative("--min-delta", options.min_delta, "give a number such as 0.001")
     checks.nonnegative("--checkpoint-every", options.checkpoint_every, "give a number of seconds such as 10")

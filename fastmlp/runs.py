@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend, keeping, refusals, storage
+from fastmlp import activations, backend, keeping, refusals, storage
 from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import Dataset
 from fastmlp.history import History
@@ -127,6 +127,7 @@ def told(plan: Recipe, model: MLP, history: History) -> dict[str, Any]:
         "network": list(model.layer_sizes),
         "dtype": model.dtype.name,
         "init": model.init,
+        "activation": activations.written(model.activation),
         **plan.facts(),
         "backend": backend.get_backend(),
         "threads": backend.get_num_threads(),

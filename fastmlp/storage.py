@@ -24,14 +24,16 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import arrays, atomic, checks, parameters
+from fastmlp import activations, arrays, atomic, checks, parameters
 from fastmlp.atomic import PathName, check_place
 
 __all__ = ["PathName", "Record", "check_place", "load", "refusal", "save"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_FORMAT = {"format": "fastmlp", "format_version": "1"}
+_FORMAT = "fastmlp"
+# Version 2 tells programs that know only ReLUs that they do not know the activation; other files are of version 1.
+_VERSIONS = _WITH_RELU, _WITH_ACTIVATION = "1", "2"
 _TRAINING = "training."
 _NOTE = "note."
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
@@ -64,6 +66,8 @@ class Record:
         State of a training run, by name without the prefix ``training.``; empty in a model file.
     notes : dict of str to str
         Notes of the user; in the file their names begin with ``note.``.
+    activation : str
+        The activation of all hidden layers, or one for each with commas between them.
     """
 
     layer_sizes: tuple[int, ...]
@@ -73,6 +77,7 @@ class Record:
     facts: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    activation: str = activations.DEFAULT
 
 
 class _Entry(NamedTuple):
@@ -118,11 +123,13 @@ def save(path: PathName, record: Record) -> None:
     tensors = _named(record.parameters, record.layer_sizes)
     tensors |= {_TRAINING + name: np.ascontiguousarray(array) for name, array in record.arrays.items()}
     metadata = {
-        **_FORMAT,
+        "format": _FORMAT,
+        "format_version": _WITH_RELU if record.activation == activations.DEFAULT else _WITH_ACTIVATION,
         "architecture": "-".join(map(str, record.layer_sizes)),
         "dtype": record.parameters.dtype.name,
         "seed": str(record.seed),
         "init": record.init,
+        "activation": record.activation,
         **record.facts,
         **{_NOTE + name: note for name, note in record.notes.items()},
     }
@@ -171,7 +178,7 @@ def load(path: PathName) -> Record:
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):
         raise refusal(name, "a file whose checksum does not match its content")
     init, seed = metadata.get("init", _OLD_INIT), metadata["seed"]
-    own = {*_FORMAT, "architecture", "dtype", "seed", "init"}
+    own = {"format", "format_version", "architecture", "dtype", "seed", "init", "activation"}
     return Record(
         sizes,
         vector,
@@ -180,6 +187,7 @@ def load(path: PathName) -> Record:
         {key: value for key, value in metadata.items() if key not in own and not key.startswith(_NOTE)},
         {name.removeprefix(_TRAINING): array for name, array in state.items()},
         {key.removeprefix(_NOTE): value for key, value in metadata.items() if key.startswith(_NOTE)},
+        metadata.get("activation", activations.DEFAULT),
     )
 
 
@@ -268,10 +276,10 @@ def _read(path: str, file: BinaryIO, place: Array) -> None:
 
 def _check_layout(path: str, metadata: dict[str, str], entries: dict[str, _Entry]) -> None:
     """Check the strings, and that the tensors are the layers they describe, before reading a tensor."""
-    if metadata.get("format") != _FORMAT["format"]:
+    if metadata.get("format") != _FORMAT:
         raise refusal(path, "a safetensors file that another program wrote")
-    if metadata.get("format_version") != _FORMAT["format_version"]:
-        raise refusal(path, f"format version {metadata.get('format_version')!r} (this fastmlp reads version 1)")
+    if metadata.get("format_version") not in _VERSIONS:
+        raise refusal(path, f"format version {metadata.get('format_version')!r} (this fastmlp reads versions 1 and 2)")
     architecture, seed = metadata.get("architecture", ""), metadata.get("seed", "")
     found = {name: one for name, one in entries.items() if not _is_training(name)}
     shapes = {name: one.shape for name, one in found.items()}
@@ -285,6 +293,9 @@ def _check_layout(path: str, metadata: dict[str, str], entries: dict[str, _Entry
         raise refusal(path, f"the seed {seed[:40]!r}")
     if metadata.get("init", _OLD_INIT) not in parameters.INITIALISATIONS:
         raise refusal(path, f"the unknown initialisation {metadata['init'][:40]!r}")
+    activation = metadata.get("activation", activations.DEFAULT)
+    if not activations.are_legal(activation, architecture.count("-") - 1):
+        raise refusal(path, f"the unknown activation {activation[:40]!r}")
 
 
 def _is_training(name: str) -> bool:

@@ -20,7 +20,7 @@ from numba.core.runtime import _nrt_python
 from pages import SIDES, Guarded
 
 import fastmlp
-from fastmlp import backend
+from fastmlp import activations, backend
 from fastmlp.kernels import compiled, rules, vector
 
 # What kernels allocate themselves: with PYTHONMALLOC=debug, Python's allocator ends the process when it frees memory
@@ -439,20 +439,48 @@ def exp_and_log(rng, dtype):
                 assert_close(actual, exact, "function", dtype)
 
 
-def sums_over_ranges(packed, parameters, sizes):
+@numba.njit
+def run_sigmoids(logistic, tanh, slopes, gelu, alone, at):
+    count = len(logistic) - at
+    vector.logistic_elements(vector.address(logistic, at), count)
+    vector.tanh_elements(vector.address(tanh, at), count)
+    vector.gelu_elements(vector.address(slopes, at), vector.address(gelu, at), count)
+    vector.gelu_elements(vector.address(alone, at), vector.address(alone, at), count)
+
+
+def sigmoids(rng, dtype):
+    """Every remainder of vectors; a number has the same bits in a vector and alone, and with slopes or without."""
+    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    for count, side in itertools.product(range(4 * lanes + 2), SIDES):
+        at, x = SKIPPED[side], (3 * rng.standard_normal(count)).astype(dtype)
+        rows = {name: behind(at, x) for name in ("logistic", "tanh", "gelu", "alone")}
+        given = Buffers(side, slopes=behind(at, np.full(count, 7, dtype)), **rows)
+        run_sigmoids(given.logistic, given.tanh, given.slopes, given.gelu, given.alone, at)
+        given.check("logistic", "tanh", "slopes", "gelu", "alone")
+        assert_same_bits(given.alone, given.gelu)
+        for name in ("logistic", "tanh", "slopes", "gelu"):
+            assert np.isnan(getattr(given, name)[:at]).all()
+            for k, value in enumerate(getattr(given, name)[at:]):
+                one = {other: x[k : k + 1].copy() for other in ("logistic", "tanh", "slopes", "gelu", "alone")}
+                run_sigmoids(*one.values(), 0)
+                assert_same_bits(one[name][0], value)
+
+
+def sums_over_ranges(packed, parameters, net):
     """Return the gradient and the sums for soft targets, with the leaves added in three ranges, the last one first."""
     m, kernels, x = packed.shape[1], backend.kernels(), packed.operands(parameters.dtype)
-    y = np.linspace(0, 1, sizes[-1] * m, dtype=parameters.dtype).reshape(sizes[-1], m)
+    classes = net.sizes[-1]
+    y = np.linspace(0, 1, classes * m, dtype=parameters.dtype).reshape(classes, m)
     weight, gradient = np.linspace(0.5, 2, m, dtype=parameters.dtype), np.empty_like(parameters)
     leaves = len(kernels.leaf_starts(x)) - 1
     cuts = sorted({0, leaves // 3, 2 * leaves // 3, leaves})
-    sums = kernels.begin(parameters, tuple(sizes), x, y, weight)
+    sums = kernels.begin(parameters, net, x, y, weight)
     for first, stop in reversed(list(itertools.pairwise(cuts))):
         kernels.accumulate(sums, first, stop)
     return [*kernels.finish(gradient, sums), gradient]
 
 
-def updates_on_batches(packed, labels, parameters, sizes):
+def updates_on_batches(packed, labels, parameters, net):
     """Return the sums of two updates on batches, and the vectors after them."""
     m, kernels, results = len(labels), backend.kernels(), []
     weight, order, ends = (
@@ -464,26 +492,26 @@ def updates_on_batches(packed, labels, parameters, sizes):
         vectors = [parameters] * (1 + rules.state_vectors(rule))
         if rule.kind == rules.ADAM:
             vectors[2] = np.square(parameters)
-        y = fastmlp.one_hot(labels, sizes[-1]).astype(parameters.dtype) if rule.clip else labels
-        trainer = kernels.begin_training(vectors, sizes, packed.operands(parameters.dtype, minibatches=True), y, weight)
+        y = fastmlp.one_hot(labels, net.sizes[-1]).astype(parameters.dtype) if rule.clip else labels
+        trainer = kernels.begin_training(vectors, net, packed.operands(parameters.dtype, minibatches=True), y, weight)
         results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 3), 0.5)))
         results += kernels.training_vectors(trainer)
     return results
 
 
-def every_call(inputs, scale):
+def every_call(inputs, scale, activation="relu"):
     """Return what the model and the notebook's functions give for (x, y, parameters, sizes)."""
     x, labels, parameters, sizes = inputs
-    model = fastmlp.MLP(sizes, dtype=parameters.dtype.name)
+    model = fastmlp.MLP(sizes, dtype=parameters.dtype.name, activation=activation)
     model.parameters = parameters
-    packed = fastmlp.pack(x, scale=scale)
-    results = [*model.loss_and_grad(packed, labels), *sums_over_ranges(packed, parameters, sizes)]
+    packed, net = fastmlp.pack(x, scale=scale), activations.net(tuple(sizes), activation)
+    results = [*model.loss_and_grad(packed, labels), *sums_over_ranges(packed, parameters, net)]
     results += [packed.to_dense(), fastmlp.pack(x, scale=scale, minibatches=True).to_dense()]
     if packed.finite:  # or these refuse it
         results += [model.predict_proba(packed), *model.evaluate(packed, labels).values()]
         if np.isfinite(parameters).all():
-            results += updates_on_batches(packed, labels, parameters, sizes)
-    if len(sizes) != 3:  # no net of the notebook
+            results += updates_on_batches(packed, labels, parameters, net)
+    if len(sizes) != 3 or activation != "relu":  # no net of the notebook
         return [np.array(one) for one in results]
     (w1, w2), (b1, b2) = model.weights, model.biases
     x = packed if x.dtype == np.uint8 else x
@@ -561,7 +589,10 @@ def engine(rng, dtype):
     cases += [(compiled.tuning.FEW_DENSE_SAMPLES + 1 + k, 40 + k, 7 + k, 2) for k in range(0, 13, 4)]
     # Last lists of a few rows, or units, and panels so narrow that a sum is made in parts: list for list the same bits.
     cases += [(few + 1, 5, wide, wide + 1, 3), (few + 1, 5, wide + 1, wide + 1, 3)]
-    for k, (m, *sizes) in enumerate(cases):  # mostly on one thread: launches would take most of the time
+    cases = [("relu", *case) for case in cases]
+    cases += [(name, *case) for name in ("gelu", "logistic") for case in ((few, 5, 7, 3), (few + 5, 6, 9, 4))]
+    cases += [(("tanh", "gelu"), m, 5, 7, wide + 1, 3) for m in (few - 1, few + 3, 2 * tile_size + 1)]
+    for k, (activation, m, *sizes) in enumerate(cases):  # mostly on one thread: launches would take most of the time
         n, classes = sizes[0], sizes[-1]
         x = rng.integers(1, 256, size=(n, m)) * (rng.random((n, m)) < (0.3, 0.3, 1)[k % 3])
         size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(sizes))
@@ -574,10 +605,10 @@ def engine(rng, dtype):
             if bad == "w":
                 inputs[2][n - 1] = np.inf
             with fastmlp.use_threads(1):
-                expected = every_call((*inputs, sizes), 1 / 255)
+                expected = every_call((*inputs, sizes), 1 / 255, activation)
             threads = min(1 + (k % 4 == 0), fastmlp.get_num_threads())
             with fastmlp.use_threads(threads), GuardedArguments(SIDES[k % 2]):
-                actual = every_call((*inputs, sizes), 1 / 255)
+                actual = every_call((*inputs, sizes), 1 / 255, activation)
             for one, other in zip(actual, expected, strict=True):
                 assert_same_bits(one, other)
 
@@ -604,12 +635,13 @@ def overruns(rng, dtype):
     cases += [(dtype, 0.3, 100, 5, 4, 3), (dtype, 0.3, 130, 5, wide, wide, 3)]
     cases.append((dtype, 0.3, 130, 2 * compiled.tuning.BATCH_FEATURES + 1, 4, 3))  # ranges of features
     cases += [(dtype, 1, m, 40, 8, 2) for m in (300, compiled.tuning.FEW_DENSE_SAMPLES + 1)]
-    for side, (kind, density, m, *sizes) in itertools.product(SIDES, cases):
+    cases = [("relu", *case) for case in cases] + [(("gelu", "tanh"), dtype, 0.3, m, 5, 4, 6, 3) for m in (20, 130)]
+    for side, (activation, kind, density, m, *sizes) in itertools.product(SIDES, cases):
         x = (rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)).astype(kind)
         size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(sizes))
         labels, parameters = rng.integers(sizes[-1], size=m), rng.standard_normal(size).astype(dtype)
         with fastmlp.use_threads(1), GuardedArguments(side, probe):
-            every_call((x, labels, parameters, sizes), 1)
+            every_call((x, labels, parameters, sizes), 1, activation)
     assert {name.split(".")[0] for name in seen} == set(compiled.launch.KERNELS)
     # Every array of every kernel, but for those that are always empty: one allocation made several buffers of a step
     # once, each guarded by the next alone.

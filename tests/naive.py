@@ -1,10 +1,12 @@
 """The oracle: the formulas again, independent of fastmlp, in extended precision and without BLAS."""
 
+import functools
 from itertools import pairwise
 
 import numpy as np
 
 WIDE = np.longdouble
+PI = WIDE("3.14159265358979323846264338327950288")
 
 
 def product(a, b):
@@ -71,26 +73,67 @@ def unflatten(vector, sizes):
     return layers
 
 
-def activations_and_logits(layers, x):
-    """Return the input of each layer and the logits (C, m)."""
-    activations = [np.asarray(x, WIDE)]
-    for w, b in layers[:-1]:
-        activations.append(relu(product(w, activations[-1]) + b))
-    return activations, product(layers[-1][0], activations[-1]) + layers[-1][1]
+def density(z):
+    return np.exp(-z * z / 2) / np.sqrt(2 * PI)
 
 
-def loss_and_grad(vector, sizes, x, y, weight=None):
-    """Return the weighted mean cross-entropy and the flat gradient of a net of any depth; y is (C, m)."""
+@functools.partial(np.vectorize, otypes=[WIDE])
+def normal(x):
+    """Return the probability that a standard normal variable is below x, in extended precision.
+
+    By the series x + x^3 / 3 + x^5 / (3 5) + ... times the density, or far below 0 by Laplace's continued fraction.
+    """
+    x = WIDE(x)
+    if abs(x) > 6:
+        fraction = WIDE(0)
+        for k in range(60, 0, -1):
+            fraction = k / (abs(x) + fraction)
+        tail = density(x) / (abs(x) + fraction)
+        return tail if x < 0 else 1 - tail
+    term, total, k = x, x, 1
+    while abs(term) > 1e-22 * abs(total):
+        k += 2
+        term = term * x * x / k
+        total = total + term
+    return WIDE(0.5) + density(x) * total
+
+
+# The value and the derivative of each activation for arguments in extended precision.
+ACTIVATIONS = {
+    "identity": (lambda z: z, np.ones_like),
+    "logistic": (lambda z: 1 / (1 + np.exp(-z)), lambda z: np.exp(-z) / (1 + np.exp(-z)) ** 2),
+    "tanh": (np.tanh, lambda z: 1 / np.cosh(z) ** 2),
+    "relu": (relu, lambda z: z > 0),
+    "leaky_relu": (lambda z: np.where(z > 0, z, z / 100), lambda z: np.where(z > 0, 1, WIDE(1) / 100)),
+    "gelu": (lambda z: z * normal(z), lambda z: normal(z) + z * density(z)),
+}
+
+
+def activations_and_logits(layers, x, names=None):
+    """Return the input of each layer, the sums of each hidden layer before its activation, and the logits (C, m)."""
+    inputs, sums = [np.asarray(x, WIDE)], []
+    for (w, b), name in zip(layers, names or ["relu"] * (len(layers) - 1), strict=False):
+        sums.append(product(w, inputs[-1]) + b)
+        inputs.append(ACTIVATIONS[name][0](sums[-1]))
+    return inputs, sums, product(layers[-1][0], inputs[-1]) + layers[-1][1]
+
+
+def loss_and_grad(vector, sizes, x, y, weight=None, names=None):
+    """Return the weighted mean cross-entropy and the flat gradient of a net of any depth; y is (C, m).
+
+    ``names`` are the activations of the hidden layers, ReLUs by default.
+    """
+    names = names or ["relu"] * (len(sizes) - 2)
     layers = unflatten(np.asarray(vector, WIDE), sizes)
     y = np.asarray(y, WIDE)
     weight = np.ones(y.shape[1], WIDE) if weight is None else np.asarray(weight, WIDE)
-    activations, z = activations_and_logits(layers, x)
+    inputs, sums, z = activations_and_logits(layers, x, names)
     peak = shift(z)
     lse = peak + np.log(np.exp(z - peak).sum(axis=0))
     loss = (weight * np.where(y != 0, y * (lse - z), 0).sum(axis=0)).sum() / weight.sum()
     delta = (softmax(z) * y.sum(axis=0) - y) * weight / weight.sum()
-    parts = [product(delta, activations[-1].T).ravel(), delta.sum(axis=1)]
-    for (w, _), a, below in zip(layers[:0:-1], activations[:0:-1], activations[-2::-1], strict=True):
-        delta = product(w.T, delta) * (a > 0)
+    parts = [product(delta, inputs[-1].T).ravel(), delta.sum(axis=1)]
+    for (w, _), name, before, below in zip(layers[:0:-1], names[::-1], sums[::-1], inputs[-2::-1], strict=True):
+        delta = product(w.T, delta) * ACTIVATIONS[name][1](before)
         parts = [product(delta, below.T).ravel(), delta.sum(axis=1), *parts]
     return loss, np.concatenate(parts)

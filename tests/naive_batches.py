@@ -9,11 +9,11 @@ from fastmlp import parameters
 from fastmlp.kernels import rules
 
 
-def step(vector, sizes, x, y, weight):
+def step(vector, net, x, y, weight):
     """Return the sums of loss, weight of hits and weight, and the gradient of the weighted mean loss."""
-    targets, weight = naive.one_hot(y, sizes[-1]) if y.ndim == 1 else y, np.asarray(weight, naive.WIDE)
-    loss, gradient = naive.loss_and_grad(vector, sizes, x, targets, weight)
-    _, z = naive.activations_and_logits(naive.unflatten(vector, sizes), x)
+    targets, weight = naive.one_hot(y, net.sizes[-1]) if y.ndim == 1 else y, np.asarray(weight, naive.WIDE)
+    loss, gradient = naive.loss_and_grad(vector, net.sizes, x, targets, weight, net.activations)
+    *_, z = naive.activations_and_logits(naive.unflatten(vector, net.sizes), x, net.activations)
     hit = weight * (targets[z.argmax(axis=0), np.arange(len(weight))] == targets.max(axis=0))
     return [loss * weight.sum(), hit.sum(), weight.sum()], gradient
 
@@ -28,7 +28,7 @@ def train(problem):
         weights[...] = True
     for number, (first, stop) in enumerate(pairwise([0, *problem.ends])):
         batch = problem.order[first:stop]
-        found, g = step(vector, problem.sizes, problem.x[:, batch], problem.y[..., batch], problem.weight[batch])
+        found, g = step(vector, problem.net, problem.x[:, batch], problem.y[..., batch], problem.weight[batch])
         sums.append(found)
         g = g + rule.l2 * vector * is_weight
         if rule.clip:

@@ -116,20 +116,30 @@ def test_the_options_of_an_optimizer(run, tmp_path):
 def test_every_option(run, tmp_path):
     words = (
         "train digits --hidden 20 10 --epochs 3 --alpha 0.1 --threads 1 --dtype float32 --seed 7 --init he "
-        "--backend numpy --validation 0.25 --patience 2 --min-delta 0.001 --checkpoint-every 0 --checkpoint"
+        "--activation tanh,gelu --backend numpy --validation 0.25 --patience 2 --min-delta 0.001 "
+        "--checkpoint-every 0 --checkpoint"
     )
     status, printed, _ = run(words, tmp_path / "run.ckpt", "--save", tmp_path / "model")
     assert status == 0
     assert "1075 training, 358 validation and 364 test samples" in printed
-    assert "network 64-20-10-10, float32, init he, numpy backend, threads: 1\n" in printed
+    assert "network 64-20-10-10, float32, init he, activation tanh,gelu, numpy backend, threads: 1\n" in printed
     assert "\ngd, full batch, alpha 0.1, 3 epochs\n" in printed
     assert len(re.findall(r"validation \d+\.\d+  [\d.]+%  \d+\.\d+ s$", printed, re.MULTILINE)) == 3
     assert "after 3 epochs" in printed
     assert f"saved: {tmp_path / 'model'}" in printed
     saved, checkpoint = storage.load(tmp_path / "model"), storage.load(tmp_path / "run.ckpt")
-    assert (saved.seed, saved.init) == (7, "he")
+    assert (saved.seed, saved.init, saved.activation) == (7, "he", "tanh,gelu")
     assert checkpoint.facts["epoch"] == "3"
     assert saved.notes == checkpoint.notes
+
+
+def test_the_activation_is_shown_unless_it_is_the_usual_one(run, tmp_path):
+    shown = []
+    for word in ("", "--activation tanh"):
+        status, printed, _ = run(f"train --hidden 4 --epochs 1 --json {word} --save", tmp_path / "model")
+        assert status == 0
+        shown.append((json.loads(printed)["activation"], "activation" in run("info", tmp_path / "model")[1]))
+    assert shown == [("relu", False), ("tanh", True)]
 
 
 def test_quiet(run):
@@ -449,6 +459,9 @@ def test_a_message_speaks_of_the_option_and_comes_before_data_is_loaded(run, tmp
         "bench nowhere",
         "info nowhere",
         "info {tmp}/damaged",
+        "train --activation swish",
+        "train --hidden 8 8 --activation tanh,relu,gelu",
+        "train --activation tanh,",
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
@@ -591,6 +604,7 @@ def test_advice_on_training_names_the_options(run, words, said):
         ("--l2 0.5", "--l2 0.0 in the file but 0.5 here"),
         ("--seed 3", "--seed 0 in the file but 3 here"),
         ("--init he", "--init glorot in the file but he here"),
+        ("--activation tanh", "--activation relu in the file but tanh here"),
         ("--dtype float64", "--dtype float32 in the file but float64 here"),
         ("--optimizer lbfgs --dtype float32", "--optimizer Adam("),
     ],

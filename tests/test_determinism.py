@@ -187,12 +187,12 @@ MAKERS = ("memory", "sums", "small_batch", "packing", "network", "rooms", "losse
 SPARSE, DENSE = 0.3, 1.0
 
 
-def passes(dtype, sizes, m, density, kind):
+def passes(dtype, sizes, m, density, kind, activation="relu"):
     """Return the bits of a step, of soft targets, of the notebook's functions and of logits."""
     rng = np.random.default_rng(m)
     codes = rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)
     x = fastmlp.pack(codes.astype(kind), scale=1 / 255, **({} if kind == np.uint8 else {"dtype": dtype.name}))
-    model = fastmlp.MLP(sizes, dtype=dtype.name)
+    model = fastmlp.MLP(sizes, dtype=dtype.name, activation=activation)
     model.parameters = rng.standard_normal(model.parameters.shape)
     labels, soft = rng.integers(sizes[-1], size=m), rng.random((sizes[-1], m)).astype(dtype)
     results = [*model.loss_and_grad(x, labels), *model.loss_and_grad(x, soft), model.predict_proba(x)]
@@ -225,6 +225,7 @@ def test_bits_do_not_depend_on_what_memory_held_before(compiled, dtype, monkeypa
               for m, density, kind in ((7, SPARSE, dtype), (2500, SPARSE, dtype), (300, SPARSE, np.uint8),
                                        (300, DENSE, dtype), (2501, DENSE, dtype))]  # fmt: skip
     cases += [((7, 9, 4), 300, DENSE, dtype), ((300, 3), 2501, DENSE, dtype), ((300, 1, 3), 133, SPARSE, np.uint8)]
+    cases += [((9, 21, 18, 3), m, SPARSE, dtype, names) for m in (30, 300) for names in ("gelu", ("logistic", "gelu"))]
     fastmlp.warmup(dtype.name)
     for case in cases:
         found = set()

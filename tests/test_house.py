@@ -22,14 +22,16 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "backend", "bench", "checks", "console", "datasets", "model", "packing", "preprocessing", "recipes", "refusals",
-        "runs",
+        "activations", "backend", "bench", "checks", "console", "datasets", "model", "packing", "preprocessing",
+        "recipes", "refusals", "runs",
     },
     "runs": {
-        "backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "recipes", "refusals",
-        "storage",
+        "activations", "backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "recipes",
+        "refusals", "storage",
     },
-    "refusals": {"backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads"},
+    "refusals": {
+        "activations", "backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads",
+    },
     "recipes": {"optimizers", "schedules"},
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "console": set(),
@@ -38,9 +40,9 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "advice", "arrays", "backend", "checkpoint", "checks", "history", "methods", "packing", "parameters",
-        "quiet", "samples", "stopping", "storage", "training",
-    },
+        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "history", "kernels", "methods",
+        "packing", "parameters", "quiet", "samples", "stopping", "storage", "training",
+    },  # of the kernels only the description of a net
     "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
     "lbfgs": {"quiet"},
@@ -50,7 +52,7 @@ ARROWS = {
     "methods": {
         "backend", "batches", "checks", "interrupts", "kernels", "methods", "optimizers", "quiet", "samples",
         "schedules",
-    },  # of the kernels only their rules
+    },  # of the kernels only their rules and the description of a net
     "batches": {"checks", "quiet"},
     "stopping": set(),
     "progress": {"checks", "history"},
@@ -61,7 +63,8 @@ ARROWS = {
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet"},
     "packing": {"arrays", "backend", "checks", "quiet"},
-    "storage": {"arrays", "atomic", "checks", "parameters"},
+    "storage": {"activations", "arrays", "atomic", "checks", "parameters"},
+    "activations": {"checks", "kernels"},  # of the kernels only the description of a net
     "atomic": {"checks"},
     "parameters": {"quiet"},
     "backend": {
@@ -125,9 +128,11 @@ FLOORS = {
     "internals": set(),
     "tree": set(),
     "rules": set(),
-    "reference": {"rules", "tree"},
+    "nets": set(),
+    "reference_activations": {"nets"},
+    "reference": {"nets", "reference_activations", "rules", "tree"},
     "vector": {"internals"},
-    "compiled": {"internals", "rules", "tree", "vector"},
+    "compiled": {"internals", "nets", "rules", "tree", "vector"},
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from compare import assert_close, assert_close_where_finite, assert_same_bits, assert_softmax
 
 import fastmlp
+from fastmlp.kernels import nets
 from fastmlp.kernels import reference as reference_tables
 
 pytestmark = pytest.mark.kernels
@@ -265,7 +266,7 @@ ARGUMENTS = [0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30, 3.5, -3.5, np.inf, -np.inf, np
 
 @pytest.mark.numba
 def test_both_backends_know_the_same_activations_and_losses(compiled, reference):
-    assert set(compiled.activations.ACTIVATIONS) == set(reference.ACTIVATIONS)
+    assert list(compiled.activations.ACTIVATIONS) == list(reference.ACTIVATIONS) == list(nets.ACTIVATIONS)
     assert set(compiled.losses.LOSSES) == set(reference.LOSSES)
     for table in (compiled.activations.ACTIVATIONS, compiled.losses.LOSSES):
         assert len({entry.code for entry in table.values()}) == len(table)
@@ -277,15 +278,16 @@ def test_both_backends_agree_about_an_activation(compiled, reference, rng, dtype
     """About its values, its derivative, and whether it makes zeros that may be skipped."""
     numba, vector = compiled.numba, compiled.vector
     activate, multiply_derivative = compiled.activations.activate, compiled.activations.multiply_derivative
+    has_slopes = compiled.activations.has_slopes
 
     @numba.njit
-    def run(code, values, delta):
+    def run(code, values, slopes, delta):
         rows, columns = values.shape
         for r in range(rows):
-            activate(code, values[r])
+            activate(code, values[r], slopes[r])
         multiply_derivative(
-            code, vector.matrix(delta.reshape(-1), 0, columns), vector.matrix(values.reshape(-1), 0, columns),
-            rows, columns,
+            code, vector.matrix(delta.reshape(-1), 0, columns),
+            vector.matrix((slopes if has_slopes(code) else values).reshape(-1), 0, columns), rows, columns,
         )  # fmt: skip
 
     entry, twin = compiled.activations.ACTIVATIONS[name], reference.ACTIVATIONS[name]
@@ -293,11 +295,16 @@ def test_both_backends_agree_about_an_activation(compiled, reference, rng, dtype
     delta = rng.standard_normal(z.shape).astype(dtype)
     delta[-1, :2] = np.nan, np.inf  # which a derivative of zero does not hide
     values, gradient, expected = z.copy(), delta.copy(), np.empty_like(z)
-    run(entry.code, values, gradient)
-    twin.value(z, expected)
+    slopes = np.full_like(z, np.nan)
+    run(entry.code, values, slopes, gradient)
+    with np.errstate(invalid="ignore", over="ignore"):
+        twin.value(z, expected)
+    assert entry.has_slopes == twin.of_argument == np.isfinite(slopes).any()
     assert_close_where_finite(values, expected, "function", dtype)
     with np.errstate(invalid="ignore"):
-        assert_close_where_finite(gradient, delta * twin.derivative(expected), "function", dtype)
+        assert_close_where_finite(
+            gradient, delta * twin.derivative(z if twin.of_argument else expected), "function", dtype
+        )
     zero, finite = expected == 0, np.isfinite(delta)
     skippable = zero.mean() > 0.25 and not gradient[zero & finite].any()
     assert entry.makes_zeros == twin.makes_zeros == skippable

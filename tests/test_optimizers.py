@@ -13,6 +13,7 @@ from compare import F8, TOLERANCE, assert_close, relative_difference
 import fastmlp
 from fastmlp import parameters
 from fastmlp.kernels import rules
+from fastmlp.kernels.nets import relu_net
 from fastmlp.optimizers import LBFGS, SGD, Adam, AdamW
 from fastmlp.schedules import one_cycle, rate_at
 
@@ -81,7 +82,7 @@ class Batches:
         numbers = np.array([optimizer.numbers(t, rate) for t, rate in enumerate(rates, start=1)])
         vectors = [self.start, *(np.zeros_like(self.start) for _ in optimizer.state_names)]
         rows = reference.operands(reference.pack(self.x), np.zeros(256))
-        trainer = reference.begin_training(vectors, SIZES, rows, self.labels, self.weight)
+        trainer = reference.begin_training(vectors, relu_net(SIZES), rows, self.labels, self.weight)
         ends = np.arange(1, self.updates + 1, dtype=np.int64) * BATCH
         done = reference.train(trainer, self.order, ends, optimizer.rule(l2, clip), numbers)
         assert len(done) == self.updates

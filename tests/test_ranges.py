@@ -11,6 +11,7 @@ from compare import assert_same_bits
 import fastmlp
 from fastmlp import backend as backend_module
 from fastmlp.kernels import tree
+from fastmlp.kernels.nets import relu_net
 
 pytestmark = pytest.mark.kernels
 
@@ -46,8 +47,8 @@ class Step:
     def __init__(self, rng, form, dtype, sizes, *, soft):
         self.packed = packed(rng, form, dtype)
         n, m = self.packed.shape
-        self._sizes = (n, *sizes)
-        self.parameters = fastmlp.MLP(self._sizes, dtype=dtype.name, seed=1).parameters
+        self._net = relu_net((n, *sizes))
+        self.parameters = fastmlp.MLP(self._net.sizes, dtype=dtype.name, seed=1).parameters
         y = rng.random((sizes[-1], m)).astype(dtype) if soft else rng.integers(sizes[-1], size=m)
         self._problem = self.packed.operands(dtype), y, (rng.random(m) + 0.5).astype(dtype)
         self.kernels = backend_module.kernels()
@@ -61,11 +62,11 @@ class Step:
         return gradient, finish(gradient)
 
     def whole(self):
-        arguments = self.parameters, self._sizes, *self._problem
+        arguments = self.parameters, self._net, *self._problem
         return self._finished(lambda gradient: self.kernels.network_step(gradient, *arguments))
 
     def begun(self):
-        return self.kernels.begin(self.parameters, self._sizes, *self._problem)
+        return self.kernels.begin(self.parameters, self._net, *self._problem)
 
     def over(self, ranges):
         sums = self.begun()

@@ -84,7 +84,7 @@ def test_other_readers_find_torch_s_names_and_shapes(path, dtype, read):
         assert_same_bits(tensors[f"layers.{i}.bias"], bias.ravel())
     if strings is not None:
         known = {"format": "fastmlp", "format_version": "1", "architecture": "7-5-3", "dtype": dtype.name, "seed": "3"}
-        assert strings == {**known, "init": "glorot", "checksum": strings["checksum"]}
+        assert strings == {**known, "init": "glorot", "activation": "relu", "checksum": strings["checksum"]}
 
 
 def test_torch_takes_the_tensors_as_they_are_and_predicts_the_same(path, rng, backend, dtype):
@@ -194,7 +194,7 @@ HOSTILE = {
     "bfloat16": raw({"__metadata__": {"format": "fastmlp"}, **entry("BF16", [4], [0, 8])}, bytes(8)),
     "another program": forged(change_strings={"format": "pt"}),
     "no format": forged(change_strings={"format": None}),
-    "a later version": forged(change_strings={"format_version": "2"}),
+    "a later version": forged(change_strings={"format_version": "3"}),
     "no checksum": forged(change_strings={"checksum": ""}),
     "no architecture": forged(change_strings={"architecture": None}),
     "another architecture": forged(change_strings={"architecture": "3-2-4"}),
@@ -208,6 +208,8 @@ HOSTILE = {
     "a huge seed": forged(change_strings={"seed": "9999999999"}),
     "a seed of words": forged(change_strings={"seed": "zero"}),
     "an unknown initialisation": forged(change_strings={"init": "orthogonal"}),
+    "an unknown activation": forged(change_strings={"activation": "swish"}),
+    "an activation too many": forged(change_strings={"activation": "tanh,tanh"}),
     "a layer missing": forged({"layers.1.bias": None}),
     "one tensor more": forged({"extra": np.zeros(3)}),
     "a transposed weight": forged({"layers.0.weight": np.zeros((3, 4))}),
@@ -227,12 +229,12 @@ def test_hostile_files_are_refused_with_the_reason(path, content):
 
 
 def test_what_the_library_writes_is_read(path):
-    """Also older files, which do not record the initialisation."""
+    """Also older files, which record neither the initialisation nor the activation."""
     for content in (forged(), padded(forged(), 1000)):
         path.write_bytes(content)
         model = fastmlp.MLP.load(path)
         assert_same_bits(model.parameters, np.arange(26.0))
-        assert model.init == "notebook"
+        assert (model.init, model.activation) == ("notebook", "relu")
     path.write_bytes(forged({"training.loss": np.arange(3.0), "training.none": np.zeros(0)}, {"init": "he"}))
     record = storage.load(path)
     assert record.init == "he"

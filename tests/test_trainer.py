@@ -8,8 +8,8 @@ import pytest
 from compare import assert_close, assert_same_bits
 
 import fastmlp
-from fastmlp import backend
-from fastmlp.kernels import rules
+from fastmlp import activations, backend
+from fastmlp.kernels import nets, rules
 
 pytestmark = [pytest.mark.numba, pytest.mark.kernels]
 
@@ -38,9 +38,10 @@ NUMBERS = [0.05, 1.1, 0.999]
 class Problem:
     """Samples, a model, and batches of ``size`` over two epochs, the last of each incomplete."""
 
-    def __init__(self, sizes, m, density, size=64, dtype="float64", rule=RULES["adam"], soft=False):
+    def __init__(self, sizes, m, density, size=64, dtype="float64", rule=RULES["adam"], soft=False, net="relu"):
         rng = np.random.default_rng(m)
         self.sizes, self.rule, self.dtype = sizes, rule, np.dtype(dtype)
+        self.net = activations.net(sizes, net)
         codes = rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)
         self.codes = codes.astype(np.uint8)
         self.x = (codes / 255).astype(dtype)
@@ -56,7 +57,7 @@ class Problem:
         vectors = [np.zeros_like(self.parameters) for _ in range(rules.state_vectors(self.rule))]
         packed = fastmlp.pack(self.x if x is None else x, scale=None if x is None else 1 / 255)
         operands = packed.operands(self.dtype, minibatches=True)
-        return backend.kernels().begin_training([self.parameters, *vectors], self.sizes, operands, self.y, self.weight)
+        return backend.kernels().begin_training([self.parameters, *vectors], self.net, operands, self.y, self.weight)
 
     def train(self, trainer=None, updates=slice(None)):
         """Make updates; return their sums and the vectors after them."""
@@ -76,6 +77,15 @@ class Problem:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_updates_give_the_numbers_of_an_independent_loop(shape, rule):
     problem = Problem(*SHAPES[shape], rule=RULES[rule])
+    for actual, expected in zip(problem.train(), problem.expected(), strict=True):
+        assert_close(actual, expected, "trajectory", "float64")
+
+
+@pytest.mark.parametrize("net", [*nets.ACTIVATIONS, ("gelu", "logistic"), ("tanh", "relu"), ("relu", "gelu")])
+@pytest.mark.parametrize("shape", ["two hidden layers", "two hidden layers, dense"])
+def test_with_every_activation_they_do(shape, net):
+    """Clipped, so that what fills up rows must not show in the norm of the gradient."""
+    problem = Problem(*SHAPES[shape], rule=RULES["clipped adam"], net=net)
     for actual, expected in zip(problem.train(), problem.expected(), strict=True):
         assert_close(actual, expected, "trajectory", "float64")
 

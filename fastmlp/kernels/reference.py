@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp.kernels import rules, tree
+from fastmlp.kernels.nets import Net
+from fastmlp.kernels.reference_activations import ACTIVATIONS
 from fastmlp.kernels.rules import apply, weight_penalties
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -74,33 +76,14 @@ def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
     np.subtract(w, alpha * dw, out=out)
 
 
-class Activation(NamedTuple):
-    """An activation of hidden layers.
-
-    Attributes
-    ----------
-    value : callable
-        Sets the second array to the activation of the first; they may be the same.
-    derivative : callable
-        Returns the derivative where the activation has these values.
-    makes_zeros : bool
-        Whether many values are zero, and the derivative is zero there.
-    """
-
-    value: Callable[[Array, Array], None]
-    derivative: Callable[[Array], Array]
-    makes_zeros: bool
-
-
 class Loss(NamedTuple):
     """A loss; ``gradient`` has the arguments of `softmax_cross_entropy_grad`."""
 
     gradient: Callable[..., None]
 
 
-ACTIVATIONS = {"relu": Activation(lambda z, a: relu(a, z), lambda a: a > 0, makes_zeros=True)}
 LOSSES = {"cross_entropy": Loss(softmax_cross_entropy_grad)}
-_ACTIVATION, _LOSS = ACTIVATIONS["relu"], LOSSES["cross_entropy"]
+_RELU, _LOSS = ACTIVATIONS["relu"], LOSSES["cross_entropy"]
 
 # Samples in a leaf, which a step takes at once: bounds the memory for activations and for the decoded input.
 _CHUNK = 4096
@@ -141,8 +124,8 @@ def packed_facts(x: Array) -> tuple[str, int]:
 class Sums:
     """Sums over some leaves of one step: gradients of nodes of the tree, and loss, hits and weight of each leaf."""
 
-    def __init__(self, parameters: Array, sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> None:
-        self._parameters, self._sizes = parameters, sizes
+    def __init__(self, parameters: Array, net: Net, x: Rows, y: Array, weight: Array) -> None:
+        self._parameters, self._net = parameters, net
         self._x, self._y, self._weight = x, y, weight
         self.leaves = -(-len(x.rows) // _CHUNK)
         self._of_leaves = np.zeros((self.leaves, 3))
@@ -161,21 +144,22 @@ class Sums:
     def _leaf(self, leaf: int) -> Array:
         """Return the gradient of the sum over a leaf."""
         chunk = slice(leaf * _CHUNK, (leaf + 1) * _CHUNK)
-        layers, gradient = _layers(self._parameters, self._sizes), np.empty_like(self._parameters)
+        layers, gradient = _layers(self._parameters, self._net.sizes), np.empty_like(self._parameters)
         w, y = self._weight[chunk], self._y[..., chunk]
-        activations, logits = _forward(layers, _decode(self._x.rows[chunk], self._x.table).T)
+        inputs, made_from, logits = _forward(self._net, layers, _decode(self._x.rows[chunk], self._x.table).T)
         targets = y
         if y.ndim == 1:
             targets = np.empty_like(logits)
             one_hot(targets, y)
         dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
         _LOSS.gradient(dz, loss, hit, logits, targets, w)
-        for layer, (dweight, dbias) in reversed(list(enumerate(_layers(gradient, self._sizes)))):
-            np.matmul(dz, activations[layer].T, out=dweight)
+        for layer, (dweight, dbias) in reversed(list(enumerate(_layers(gradient, self._net.sizes)))):
+            np.matmul(dz, inputs[layer].T, out=dweight)
             _sum_columns(dbias, dz)
             if layer > 0:
                 # A product and not a selection: NaN and infinity survive a closed gate, as in the formulas.
-                dz = (layers[layer][0].T @ dz) * _ACTIVATION.derivative(activations[layer])
+                before = ACTIVATIONS[self._net.activations[layer - 1]]
+                dz = (layers[layer][0].T @ dz) * before.derivative(made_from[layer - 1])
         self._of_leaves[leaf] = [np.sum(one, dtype=np.float64) for one in (loss, hit, w)]
         return gradient
 
@@ -193,9 +177,9 @@ def leaf_starts(x: Rows) -> Array:
     return np.append(np.arange(0, len(x.rows), _CHUNK), len(x.rows))
 
 
-def begin(parameters: Array, sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> Sums:
+def begin(parameters: Array, net: Net, x: Rows, y: Array, weight: Array) -> Sums:
     """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
-    return Sums(parameters, sizes, x, y, weight)
+    return Sums(parameters, net, x, y, weight)
 
 
 def accumulate(sums: Sums, first: int, stop: int) -> None:
@@ -209,10 +193,10 @@ def finish(gradient: Array, sums: Sums) -> tuple[float, float, float]:
 
 
 def network_step(
-    gradient: Array, parameters: Array, sizes: tuple[int, ...], x: Rows, y: Array, weight: Array
+    gradient: Array, parameters: Array, net: Net, x: Rows, y: Array, weight: Array
 ) -> tuple[float, float, float]:
     """Do `begin`, `accumulate` over all leaves, and `finish`."""
-    sums = begin(parameters, sizes, x, y, weight)
+    sums = begin(parameters, net, x, y, weight)
     accumulate(sums, 0, sums.leaves)
     return finish(gradient, sums)
 
@@ -220,16 +204,16 @@ def network_step(
 class Trainer:
     """Parameters and the state of an optimizer, which updates on batches of the samples x change."""
 
-    def __init__(self, vectors: list[Array], sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> None:
-        self.vectors, self.sizes, self.x, self.y, self.weight = vectors, sizes, x, y, weight
+    def __init__(self, vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array) -> None:
+        self.vectors, self.net, self.x, self.y, self.weight = vectors, net, x, y, weight
 
 
-def begin_training(vectors: list[Array], sizes: tuple[int, ...], x: Rows, y: Array, weight: Array) -> Trainer:
+def begin_training(vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array) -> Trainer:
     """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
     x, y and weight as in `begin`.
     """
-    return Trainer([one.copy() for one in vectors], sizes, x, y, weight)
+    return Trainer([one.copy() for one in vectors], net, x, y, weight)
 
 
 def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
@@ -239,15 +223,15 @@ def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers
     of each update: see `rules`. A batch of weight 0 changes nothing. The first update that would make the loss or a
     parameter infinite or NaN is not made, nor are those behind it.
     """
-    sizes, table, gradient = trainer.sizes, trainer.x.table, np.empty_like(trainer.vectors[0])
-    weights = weight_penalties(gradient, sizes, rule.l2)
+    net, table, gradient = trainer.net, trainer.x.table, np.empty_like(trainer.vectors[0])
+    weights = weight_penalties(gradient, net.sizes, rule.l2)
     sums = np.zeros((len(ends), 3))
     for i, (first, stop) in enumerate(pairwise([0, *ends.tolist()])):
         batch = order[first:stop]
         before = [one.copy() for one in trainer.vectors]
         parameters, *state = trainer.vectors
         rows = Rows(trainer.x.rows[batch], table)
-        sums[i] = network_step(gradient, parameters, sizes, rows, trainer.y[..., batch], trainer.weight[batch])
+        sums[i] = network_step(gradient, parameters, net, rows, trainer.y[..., batch], trainer.weight[batch])
         if sums[i, 2] == 0:
             sums[i] = 0
             continue
@@ -263,12 +247,12 @@ def training_vectors(trainer: Trainer) -> list[Array]:
     return [one.copy() for one in trainer.vectors]
 
 
-def network_logits(out: Array, parameters: Array, sizes: tuple[int, ...], x: Rows) -> None:
+def network_logits(out: Array, parameters: Array, net: Net, x: Rows) -> None:
     """Set ``out`` (C, m) to the logits."""
-    layers = _layers(parameters, sizes)
+    layers = _layers(parameters, net.sizes)
     for first in range(0, len(x.rows), _CHUNK):
         chunk = slice(first, first + _CHUNK)
-        _, out[:, chunk] = _forward(layers, _decode(x.rows[chunk], x.table).T)
+        _, _, out[:, chunk] = _forward(net, layers, _decode(x.rows[chunk], x.table).T)
 
 
 def forward(w1: Array, b1: Array, w2: Array, b2: Array, x: Array | Rows) -> tuple[Array, Array, Array]:
@@ -279,7 +263,7 @@ def forward(w1: Array, b1: Array, w2: Array, b2: Array, x: Array | Rows) -> tupl
         z[:, chunk] = w1 @ _decode(rows[chunk], table).T
     z += b1
     a = np.empty_like(z)
-    _ACTIVATION.value(z, a)
+    _RELU.value(z, a)
     return z, a, w2 @ a + b2
 
 
@@ -290,7 +274,7 @@ def backward(n: int, w2: Array, x: Array | Rows, z: Array, a: Array, delta: Arra
     """
     rows, table = _rows_and_table(x)
     m = delta.dtype.type(len(rows))
-    dz = (w2.T @ delta) * _ACTIVATION.derivative(z)
+    dz = (w2.T @ delta) * _RELU.derivative(z)
     dw1 = np.zeros((len(z), n), delta.dtype)
     for chunk in _chunks(rows):
         dw1 += dz[:, chunk] @ _decode(rows[chunk], table)
@@ -329,16 +313,18 @@ def _layers(vector: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
     return layers
 
 
-def _forward(layers: list[tuple[Array, Array]], x: Array) -> tuple[list[Array], Array]:
-    """Return the inputs of each layer and the logits (C, m)."""
-    activations = [x]
-    for weight, bias in layers[:-1]:
-        z = weight @ activations[-1]
+def _forward(net: Net, layers: list[tuple[Array, Array]], x: Array) -> tuple[list[Array], list[Array], Array]:
+    """Return the inputs of each layer, the numbers that derivatives are made from, and the logits (C, m)."""
+    inputs, made_from = [x], []
+    for name, (weight, bias) in zip(net.activations, layers[:-1], strict=True):
+        activation, z = ACTIVATIONS[name], weight @ inputs[-1]
         z += bias
-        _ACTIVATION.value(z, z)
-        activations.append(z)
+        a = np.empty_like(z) if activation.of_argument else z
+        activation.value(z, a)
+        inputs.append(a)
+        made_from.append(z)
     weight, bias = layers[-1]
-    return activations, weight @ activations[-1] + bias
+    return inputs, made_from, weight @ inputs[-1] + bias
 
 
 def warmup(dtype: Any) -> None:

@@ -16,7 +16,7 @@ class FullBatch(Method):
         self.identity = identity
         self._problem, self._updates = problem, updates
         self._gradient = np.empty_like(problem.parameters)
-        self._penalties = rules.weight_penalties(problem.parameters, problem.layer_sizes, updates.rule.l2)
+        self._penalties = rules.weight_penalties(problem.parameters, problem.net.sizes, updates.rule.l2)
         self._state = [np.zeros_like(problem.parameters) for _ in updates.state_names]
 
     def advance(self, caller: Caller) -> Scores:

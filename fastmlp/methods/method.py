@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp.interrupts import Caller
+from fastmlp.kernels.nets import Net
 from fastmlp.samples import Samples
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -22,8 +23,8 @@ class Problem(NamedTuple):
     ----------
     parameters : ndarray, shape (k,)
         The flat parameter vector, trained in place.
-    layer_sizes : tuple of int
-        Widths from input to output.
+    net : Net
+        What the parameters mean.
     samples : Samples
         The samples, their targets and weights.
     loss_and_grad : callable
@@ -32,7 +33,7 @@ class Problem(NamedTuple):
     """
 
     parameters: Array
-    layer_sizes: tuple[int, ...]
+    net: Net
     samples: Samples
     loss_and_grad: Callable[[Array], tuple[float, float]]
 

@@ -84,7 +84,7 @@ class Minibatches(Method):
         if self._trainer is None or not np.array_equal(parameters, self._settled):
             x = samples.x.operands(parameters.dtype, minibatches=True)
             begin = backend.kernels().begin_training
-            self._trainer = begin([parameters, *self._state], self._problem.layer_sizes, x, samples.y, samples.w)
+            self._trainer = begin([parameters, *self._state], self._problem.net, x, samples.y, samples.w)
         self._order, self._ends = self._batches.epoch(self.epoch + 1)
 
     def _train(self, numbers: Array) -> None:

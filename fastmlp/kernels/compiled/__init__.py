@@ -47,6 +47,7 @@ from fastmlp.kernels.compiled.packing import pack
 from fastmlp.kernels.compiled.sample_lists import list_samples
 from fastmlp.kernels.compiled.trainer import begin_training, train, training_vectors
 from fastmlp.kernels.internals import cache
+from fastmlp.kernels.nets import Net
 from fastmlp.kernels.rules import apply, weight_penalties
 
 __all__ = [
@@ -72,18 +73,18 @@ def warmup(dtype: Any) -> None:
     update(row.copy(), row, row, x.dtype.type(0))
     rows = np.ones((tuning.FEW_SAMPLES + 1, 1), dtype)
     backward(1, x, rows, rows.T, rows.T, rows.T)
-    parameters = np.ones(2, dtype)
+    parameters, net = np.ones(2, dtype), Net((1, 1), ())
     one_sample = np.arange(tuning.FEW_SAMPLES + 1)[None] == 0
     for matrix in (x, one_sample.astype(dtype), one_sample.astype(np.uint8)):
         m = matrix.shape[1]
         table, labels, weight = np.ones(256, dtype), np.zeros(m, np.int64), np.ones(m, dtype)
         packed = operands(pack(matrix), table)
-        network_step(parameters.copy(), parameters, (1, 1), packed, labels, weight)
-        network_logits(np.empty((1, m), dtype), parameters, (1, 1), packed)
+        network_step(parameters.copy(), parameters, net, packed, labels, weight)
+        network_logits(np.empty((1, m), dtype), parameters, net, packed)
         listed = list_samples(matrix, 1 / m)
         unpack(listed, 0, 1)
         unpack(pack(matrix), 0, 1)
-        trainer = begin_training([parameters], (1, 1), operands(listed, table), labels, weight)
+        trainer = begin_training([parameters], net, operands(listed, table), labels, weight)
         train(trainer, np.zeros(1, np.int32), np.ones(1, np.int64), rules.Rule(rules.SGD), np.ones((1, 3)))
     launcher()
 

@@ -67,6 +67,8 @@ class BatchMemory(NamedTuple):
         The outputs of all layers, and the gradients with respect to them.
     partial : float
         The outputs of the first layer over each range of features but the first one, whose are in values.
+    slopes : float
+        Derivatives of the activations that have slopes, each where its value is in ``values``; empty if none has.
     losses : float (2, samples)
         Loss and hits of each sample.
     gradient : float
@@ -83,6 +85,7 @@ class BatchMemory(NamedTuple):
     values: Any
     deltas: Any
     partial: Any
+    slopes: Any
     losses: Any
     gradient: Any
     squares: Any

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.activations import activate, multiply_derivative
+from fastmlp.kernels.compiled.activations import activate, has_slopes, multiply_derivative
 from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer, partial_outputs, range_of
 from fastmlp.kernels.compiled.batch_lists import add_listed, page_stop, prefetch_lists
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
@@ -101,7 +101,12 @@ def _forward(work, lo, count):
             factors, shape = vector.factors(a.start, 0, 1, a.ld), Shape(count, layer.columns, layer.n_in)
             add_product(out, factors, weights, shape, work.memory.identity, np.int64(0))
         if number < len(layers) - 1:
-            activate(layer.activation, vector.part(out.start, 0, count * layer.columns))
+            row = vector.part(out.start, 0, count * layer.columns)
+            slopes = row
+            if has_slopes(layer.activation):
+                to = of_layer(work, work.memory.slopes, layer, lo)
+                slopes = vector.part(to.start, 0, count * layer.columns)
+            activate(layer.activation, row, slopes)
 
 
 @body
@@ -117,6 +122,8 @@ def _backward(work, lo, count):
         shape = Shape(count, below.columns, layer.n_out)
         add_product(out, factors, weights, shape, work.memory.identity, np.int64(1))
         values = of_layer(work, work.memory.values, below, lo)
+        if has_slopes(below.activation):
+            values = of_layer(work, work.memory.slopes, below, lo)
         multiply_derivative(below.activation, out, values, count, below.columns)
 
 

@@ -9,6 +9,7 @@ from fastmlp.kernels.compiled.memory import contiguous
 from fastmlp.kernels.compiled.operands import Packed
 from fastmlp.kernels.compiled.sums import Sums, make_problem, outputs, targets
 from fastmlp.kernels.compiled.tree import leaf_starts as starts_of
+from fastmlp.kernels.nets import Net, relu_net
 
 
 def leaf_starts(x: Any) -> Any:
@@ -16,12 +17,12 @@ def leaf_starts(x: Any) -> Any:
     return starts_of(len(x.order)) if isinstance(x, Packed) else np.array([0, len(x)])
 
 
-def begin(parameters: Any, sizes: tuple[int, ...], x: Any, y: Any, weight: Any) -> Any:
+def begin(parameters: Any, net: Net, x: Any, y: Any, weight: Any) -> Any:
     """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
     wanted = targets(y, weight, parameters.dtype)
     if isinstance(x, np.ndarray):
-        return small_batch.SmallSums(parameters, sizes, x, wanted)
-    problem = make_problem(parameters, sizes, len(x.order), x)
+        return small_batch.SmallSums(parameters, net, x, wanted)
+    problem = make_problem(parameters, net, len(x.order), x)
     return Sums(problem._replace(step=problem.step._replace(targets=wanted)))
 
 
@@ -42,21 +43,21 @@ def backward(n: int, w2: Any, x: Any, z: Any, a: Any, delta: Any) -> tuple[Any, 
     x rows (m, n) or packed; z, a (h, m); delta (C, m) the gradient with respect to the logits.
     """
     dtype, (classes, h), m = w2.dtype, w2.shape, z.shape[1]
-    sizes, split = (n, h, classes), h * n
+    net, split = relu_net((n, h, classes)), h * n
     if m <= tuning.FEW_SAMPLES:
         rest = np.concatenate((np.empty(h, dtype), w2.reshape(-1), np.empty(classes, dtype)))
-        gradient = small_batch.gradient(sizes, rest, x, (z, a, delta))
+        gradient = small_batch.gradient(net, rest, x, (z, a, delta))
     else:
-        gradient = _large_gradient(sizes, w2, x, (z, a, delta))
+        gradient = _large_gradient(net, w2, x, (z, a, delta))
     dw1, db1, dw2, db2 = np.split(gradient, (split, split + h, len(gradient) - classes))
     return dw1.reshape(h, n), db1.reshape(h, 1), dw2.reshape(classes, h), db2.reshape(classes, 1)
 
 
-def _large_gradient(sizes: tuple[int, ...], w2: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
-    (n, h, classes), dtype, m = sizes, w2.dtype, forward[0].shape[1]
+def _large_gradient(net: Net, w2: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
+    (n, h, classes), dtype, m = net.sizes, w2.dtype, forward[0].shape[1]
     parameters = np.empty(h * (n + 1) + classes * (h + 1), dtype)
     parameters[h * (n + 1) : -classes] = w2.reshape(-1)
-    problem = make_problem(parameters, sizes, m, x, first_layer=1)
+    problem = make_problem(parameters, net, m, x, first_layer=1)
     given = (one.T if problem.rows is not None else one.T[x.order] for one in forward)
     z, a, delta = (contiguous(one, dtype) for one in given)
     wanted = problem.step.targets._replace(rows=delta)
@@ -71,30 +72,28 @@ def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any) -> tuple[Any, Any, Any]:
     """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer; x rows (m, n) or packed."""
     m = len(x.order) if isinstance(x, Packed) else len(x)
     dtype, (h, n), classes = w1.dtype, w1.shape, len(w2)
-    sizes = (n, h, classes)
+    net = relu_net((n, h, classes))
     rest = np.concatenate([one.reshape(-1) for one in (b1, w2, b2)])
     if m <= tuning.FEW_SAMPLES:
-        z, a, out = small_batch.hidden(sizes, (w1.reshape(-1), rest), x)
+        z, a, out = small_batch.hidden(net, (w1.reshape(-1), rest), x)
         return z.T, a.T, np.ascontiguousarray(out.T)
     z, a = np.empty((2, m, h), dtype)
     out = np.empty((classes, m), dtype)
-    outputs(make_problem(np.concatenate((w1.reshape(-1), rest)), sizes, m, x), out, z, a)
+    outputs(make_problem(np.concatenate((w1.reshape(-1), rest)), net, m, x), out, z, a)
     return z.T, a.T, out
 
 
-def network_step(
-    gradient: Any, parameters: Any, sizes: tuple[int, ...], x: Any, y: Any, weight: Any
-) -> tuple[float, float, float]:
+def network_step(gradient: Any, parameters: Any, net: Net, x: Any, y: Any, weight: Any) -> tuple[float, float, float]:
     """Do `begin`, `accumulate` over all leaves, and `finish`."""
-    sums = begin(parameters, sizes, x, y, weight)
+    sums = begin(parameters, net, x, y, weight)
     accumulate(sums, 0, sums.leaves)
     return finish(gradient, sums)
 
 
-def network_logits(out: Any, parameters: Any, sizes: tuple[int, ...], x: Any) -> None:
+def network_logits(out: Any, parameters: Any, net: Net, x: Any) -> None:
     """Set ``out`` (C, m) to the logits, samples in the caller's order."""
     if isinstance(x, np.ndarray):
-        out[:] = small_batch.logits(parameters, sizes, x).T
+        out[:] = small_batch.logits(parameters, net, x).T
         return
     none = np.empty((0, 0), parameters.dtype)
-    outputs(make_problem(parameters, sizes, len(x.order), x), out, none, none)
+    outputs(make_problem(parameters, net, len(x.order), x), out, none, none)

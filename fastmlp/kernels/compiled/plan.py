@@ -22,9 +22,10 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import gradients, losses, products, tuning
-from fastmlp.kernels.compiled.activations import ACTIVATIONS, Activation
+from fastmlp.kernels.compiled.activations import ACTIVATIONS
 from fastmlp.kernels.compiled.memory import round_up, row_stride
 from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch, Shape
+from fastmlp.kernels.nets import Net
 
 # Forms of a product. Forward and below: register tiles on dense rows, inner products, lists of non-zero entries.
 # Of a gradient: panels of register tiles, rows of outputs over their non-zero deltas, rows of few outputs.
@@ -33,14 +34,15 @@ PANELS, BY_OUTPUT, FEW_OUTPUTS = 0, 1, 2
 
 # A row of the layer table, of records: a field takes Numba much less code than an element of an array.
 # Sizes of the layer; columns and rows of its panels; offsets of weights, biases and backward panels, and the columns of
-# these; offset and row stride of its outputs in the scratch; offset in the flat vector; features in a block; row stride
-# of a gradient that is stored by outputs; forms of the three products; the activation's code.
+# these; offset and row stride of its outputs in the scratch, and offset of what its derivative is made from, slopes or
+# these outputs; offset in the flat vector; features in a block; row stride of a gradient that is stored by outputs;
+# forms of the three products; the activation's code.
 LAYER = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "n_in", "n_out", "columns", "rows", "at_w", "at_b", "at_back", "back_columns", "at_z", "ld", "at_flat",
-            "part", "gradient_ld", "forward", "gradient", "below", "activation",
+            "n_in", "n_out", "columns", "rows", "at_w", "at_b", "at_back", "back_columns", "at_z", "ld", "at_slopes",
+            "at_flat", "part", "gradient_ld", "forward", "gradient", "below", "activation",
         )
     ]
 )  # fmt: skip
@@ -80,24 +82,30 @@ class _Forms(NamedTuple):
     below: int
 
 
-def _forms(number: int, sizes: tuple[int, ...], lanes: int, activation: Activation, *, dense: bool) -> _Forms:
+def _forms(number: int, net: Net, lanes: int, *, dense: bool) -> _Forms:
     """Return the forms of a layer's products; ``dense`` says that no zero of the input is skipped.
 
     A form that skips zeros is taken only where all of the other factors are finite, else `ROWS`.
     """
-    last, wide = len(sizes) - 2, tuning.WIDE_VECTORS * lanes
-    n_in, n_out = sizes[number : number + 2]
+    last, wide = len(net.sizes) - 2, tuning.WIDE_VECTORS * lanes
+    n_in, n_out = net.sizes[number : number + 2]
+    zeros_in, zeros_out = _makes_zeros(net, number - 1), _makes_zeros(net, number)
     columns, back_columns = round_up(n_out, lanes), round_up(n_in, lanes)
     # Dense rows to few outputs: weights and gradient in rows have full vectors, in columns they would not.
     few = number == 0 and dense and n_out < tuning.SKIPPING_OUTPUTS and n_in >= wide
     if 0 < number == last:
         few = n_in >= tuning.ROWS_VECTORS * lanes and n_out * back_columns < tuning.ROWS_SHARE * (n_in * columns)
-    forward = INNER if few else LISTS if number > 0 and columns >= wide and activation.makes_zeros else ROWS
-    skips = number < last and n_out >= tuning.SKIPPING_OUTPUTS and (number > 0 or dense) and activation.makes_zeros
+    forward = INNER if few else LISTS if zeros_in and columns >= wide else ROWS
+    skips = zeros_out and n_out >= tuning.SKIPPING_OUTPUTS and (number > 0 or dense)
     gradient = FEW_OUTPUTS if few else BY_OUTPUT if skips else PANELS
     # The gradient with respect to the logits has no zeros.
-    below = LISTS if number < last and back_columns >= wide and activation.makes_zeros else ROWS
+    below = LISTS if zeros_out and back_columns >= wide else ROWS
     return _Forms(forward, gradient, below)
+
+
+def _makes_zeros(net: Net, number: int) -> bool:
+    """Return whether a layer is a hidden one whose activation makes zeros."""
+    return 0 <= number < len(net.activations) and ACTIVATIONS[net.activations[number]].makes_zeros
 
 
 def _copies(sizes: tuple[int, ...], tile: int, itemsize: int) -> int:
@@ -109,13 +117,13 @@ def _copies(sizes: tuple[int, ...], tile: int, itemsize: int) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def layer_plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool, plain: bool, name: str = "relu") -> Plan:
-    """Return the plan of a net with the activation ``name`` for tiles of ``tile`` samples.
+def layer_plan(net: Net, itemsize: int, tile: int, dense: bool, plain: bool) -> Plan:
+    """Return the plan of a net for tiles of ``tile`` samples.
 
     ``dense`` says that no zero of the input is skipped, ``plain`` that it is not packed.
     """
     lanes, line = vector.VECTOR_BYTES // itemsize, vector.LINE_BYTES // itemsize
-    activation = ACTIVATIONS[name]
+    sizes, activations = net.sizes, [ACTIVATIONS[name] for name in (*net.activations, "identity")]
     layers = np.zeros(len(sizes) - 1, LAYER)
     packed = panels = flat = scratch = widest = 0
     rows = round_up(tile, vector.PADDING)
@@ -125,15 +133,18 @@ def layer_plan(sizes: tuple[int, ...], itemsize: int, tile: int, dense: bool, pl
         padded_rows = round_up(n_in, vector.PADDING)
         back_columns = round_up(n_in, lanes) if number else 0
         ld = row_stride(max(columns, round_up(n_out, vector.PADDING)), itemsize)
-        forms = _forms(number, sizes, lanes, activation, dense=dense)
+        forms = _forms(number, net, lanes, dense=dense)
         gradient_ld = 0 if forms.gradient == PANELS else row_stride(n_in, itemsize)
         at_w, packed = packed, round_up(packed + max(padded_rows * columns, n_out * gradient_ld), line)
-        layers[number] = (n_in, n_out, columns, padded_rows, at_w, packed, panels, back_columns, scratch, ld, flat,
-                          part_size(n_in), gradient_ld, *forms, activation.code)  # fmt: skip
+        activation, at_z = activations[number], scratch
+        scratch += rows * ld
+        at_slopes = scratch if activation.has_slopes else at_z
+        scratch += rows * ld if activation.has_slopes else 0
+        layers[number] = (n_in, n_out, columns, padded_rows, at_w, packed, panels, back_columns, at_z, ld, at_slopes,
+                          flat, part_size(n_in), gradient_ld, *forms, activation.code)  # fmt: skip
         packed = round_up(packed + columns, line)
         panels += n_out * back_columns
         flat += n_out * (n_in + 1)
-        scratch += rows * ld
         widest = max(widest, ld)
     # Behind the outputs of the layers: factors of a group with their zeros, two buffers for the gradients with respect
     # to outputs, losses and hits of a tile, the scratch of the loss, copies, and rows of a plain input.

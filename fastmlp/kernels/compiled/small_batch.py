@@ -9,7 +9,7 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import gradients, losses, products, tuning
-from fastmlp.kernels.compiled.activations import ACTIVATIONS
+from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import Targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index, round_up, row_stride
@@ -25,6 +25,7 @@ from fastmlp.kernels.compiled.small_pass import (
     Wanted,
     run_phases,
 )
+from fastmlp.kernels.nets import Net
 
 
 def _phases(m: int, workers: int, wanted: Wanted) -> tuple[int, ...]:
@@ -38,7 +39,7 @@ def _phases(m: int, workers: int, wanted: Wanted) -> tuple[int, ...]:
 
 
 class _Plan(NamedTuple):
-    """What follows from sizes and samples: the layers of `Batch`, the work of a forward pass, and elements.
+    """What follows from net and samples: the layers of `Batch`, the work of a forward pass, and elements.
 
     There are ``parts`` blocks of ``part`` samples each, which make gradients of their own, or none (0).
     """
@@ -53,7 +54,8 @@ class _Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(sizes: tuple[int, ...], m: int) -> _Plan:
+def _plan(net: Net, m: int) -> _Plan:
+    sizes, entries = net.sizes, [ACTIVATIONS[name] for name in ("identity", *net.activations, "identity")]
     # Deltas of an output are read one after the other: with a power of two all would fall into one set of a cache.
     strides = [n if n < tuning.STRIDED_OUTPUTS else row_stride(n, 8) for n in sizes[:-1]] + [sizes[-1]]
     work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
@@ -63,7 +65,8 @@ def _plan(sizes: tuple[int, ...], m: int) -> _Plan:
     parts = -(-m // part)
     if m <= tuning.FEW_SAMPLES or parts * parameters > tuning.GRADIENTS_PER_OUTPUT * outputs:
         part = parts = 0
-    layers = np.array([sizes, strides])
+    codes, skips = [one.code for one in entries], [one.makes_zeros for one in entries]
+    layers = np.array([sizes, strides, codes, skips])
     return _Plan(layers, identity_index(max(*sizes, m)), work, outputs, m * sum(strides[1:]), part, parts)
 
 
@@ -105,18 +108,18 @@ def _rooms(workers: int, sizes: tuple[int, ...], m: int, dtype: Any) -> BatchRoo
 def _nothing(dtype: Any) -> tuple[Results, Targets]:
     """Return results that are not wanted, and targets that are not there."""
     none, matrix = np.empty(0, dtype), np.empty((0, 0), dtype)
-    results = Results(none, none, none, matrix, np.empty((0, 0)), none, none)
+    results = Results(none, none, none, matrix, np.empty((0, 0)), none, none, none)
     labels, rows, weight = (contiguous(one, one.dtype) for one in (np.empty(0, np.int64), matrix, none))
     return results, Targets(labels, rows, weight, 0, 0)
 
 
 def run(
-    sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any, wanted: Wanted, targets: Targets | None = None,
+    net: Net, parameters: tuple[Any, Any], x: Any, wanted: Wanted, targets: Targets | None = None,
     **given: Any,
 ) -> Any:  # fmt: skip
     """Run a pass over samples x (m, n) with the results that are ``given``; return the outputs of all layers."""
     first, rest = (contiguous(one, one.dtype) for one in parameters)
-    dtype, m, plan = rest.dtype, len(x), _plan(sizes, len(x))
+    sizes, dtype, m, plan = net.sizes, rest.dtype, len(x), _plan(net, len(x))
     results, no_targets = _nothing(dtype)
     outputs = given.pop("outputs", None)
     if outputs is None:
@@ -124,15 +127,17 @@ def run(
     # Layers of few outputs are bound by reading x, which counts as multiply-adds: see `tuning.READING_WORK`.
     workers = 1 if max(plan.multiply_adds, tuning.READING_WORK * x.size) < tuning.PARALLEL_WORK else usable_threads()
     part, elements = plan.part if wanted.gradient else 0, 0
+    if wanted.gradient and any_slopes(net.activations):
+        given["slopes"] = np.empty(plan.outputs, dtype)
     if part:
         elements = plan.parts * (given["first"].size + given["rest"].size)
         given["parts"] = np.empty(elements, dtype)
     results = results._replace(**given)
-    classes, activation = sizes[-1], ACTIVATIONS["relu"]
+    classes = sizes[-1]
     batch = Batch(
         contiguous(x, dtype).reshape(-1), m, len(sizes) - 1, plan.layers, first, rest,
         no_targets if targets is None else targets, plan.identity, plan.outputs - m * classes,
-        plan.deltas - m * classes, len(rest), part, activation.code, int(activation.makes_zeros), wanted,
+        plan.deltas - m * classes, len(rest), part, wanted,
     )  # fmt: skip
     rooms = _rooms(workers, sizes, m, dtype)
     for phase in _phases(m, workers, wanted):
@@ -146,8 +151,8 @@ class SmallSums:
 
     leaves = 1
 
-    def __init__(self, parameters: Any, sizes: tuple[int, ...], x: Any, targets: Targets) -> None:
-        self._problem, self._added = (parameters, sizes, x, targets), False
+    def __init__(self, parameters: Any, net: Net, x: Any, targets: Targets) -> None:
+        self._problem, self._added = (parameters, net, x, targets), False
 
     def add(self, first: int, stop: int) -> None:
         """Add the only leaf."""
@@ -157,44 +162,44 @@ class SmallSums:
         """Set the flat vector to the mean gradient; return the sums of loss, weight of hits, weight."""
         if not self._added:
             raise ValueError("not all leaves have been added")
-        parameters, sizes, x, targets = self._problem
-        dtype, m, plan = parameters.dtype, len(x), _plan(sizes, len(x))
-        first_gradient, rest_gradient = first_and_rest(gradient, sizes)
+        parameters, net, x, targets = self._problem
+        dtype, m, plan = parameters.dtype, len(x), _plan(net, len(x))
+        first_gradient, rest_gradient = first_and_rest(gradient, net.sizes)
         sums = np.zeros((max(plan.parts, 1), tuning.LINE_NUMBERS))
-        run(sizes, first_and_rest(parameters, sizes), x, Wanted(1, 0, 1, 1), targets,
+        run(net, first_and_rest(parameters, net.sizes), x, Wanted(1, 0, 1, 1), targets,
             deltas=np.empty(plan.deltas, dtype), losses=np.empty((2, m), dtype), sums=sums,
             first=first_gradient, rest=rest_gradient)  # fmt: skip
         loss, hit, total = (np.add.reduce(sums, axis=0) if len(sums) > 1 else sums[0]).tolist()[:3]
         return loss, hit, total
 
 
-def logits(parameters: Any, sizes: tuple[int, ...], x: Any) -> Any:
+def logits(parameters: Any, net: Net, x: Any) -> Any:
     """Return the logits (m, C)."""
-    computed = run(sizes, first_and_rest(parameters, sizes), x, Wanted(1, 0, 0, 0))
-    return computed[len(computed) - len(x) * sizes[-1] :].reshape(-1, sizes[-1])
+    computed, classes = run(net, first_and_rest(parameters, net.sizes), x, Wanted(1, 0, 0, 0)), net.sizes[-1]
+    return computed[len(computed) - len(x) * classes :].reshape(-1, classes)
 
 
-def hidden(sizes: tuple[int, ...], parameters: tuple[Any, Any], x: Any) -> tuple[Any, Any, Any]:
+def hidden(net: Net, parameters: tuple[Any, Any], x: Any) -> tuple[Any, Any, Any]:
     """Return the first layer's outputs z, their activations a (m, h) and the logits (m, C)."""
-    m, h = len(x), sizes[1]
+    m, h = len(x), net.sizes[1]
     z = np.empty(m * h, parameters[1].dtype)
-    computed = run(sizes, parameters, x, Wanted(1, 1, 0, 0), z=z)
+    computed = run(net, parameters, x, Wanted(1, 1, 0, 0), z=z)
     return z.reshape(m, h), computed[: m * h].reshape(m, h), computed[m * h :].reshape(m, -1)
 
 
-def gradient(sizes: tuple[int, ...], rest: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
+def gradient(net: Net, rest: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
     """Return the mean gradient of a net of one hidden layer, whose forward pass is given.
 
     z, a (h, m), and the gradient (C, m) with respect to the logits; x rows (m, n); ``rest`` the parameters behind the
     first layer's weights.
     """
     z, a, delta = forward
-    (n, h, classes), m, dtype = sizes, len(x), rest.dtype
+    (n, h, classes), m, dtype = net.sizes, len(x), rest.dtype
     result = np.empty(h * n + len(rest), dtype)
-    deltas = np.empty(_plan(sizes, m).deltas, dtype)
+    deltas = np.empty(_plan(net, m).deltas, dtype)
     np.divide(delta.T, dtype.type(m), out=deltas[len(deltas) - m * classes :].reshape(m, classes))
-    first_gradient, rest_gradient = first_and_rest(result, sizes)
-    run(sizes, (np.empty(0, dtype), rest), x, Wanted(0, 0, 0, 1), z=np.ascontiguousarray(z.T, dtype).reshape(-1),
+    first_gradient, rest_gradient = first_and_rest(result, net.sizes)
+    run(net, (np.empty(0, dtype), rest), x, Wanted(0, 0, 0, 1), z=np.ascontiguousarray(z.T, dtype).reshape(-1),
         outputs=np.array(a.T, dtype, order="C").reshape(-1), deltas=deltas, first=first_gradient,
         rest=rest_gradient)  # fmt: skip
     return result

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.activations import activate, multiply_derivative
+from fastmlp.kernels.compiled.activations import activate, has_slopes, multiply_derivative
 from fastmlp.kernels.compiled.gradients import add_by_output
 from fastmlp.kernels.compiled.launch import kernel
 from fastmlp.kernels.compiled.losses import Logits, Targets, loss_rows
@@ -64,6 +64,8 @@ class Results(NamedTuple):
     sums : float64 (blocks, LINE_NUMBERS)
         Of loss, hits and weight.
     z : float (m h)
+    slopes : float
+        Derivatives of the activations that have slopes, each where its value is in the outputs; empty if none has.
     parts : float
         The gradients of blocks of samples.
     """
@@ -74,6 +76,7 @@ class Results(NamedTuple):
     losses: Any
     sums: Any
     z: Any
+    slopes: Any
     parts: Any
 
 
@@ -86,8 +89,9 @@ class Batch(NamedTuple):
         The samples, row by row.
     m, depth : int
         Samples, and layers.
-    layers : int64 (2, depth + 1)
-        The sizes, and the elements from one row of a layer's deltas to the next.
+    layers : int64 (4, depth + 1)
+        The sizes; the elements from one row of a layer's deltas to the next; the codes of the activations, and whether
+        zeros of their derivatives are skipped.
     first, rest : float
         The first layer's weights (h n), and all parameters behind them.
     targets : losses.Targets
@@ -96,8 +100,6 @@ class Batch(NamedTuple):
         Where the logits begin in the outputs, their deltas in the deltas, and the end of ``rest``.
     part : int
         Samples in a block that makes a gradient of its own, or 0.
-    activation, skips : int
-        The code of the activation, and whether zeros of its derivative are skipped.
     wanted : Wanted
     """
 
@@ -113,8 +115,6 @@ class Batch(NamedTuple):
     at_top: int
     end: int
     part: int
-    activation: int
-    skips: int
     wanted: Wanted
 
 
@@ -126,6 +126,16 @@ def _size(b, layer):
 @body
 def _stride(b, layer):
     return b.layers.start[b.layers.columns + layer]
+
+
+@body
+def _activation(b, layer):
+    return b.layers.start[2 * b.layers.columns + layer]
+
+
+@body
+def _skips(b, layer):
+    return b.layers.start[3 * b.layers.columns + layer] > 0
 
 
 @body
@@ -148,8 +158,8 @@ def _bytes_at_once(out, n_in, n_out):
 
 
 @body
-def _forward(b, outputs, z, lo, hi, ready, copies):
-    """Set the outputs of every layer for samples lo to below hi; z gets the first's before the activation.
+def _forward(b, outputs, results, lo, hi, ready, copies):
+    """Set the outputs of every layer for samples lo to below hi, slopes, and z, the first's before the activation.
 
     The first layer is ``ready`` where workers have shared its outputs.
     """
@@ -167,9 +177,13 @@ def _forward(b, outputs, z, lo, hi, ready, copies):
             _layer(out, a, weights, vector.address(b.rest, flat), shape, part, copies)
         flat += n_out
         if layer == 0 and b.wanted.z > 0:
-            copy(vector.address(z, lo * n_out), out.start, (hi - lo) * n_out)
+            copy(vector.address(results.z, lo * n_out), out.start, (hi - lo) * n_out)
         if layer < b.depth - 1:
-            activate(b.activation, vector.part(out.start, 0, (hi - lo) * n_out))
+            code, row = _activation(b, layer + 1), vector.part(out.start, 0, (hi - lo) * n_out)
+            slopes = row
+            if has_slopes(code) and b.wanted.gradient > 0:
+                slopes = vector.part(results.slopes, o + lo * n_out, (hi - lo) * n_out)
+            activate(code, row, slopes)
         a = out
         o += b.m * n_out
 
@@ -200,10 +214,10 @@ def _add_sums(sums, losses, weight, lo, hi):
 
 
 @body
-def _backward(b, deltas, values, lo, hi, copies):
+def _backward(b, results, values, lo, hi, copies):
     """Set the gradients with respect to the outputs of the hidden layers, from that with respect to the logits."""
     vector.noinline()
-    d, o, flat = b.at_top, np.int64(0), b.end
+    deltas, d, o, flat = results.deltas, b.at_top, np.int64(0), b.end
     for layer in range(1, b.depth):
         o += b.m * _size(b, layer)
     for layer in range(b.depth - 1, 0, -1):
@@ -214,7 +228,10 @@ def _backward(b, deltas, values, lo, hi, copies):
         to, delta = vector.matrix(deltas, e + lo * below, below), vector.factors(deltas, d + lo * ld, 1, ld)
         shape, alone = Shape(hi - lo, n_in, n_out), vector.Share(np.int64(0), np.int64(1))
         multiply(to, delta, vector.matrix(b.rest, flat, n_in), shape, b.identity, copies, alone)
-        multiply_derivative(b.activation, to, vector.matrix(values, o + lo * n_in, n_in), hi - lo, n_in)
+        code, made_from = _activation(b, layer), values
+        if has_slopes(code):
+            made_from = vector.address(results.slopes, 0)
+        multiply_derivative(code, to, vector.matrix(made_from, o + lo * n_in, n_in), hi - lo, n_in)
         d = e
 
 
@@ -234,7 +251,7 @@ def _gradient(b, to, outputs, deltas, samples, room, share):
         if layer > 0:
             gradient = vector.matrix(rest, flat, n_in)
             flat += n_out * n_in
-        if layer < b.depth - 1 and n_out >= tuning.SKIPPING_OUTPUTS and b.skips > 0:
+        if n_out >= tuning.SKIPPING_OUTPUTS and _skips(b, layer + 1):
             _skipping_gradient(gradient, delta, a, Shape(n_out, n_in, count), room, share)
         else:
             factors, (copies, _) = vector.factors(delta.start, 0, ld, 1), room
@@ -289,14 +306,14 @@ def _pass_samples(b, outputs, results, room, ready, share):
     for number in range(count * share.worker // share.workers, count * (share.worker + 1) // share.workers):
         lo, hi = number * samples, min((number + 1) * samples, b.m)
         if b.wanted.forward > 0:
-            _forward(b, outputs, results.z, lo, hi, ready, copies)
+            _forward(b, outputs, results, lo, hi, ready, copies)
         if b.wanted.loss > 0:
             _loss(b, outputs, results, total, lo, hi, scratch)
         if b.wanted.gradient > 0:
             values = vector.address(outputs, 0)
             if b.wanted.forward == 0:
                 values = vector.address(results.z, 0)
-            _backward(b, results.deltas, values, lo, hi, copies)
+            _backward(b, results, values, lo, hi, copies)
         if b.part > 0:
             at, alone = number * size, vector.Share(np.int64(0), np.int64(1))
             to = (vector.address(results.parts, at), vector.address(results.parts, at + first_size))

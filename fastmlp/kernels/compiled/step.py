@@ -38,6 +38,12 @@ def _outputs(work, layer):
 
 
 @body
+def _slopes(work, layer):
+    """Return what the derivative of a layer's activation is made from: the slopes, or the outputs themselves."""
+    return vector.matrix(work.room.scratch, layer.at_slopes, layer.ld)
+
+
+@body
 def _weights(work, layer):
     """Return the panels of a layer's weights."""
     return Panels(vector.address(work.step.weights, layer.at_w), layer.rows, layer.columns)
@@ -138,7 +144,7 @@ def forward_hidden(work, length):
     for number in range(1, len(layers)):
         layer, before = layers[number], layers[number - 1]
         a, z = _outputs(work, before), _outputs(work, layer)
-        activate_rows(before.activation, a, length, layer.n_in)
+        activate_rows(before.activation, a, _slopes(work, before), length, layer.n_in)
         if layer.forward == LISTS and work.step.finite > 0:
             set_rows(z, length, vector.address(work.step.weights, layer.at_b), layer.columns)
             list_and_add(z, length, a, layer.n_in, layer.part, _weights(work, layer), work)
@@ -235,7 +241,7 @@ def _backward_below(work, number, delta, below, length):
 def _backward_layer(work, gradient, number, delta, below, values, length):
     """Add the gradient of a layer behind a hidden one, and set ``below`` to that with respect to its inputs.
 
-    ``values`` are the outputs of the hidden layer, before or after the activation.
+    ``values`` are those of `multiply_derivative`.
     """
     layer, before = work.step.layers[number], work.step.layers[number - 1]
     add_rows(vector.address(gradient, layer.at_b), delta, layer.n_out, length)
@@ -253,7 +259,7 @@ def _backward(work, gradient, length):
         before = layers[number - 1]
         delta = vector.matrix(scratch, at_delta, layers[number].ld)
         below = vector.matrix(scratch, at_below, before.ld)
-        _backward_layer(work, gradient, number, delta, below, _outputs(work, before), length)
+        _backward_layer(work, gradient, number, delta, below, _slopes(work, before), length)
         at_delta, at_below = at_below, at_delta
     return vector.matrix(scratch, at_delta, layers[0].ld)
 
@@ -338,4 +344,4 @@ def copy_hidden(work, z, a, j, s):
     to = vector.row_of(a, j, 0, h)
     copy(vector.address(vector.row_of(z, j, 0, h), 0), source, h)
     copy(vector.address(to, 0), source, h)
-    activate(layer.activation, to)
+    activate(layer.activation, to, to)

@@ -25,6 +25,7 @@ from fastmlp.kernels.compiled.step import (
 )
 from fastmlp.kernels.compiled.tree import add_top, fold_own, leaf_starts, tiling, worker_shares
 from fastmlp.kernels.compiled.weights import pack_parameters, unpack_gradient
+from fastmlp.kernels.nets import Net
 
 
 class _Nodes(NamedTuple):
@@ -174,16 +175,16 @@ def targets(y: Any, weight: Any, dtype: Any) -> Targets:
     )  # fmt: skip
 
 
-def make_problem(parameters: Any, sizes: tuple[int, ...], m: int, x: Any, first_layer: int = 0) -> Problem:
+def make_problem(parameters: Any, net: Net, m: int, x: Any, first_layer: int = 0) -> Problem:
     """Return a problem with the packed parameters from a layer on, and no targets."""
     dtype, tiles = parameters.dtype, tiling(m)
-    x, rows = (x, None) if isinstance(x, Packed) else (no_input(dtype, sizes[0]), x)
+    x, rows = (x, None) if isinstance(x, Packed) else (no_input(dtype, net.sizes[0]), x)
     dense = len(x.dense) > 0 and bool((x.dense_start >= 0).all())
-    plan = layer_plan(sizes, dtype.itemsize, tiles.most, dense, rows is not None)
+    plan = layer_plan(net, dtype.itemsize, tiles.most, dense, rows is not None)
     packed, panels = aligned_parts(dtype, plan.parameters, plan.panels)
     finite = np.empty(1, np.int64)
     pack_parameters.launch(1, packed, panels, finite, parameters, plan.layers, first_layer)
-    none, identity = np.empty(0, dtype), identity_index(max(*sizes, tiles.most))
+    none, identity = np.empty(0, dtype), identity_index(max(*net.sizes, tiles.most))
     empty = targets(np.empty(0, np.int64), none, dtype)
     step = Step(
         plan.layers, packed, panels, identity, int(finite[0]), tiles.start, len(tiles.start) - 1, tiles.most,

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastmlp.kernels import rules, vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.activations import ACTIVATIONS
+from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
 from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Model, Run
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
@@ -17,13 +17,14 @@ from fastmlp.kernels.compiled.sample_lists import SampleLists
 from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
+from fastmlp.kernels.nets import Net
 
 
-def _layer_table(sizes: tuple[int, ...], lanes: int, part: int) -> Any:
+def _layer_table(net: Net, lanes: int, part: int) -> Any:
     """Return the layers, for an input that has lists of ``part`` features, or dense rows if that is 0."""
-    layers = np.zeros(len(sizes) - 1, BATCH_LAYER)
+    layers, activations = np.zeros(len(net.sizes) - 1, BATCH_LAYER), (*net.activations, "identity")
     at = at_turned = before = first_piece = 0
-    for number, (n_in, n_out) in enumerate(pairwise(sizes)):
+    for number, (n_in, n_out) in enumerate(pairwise(net.sizes)):
         columns, rows = round_up(n_out, lanes), round_up(n_in, lanes)
         height = part if number == 0 and part else _piece_rows(n_in, columns, lanes)
         layer = layers[number]
@@ -31,7 +32,7 @@ def _layer_table(sizes: tuple[int, ...], lanes: int, part: int) -> Any:
         layer["at"], layer["at_bias"] = at, at + rows * columns
         layer["at_turned"], layer["before"] = at_turned, before
         layer["height"], layer["first_piece"], layer["pieces"] = height, first_piece, -(-n_in // height)
-        layer["activation"] = ACTIVATIONS["relu"].code
+        layer["activation"] = ACTIVATIONS[activations[number]].code
         at += (rows + 1) * columns
         at_turned += rows * columns if number > 0 else 0
         before += columns
@@ -47,11 +48,11 @@ def _piece_rows(n_in: int, columns: int, lanes: int) -> int:
 class Trainer:
     """The parameters and the state of an optimizer, packed, with the samples that they are trained on."""
 
-    def __init__(self, vectors: list[Any], sizes: tuple[int, ...], x: SampleLists, y: Any, weight: Any) -> None:
-        self._sizes, self._dtype, self._x = sizes, vectors[0].dtype, x
+    def __init__(self, vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any) -> None:
+        self._net, self._dtype, self._x = net, vectors[0].dtype, x
         self._targets, self._weight = targets(y, weight, self._dtype), weight
         self._lanes = vector.VECTOR_BYTES // self._dtype.itemsize
-        self._layers = _layer_table(sizes, self._lanes, self._x.part if self._x.listed else 0)
+        self._layers = _layer_table(net, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
         self._size = int(last["at_bias"] + last["columns"])
         of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize
@@ -94,7 +95,7 @@ class Trainer:
 
     def vectors(self) -> list[Any]:
         """Return the parameters and the state of the optimizer as flat vectors."""
-        count = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._sizes))
+        count = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._net.sizes))
         result = []
         for packed in self._packed:
             flat = np.empty(count, self._dtype)
@@ -158,13 +159,14 @@ class Trainer:
         outputs, size = samples * int(layers["columns"].sum()), self._size if clips else 0
         partial = (self._ranges - 1) * samples * int(layers[0]["columns"])
         if self._made_memory is None or self._made_memory[:2] != (samples, clips):
-            parts = aligned_parts(self._dtype, inputs, outputs, outputs, partial, 2 * samples, size)
+            derivatives = outputs if any_slopes(self._net.activations) else 0
+            parts = aligned_parts(self._dtype, inputs, outputs, outputs, partial, derivatives, 2 * samples, size)
             for part in parts:
                 part[:] = 0  # also where rows are padded: what is there enters products with zeros
-            inputs, values, deltas, partial, losses, gradient = parts
+            inputs, values, deltas, partial, slopes, losses, gradient = parts
             memory = BatchMemory(
-                inputs, values, deltas, partial, losses.reshape(2, samples), gradient,
-                np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._sizes, samples)), samples,
+                inputs, values, deltas, partial, slopes, losses.reshape(2, samples), gradient,
+                np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._net.sizes, samples)), samples,
             )  # fmt: skip
             self._made_memory = samples, clips, memory
         return self._made_memory[2]
@@ -174,7 +176,7 @@ class Trainer:
         if self._made_rooms is None or self._made_rooms[:2] != (threads, most):
             lanes, line = self._lanes, vector.LINE_BYTES
             gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
-            loss = loss_scratch(self._sizes[-1], round_up(most, lanes), self._dtype.itemsize)
+            loss = loss_scratch(self._net.sizes[-1], round_up(most, lanes), self._dtype.itemsize)
             gradients, losses = (
                 aligned(threads * count, self._dtype).reshape(threads, count)
                 for count in (round_up(one, line) for one in (gradient, loss))
@@ -189,12 +191,12 @@ def _piece_samples(most: int, lanes: int) -> int:
     return round_up(min(max(-(-most // 4), 1), tuning.PIECE_SAMPLES), lanes)
 
 
-def begin_training(vectors: list[Any], sizes: tuple[int, ...], x: SampleLists, y: Any, weight: Any) -> Trainer:
+def begin_training(vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any) -> Trainer:
     """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
     x as of `sample_lists.sample_operands`, y and weight as in `network.begin`.
     """
-    return Trainer(vectors, sizes, x, y, weight)
+    return Trainer(vectors, net, x, y, weight)
 
 
 def train(trainer: Trainer, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:

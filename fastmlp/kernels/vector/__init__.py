@@ -5,7 +5,8 @@ explicit vectors do. There is one register tile, which adds a product to a few r
 forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows` does so for single rows, each
 over a list of its own, and `scatter_rows` adds single rows to those that a list names; both take `RowLists` and
 `CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which numbers are to be listed, or are targets.
-Where both factors are stored along the sum, `dot_tile` takes inner products.
+Where both factors are stored along the sum, `dot_tile` takes inner products. `logistic_elements`, `tanh_elements` and
+`gelu_elements` are the activations that need an exponential.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
@@ -50,6 +51,7 @@ from fastmlp.kernels.vector.scalars import (
     smallest_normal,
     trailing_zeros,
 )
+from fastmlp.kernels.vector.sigmoids import gelu_elements, logistic_elements, tanh_elements
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
 from fastmlp.kernels.vector.sparse_rows import scatter_rows, sparse_rows
 from fastmlp.kernels.vector.target import (
@@ -124,10 +126,12 @@ __all__ = [
     "factors",
     "fetch_add",
     "flush_subnormals",
+    "gelu_elements",
     "give_way",
     "lanes",
     "list_nonzero",
     "log",
+    "logistic_elements",
     "matrix",
     "noinline",
     "nonzero_bits",
@@ -148,6 +152,7 @@ __all__ = [
     "smallest_normal",
     "softmax_columns",
     "sparse_rows",
+    "tanh_elements",
     "tile",
     "trailing_zeros",
     "transpose",

@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastmlp.kernels.internals import FEATURES
-from fastmlp.kernels.vector.ir import multiply_add, shuffle, splat
+from fastmlp.kernels.vector.ir import horner, multiply_add, shuffle, splat
 
 
 class _Exp:
@@ -73,19 +73,12 @@ def _reduce(builder, x, constants, round_by):
     return shifted, k, multiply_add(builder, k, kind(-constants.ln2[1]), r)
 
 
-def _horner(builder, polynomial, r):
-    value = r.type(polynomial[-1])
-    for coefficient in reversed(polynomial[:-1]):
-        value = multiply_add(builder, value, r, r.type(coefficient))
-    return value
-
-
 def _exp_by_polynomial(builder, x, constants):
     kind, whole = x.type, ir.IntType(constants.bits)
     if isinstance(kind, ir.VectorType):
         whole = ir.VectorType(whole, kind.count)
     shifted, _, r = _reduce(builder, x, constants, constants.round)
-    p = _horner(builder, constants.polynomial, r)
+    p = horner(builder, constants.polynomial, r)
     bits_of_round = int(np.array(constants.round, f"f{constants.bits // 8}").view(f"i{constants.bits // 8}"))
     k = builder.sub(builder.bitcast(shifted, whole), whole(bits_of_round))
     half = builder.ashr(k, whole(1))
@@ -99,7 +92,7 @@ def _exp_by_table(builder, x, constants):
     """Emit exp of a vector of AVX-512: 12 multiplications or multiply-adds for float64, where a polynomial takes 15."""
     kind, whole = x.type, ir.VectorType(ir.IntType(constants.bits), x.type.count)
     shifted, k, r = _reduce(builder, x, constants, constants.round / 16)
-    p = multiply_add(builder, builder.fmul(r, r), _horner(builder, constants.short, r), r)
+    p = multiply_add(builder, builder.fmul(r, r), horner(builder, constants.short, r), r)
     # The instruction heeds no more of its index than the low bits, which say how many sixteenths k has.
     index, parts = builder.bitcast(shifted, whole), np.split(np.array(constants.table), 16 // kind.count)
     tables = [ir.Constant(kind, part.tolist()) for part in parts]

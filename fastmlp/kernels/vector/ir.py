@@ -42,13 +42,25 @@ def multiply_add(builder, a, b, c):
     """Return a * b + c of scalars or vectors."""
     if not HAS_FMA:
         return builder.fadd(builder.fmul(a, b), c)
-    if not isinstance(a.type, ir.VectorType):
-        return builder.fma(a, b, c)
-    # llvmlite's own fma refuses vectors, so the intrinsic is declared by name.
-    suffix = "f64" if a.type.element == ir.DoubleType() else "f32"
-    signature = ir.FunctionType(a.type, [a.type] * 3)
-    name = f"llvm.fma.v{a.type.count}{suffix}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [a, b, c])
+    return by_lanes(builder, "fma", a, b, c)
+
+
+def by_lanes(builder, name, *arguments):
+    """Return an intrinsic of LLVM of scalars or vectors, which llvmlite has for scalars only."""
+    kind = arguments[0].type
+    lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+    suffix = "f64" if getattr(kind, "element", kind) == ir.DoubleType() else "f32"
+    signature = ir.FunctionType(kind, [kind] * len(arguments))
+    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.{lanes}{suffix}")
+    return builder.call(function, arguments)
+
+
+def horner(builder, polynomial, x):
+    """Return the value of a polynomial, its lowest coefficient first, of scalars or vectors."""
+    value = x.type(polynomial[-1])
+    for coefficient in reversed(polynomial[:-1]):
+        value = multiply_add(builder, value, x, x.type(coefficient))
+    return value
 
 
 def sum_entries(builder, k, stop, sums, at_once, grow):
