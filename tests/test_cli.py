@@ -138,7 +138,7 @@ def test_the_activation_is_shown_unless_it_is_the_usual_one(run, tmp_path):
     for word in ("", "--activation tanh"):
         status, printed, _ = run(f"train --hidden 4 --epochs 1 --json {word} --save", tmp_path / "model")
         assert status == 0
-        shown.append((json.loads(printed)["activation"], "activation" in run("info", tmp_path / "model")[1]))
+        shown.append((json.loads(printed)["activation"], ", activation tanh," in run("info", tmp_path / "model")[1]))
     assert shown == [("relu", False), ("tanh", True)]
 
 

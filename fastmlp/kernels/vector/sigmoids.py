@@ -59,7 +59,10 @@ _CONSTANTS = {types.float64: _Constants(np.float64), types.float32: _Constants(n
 
 
 def _logistic(builder, x, element):
-    """Emit 1 / (1 + exp(-x)); the exponential is of a number below 0, and cannot overflow."""
+    """Emit 1 / (1 + exp(-x)); the exponential is of a number below 0, and cannot overflow.
+
+    Errors of up to 2.65 ULP were found, mostly the exponential: with the roundings of sum and quotient put back, 2.1.
+    """
     kind = x.type
     e = emit_exp(builder, builder.fneg(by_lanes(builder, "fabs", x)), EXP[element])
     above = builder.select(builder.fcmp_ordered("<", x, kind(0.0)), e, kind(1.0))
@@ -125,7 +128,7 @@ def _replace(emit):
 
 @intrinsic
 def logistic_elements(typingctx, row, count):
-    """Replace ``count`` elements by 1 / (1 + exp(-x)), within 2 ULP."""
+    """Replace ``count`` elements by 1 / (1 + exp(-x)), within 3 ULP."""
     return types.void(row, types.int64), _replace(_logistic)
 
 
