@@ -106,7 +106,7 @@ def _each_vector(builder, count, element, act):
             act(j, kind)
 
 
-def _replace(emit):
+def _in_place(emit):
     """Return the code of an intrinsic that stores the results of ``emit`` into its arrays, the last one its input."""
 
     def codegen(context, builder, sig, args):
@@ -129,13 +129,13 @@ def _replace(emit):
 @intrinsic
 def logistic_elements(typingctx, row, count):
     """Replace ``count`` elements by 1 / (1 + exp(-x)), within 3 ULP."""
-    return types.void(row, types.int64), _replace(_logistic)
+    return types.void(row, types.int64), _in_place(_logistic)
 
 
 @intrinsic
 def tanh_elements(typingctx, row, count):
     """Replace ``count`` elements by tanh(x), within 2 ULP."""
-    return types.void(row, types.int64), _replace(_tanh)
+    return types.void(row, types.int64), _in_place(_tanh)
 
 
 @intrinsic
@@ -144,4 +144,4 @@ def gelu_elements(typingctx, slopes, row, count):
 
     The relative error of a value is at most (6 + x^2) eps, because x^2 / 2 rounds; the error of a slope at most 4 eps.
     """
-    return types.void(slopes, row, types.int64), _replace(_gelu)
+    return types.void(slopes, row, types.int64), _in_place(_gelu)
