@@ -6,11 +6,12 @@ from fastmlp.kernels.compiled.runtime import body
 
 
 @body
-def prefetch_lists(x, order, count):
-    """Ask for the lists of samples order[0:], which are far apart in memory."""
+def prefetch_lists(x, order, count, blocks):
+    """Ask for the lists of samples order[0:], which are far apart in memory: those of some blocks of features."""
     index_line, code_line, value_line = vector.LINE_BYTES // 2, vector.LINE_BYTES, vector.LINE_BYTES // 8
     for s in range(count):
-        first, stop = x.start[order[s] * x.parts], x.start[(order[s] + 1) * x.parts]
+        number = order[s] * x.parts
+        first, stop = x.start[number + blocks[0]], x.start[number + blocks[1]]
         for entry in range(first, stop, index_line):
             vector.prefetch(x.index, entry)
         if x.coded > 0:

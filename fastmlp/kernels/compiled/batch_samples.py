@@ -23,7 +23,7 @@ def _add_samples(work, out, order, count, blocks, room):
     """Add to rows of out the products of samples order[0:] with the weights of blocks of features, without zeros."""
     x, layer, (part, end) = work.x, work.model.layers[0], blocks
     weights = vector.matrix(work.parameters, layer.at, layer.columns)
-    prefetch_lists(x, order, count)
+    prefetch_lists(x, order, count, blocks)
     # Some blocks at a time: their weights stay near for all samples of the piece.
     while part < end:
         stop = min(part + work.model.together, page_stop(x, part), end)
