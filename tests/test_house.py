@@ -59,8 +59,9 @@ ARROWS = {
     "plots": {"checks", "figures"},
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
-    "samples": {"arrays", "checks", "packing", "quiet"},
-    "packing": {"arrays", "backend", "checks", "quiet"},
+    "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
+    "packing": {"arrays", "backend", "checks", "kernels", "quiet", "sparse"},  # of the kernels only their operand
+    "sparse": {"arrays", "checks", "kernels"},  # likewise
     "storage": {"arrays", "atomic", "checks", "parameters"},
     "atomic": {"checks"},
     "parameters": {"quiet"},
@@ -125,9 +126,11 @@ FLOORS = {
     "internals": set(),
     "tree": set(),
     "rules": set(),
-    "reference": {"rules", "tree"},
+    "columns": set(),
+    "inputs": {"columns"},
+    "reference": {"inputs", "rules", "tree"},
     "vector": {"internals"},
-    "compiled": {"internals", "rules", "tree", "vector"},
+    "compiled": {"columns", "internals", "rules", "tree", "vector"},
 }
 
 
