@@ -23,7 +23,15 @@ from fastmlp.kernels.compiled.operands import Packed
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import SampleLists, copy_listed, listed_bits, no_samples, rows_of
+from fastmlp.kernels.compiled.sample_lists import (
+    SampleLists,
+    copy_listed,
+    group_listed,
+    listed_bits,
+    no_samples,
+    rows_of,
+    turn_listed,
+)
 from fastmlp.kernels.compiled.tree import leaf_starts, tiling
 
 # Bytes, about, of a worker's room for the features of a tile that are listed at a time.
@@ -34,7 +42,7 @@ class _Filling(NamedTuple):
     """Where the entries of lists go, or, if ``counting``, their numbers; and how samples fall into tiles and leaves.
 
     The samples are ``listed``, or else rows from sample ``base`` on; ``span`` features are listed at a time, which are
-    whole blocks and groups.
+    whole blocks and groups. ``marks`` has a bit for each of these, for each worker, and all are zero.
     """
 
     forward_value: Any
@@ -47,6 +55,7 @@ class _Filling(NamedTuple):
     samples: int
     features: int
     span: int
+    marks: Any
     tile_start: Any
     tiles: int
     leaf: int
@@ -137,14 +146,25 @@ class _Span(NamedTuple):
 
 
 @body
-def _fill_span(fill, x, room, rows, span):
-    """Count the entries of a tile's lists, or fill in the lists or the dense rows, for a span of features."""
+def _list_entries(fill, x, room, span, marks):
+    """List a span of features of a tile of listed samples."""
+    begin, stop = fill.tile_start[span.tile], fill.tile_start[span.tile + 1]
+    order, features, group = vector.address(x.order, begin), (span.first, span.n), vector.GROUP
+    parts, entry = -(-span.n // x.part), np.int64(0)
+    fill_zeros(room.scratch, 0, span.n * group)
+    for q in range(-(-(stop - begin) // group)):
+        members, there = min(group, stop - begin - q * group), vector.address(order, q * group)
+        own = room.scratch, marks, x.part, q * parts
+        entry = group_listed(room.listed, entry, fill.listed, there, members, features, own)
+    turn_listed(room.back, fill.listed, order, stop - begin, features)
+
+
+@body
+def _list_rows_of_tile(fill, x, room, rows, span, dense):
+    """List a span of features of a tile of samples by way of dense rows, or, where the tile is dense, copy these."""
     begin, stop = fill.tile_start[span.tile], fill.tile_start[span.tile + 1]
     length, n, group = stop - begin, span.n, vector.GROUP
-    buffer, back, entry = vector.matrix(room.scratch, 0, fill.ld), room.back, np.int64(0)
-    parts = -(-n // x.part)
-    copy(back.stop, back.start, -(-n // group))
-    dense = fill.counting == 0 and x.dense_start[span.tile] >= 0
+    buffer, entry, parts = vector.matrix(room.scratch, 0, fill.ld), np.int64(0), -(-n // x.part)
     for s in range(0, length, tuning.COPIED_ROWS):
         count = min(tuning.COPIED_ROWS, length - s)
         _copy_samples(buffer, fill, rows, vector.address(x.order, begin + s), count, (span.first, n))
@@ -155,7 +175,19 @@ def _fill_span(fill, x, room, rows, span):
                 fill_zeros(x.dense, at_row + n, x.dense_ld - span.first - n)
         else:
             entry = list_forward(room.listed, s // group * parts, entry, buffer, count, n, x.part)
-            list_backward(back, buffer, s, count, n)
+            list_backward(room.back, buffer, s, count, n)
+
+
+@body
+def _fill_span(fill, x, room, rows, span, marks):
+    """Count the entries of a tile's lists, or fill in the lists or the dense rows, for a span of features."""
+    length = fill.tile_start[span.tile + 1] - fill.tile_start[span.tile]
+    copy(room.back.stop, room.back.start, -(-span.n // vector.GROUP))
+    dense = fill.counting == 0 and x.dense_start[span.tile] >= 0
+    if fill.listed.listed > 0 and not dense:
+        _list_entries(fill, x, room, span, marks)
+    else:
+        _list_rows_of_tile(fill, x, room, rows, span, dense)
     if fill.counting > 0:
         _count_lists(fill, x, room, span, length)
     elif not dense:
@@ -214,7 +246,7 @@ def _fill(rows, fill, x, rooms, ordering, worker, workers):
 
     Where it is ``wanted``, put the samples of each leaf in order before.
     """
-    room = open_room(x, rooms, worker)
+    room, marks = open_room(x, rooms, worker), vector.address(fill.marks.start, worker * fill.marks.columns)
     leaves = -(-fill.samples // fill.leaf)
     for leaf in range(leaves * worker // workers, leaves * (worker + 1) // workers):
         first, stop = leaf * fill.leaf, min((leaf + 1) * fill.leaf, fill.samples)
@@ -223,7 +255,7 @@ def _fill(rows, fill, x, rooms, ordering, worker, workers):
         before = (fill.base // fill.leaf + leaf) * fill.leaf_tiles
         for tile in range(before, min(before + fill.leaf_tiles, fill.tiles)):
             for at in range(0, fill.features, fill.span):
-                _fill_span(fill, x, room, rows, _Span(tile, at, min(fill.span, fill.features - at)))
+                _fill_span(fill, x, room, rows, _Span(tile, at, min(fill.span, fill.features - at)), marks)
 
 
 def pack(matrix: Any) -> Any:
@@ -288,10 +320,10 @@ class _Packer:
         lists = groups * -(-span // self.packed.part) + 1
         scratch = tuning.COPIED_ROWS * ld
         self._rooms = make_rooms(self._workers, dtype, scratch, [(groups, span)], (span, tile), (lists, 1))
-        none = np.empty(0, dtype)
+        none, marks = np.empty(0, dtype), np.zeros((self._workers, -(-span // sample_lists.BITS)), np.uint64)
         self._filling = _Filling(
-            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, listed, 0, m, n, span, self._tiles.start,
-            len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf, ld,
+            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, listed, 0, m, n, span, marks,
+            self._tiles.start, len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf, ld,
         )  # fmt: skip
 
     def count(self) -> tuple[Any, Any]:

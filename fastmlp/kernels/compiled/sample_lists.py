@@ -13,10 +13,10 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.columns import Columns
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
-from fastmlp.kernels.compiled.memory import contiguous, fill_zeros, row_batches
+from fastmlp.kernels.compiled.memory import contiguous, copy, fill_zeros, row_batches
 from fastmlp.kernels.compiled.runtime import body
 
-_BITS = 64  # numbers that `vector.nonzero_bits` looks at
+BITS = 64  # numbers that `vector.nonzero_bits` looks at, and bits of a mark
 _PAGE = 1 << 16  # features that an index can name
 
 # Blocks of features up to which a sample may have more lists than entries.
@@ -68,9 +68,9 @@ class _Filling(NamedTuple):
 
 @body
 def _nonzero(rows, at, count):
-    """Return a bit for each of up to _BITS numbers of a `Plane` from ``at`` on: it is not zero."""
-    if at + _BITS <= rows.rows * rows.columns:
-        kept = ~np.uint64(0) >> np.uint64(_BITS - count)
+    """Return a bit for each of up to BITS numbers of a `Plane` from ``at`` on: it is not zero."""
+    if at + BITS <= rows.rows * rows.columns:
+        kept = ~np.uint64(0) >> np.uint64(BITS - count)
         return vector.nonzero_bits(rows.start, at) & kept
     bits = np.uint64(0)
     for k in range(count):
@@ -82,8 +82,8 @@ def _nonzero(rows, at, count):
 def _count_row(rows, s):
     """Return how many numbers of a row are not zero."""
     entries, n = np.uint64(0), rows.columns
-    for k in range(0, n, _BITS):
-        entries += vector.population_count(_nonzero(rows, s * n + k, min(n - k, _BITS)))
+    for k in range(0, n, BITS):
+        entries += vector.population_count(_nonzero(rows, s * n + k, min(n - k, BITS)))
     return np.int64(entries)
 
 
@@ -95,8 +95,8 @@ def _list_row(fill, number, rows, s, entry):
     for p in range(fill.parts):
         fill.start[at + p] = entry
         stop, page = min((p + 1) * fill.part, n), p // fill.paged * fill.paged * fill.part
-        for k in range(p * fill.part, stop, _BITS):
-            bits = _nonzero(rows, s * n + k, min(stop - k, _BITS))
+        for k in range(p * fill.part, stop, BITS):
+            bits = _nonzero(rows, s * n + k, min(stop - k, BITS))
             while bits != 0:
                 feature = k + vector.trailing_zeros(bits)
                 fill.index[entry] = feature - page
@@ -274,6 +274,80 @@ def copy_listed(buffer, x, order, count, features):
                     to[k] = x.code[entry]
                 else:
                     to[k] = x.value[entry]
+
+
+@body
+def _number(x, entry):
+    if x.coded > 0:
+        return x.code[entry]
+    return x.value[entry]
+
+
+@body
+def group_listed(listed, entry, x, order, members, features, room):
+    """Append to the lists of a group of listed samples order[0:], as `lists.list_forward` does; return the end.
+
+    The room is a matrix of zeros and a bit for each feature, which are zero again afterwards, and the features of a
+    block. Only entries are read, where a matrix would be searched for them.
+    """
+    vector.noinline()
+    first, n = features
+    values, marks, part, at = room
+    one, group = np.uint64(1), vector.GROUP
+    for g in range(members):
+        lists = order[g] * x.parts
+        for p in range(first // x.part, (first + n - 1) // x.part + 1):
+            shift = p // x.paged * x.paged * x.part - first
+            for source in range(x.start[lists + p], x.start[lists + p + 1]):
+                k = shift + np.int64(x.index[source])
+                if k >= 0 and k < n:
+                    marks[k // BITS] |= one << np.uint64(k % BITS)
+                    values[k * group + g] = _number(x, source)
+    listed.start[at] = entry
+    stop = part
+    for word in range(-(-n // BITS)):
+        bits = marks[word]
+        while bits != 0:
+            k = word * BITS + vector.trailing_zeros(bits)
+            while k >= stop:
+                at += 1
+                listed.start[at] = entry
+                stop += part
+            listed.index[entry] = k
+            copy(vector.address(listed.value, entry * group), vector.address(values, k * group), group)
+            fill_zeros(values, k * group, group)
+            entry += 1
+            bits &= bits - one
+        marks[word] = np.uint64(0)
+    while stop < n + part:
+        at += 1
+        listed.start[at] = entry
+        stop += part
+    return entry
+
+
+@body
+def turn_listed(back, x, order, length, features):
+    """Append listed samples order[0:] to the lists of groups of features, as `lists.list_backward` does."""
+    vector.noinline()
+    first, n = features
+    group = vector.GROUP
+    for s in range(length):
+        lists = order[s] * x.parts
+        for p in range(first // x.part, (first + n - 1) // x.part + 1):
+            shift = p // x.paged * x.paged * x.part - first
+            for source in range(x.start[lists + p], x.start[lists + p + 1]):
+                k = shift + np.int64(x.index[source])
+                if k < 0 or k >= n:
+                    continue
+                f, entry = k // group, back.stop[k // group]
+                if entry > back.start[f] and back.index[entry - 1] == s:
+                    entry -= 1
+                else:
+                    back.index[entry] = s
+                    fill_zeros(back.value, entry * group, group)
+                    back.stop[f] = entry + 1
+                back.value[entry * group + k % group] = _number(x, source)
 
 
 @body
