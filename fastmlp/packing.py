@@ -195,8 +195,8 @@ class PackedMatrix:
         if self.finite and (self.dtype != _UINT8 or np.isfinite(self._table(dtype)[-1])):
             return None
         found = (_first_not_finite(self.shape[0], *entries) for entries in self._entries(dtype))
-        feature, sample, value = min(one for one in found if one is not None)
-        return f"{value} at row {feature}, column {sample}"
+        first = min((one for one in found if one is not None), default=None)
+        return None if first is None else "{2} at row {0}, column {1}".format(*first)
 
     def blocks(self, dtype: np.dtype[Any]) -> Iterator[Array]:
         """Yield the content for a digest: place and value in ``dtype`` of each non-zero number, sample by sample.
