@@ -147,7 +147,10 @@ def test_numbers_that_vanish_in_the_model_s_dtype_are_no_entries(backend):
     x = sparse.csc_array(np.array([[1e-300, 1.0], [0.0, 2.0]]))
     packed = pack(x, dtype="float32")
     assert packed.density == 0.5
-    assert_same_bits(packed.to_dense(), np.array([[0, 1], [0, 2]], np.float32))
+    dense = np.array([[0, 1], [0, 2]], np.float32)
+    assert_same_bits(packed.to_dense(), dense)
+    assert arrays.digest(packed.blocks(dense.dtype)) == arrays.digest(pack(dense).blocks(dense.dtype))
+    assert packed.nbytes == pack(sparse.csc_array(dense)).nbytes
     assert pack(x, scale=1e-308).density == 0.5
 
 
@@ -166,6 +169,8 @@ def test_facts_are_those_of_the_dense_matrix(backend, rng, kind, change):
     made = pack(sparse.csc_array(x))
     found = [facts(one) for one in (made, pack(x), pack(x, minibatches=True))]
     assert str(found[0]) == str(found[1]) == str(found[2])
+    place = "None" if np.isfinite(change) or kind == np.uint8 else f"'{kind(change)} at row 5, column 300'"
+    assert repr(made.not_finite(np.dtype(np.float32) if kind == np.uint8 else made.dtype)) == place
     assert_same_bits(made.to_dense(), pack(x).to_dense())
     assert made.kind == "sparse"
     assert f"(90, 2100), {made.dtype}, sparse, density 0.1" in repr(made) or kind == np.uint8
