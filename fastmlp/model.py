@@ -268,8 +268,8 @@ class MLP:
             Continue from the checkpoint, and end with the bits of an uninterrupted run on the same backend and kind of
             processor. The file must match the model's layer sizes, dtype, seed and initialisation, the optimizer and
             its constants (but for the learning rate), ``batch_size``, ``shuffle``, ``l2``, ``clip_norm`` and, by
-            digests, all data and weights. Plain and packed data match each other; uint8 and floating-point data do not.
-            If there is no file yet, training starts from the current parameters.
+            digests, all data and weights. Plain, sparse and packed data match each other; uint8 and floating-point data
+            do not. If there is no file yet, training starts from the current parameters.
         progress : bool, optional
             Whether to show a bar; by default it is shown if standard output is a terminal or a notebook and tqdm is
             installed.
