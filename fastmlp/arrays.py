@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -43,6 +43,29 @@ def in_one_piece(dtype: DType, x: Array) -> Array:
     return quietly(np.array, x, dtype, order="K")  # quietly as in _require, and in the order that reads x fastest
 
 
+class Sparse(Protocol):
+    """A sparse matrix or array of SciPy, of any format."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the entries."""
+
+    def tocsc(self) -> Any:
+        """Return the matrix in CSC format."""
+
+    def toarray(self) -> Array:
+        """Return the dense array."""
+
+
+def is_sparse(x: object) -> TypeGuard[Sparse]:
+    """Return whether ``x`` is a sparse matrix or array of SciPy, which is not imported for this."""
+    return hasattr(x, "tocsc") and hasattr(x, "toarray")
+
+
 def all_finite(x: Array) -> bool:
     """Return whether ``x``, of any shape and layout, holds neither infinity nor NaN."""
     if x.dtype.kind != "f":
@@ -50,12 +73,6 @@ def all_finite(x: Array) -> bool:
     # One pass without a temporary array: a finite sum has only finite terms.
     total = quietly(np.add.reduce, x, axis=None)
     return math.isfinite(total) or bool(np.isfinite(x).all())
-
-
-def first_not_finite(x: Array) -> str | None:
-    """Return the first entry of ``x`` (n_features, m) that is not finite, in words; None if all are finite."""
-    bad = ~np.isfinite(x)
-    return first_entry(x, bad) if bad.any() else None
 
 
 def first_entry(x: Array, mask: Array) -> str:

@@ -367,7 +367,7 @@ def _is_unicode(text: str) -> bool:
 def _as_array(name: str, value: object) -> Array:
     if type(value) is np.ndarray:
         return value
-    if hasattr(value, "toarray") and hasattr(value, "tocsr"):
+    if arrays.is_sparse(value):
         got = f"a sparse {type(value).__name__}"
         raise TypeError(message(name, got, "a dense array", "convert it with .toarray()"))
     # No masked array exists unless numpy.ma is loaded, and np.ma would load it, which takes time. While another thread

@@ -15,7 +15,7 @@ from fastmlp.checkpoint import Checkpoint
 from fastmlp.history import History, TrainingWarning
 from fastmlp.kernels.nets import Net
 from fastmlp.methods import Optimizer, Schedule
-from fastmlp.packing import PackedMatrix
+from fastmlp.packing import Input, PackedMatrix
 from fastmlp.quiet import quietly
 from fastmlp.samples import Samples, check_input, check_targets, check_weight
 from fastmlp.stopping import EarlyStopping
@@ -183,7 +183,7 @@ class MLP:
 
     def loss_and_grad(
         self,
-        X: ArrayLike | PackedMatrix,
+        X: Input,
         Y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         out: Array | None = None,
@@ -196,7 +196,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like of float or PackedMatrix, shape (n_features, m)
+        X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
@@ -236,11 +236,11 @@ class MLP:
 
     def fit(
         self,
-        X: ArrayLike | PackedMatrix,
+        X: Input,
         Y: ArrayLike,
         epochs: int = 100,
         alpha: float | Schedule | None = None,
-        validation: tuple[ArrayLike | PackedMatrix, ArrayLike] | None = None,
+        validation: tuple[Input, ArrayLike] | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: Mapping[int, float] | ArrayLike | None = None,
         patience: int | None = None,
@@ -265,7 +265,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like of float or PackedMatrix, shape (n_features, m)
+        X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
@@ -298,7 +298,8 @@ class MLP:
             Continue from the checkpoint, and end with the bits of an uninterrupted run on the same backend and kind of
             processor. The file must match the model's layer sizes, dtype, seed, initialisation and activation, the
             optimizer and its constants (but for the learning rate), ``batch_size``, ``shuffle``, ``l2``, ``clip_norm``
-            and, by digests, all data and weights. Plain and packed data match each other; uint8 and floating-point data
+            and, by digests, all data and weights. Plain, sparse and packed data match each other; uint8 and
+            floating-point data
             do not. If there is no file yet, training starts from the current parameters.
         progress : bool, optional
             Whether to show a bar; by default it is shown if standard output is a terminal or a notebook and tqdm is
@@ -450,12 +451,12 @@ class MLP:
         model._activation = activations.read(record.activation)
         return model
 
-    def predict(self, X: ArrayLike | PackedMatrix) -> Array:
+    def predict(self, X: Input) -> Array:
         """Predict the label of each sample: the row of its largest logit.
 
         Parameters
         ----------
-        X : array_like of float or PackedMatrix, shape (n_features, m)
+        X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
 
         Returns
@@ -479,12 +480,12 @@ class MLP:
         labels: Array = np.argmax(self._logits(self._input(X)), axis=0).astype(np.int64)
         return labels
 
-    def predict_proba(self, X: ArrayLike | PackedMatrix) -> Array:
+    def predict_proba(self, X: Input) -> Array:
         """Predict the probability of each class for each sample.
 
         Parameters
         ----------
-        X : array_like of float or PackedMatrix, shape (n_features, m)
+        X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
 
         Returns
@@ -512,12 +513,12 @@ class MLP:
         kernels.softmax_columns(probabilities, z)
         return probabilities
 
-    def evaluate(self, X: ArrayLike | PackedMatrix, Y: ArrayLike) -> dict[str, float]:
+    def evaluate(self, X: Input, Y: ArrayLike) -> dict[str, float]:
         """Compute mean loss and accuracy.
 
         Parameters
         ----------
-        X : array_like of float or PackedMatrix, shape (n_features, m)
+        X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets; a prediction is right if its class has the largest target.
@@ -542,12 +543,12 @@ class MLP:
         """
         return self._evaluate(self._samples(X, Y))
 
-    def _input(self, X: ArrayLike | PackedMatrix) -> PackedMatrix:
+    def _input(self, X: Input) -> PackedMatrix:
         return check_input("X", X, self._layer_sizes[0], self.dtype)
 
     def _samples(
         self,
-        X: ArrayLike | PackedMatrix,
+        X: Input,
         Y: ArrayLike,
         weight: ArrayLike | None = None,
         names: tuple[str, str] = ("X", "Y"),

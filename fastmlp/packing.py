@@ -9,15 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import arrays, backend, checks
+from fastmlp import arrays, backend, checks, sparse
+from fastmlp.kernels.columns import Columns, joined
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _UINT8 = np.dtype(np.uint8)
 
-# Rows that `PackedMatrix.blocks` reads at once.
-_BLOCK_ROWS = 64
+Input: TypeAlias = "ArrayLike | arrays.Sparse | PackedMatrix"
 
 # About this many columns are searched for the largest value; inputs look unscaled if it exceeds the second number.
 _SEEN, _SCALED = 1000, 20.0
@@ -29,7 +29,9 @@ class PackedMatrix:
     With the Numba backend, samples with similar non-zero features are stored together, in tiles, and a tile keeps only
     its non-zero entries if that is faster. The choice depends on the values of the tile alone. Results for each sample
     are returned in the caller's order. Minibatches need another form, a list of the non-zero entries of each sample. A
-    matrix has one form from the beginning, and makes the other one when it is first needed.
+    matrix has one form from the beginning, and makes the other one when it is first needed; a sparse matrix begins with
+    these lists. Neither is made by way of a dense matrix. Up to 120 samples are stored dense, though, and so are, for
+    minibatches, samples in which more than half of the numbers are not zero.
 
     Attributes
     ----------
@@ -47,7 +49,8 @@ class PackedMatrix:
 
     Notes
     -----
-    A pickle holds the plain values and the scale, and is packed again when it is loaded, on any backend and processor.
+    A pickle holds the plain values, or those of the lists, and the scale, and is packed again when it is loaded, on any
+    backend and processor.
     A copy is the matrix itself, because it never changes.
 
     Examples
@@ -65,26 +68,27 @@ class PackedMatrix:
         "_backend", "_forms", "_operands", "_scale", "density", "dtype", "finite", "largest", "shape",
     )  # fmt: skip
 
-    def __init__(self, matrix: Array, scale: float, *, minibatches: bool = False) -> None:
+    def __init__(self, matrix: Array | Columns, scale: float, *, minibatches: bool = False) -> None:
         self.shape: tuple[int, int] = matrix.shape
         self.dtype = matrix.dtype
-        self.density = float(np.count_nonzero(matrix) / matrix.size)
-        largest = scaled(np.array([matrix.max()], np.float64), scale) if matrix.dtype == _UINT8 else matrix
-        self.finite = arrays.all_finite(largest)
-        seen = matrix[:, :: -(-matrix.shape[1] // _SEEN)]
-        self.largest = float(max(seen.max(), -float(seen.min()))) * scale
+        step = -(-self.shape[1] // _SEEN)
+        if isinstance(matrix, Columns):
+            values, seen = matrix.value, matrix.chosen(np.arange(0, self.shape[1], step)).value
+        else:
+            values, seen = matrix, matrix[:, ::step]
+        self.density = float(np.count_nonzero(values) / math.prod(self.shape))
+        extreme = scaled(np.array([values.max(initial=0)], np.float64), scale) if self.dtype == _UINT8 else values
+        self.finite = arrays.all_finite(extreme)
+        self.largest = float(max(seen.max(initial=0), -float(seen.min(initial=0)))) * scale
         self._scale = scale
         self._backend = backend.get_backend()
         self._operands: dict[tuple[bool, np.dtype[Any]], Any] = {}
-        self._forms: dict[bool, Any] = {minibatches: self._made(matrix, minibatches)}
+        kernels, lists = backend.kernels(), minibatches or isinstance(matrix, Columns)
+        form = kernels.list_samples(matrix, self.density) if lists else kernels.pack(matrix)
+        self._forms: dict[bool, Any] = {lists: form}
 
     def __repr__(self) -> str:
         return f"PackedMatrix({self.shape}, {self.dtype}, {self.kind}, density {self.density:.3f}, {self.nbytes} bytes)"
-
-    def _made(self, matrix: Array, minibatches: bool) -> Any:
-        """Return one form of the stored matrix (n, m)."""
-        kernels = backend.kernels()
-        return kernels.list_samples(matrix, self.density) if minibatches else kernels.pack(matrix)
 
     @property
     def kind(self) -> str:
@@ -98,7 +102,9 @@ class PackedMatrix:
 
     def _facts(self) -> list[tuple[str, int]]:
         with backend.use_backend(self._backend):
-            return [backend.kernels().packed_facts(one) for one in self._forms.values()]
+            # The NumPy backend has one form for both uses.
+            forms = {id(one): one for one in self._forms.values()}
+            return [backend.kernels().packed_facts(one) for one in forms.values()]
 
     def __copy__(self) -> PackedMatrix:
         return self
@@ -106,10 +112,13 @@ class PackedMatrix:
     def __deepcopy__(self, _: object) -> PackedMatrix:
         return self
 
-    def __reduce__(self) -> tuple[type[PackedMatrix], tuple[Array, float]]:
+    def __reduce__(self) -> tuple[type[PackedMatrix], tuple[Array | Columns, float]]:
         # Not the packed form, because kernels of another vector width would read outside its buffers.
         with backend.use_backend(self._backend):
-            return PackedMatrix, (self._stored(0, self.shape[0]).T, self._scale)
+            pieces = [piece for _, piece in self._pieces()]
+        if isinstance(pieces[0], Columns):
+            return PackedMatrix, (joined(pieces), self._scale)
+        return PackedMatrix, (np.concatenate(pieces).T, self._scale)
 
     def looks_unscaled(self) -> bool:
         """Return whether values are so large that a network hardly learns from them.
@@ -152,16 +161,22 @@ class PackedMatrix:
         >>> fastmlp.pack(np.array([[2.0, 0.0]])).to_dense()
         array([[2., 0.]])
         """
-        return self._rows(checks.float_dtype("dtype", dtype), 0, self.shape[0]).T.copy()
+        wanted = checks.float_dtype("dtype", dtype)
+        out = np.zeros(self.shape, wanted if self.dtype == _UINT8 else self.dtype)
+        for first, piece in self._pieces():
+            rows = piece.rows() if isinstance(piece, Columns) else piece
+            out[:, first : first + len(rows)] = self._decoded(rows, wanted).T
+        return out
 
     def operands(self, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
         """Return the operand of kernels that compute in ``dtype``: of whole passes, or of minibatches."""
         self._check_backend()
         key = minibatches, dtype
         if key not in self._operands:
+            kernels = backend.kernels()
             if minibatches not in self._forms:
-                self._forms[minibatches] = self._made(self._stored(0, self.shape[0]).T, minibatches)
-            self._operands[key] = backend.kernels().operands(self._forms[minibatches], self._table(dtype))
+                self._forms[minibatches] = kernels.other_form(self._forms[not minibatches], self.density)
+            self._operands[key] = kernels.operands(self._forms[minibatches], self._table(dtype))
         return self._operands[key]
 
     def _check_backend(self) -> None:
@@ -179,42 +194,66 @@ class PackedMatrix:
         # uint8 that decodes to finite float64 may be infinite in float32.
         if self.finite and (self.dtype != _UINT8 or np.isfinite(self._table(dtype)[-1])):
             return None
-        return arrays.first_not_finite(self.to_dense(dtype.name))
+        found = (_first_not_finite(self.shape[0], *entries) for entries in self._entries(dtype))
+        first = min((one for one in found if one is not None), default=None)
+        return None if first is None else "{2} at row {0}, column {1}".format(*first)
 
     def blocks(self, dtype: np.dtype[Any]) -> Iterator[Array]:
-        """Yield the content for a digest: the rows in ``dtype``, a few at a time, after a mark if they are uint8.
+        """Yield the content for a digest: place and value in ``dtype`` of each non-zero number, sample by sample.
 
-        The rows depend neither on the layout of X nor on the backend. The mark is there because dense samples of uint8
-        are stored in another form than the same values in floating point, and may train to other bits.
+        They depend neither on the layout or form of X nor on the backend. A mark in front says that X is uint8, because
+        dense samples of uint8 are stored in another form than the same values in floating point, and may train to other
+        bits.
         """
         if self.dtype == _UINT8:
             yield np.frombuffer(b"uint8", np.uint8)
+        for place, value in self._entries(dtype):
+            entries = np.empty(len(place), [("place", np.int64), ("value", dtype)])
+            entries["place"], entries["value"] = place, value
+            yield entries
+
+    def _entries(self, dtype: np.dtype[Any]) -> Iterator[tuple[Array, Array]]:
+        """Yield the places and values in ``dtype`` of non-zero numbers; feature k of sample j has the place j n + k."""
         n = self.shape[0]
-        for first in range(0, n, _BLOCK_ROWS):
-            yield self._rows(dtype, first, min(first + _BLOCK_ROWS, n)).T + dtype.type(0)  # -0 becomes 0
+        for first, piece in self._pieces():
+            if isinstance(piece, Columns):
+                place, value = piece.samples() * n + piece.feature, piece.value
+            else:
+                place = np.flatnonzero(piece)
+                value = piece.reshape(-1)[place]
+            yield place + first * n, self._decoded(value, dtype)
 
-    def _stored(self, first: int, stop: int) -> Array:
-        """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
+    def _pieces(self) -> Iterator[tuple[int, Any]]:
+        """Yield samples as they are stored, a few at a time: the first one, and rows or `Columns`."""
         self._check_backend()
-        rows: Array = backend.kernels().unpack(next(iter(self._forms.values())), first, stop)
-        return rows
+        pieces: Iterator[tuple[int, Any]] = backend.kernels().unpack(next(iter(self._forms.values())))
+        return pieces
 
-    def _rows(self, dtype: np.dtype[Any], first: int, stop: int) -> Array:
-        """Return the features ``first`` to below ``stop`` in ``dtype``, rows (m, stop - first)."""
-        stored = self._stored(first, stop)
+    def _decoded(self, stored: Array, dtype: np.dtype[Any]) -> Array:
         return self._table(dtype)[stored] if stored.dtype == _UINT8 else stored
 
 
+def _first_not_finite(n: int, place: Array, value: Array) -> tuple[int, int, Any] | None:
+    """Return the first feature that is not finite in any of the samples, the first of these, and the value."""
+    bad = np.flatnonzero(~np.isfinite(value))
+    if bad.size == 0:
+        return None
+    sample, feature = np.divmod(place[bad], n)
+    first = np.lexsort((sample, feature))[0]
+    return int(feature[first]), int(sample[first]), value[bad[first]]
+
+
 def pack(
-    X: ArrayLike, scale: float | None = None, dtype: str | None = None, *, minibatches: bool = False
+    X: ArrayLike | arrays.Sparse, scale: float | None = None, dtype: str | None = None, *, minibatches: bool = False
 ) -> PackedMatrix:
     """Pack X once, to use it many times.
 
     Parameters
     ----------
-    X : array_like, shape (n_features, m)
+    X : array_like or sparse matrix or array of SciPy, shape (n_features, m)
         uint8, float32, float64 or other real numbers, in any memory layout, also memory-mapped; samples as columns.
-        uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries.
+        uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries. Of sparse matrices, CSC, or
+        the transpose of CSR, takes the least time and memory.
     scale : float, optional
         Positive factor for every value. If 1/scale rounds to an integer n, values are divided by n, so that
         ``pack(I, scale=1/255)`` holds exactly the bits of ``I / 255.``.
@@ -233,7 +272,8 @@ def pack(
     Raises
     ------
     ValueError
-        If X is empty or not two-dimensional, has 2**31 features or more, or the scale is not positive and finite.
+        If X is empty or not two-dimensional, has 2**31 features or more, if the indices of a sparse X do not fit its
+        shape, or the scale is not positive and finite.
     TypeError
         If X does not hold real numbers.
 
@@ -244,13 +284,22 @@ def pack(
     >>> fastmlp.MLP((2, 2)).predict(P).shape
     (2,)
     """
-    matrix = checks.packable("X", X)
     factor = checks.positive("scale", 1.0 if scale is None else scale, "pass a factor such as 1/255")
-    wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
-    if matrix.dtype != _UINT8:
-        matrix = arrays.native(wanted or arrays.result_dtype(matrix), matrix)
-        return PackedMatrix(scaled(matrix, factor), 1.0, minibatches=minibatches)
-    return PackedMatrix(arrays.native(_UINT8, matrix), factor, minibatches=minibatches)
+    return packed(
+        "X", X, factor, None if dtype is None else checks.float_dtype("dtype", dtype), minibatches=minibatches
+    )
+
+
+def packed(name: str, X: Any, factor: float, wanted: np.dtype[Any] | None, *, minibatches: bool) -> PackedMatrix:
+    """Return what `pack` returns for the argument ``name``."""
+    x: Array | Columns = sparse.packable(name, X) if arrays.is_sparse(X) else checks.packable(name, X)
+    values = x.value if isinstance(x, Columns) else x
+    if values.dtype == _UINT8:
+        values, later = arrays.native(_UINT8, values), factor
+    else:
+        values, later = scaled(arrays.native(wanted or arrays.result_dtype(values), values), factor), 1.0
+    matrix = sparse.without_zeros(x._replace(value=values)) if isinstance(x, Columns) else values
+    return PackedMatrix(matrix, later, minibatches=minibatches)
 
 
 def scaled(values: Array, scale: float) -> Array:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import arrays, checks
-from fastmlp.packing import PackedMatrix, pack
+from fastmlp import arrays, checks, sparse
+from fastmlp.packing import Input, PackedMatrix, packed
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -56,20 +56,20 @@ class Samples(NamedTuple):
 
 def check_input(
     name: str,
-    X: ArrayLike | PackedMatrix,
+    X: Input,
     width: int,
     dtype: np.dtype[Any],
     batch_size: int | None = None,
     *,
     finite: bool = True,
 ) -> PackedMatrix:
-    """Return X (width, m) packed; a plain array is packed in ``dtype``.
+    """Return X (width, m) packed; a plain array or a sparse matrix is packed in ``dtype``.
 
     Parameters
     ----------
     name : str
         The argument, for messages.
-    X : array_like of float or PackedMatrix, shape (width, m)
+    X : array_like of float, sparse matrix or PackedMatrix, shape (width, m)
         Samples as columns.
     width : int
         The model's input width.
@@ -81,18 +81,19 @@ def check_input(
         Whether to refuse values that are not finite in that dtype.
     """
     if isinstance(X, PackedMatrix):
-        packed = X
-        checks.input_width(name, packed, width, dtype)
+        samples = X
+        checks.input_width(name, samples, width, dtype)
     else:
         remedy = "pass samples of as many features, as columns"
-        x = checks.array(name, X, shape=(width, None), axes="(n_features, m)", remedy=remedy)
+        given: Any = sparse.stand_in(X) if arrays.is_sparse(X) else X
+        x = checks.array(name, given, shape=(width, None), axes="(n_features, m)", remedy=remedy)
         minibatches = batch_size is not None and batch_size < x.shape[1]
-        packed = pack(x, dtype=dtype.name, minibatches=minibatches)
-    bad = packed.not_finite(dtype) if finite else None
+        samples = packed(name, X if arrays.is_sparse(X) else x, 1.0, dtype, minibatches=minibatches)
+    bad = samples.not_finite(dtype) if finite else None
     if bad is not None:
         remedy = "fill in missing values, scale values that are too large, or drop the sample"
         raise ValueError(checks.message(name, bad, f"numbers that are finite in {dtype}", remedy))
-    return packed
+    return samples
 
 
 def check_targets(

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import pickle
 import re
 import threading
 from pathlib import Path
@@ -191,12 +192,16 @@ def passes(dtype, sizes, m, density, kind, activation="relu"):
     """Return the bits of a step, of soft targets, of the notebook's functions and of logits."""
     rng = np.random.default_rng(m)
     codes = rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)
-    x = fastmlp.pack(codes.astype(kind), scale=1 / 255, **({} if kind == np.uint8 else {"dtype": dtype.name}))
+    options = {"scale": 1 / 255, **({} if kind == np.uint8 else {"dtype": dtype.name})}
+    x = fastmlp.pack(codes.astype(kind), **options)
+    # A pickle holds the entries of the lists, of which they are made again, and tiles of them.
+    lists = pickle.loads(pickle.dumps(fastmlp.pack(codes.astype(kind), minibatches=True, **options)))
     model = fastmlp.MLP(sizes, dtype=dtype.name, activation=activation)
     model.parameters = rng.standard_normal(model.parameters.shape)
     labels, soft = rng.integers(sizes[-1], size=m), rng.random((sizes[-1], m)).astype(dtype)
     results = [*model.loss_and_grad(x, labels), *model.loss_and_grad(x, soft), model.predict_proba(x)]
     results += model.evaluate(x, labels).values()
+    results += model.loss_and_grad(lists, labels)
     for optimizer, y, clip in ((fastmlp.optimizers.Adam(), labels, None), (fastmlp.optimizers.SGD(0.1), soft, 0.1)):
         model.fit(x, y, epochs=1, optimizer=optimizer, batch_size=-(-m // 3), clip_norm=clip, l2=0.01)
         results.append(model.parameters.copy())

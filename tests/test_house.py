@@ -61,8 +61,9 @@ ARROWS = {
     "plots": {"checks", "figures"},
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
-    "samples": {"arrays", "checks", "packing", "quiet"},
-    "packing": {"arrays", "backend", "checks", "quiet"},
+    "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
+    "packing": {"arrays", "backend", "checks", "kernels", "quiet", "sparse"},  # of the kernels only their operand
+    "sparse": {"arrays", "checks", "kernels"},  # likewise
     "storage": {"activations", "arrays", "atomic", "checks", "parameters"},
     "activations": {"checks", "kernels"},  # of the kernels only the description of a net
     "atomic": {"checks"},
@@ -129,10 +130,12 @@ FLOORS = {
     "tree": set(),
     "rules": set(),
     "nets": set(),
+    "columns": set(),
+    "inputs": {"columns"},
     "reference_activations": {"nets"},
-    "reference": {"nets", "reference_activations", "rules", "tree"},
+    "reference": {"inputs", "nets", "reference_activations", "rules", "tree"},
     "vector": {"internals"},
-    "compiled": {"internals", "nets", "rules", "tree", "vector"},
+    "compiled": {"columns", "internals", "nets", "rules", "tree", "vector"},
 }
 
 

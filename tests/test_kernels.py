@@ -12,6 +12,7 @@ import pytest
 from compare import assert_close, assert_close_where_finite, assert_same_bits, assert_softmax
 
 import fastmlp
+from fastmlp.kernels import inputs as kernel_inputs
 from fastmlp.kernels import nets
 from fastmlp.kernels import reference as reference_tables
 
@@ -21,9 +22,9 @@ pytestmark = pytest.mark.kernels
 API = {
     "accumulate", "apply", "attach", "backward", "begin", "begin_training", "compiler_locks", "cross_entropy",
     "describe", "finish", "forward", "leaf_starts", "list_samples", "limited_threads", "limits_threads", "max_threads",
-    "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack", "packed_facts", "preparation",
-    "relu", "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update",
-    "warmup", "weight_penalties",
+    "network_logits", "network_step", "one_hot", "operands", "other_form", "output_delta", "pack", "packed_facts",
+    "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train", "training_vectors", "unpack",
+    "update", "warmup", "weight_penalties",
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ OUTPUTS = {
 }  # fmt: skip
 ENGINE = {
     "_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient",
-    "_list_rows", "_unlist", "_unpack", "run_updates",
+    "_list_columns", "_list_rows", "_unpack", "run_updates",
 }  # fmt: skip
 MOST_WORKERS = 8
 
@@ -401,7 +402,7 @@ def test_an_infinite_loss_counts_only_where_there_is_a_target(kernels, rng, dtyp
 
 
 def test_the_last_chunk_of_a_step_may_be_one_sample(backend, reference, rng, dtype):
-    m, sizes = reference._CHUNK + 1, (3, 2)
+    m, sizes = kernel_inputs.CHUNK + 1, (3, 2)
     model = fastmlp.MLP(sizes, dtype=dtype.name)
     x, labels = rng.standard_normal((3, m)).astype(dtype), rng.integers(2, size=m)
     weight = np.ones(m)

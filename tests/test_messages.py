@@ -27,13 +27,13 @@ def assign(parameters):
     net.parameters = parameters
 
 
-class CsrMatrix:
+class CscMatrix:
     """Stands for one of SciPy's, which NumPy takes for an object."""
 
     def toarray(self):
         raise AssertionError("a sparse matrix may be too large for it")
 
-    tocsr = toarray
+    tocsc = toarray
 
 
 NET = np.ones((4, 3)), np.ones((2, 4)), np.ones((4, 1)), np.ones((2, 1))
@@ -78,7 +78,11 @@ SAID = {
         r"X: got dtype <U.*; convert numbers .* as text with .astype\(float\)",
     ),
     "complex": (fit(X=X + 1j), "X: got dtype complex128, .*; pass its .real"),
-    "sparse": (fit(X=CsrMatrix()), r"X: got a sparse CsrMatrix, expected a dense array; convert it with .toarray\(\)"),
+    "sparse targets": (
+        fit(Y=CscMatrix()),
+        r"Y: got a sparse CscMatrix, expected a dense array; convert it with .toarray\(\)",
+    ),
+    "sparse input of the notebook": (forward(X=CscMatrix()), r"X: got a sparse CscMatrix, expected a dense array; "),
     "balanced": (
         fit(class_weight="balanced"),
         r"class_weight: got 'balanced', expected a weight for each class, or .*; compute .*np\.bincount\(labels\)\)",

@@ -202,4 +202,4 @@ def test_the_other_form_is_made_when_it_is_needed(backend, rng, packing, kind, d
         for model, x in zip(models, (packed, other), strict=True):
             model.fit(x, labels, epochs=1, batch_size=100, optimizer=fastmlp.optimizers.Adam())
         assert_same_bits(*(model.parameters for model in models))
-    assert packed.nbytes > size
+    assert (packed.nbytes > size) == (backend == "numba")  # NumPy has one form for both uses

@@ -102,7 +102,7 @@ def orders(ranges):
 @pytest.mark.parametrize("form", FORMS)
 def test_ranges_in_any_order_give_the_bits_of_a_step(backend, rng, dtype, form, soft, monkeypatch):
     if backend == "numpy":
-        monkeypatch.setattr("fastmlp.kernels.reference._CHUNK", 260)  # of 4096 samples there would be two leaves
+        monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 260)  # of 4096 samples there would be two leaves
     step = Step(rng, form, dtype, (9, 4), soft=soft)
     if backend == "numba":
         assert step.packed.kind == KINDS.get(form, step.packed.kind)
@@ -122,7 +122,7 @@ def test_ranges_in_any_order_give_the_bits_of_a_step(backend, rng, dtype, form, 
 
 @pytest.mark.parametrize("sizes", [(3,), (130, 129, 5), (1, 2), (9, 3, 4, 2)])
 def test_ranges_of_nets_of_any_depth(backend, rng, dtype, sizes, monkeypatch):
-    monkeypatch.setattr("fastmlp.kernels.reference._CHUNK", 700)
+    monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 700)
     for form in ("uint8", "dense"):
         step = Step(rng, form, dtype, sizes, soft=False)
         gradient, sums = step.whole()
@@ -149,7 +149,7 @@ def test_ranges_on_other_threads_than_the_step(backend, rng, dtype, threads):
 
 @pytest.mark.parametrize("form", ["uint8", "mixed", "few", "uint8 of few samples"])
 def test_sums_are_not_finished_before_all_leaves_are_there(backend, rng, dtype, form, monkeypatch):
-    monkeypatch.setattr("fastmlp.kernels.reference._CHUNK", 260)
+    monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 260)
     step = Step(rng, form, dtype, (9, 4), soft=False)
     missing = [[]]
     if "few" not in form:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp.kernels import rules, tree
+from fastmlp.kernels.inputs import Rows, list_samples, operands, other_form, pack, packed_facts, unpack  # noqa: F401
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.reference_activations import ACTIVATIONS
 from fastmlp.kernels.rules import apply, weight_penalties
@@ -85,41 +86,6 @@ class Loss(NamedTuple):
 LOSSES = {"cross_entropy": Loss(softmax_cross_entropy_grad)}
 _RELU, _LOSS = ACTIVATIONS["relu"], LOSSES["cross_entropy"]
 
-# Samples in a leaf, which a step takes at once: bounds the memory for activations and for the decoded input.
-_CHUNK = 4096
-
-
-class Rows(NamedTuple):
-    """Samples as rows (m, n), and the table (256,) that decodes them if they are uint8."""
-
-    rows: Array
-    table: Array
-
-
-def pack(matrix: Array) -> Array:
-    """Return a copy of ``matrix`` (n, m), uint8, float32 or float64, as rows (m, n): samples are contiguous."""
-    return np.array(matrix.T, order="C")
-
-
-def operands(x: Array, table: Array) -> Rows:
-    """Return the operand for the dtype of ``table`` (256,): uint8 is decoded chunk by chunk."""
-    return Rows(x, table)
-
-
-def list_samples(matrix: Array, density: float) -> Array:
-    """Return a matrix (n, m) as batches read it; ``density`` is the share of non-zero numbers."""
-    return pack(matrix)
-
-
-def unpack(x: Array, first: int, stop: int) -> Array:
-    """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
-    return x[:, first:stop]
-
-
-def packed_facts(x: Array) -> tuple[str, int]:
-    """Return the form and the bytes of a packed matrix."""
-    return "dense", x.nbytes
-
 
 class Sums:
     """Sums over some leaves of one step: gradients of nodes of the tree, and loss, hits and weight of each leaf."""
@@ -127,7 +93,8 @@ class Sums:
     def __init__(self, parameters: Array, net: Net, x: Rows, y: Array, weight: Array) -> None:
         self._parameters, self._net = parameters, net
         self._x, self._y, self._weight = x, y, weight
-        self.leaves = -(-len(x.rows) // _CHUNK)
+        self._chunks = x.chunks()
+        self.leaves = len(self._chunks)
         self._of_leaves = np.zeros((self.leaves, 3))
         self._nodes: dict[int, tuple[int, Array]] = {}
 
@@ -143,10 +110,10 @@ class Sums:
 
     def _leaf(self, leaf: int) -> Array:
         """Return the gradient of the sum over a leaf."""
-        chunk = slice(leaf * _CHUNK, (leaf + 1) * _CHUNK)
+        chunk = self._chunks[leaf]
         layers, gradient = _layers(self._parameters, self._net.sizes), np.empty_like(self._parameters)
         w, y = self._weight[chunk], self._y[..., chunk]
-        inputs, made_from, logits = _forward(self._net, layers, _decode(self._x.rows[chunk], self._x.table).T)
+        inputs, made_from, logits = _forward(self._net, layers, self._x.decoded(chunk).T)
         targets = y
         if y.ndim == 1:
             targets = np.empty_like(logits)
@@ -174,7 +141,7 @@ class Sums:
 
 def leaf_starts(x: Rows) -> Array:
     """Return the first sample of each leaf of a packed matrix, and the number of samples."""
-    return np.append(np.arange(0, len(x.rows), _CHUNK), len(x.rows))
+    return np.array([*(chunk.start for chunk in x.chunks()), x.samples])
 
 
 def begin(parameters: Array, net: Net, x: Rows, y: Array, weight: Array) -> Sums:
@@ -223,14 +190,14 @@ def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers
     of each update: see `rules`. A batch of weight 0 changes nothing. The first update that would make the loss or a
     parameter infinite or NaN is not made, nor are those behind it.
     """
-    net, table, gradient = trainer.net, trainer.x.table, np.empty_like(trainer.vectors[0])
+    net, gradient = trainer.net, np.empty_like(trainer.vectors[0])
     weights = weight_penalties(gradient, net.sizes, rule.l2)
     sums = np.zeros((len(ends), 3))
     for i, (first, stop) in enumerate(pairwise([0, *ends.tolist()])):
         batch = order[first:stop]
         before = [one.copy() for one in trainer.vectors]
         parameters, *state = trainer.vectors
-        rows = Rows(trainer.x.rows[batch], table)
+        rows = trainer.x.chosen(batch)
         sums[i] = network_step(gradient, parameters, net, rows, trainer.y[..., batch], trainer.weight[batch])
         if sums[i, 2] == 0:
             sums[i] = 0
@@ -250,17 +217,16 @@ def training_vectors(trainer: Trainer) -> list[Array]:
 def network_logits(out: Array, parameters: Array, net: Net, x: Rows) -> None:
     """Set ``out`` (C, m) to the logits."""
     layers = _layers(parameters, net.sizes)
-    for first in range(0, len(x.rows), _CHUNK):
-        chunk = slice(first, first + _CHUNK)
-        _, _, out[:, chunk] = _forward(net, layers, _decode(x.rows[chunk], x.table).T)
+    for chunk in x.chunks():
+        _, _, out[:, chunk] = _forward(net, layers, x.decoded(chunk).T)
 
 
 def forward(w1: Array, b1: Array, w2: Array, b2: Array, x: Array | Rows) -> tuple[Array, Array, Array]:
     """Return z, a (h, m) and the logits (C, m) of a net of one hidden layer; x rows (m, n), plain or packed."""
-    rows, table = _rows_and_table(x)
-    z = np.empty((len(w1), len(rows)), w1.dtype)
-    for chunk in _chunks(rows):
-        z[:, chunk] = w1 @ _decode(rows[chunk], table).T
+    samples, chunks = _samples_and_chunks(x)
+    z = np.empty((len(w1), samples), w1.dtype)
+    for chunk in chunks:
+        z[:, chunk] = w1 @ _decoded(x, chunk).T
     z += b1
     a = np.empty_like(z)
     _RELU.value(z, a)
@@ -272,12 +238,12 @@ def backward(n: int, w2: Array, x: Array | Rows, z: Array, a: Array, delta: Arra
 
     x rows (m, n), plain or packed; z, a (h, m); delta (C, m) the gradient with respect to the logits.
     """
-    rows, table = _rows_and_table(x)
-    m = delta.dtype.type(len(rows))
+    samples, chunks = _samples_and_chunks(x)
+    m = delta.dtype.type(samples)
     dz = (w2.T @ delta) * _RELU.derivative(z)
     dw1 = np.zeros((len(z), n), delta.dtype)
-    for chunk in _chunks(rows):
-        dw1 += dz[:, chunk] @ _decode(rows[chunk], table)
+    for chunk in chunks:
+        dw1 += dz[:, chunk] @ _decoded(x, chunk)
     db1, db2 = np.empty((len(z), 1), delta.dtype), np.empty((len(delta), 1), delta.dtype)
     _sum_columns(db1, dz)
     _sum_columns(db2, delta)
@@ -288,18 +254,16 @@ def _sum_columns(out: Array, dz: Array) -> None:
     out[...] = np.sum(dz, axis=1, keepdims=True, dtype=np.float64)  # the rows of a gradient cancel
 
 
-def _rows_and_table(x: Array | Rows) -> tuple[Array, Array | None]:
-    return x if isinstance(x, Rows) else (x, None)
+def _samples_and_chunks(x: Array | Rows) -> tuple[int, list[slice]]:
+    """Return the number of samples, and the slices to take at once: chunks where they are decoded, else everything."""
+    if isinstance(x, Rows) and x.is_decoded():
+        return x.samples, x.chunks()
+    m = x.samples if isinstance(x, Rows) else len(x)
+    return m, [slice(0, m)]
 
 
-def _chunks(x: Array) -> list[slice]:
-    """Return the slices to take at once: chunks where uint8 will be decoded, else everything."""
-    step = _CHUNK if x.dtype == np.uint8 else len(x)
-    return [slice(first, first + step) for first in range(0, len(x), step)]
-
-
-def _decode(rows: Array, table: Array | None) -> Array:
-    return table[rows] if table is not None and rows.dtype == np.uint8 else rows
+def _decoded(x: Array | Rows, chunk: slice) -> Array:
+    return x.decoded(chunk) if isinstance(x, Rows) else x[chunk]
 
 
 def _layers(vector: Array, sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:

@@ -22,7 +22,7 @@ from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
 from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, update
 from fastmlp.kernels.compiled.host import attach, compiler_locks, preparation
-from fastmlp.kernels.compiled.inputs import operands, packed_facts, unpack
+from fastmlp.kernels.compiled.inputs import operands, other_form, packed_facts, unpack
 from fastmlp.kernels.compiled.launch import (
     KERNELS,
     PARALLEL_SHELL,
@@ -53,9 +53,9 @@ from fastmlp.kernels.rules import apply, weight_penalties
 __all__ = [
     "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks",
     "cross_entropy", "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads",
-    "list_samples", "max_threads", "network_logits", "network_step", "one_hot", "operands", "output_delta", "pack",
-    "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train",
-    "training_vectors", "unpack", "update", "warmup", "weight_penalties",
+    "list_samples", "max_threads", "network_logits", "network_step", "one_hot", "operands", "other_form",
+    "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
+    "train", "training_vectors", "unpack", "update", "warmup", "weight_penalties",
 ]  # fmt: skip
 
 
@@ -82,8 +82,9 @@ def warmup(dtype: Any) -> None:
         network_step(parameters.copy(), parameters, net, packed, labels, weight)
         network_logits(np.empty((1, m), dtype), parameters, net, packed)
         listed = list_samples(matrix, 1 / m)
-        unpack(listed, 0, 1)
-        unpack(pack(matrix), 0, 1)
+        (sparse,) = (samples for _, samples in unpack(listed))
+        list_samples(sparse, 1 / m)
+        list(unpack(pack(matrix)))
         trainer = begin_training([parameters], net, operands(listed, table), labels, weight)
         train(trainer, np.zeros(1, np.int32), np.ones(1, np.int64), rules.Rule(rules.SGD), np.ones((1, 3)))
     launcher()

@@ -1,8 +1,9 @@
 """The forms of the input: tiles (`packing`), which whole passes read, and lists of samples, which batches read."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from fastmlp.kernels.compiled import packing, sample_lists
+from fastmlp.kernels.compiled import packing, sample_lists, unpacking
 from fastmlp.kernels.compiled.sample_lists import SampleLists
 
 
@@ -15,9 +16,16 @@ def operands(x: Any, table: Any) -> Any:
     return _form(x).operands(x, table)
 
 
-def unpack(x: Any, first: int, stop: int) -> Any:
-    """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
-    return _form(x).unpack(x, first, stop)
+def other_form(x: Any, density: float) -> Any:
+    """Return lists of the samples of tiles, or tiles of listed samples; ``density`` as in `list_samples`."""
+    if isinstance(x, SampleLists):
+        return packing.pack_samples(x)
+    return sample_lists.list_rows(unpacking.unpack(x), *unpacking.stored(x), density)
+
+
+def unpack(x: Any) -> Iterator[tuple[int, Any]]:
+    """Yield the samples as they are stored, a few at a time: the first one, and rows (m, n) or `Columns`."""
+    return sample_lists.unpack(x) if isinstance(x, SampleLists) else unpacking.unpack(x)
 
 
 def packed_facts(x: Any) -> tuple[str, int]:

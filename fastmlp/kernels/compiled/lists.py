@@ -68,12 +68,16 @@ def decode(to, lists, number):
 
 
 @body
-def copy_rows(buffer, rows, order, shift, length):
-    """Copy the rows order[0:] + shift into the buffer; zeros fill it up to whole groups of rows and features."""
+def copy_rows(buffer, rows, order, shift, length, features):
+    """Copy the rows order[0:] + shift into the buffer; zeros fill it up to whole groups of rows and features.
+
+    ``features`` is the first one to copy, and how many.
+    """
     vector.noinline()
-    n, group = rows.columns, vector.GROUP
+    first, n = features
+    group = vector.GROUP
     for s in range(length):
-        row, to = vector.row_of(rows, order[s] + shift, 0, n), vector.row(buffer, s, buffer.ld)
+        row, to = vector.row_of(rows, order[s] + shift, first, n), vector.row(buffer, s, buffer.ld)
         for k in range(n):
             to[k] = row[k]
         for k in range(n, -(-n // group) * group):

@@ -40,7 +40,7 @@ class Packed(NamedTuple):
         the features is not zero.
     dense, dense_start, dense_ld
         ``dense_start[t]`` is -1, or where the rows of a dense tile begin in ``dense``, each of ``dense_ld`` elements.
-    part : int
+    part, features : int
     """
 
     order: Any
@@ -50,6 +50,7 @@ class Packed(NamedTuple):
     dense_start: Any
     dense_ld: int
     part: int
+    features: int
 
 
 class Scratch(NamedTuple):

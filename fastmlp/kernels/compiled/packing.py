@@ -1,11 +1,12 @@
 """Packing a matrix of samples: an order within each leaf, and lists or dense rows for each tile."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled import sample_lists, tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_forward
 from fastmlp.kernels.compiled.memory import (
@@ -22,18 +23,39 @@ from fastmlp.kernels.compiled.operands import Packed
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.sample_lists import (
+    SampleLists,
+    copy_listed,
+    group_listed,
+    listed_bits,
+    no_samples,
+    rows_of,
+    turn_listed,
+)
 from fastmlp.kernels.compiled.tree import leaf_starts, tiling
+
+# Bytes, about, of a worker's room for the features of a tile that are listed at a time.
+_ROOM_BYTES = 1 << 24
 
 
 class _Filling(NamedTuple):
-    """Where the entries of lists go, or, if ``counting``, their numbers; and how samples fall into tiles and leaves."""
+    """Where the entries of lists go, or, if ``counting``, their numbers; and how samples fall into tiles and leaves.
+
+    The samples are ``listed``, or else rows from sample ``base`` on; ``span`` features are listed at a time, which are
+    whole blocks and groups. ``marks`` has a bit for each of these, for each worker, and all are zero.
+    """
 
     forward_value: Any
     backward_value: Any
     forward_count: Any
     backward_count: Any
     counting: int
+    listed: SampleLists
     base: int
+    samples: int
+    features: int
+    span: int
+    marks: Any
     tile_start: Any
     tiles: int
     leaf: int
@@ -91,118 +113,222 @@ def _chain(order, at, keys, window, count):
 
 
 @body
-def _order_leaf(order, rows, ordering, worker, first, stop, base):
-    """Put the rows ``first`` to below ``stop`` in order; they are samples from ``base`` on."""
+def _order_leaf(fill, order, rows, ordering, worker, first, stop):
+    """Put the samples ``first`` to below ``stop`` in order, counted from the base."""
     keys = vector.address(ordering.keys.start, worker * ordering.keys.columns)
     window = vector.address(ordering.windows.start, worker * ordering.windows.columns)
-    n = rows.columns
+    n = fill.features
     for s in range(first, stop):
-        row = vector.row_of(rows, s, 0, n)
-        for half in range(2):
-            keys[2 * (s - first) + half] = _bits(row, n, 64 * half, 64 * (half + 1))
-    _chain(order, base + first, keys, window, stop - first)
+        if fill.listed.listed > 0:
+            listed_bits(vector.address(keys, 2 * (s - first)), fill.listed, s)
+        else:
+            row = vector.row_of(rows, s, 0, n)
+            for half in range(2):
+                keys[2 * (s - first) + half] = _bits(row, n, 64 * half, 64 * (half + 1))
+    _chain(order, fill.base + first, keys, window, stop - first)
 
 
 @body
-def _fill_tile(fill, x, room, rows, tile):
-    """Count the entries of a tile's lists, or fill in the lists or the dense rows."""
-    begin, length = fill.tile_start[tile], fill.tile_start[tile + 1] - fill.tile_start[tile]
-    n, group, zero = rows.columns, vector.GROUP, np.int64(0)
-    buffer, back, entry = vector.matrix(room.scratch, 0, fill.ld), room.back, np.int64(0)
-    groups, parts = -(-n // group), -(-n // x.part)
-    copy(back.stop, back.start, groups)
-    dense = fill.counting == 0 and x.dense_start[tile] >= 0
+def _copy_samples(buffer, fill, rows, order, count, features):
+    """Copy some features of samples order[0:] into the buffer."""
+    if fill.listed.listed > 0:
+        copy_listed(buffer, fill.listed, order, count, features)
+    else:
+        copy_rows(buffer, rows, order, -fill.base, count, features)
+
+
+class _Span(NamedTuple):
+    """The tile, and the first of the features to list and how many."""
+
+    tile: int
+    first: int
+    n: int
+
+
+@body
+def _list_entries(fill, x, room, span, marks):
+    """List a span of features of a tile of listed samples."""
+    begin, stop = fill.tile_start[span.tile], fill.tile_start[span.tile + 1]
+    order, features, group = vector.address(x.order, begin), (span.first, span.n), vector.GROUP
+    parts, entry = -(-span.n // x.part), np.int64(0)
+    fill_zeros(room.scratch, 0, span.n * group)
+    for q in range(-(-(stop - begin) // group)):
+        members, there = min(group, stop - begin - q * group), vector.address(order, q * group)
+        own = room.scratch, marks, x.part, q * parts
+        entry = group_listed(room.listed, entry, fill.listed, there, members, features, own)
+    turn_listed(room.back, fill.listed, order, stop - begin, features)
+
+
+@body
+def _list_rows_of_tile(fill, x, room, rows, span, dense):
+    """List a span of features of a tile of samples by way of dense rows, or, where the tile is dense, copy these."""
+    begin, stop = fill.tile_start[span.tile], fill.tile_start[span.tile + 1]
+    length, n, group = stop - begin, span.n, vector.GROUP
+    buffer, entry, parts = vector.matrix(room.scratch, 0, fill.ld), np.int64(0), -(-n // x.part)
     for s in range(0, length, tuning.COPIED_ROWS):
         count = min(tuning.COPIED_ROWS, length - s)
-        copy_rows(buffer, rows, vector.address(x.order, begin + s), -fill.base, count)
+        _copy_samples(buffer, fill, rows, vector.address(x.order, begin + s), count, (span.first, n))
         if dense:
             for i in range(count):
-                at_row = x.dense_start[tile] + (s + i) * x.dense_ld
+                at_row = x.dense_start[span.tile] + (s + i) * x.dense_ld + span.first
                 copy(vector.address(x.dense, at_row), vector.address(buffer.start, i * fill.ld), n)
-                fill_zeros(x.dense, at_row + n, x.dense_ld - n)
+                fill_zeros(x.dense, at_row + n, x.dense_ld - span.first - n)
         else:
             entry = list_forward(room.listed, s // group * parts, entry, buffer, count, n, x.part)
-            list_backward(back, buffer, s, count, n)
-    if dense:
-        return
-    at, at_back = begin // group * parts, tile * groups
-    if fill.counting > 0:
-        for k in range(-(-length // group) * parts):
-            fill.forward_count[at + k] = room.listed.start[k + 1] - room.listed.start[k]
-        for f in range(groups):
-            fill.backward_count[at_back + f] = back.stop[f] - back.start[f]
-        return
-    _copy_list(x.forward, fill.forward_value, at, room.listed, zero, entry)
-    for f in range(groups):
-        listed = vector.Entries(back.start, back.index, back.value)
-        _copy_list(x.backward, fill.backward_value, at_back + f, listed, back.start[f], back.stop[f])
+            list_backward(room.back, buffer, s, count, n)
 
 
 @body
-def _copy_list(lists, value, number, listed, start, stop):
-    """Copy the entries ``start`` to below ``stop`` to where a list begins."""
-    to, count, group = lists.start[number], stop - start, vector.GROUP
-    copy(vector.address(lists.index, to), vector.address(listed.index, start), count)
+def _fill_span(fill, x, room, rows, span, marks):
+    """Count the entries of a tile's lists, or fill in the lists or the dense rows, for a span of features."""
+    length = fill.tile_start[span.tile + 1] - fill.tile_start[span.tile]
+    copy(room.back.stop, room.back.start, -(-span.n // vector.GROUP))
+    dense = fill.counting == 0 and x.dense_start[span.tile] >= 0
+    if fill.listed.listed > 0 and not dense:
+        _list_entries(fill, x, room, span, marks)
+    else:
+        _list_rows_of_tile(fill, x, room, rows, span, dense)
+    if fill.counting > 0:
+        _count_lists(fill, x, room, span, length)
+    elif not dense:
+        _copy_lists(fill, x, room, span, length)
+
+
+@body
+def _list_numbers(fill, x, span):
+    """Return the numbers of a span's first forward and first backward list, and how many lists each group has."""
+    parts, groups = -(-fill.features // x.part), -(-fill.features // vector.GROUP)
+    forward = fill.tile_start[span.tile] // vector.GROUP * parts + span.first // x.part
+    return forward, span.tile * groups + span.first // vector.GROUP, parts
+
+
+@body
+def _count_lists(fill, x, room, span, length):
+    """Set how many entries the lists of a span have."""
+    forward, backward, apart = _list_numbers(fill, x, span)
+    parts = -(-span.n // x.part)
+    for q in range(-(-length // vector.GROUP)):
+        for p in range(parts):
+            k = q * parts + p
+            fill.forward_count[forward + q * apart + p] = room.listed.start[k + 1] - room.listed.start[k]
+    for f in range(-(-span.n // vector.GROUP)):
+        fill.backward_count[backward + f] = room.back.stop[f] - room.back.start[f]
+
+
+@body
+def _copy_lists(fill, x, room, span, length):
+    """Copy the lists of a span to where they belong."""
+    forward, backward, apart = _list_numbers(fill, x, span)
+    parts, back = -(-span.n // x.part), room.back
+    for q in range(-(-length // vector.GROUP)):
+        entries = room.listed.start[q * parts], room.listed.start[(q + 1) * parts]
+        _copy_list(x.forward, fill.forward_value, forward + q * apart, room.listed, entries, span.first)
+    for f in range(-(-span.n // vector.GROUP)):
+        listed, entries = vector.Entries(back.start, back.index, back.value), (back.start[f], back.stop[f])
+        _copy_list(x.backward, fill.backward_value, backward + f, listed, entries, np.int64(0))
+
+
+@body
+def _copy_list(lists, value, number, listed, entries, shift):
+    """Copy entries to where a list begins; their indices grow by ``shift``."""
+    vector.noinline()
+    start, to, group = entries[0], lists.start[number], vector.GROUP
+    count = entries[1] - start
+    index, source = vector.part(lists.index, to, count), vector.part(listed.index, start, count)
+    for k in range(count):
+        index[k] = source[k] + shift
     copy(vector.address(value, to * group), vector.address(listed.value, start * group), count * group)
 
 
 @kernel()
 def _fill(rows, fill, x, rooms, ordering, worker, workers):
-    """Count or fill, tile by tile, the lists of ``rows``, those of whole leaves, whose first sample is ``base``.
+    """Count or fill, tile by tile, the lists of samples, those of whole leaves, from the base on.
 
     Where it is ``wanted``, put the samples of each leaf in order before.
     """
-    room = open_room(x, rooms, worker)
-    leaves = -(-rows.rows // fill.leaf)
+    room, marks = open_room(x, rooms, worker), vector.address(fill.marks.start, worker * fill.marks.columns)
+    leaves = -(-fill.samples // fill.leaf)
     for leaf in range(leaves * worker // workers, leaves * (worker + 1) // workers):
-        first, stop = leaf * fill.leaf, min((leaf + 1) * fill.leaf, rows.rows)
+        first, stop = leaf * fill.leaf, min((leaf + 1) * fill.leaf, fill.samples)
         if ordering.wanted > 0:
-            _order_leaf(x.order, rows, ordering, worker, first, stop, fill.base)
+            _order_leaf(fill, x.order, rows, ordering, worker, first, stop)
         before = (fill.base // fill.leaf + leaf) * fill.leaf_tiles
         for tile in range(before, min(before + fill.leaf_tiles, fill.tiles)):
-            _fill_tile(fill, x, room, rows, tile)
+            for at in range(0, fill.features, fill.span):
+                _fill_span(fill, x, room, rows, _Span(tile, at, min(fill.span, fill.features - at)), marks)
 
 
 def pack(matrix: Any) -> Any:
     """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`; of few samples, rows."""
     n, m = matrix.shape
-    if m <= tuning.FEW_SAMPLES:
-        return sample_rows(matrix)
-    dtype = matrix.dtype
-    packer = _Packer(matrix.T)
+    packed = _pack(_Packer(matrix.T, no_samples(matrix.dtype), (m, n))) if m > tuning.FEW_SAMPLES else None
+    return sample_rows(matrix) if packed is None else packed
+
+
+def pack_samples(x: SampleLists) -> Any:
+    """Return what `pack` returns for the same samples, stored for batches."""
+    if not x.listed:
+        return pack(rows_of(x).T)
+    dtype, m = (x.code if x.coded else x.value).dtype, (len(x.start) - 1) // x.parts
+    none = np.empty((0, x.features), dtype)
+    packed = _pack(_Packer(none, x, (m, x.features))) if m > tuning.FEW_SAMPLES else None
+    return _rows(x, m, dtype) if packed is None else packed
+
+
+def _rows(x: SampleLists, m: int, dtype: Any) -> Any:
+    """Return listed samples as rows."""
+    rows = aligned(m * x.features, dtype).reshape(m, x.features)
+    for first, some in sample_lists.unpack(x):
+        rows[first : first + some.shape[1]] = some.rows()
+    return rows
+
+
+def _pack(packer: "_Packer") -> Any:
+    """Return the packed matrix, or None if rows serve better."""
+    m, n, dtype = *packer.shape, packer.packed.dense.dtype
     forward, backward = packer.count()
     tiles = tiling(m)
     groups_per_tile, parts = -(-np.diff(tiles.start) // vector.GROUP), -(-n // packer.packed.part)
     per_tile = np.add.reduceat(forward, tiles.start[:-1] // vector.GROUP * parts)
     dense = (per_tile > tuning.DENSE_SHARE * n * groups_per_tile) & (dtype != np.uint8)
     if m <= tuning.FEW_DENSE_SAMPLES and dense.all():
-        return sample_rows(matrix)
+        return None
     forward.reshape(-1, parts)[np.repeat(dense, groups_per_tile)] = 0
     backward.reshape(len(dense), -1)[dense] = 0
     return packer.fill(forward, backward, dense)
 
 
-class _Packer:
-    """Two passes over rows (m, n): one orders samples and counts entries, the other fills them in."""
+def _span(n: int, part: int, tile: int, itemsize: int) -> int:
+    """Return the features to list at a time: all, or so many whole blocks and groups as there is room for."""
+    whole = math.lcm(part, vector.GROUP)
+    most = _ROOM_BYTES // (tile * (2 * itemsize + 4))
+    return min(n, max(most // whole, 1) * whole)
 
-    def __init__(self, rows: Any) -> None:
-        m, n = rows.shape
+
+class _Packer:
+    """Two passes over samples, rows (m, n) or listed: one orders them and counts entries, the other fills these in."""
+
+    def __init__(self, rows: Any, listed: SampleLists, shape: tuple[int, int]) -> None:
+        m, n = self.shape = shape
         self._rows, self._tiles = rows, tiling(m)
         dtype, tile = rows.dtype, self._tiles.most
         self.packed = no_input(dtype, n)._replace(order=np.empty(m, np.int32))
         self._workers = min(usable_threads(), -(-m // self._tiles.leaf))
-        ld = row_stride(round_up(n, vector.PADDING), dtype.itemsize)
-        groups = [(-(-tile // tuning.COPIED_ROWS) * tuning.COPIED_ROWS // vector.GROUP, n)]
-        self._rooms = make_rooms(self._workers, dtype, tuning.COPIED_ROWS * ld, groups, (n, tile))
-        none = np.empty(0, dtype)
+        span = _span(n, self.packed.part, tile, dtype.itemsize)
+        ld = row_stride(round_up(span, vector.PADDING), dtype.itemsize)
+        groups = -(-tile // tuning.COPIED_ROWS) * tuning.COPIED_ROWS // vector.GROUP
+        lists = groups * -(-span // self.packed.part) + 1
+        scratch = tuning.COPIED_ROWS * ld
+        self._rooms = make_rooms(self._workers, dtype, scratch, [(groups, span)], (span, tile), (lists, 1))
+        none, marks = np.empty(0, dtype), np.zeros((self._workers, -(-span // sample_lists.BITS)), np.uint64)
         self._filling = _Filling(
-            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, 0, self._tiles.start,
-            len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf, ld,
+            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, listed, 0, m, n, span, marks,
+            self._tiles.start, len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf, ld,
         )  # fmt: skip
 
     def count(self) -> tuple[Any, Any]:
         """Put samples in order, and return how many entries each forward and each backward list has."""
-        (m, n), group = self._rows.shape, vector.GROUP
+        (m, n), group = self.shape, vector.GROUP
         forward = np.zeros(-(-m // group) * -(-n // self.packed.part), np.int64)
         backward = np.zeros(self._filling.tiles * -(-n // group), np.int64)
         keys = np.empty((self._workers, 2 * self._tiles.leaf), np.uint64)
@@ -239,9 +365,12 @@ class _Packer:
         )
 
     def _launch(self, filling: _Filling, packed: Packed, ordering: _Ordering) -> None:
-        starts = leaf_starts(len(self._rows))
+        if filling.listed.listed:
+            _fill.launch(self._workers, self._rows, filling, packed, self._rooms, ordering)
+            return
+        starts = leaf_starts(self.shape[0])
         for k, _, rows in row_batches(self._rows, self._rows.dtype, starts):
-            here = filling._replace(base=int(starts[k]))
+            here = filling._replace(base=int(starts[k]), samples=len(rows))
             _fill.launch(self._workers, rows, here, packed, self._rooms, ordering)
 
 
@@ -252,63 +381,6 @@ def operands(x: Any, table: Any) -> Any:
         forward, backward = (one._replace(table=decoder, value=none) for one in (x.forward, x.backward))
         return x._replace(dense=none, forward=forward, backward=backward)
     return sample_rows(table[x].T) if isinstance(x, np.ndarray) and x.dtype == np.uint8 else x
-
-
-class _Unpacking(NamedTuple):
-    """What is unpacked: features from the first on, of which each group of samples has ``parts`` lists."""
-
-    x: Packed
-    tile_start: Any
-    tiles: int
-    parts: int
-    first: int
-
-
-@body
-def _unpack_group(out, source, group):
-    """Set the non-zero elements of the rows of a group of samples."""
-    x, features = source.x, out.columns
-    lists, size, at = x.forward, vector.GROUP, group * source.parts
-    members, last = min(size, out.rows - group * size), source.first + features - 1
-    for number in range(at + source.first // x.part, at + last // x.part + 1):
-        for entry in range(lists.start[number], lists.stop[number]):
-            feature = np.int64(lists.index[entry]) - source.first
-            if feature < 0 or feature >= features:
-                continue
-            for g in range(members):
-                to = x.order[group * size + g] * features + feature
-                if lists.coded > 0:
-                    out.start[to] = lists.code[entry * size + g]
-                else:
-                    out.start[to] = lists.value[entry * size + g]
-
-
-@kernel()
-def _unpack(out, source, worker, workers):
-    """Set the non-zero elements of rows of samples, tile by tile."""
-    x, features = source.x, out.columns
-    for tile in range(source.tiles * worker // workers, source.tiles * (worker + 1) // workers):
-        begin, stop = source.tile_start[tile], source.tile_start[tile + 1]
-        if x.dense_start[tile] < 0:
-            for group in range(begin // vector.GROUP, -(-stop // vector.GROUP)):
-                _unpack_group(out, source, group)
-            continue
-        for position in range(begin, stop):
-            at = x.dense_start[tile] + (position - begin) * x.dense_ld + source.first
-            copy(vector.address(out.start, x.order[position] * features), vector.address(x.dense, at), features)
-
-
-def unpack(x: Any, first: int, stop: int) -> Any:
-    """Return the features ``first`` to below ``stop`` as they are stored, rows (m, stop - first)."""
-    if isinstance(x, np.ndarray):
-        return x[:, first:stop]
-    m = len(x.order)
-    starts = tiling(m).start
-    parts = len(x.forward.start) // -(-m // vector.GROUP)
-    rows = np.zeros((m, stop - first), np.uint8 if x.forward.coded else x.forward.value.dtype)
-    source = _Unpacking(x, starts, len(starts) - 1, parts, first)
-    _unpack.launch(min(usable_threads(), source.tiles), rows, source)
-    return rows
 
 
 def facts(x: Any) -> tuple[str, int]:

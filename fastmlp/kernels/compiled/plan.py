@@ -73,7 +73,7 @@ def no_input(dtype: Any, n: int) -> Packed:
     """Return a packed matrix of no samples."""
     ints, longs, codes, values = (np.empty(0, kind) for kind in (np.int32, np.int64, np.uint8, dtype))
     empty = Lists(longs, longs, ints, codes, values, 0, values)
-    return Packed(ints, empty, empty, values, longs, row_stride(n, values.itemsize), part_size(n))
+    return Packed(ints, empty, empty, values, longs, row_stride(n, values.itemsize), part_size(n), n)
 
 
 class _Forms(NamedTuple):

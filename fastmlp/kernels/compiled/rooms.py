@@ -54,7 +54,7 @@ def make_rooms(
     back : (int, int)
         Features and samples of the lists of groups of features.
     skipping : (int, int)
-        Lists and entries of `products.add_by_output`.
+        Lists and entries for which there is room in any case, as of `products.add_by_output`.
     """
     group, line = vector.GROUP, vector.LINE_BYTES // np.dtype(dtype).itemsize
     entries = max((k * n for k, n in groups), default=1)

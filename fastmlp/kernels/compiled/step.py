@@ -113,7 +113,7 @@ def _forward_plain(work, first, length):
     layer = step.layers[0]
     for s in range(0, length, tuning.COPIED_ROWS):
         count, z = min(tuning.COPIED_ROWS, length - s), vector.block(_outputs(work, layer), s, 0)
-        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count)
+        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), step.rows.columns))
         if step.finite > 0:
             set_rows(z, count, vector.address(step.weights, layer.at_b), layer.columns)
             list_and_add(z, count, buffer, layer.n_in, layer.part, _weights(work, layer), work)
@@ -213,7 +213,7 @@ def _backward_plain(work, gradient, delta, first, length, finite):
     copy(back.stop, back.start, groups)
     for s in range(0, length, tuning.COPIED_ROWS):
         count = min(tuning.COPIED_ROWS, length - s)
-        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count)
+        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), step.rows.columns))
         if finite:
             list_backward(back, buffer, s, count, layer.n_in)
         else:

@@ -55,8 +55,8 @@ class Trainer:
         self._layers = _layer_table(net, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
         self._size = int(last["at_bias"] + last["columns"])
-        of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize
-        self._together = max(1, tuning.BATCH_WEIGHT_BYTES // of_block)
+        of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize * _met_share(x)
+        self._together = max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block))
         self._ranges = min(tuning.BATCH_RANGES, int(self._layers[0]["pieces"]))
         self._packed = [self._pack(one) for one in vectors]
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
@@ -184,6 +184,14 @@ class Trainer:
             start, stop = np.empty((2, threads, round_up(most, line)), np.int64)
             self._made_rooms = threads, most, BatchRooms(gradients, losses, start, stop)
         return self._made_rooms[2]
+
+
+def _met_share(x: SampleLists) -> float:
+    """Return the share of the features, about, that are not zero in any of the samples of a piece."""
+    if not x.listed:
+        return 1
+    samples = (len(x.start) - 1) // x.parts
+    return min(1, max(len(x.index), 1) * tuning.PIECE_SAMPLES / (samples * x.features))
 
 
 def _piece_samples(most: int, lanes: int) -> int:
