@@ -1,21 +1,22 @@
 """The commands. Each prints its report and returns an exit status and the facts for ``--json``."""
 
 import argparse
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastmlp import activations, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs
+from fastmlp.answers import Unread, answer, prepared, spoken
 from fastmlp.console import Console
-from fastmlp.datasets import bounded, files, images, tables
+from fastmlp.datasets import bounded, files, tables
 from fastmlp.model import MLP
-from fastmlp.packing import PackedMatrix
-from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
+from fastmlp.preprocessing import Inputs, check_width, pack_samples
 from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -38,11 +39,14 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
-    data = _load(options.data, options.label)
+    data = _load(options.data, _roles(options))
     x, y, validation = _split(options, data.parts)
     _check_classes(data, y)
     inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
-    sizes = math.prod(x.shape[1:]), *options.hidden, data.parts.classes
+    x, *others = (_placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
+    data = data._replace(parts=data.parts._replace(x_test=others[0]))
+    validation = None if validation is None else (others[1], validation[1])
+    sizes = preprocessing.width(inputs), *options.hidden, data.parts.classes
     plan = recipes.chosen(options, len(y))
     model = MLP(sizes, plan.dtype, options.seed, options.init, activations.read(options.activation))
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
@@ -77,9 +81,10 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     _set_backend(options)
     model = MLP.load(options.model)
     inputs = preprocessing.from_model(model)
-    data = _load(options.data, options.label, model.notes.get("label"))
+    data = _load(options.data, _roles(options), preprocessing.known(inputs, model.notes.get("label", "")))
     x, y = _part(data.parts, options.part)
-    check_width(data.name, x.shape[1:], model)
+    check_width(data.name, x.shape[1:], inputs)
+    x = _placed(data, x, inputs)
     y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
     X = pack_samples(x, inputs, model)
     scores = model.evaluate(X, y)
@@ -98,7 +103,7 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
 
 
 def predict(options: argparse.Namespace, say: Console) -> Outcome:
-    """Classify pictures, and report how they were prepared."""
+    """Predict for rows of tables and for pictures, and report how pictures were prepared."""
     _set_backend(options)
     model = MLP.load(options.model)
     inputs = preprocessing.from_model(model)
@@ -107,15 +112,15 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
     answers: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     for what in options.what:
-        for read in _pictures(Path(what), inputs, model):
-            if isinstance(read, _Unread):
+        for read in prepared(Path(what), inputs, model):
+            if isinstance(read, Unread):
                 failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
                 say.complain(str(read.error))
                 continue
             p = model.predict_proba(read.packed)
             for source, sentence, column in zip(read.sources, read.done, p.T, strict=True):
-                answers.append(_answer(source, sentence, column, inputs.names))
-                say(_spoken(answers[-1]))
+                answers.append(answer(source, sentence, column, inputs.names))
+                say(spoken(answers[-1]))
     if failures:
         say.complain(f"answers: {len(answers)}, unreadable inputs: {len(failures)}")
     return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
@@ -127,7 +132,7 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
     checks.layer_sizes("--hidden", (1, options.hidden, 1))
     refusals.check_data(options.data, _NAMED)
     _set_backend(options)
-    data = _load(options.data, options.label)
+    data = _load(options.data, _roles(options))
     x = data.parts.x_train
     found = bench.compare(
         x.reshape(len(x), -1).T, data.parts.y_train, 1 / data.parts.max_value, options.hidden, options.dtype,
@@ -169,22 +174,37 @@ def _set_backend(options: argparse.Namespace) -> None:
             backend.set_num_threads(options.threads)
 
 
-def _load(what: str, label: str | None = None, usual: str | None = None) -> _Data:
-    """Load a data set by its name or from files; a table's label is in column ``label``, by default in ``usual``."""
+def _roles(options: argparse.Namespace) -> tables.Roles:
+    """Return what the options say about the columns of a table."""
+    several = (tuple(getattr(options, name, None) or ()) for name in ("category", "ignore"))
+    return tables.Roles(options.label, getattr(options, "target", None), *several)
+
+
+def _load(what: str, roles: tables.Roles, known: tables.Known | None = None) -> _Data:
+    """Load a data set by its name or from files; the columns of a table are those of the roles, or else as known."""
     name = bounded.shown(what)
-    if what in _NAMED:
-        if label is not None:
-            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table, such as a .csv file"
-            raise ValueError(checks.message("--label", got, expected, "omit it"))
-        module: Any = getattr(datasets, what)
-        (x_train, y_train), (x_test, y_test) = module.load_data()
-        labels = tuple(map(str, range(1 + int(y_train.max()))))
-        parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
-        return _Data(name, parts, getattr(module, "CLASSES", None))
-    refusals.check_data(what, _NAMED)
-    chosen = usual if label is None and tables.is_table(Path(what)) else label
-    with refusals.speaking_of("--label", "label"):
-        return _Data(name, datasets.load(what, chosen), None)
+    with contextlib.ExitStack() as stack:
+        for argument in ("label", "target", "category", "ignore"):
+            stack.enter_context(refusals.speaking_of(f"--{argument}", argument))
+        if what in _NAMED:
+            files.check_roles(roles, what)
+            return _named(what)
+        refusals.check_data(what, _NAMED)
+        if known is not None and known.label and tables.is_table(Path(what)) and roles.label is roles.target is None:
+            roles = roles._replace(label=known.label)
+        return _Data(name, files.load_as(what, roles, known), None)
+
+
+def _named(name: str) -> _Data:
+    module: Any = getattr(datasets, name)
+    (x_train, y_train), (x_test, y_test) = module.load_data()
+    labels = tuple(map(str, range(1 + int(y_train.max()))))
+    parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
+    return _Data(name, parts, getattr(module, "CLASSES", None))
+
+
+def _placed(data: _Data, x: Array, inputs: Inputs) -> Array:
+    return preprocessing.placed(data.name, x, data.parts.words, inputs)
 
 
 def _check_classes(data: _Data, y: Array) -> None:
@@ -272,69 +292,3 @@ def _mostly(row: dict[str, Any]) -> str:
     for name, count in row["taken_for"].items():
         return f", most often taken for {name} ({count})"
     return ""
-
-
-class _Read(NamedTuple):
-    sources: list[str]
-    packed: PackedMatrix
-    done: list[str]  # how each was prepared
-
-
-class _Unread(NamedTuple):
-    source: str
-    error: ValueError | OSError
-
-
-def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[_Read | _Unread]:
-    """Yield the pictures of a file or folder; for a picture that cannot be read, the reason.
-
-    Raises
-    ------
-    ValueError
-        If the model does not take square pictures.
-    """
-    try:
-        if path.is_file() and files.is_idx(path):
-            yield _idx_images(path, inputs, model)
-            return
-        found = images.find(path)
-    except (ValueError, OSError) as error:
-        yield _Unread(str(path), error)
-        return
-    if inputs.frame is None:
-        kind = "a table" if len(inputs.shape) == 1 else "images"
-        got = f"a model for {kind} with {model.layer_sizes[0]} values per sample"
-        remedy = "use `fastmlp evaluate` for its accuracy on a table, or call MLP.predict in Python"
-        raise ValueError(checks.message("MODEL", got, "a model for square pictures", remedy))
-    for picture in found:
-        try:
-            pixels, done = images.read([picture], inputs.frame)
-        except (ValueError, OSError) as error:
-            yield _Unread(str(picture), error)
-        else:
-            packed = pack_samples(pixels, inputs._replace(max_value=FULL_INK), model)
-            yield _Read([str(picture)], packed, list(done))
-
-
-def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
-    x = files.read_idx(path)
-    check_width(bounded.shown(path), x.shape[1:], model)
-    names = [f"{path}[{i}]" for i in range(len(x))]
-    return _Read(names, pack_samples(x, inputs, model), ["used unchanged"] * len(x))
-
-
-def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:
-    best = int(p.argmax())
-    return {
-        "source": source,
-        "class": best,
-        "name": names[best],
-        "probability": float(p[best]),
-        "probabilities": list(map(float, p)),
-        "done": done,
-    }
-
-
-def _spoken(answer: dict[str, Any]) -> str:
-    done = "" if answer["done"] == "used unchanged" else f"  ({answer['done']})"
-    return f"{answer['source']}: {answer['name']}, {answer['probability']:.1%}{done}"

@@ -10,8 +10,21 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import activations, advice, arrays, backend, checks, methods, parameters, storage, training
+from fastmlp import (
+    activations,
+    advice,
+    arrays,
+    backend,
+    checks,
+    encoding,
+    frames,
+    methods,
+    parameters,
+    storage,
+    training,
+)
 from fastmlp.checkpoint import Checkpoint
+from fastmlp.encoding import Encoder
 from fastmlp.history import History, TrainingWarning
 from fastmlp.kernels.nets import Net
 from fastmlp.methods import Optimizer, Schedule
@@ -169,6 +182,30 @@ class MLP:
     def notes(self, value: Mapping[str, str]) -> None:
         self._notes = checks.notes("notes", value)
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the columns of the frame that the model learnt from; saved with it, none without a frame."""
+        return encoding.names(self._notes)
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What encodes the rows of frames, saved with the model: see `fastmlp.preprocessing.fit`; None if nothing does.
+
+        A frame then holds raw rows, wherever X may be a frame. Arrays are taken as they are.
+        """
+        return encoding.read(self._notes)
+
+    @encoder.setter
+    def encoder(self, value: Encoder) -> None:
+        if not isinstance(value, Encoder):
+            expected, remedy = "an encoder", "pass what fastmlp.preprocessing.fit(frame) returns"
+            raise TypeError(checks.message("encoder", type(value).__name__, expected, remedy))
+        if value.width != self._layer_sizes[0]:
+            got, remedy = f"{value.width} inputs", "make the model with layer_sizes=(encoder.width, ...)"
+            raise ValueError(checks.message("encoder", got, f"{self._layer_sizes[0]}, as the model", remedy))
+        others = {name: note for name, note in self._notes.items() if name not in encoding.NOTES}
+        self.notes = others | value.notes()
+
     # Views are made at each access and never stored, so that they follow the vector of a copy, of an unpickled model or
     # of a model in another process.
     @property
@@ -197,7 +234,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         sample_weight : array_like of float, shape (m,), optional
@@ -266,7 +303,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets.
         epochs : int
@@ -365,6 +402,8 @@ class MLP:
         samples = self._samples(X, Y, sample_weight, batch_size=choice.batch_size)
         if class_weight is not None:
             samples = samples.times_class_weight(class_weight, self._layer_sizes[-1])
+        if frames.is_frame(X) and not self.features:
+            self._notes |= encoding.named(frames.names(X))
         validate = held_out = None
         if validation is not None:
             held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
@@ -457,7 +496,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
 
         Returns
         -------
@@ -486,7 +525,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
 
         Returns
         -------
@@ -519,7 +558,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_classes, m)
             Integer labels, or one-hot or soft targets; a prediction is right if its class has the largest target.
 
@@ -544,7 +583,11 @@ class MLP:
         return self._evaluate(self._samples(X, Y))
 
     def _input(self, X: Input) -> PackedMatrix:
-        return check_input("X", X, self._layer_sizes[0], self.dtype)
+        return check_input("X", self._columns_of("X", X), self._layer_sizes[0], self.dtype)
+
+    def _columns_of(self, name: str, X: Input) -> Input:
+        """Return the rows of a frame as columns, encoded if the model has an encoder; anything else as it is."""
+        return encoding.columns(name, X, self._notes) if frames.is_frame(X) else X
 
     def _samples(
         self,
@@ -557,8 +600,9 @@ class MLP:
         finite: bool = True,
     ) -> Samples:
         """Check samples, also that X and Y are ``finite``, and return them ready for kernels."""
+        X = self._columns_of(names[0], X)
         x = check_input(names[0], X, self._layer_sizes[0], self.dtype, batch_size, finite=finite)
-        y = check_targets(names[1], Y, self._layer_sizes[-1], x, self.dtype, finite=finite)
+        y = check_targets(names[1], frames.targets(names[1], Y), self._layer_sizes[-1], x, self.dtype, finite=finite)
         return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 
     def _advice(self, history: History, samples: Samples, rate: str) -> str:

@@ -16,15 +16,16 @@ ROOT = PACKAGE.parent
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
     "__init__": {
-        "backend", "datasets", "history", "loading", "model", "notebook", "optimizers", "packing", "plots", "schedules",
-        "version",
+        "backend", "datasets", "history", "loading", "model", "notebook", "optimizers", "packing", "plots",
+        "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "activations", "backend", "bench", "checks", "console", "datasets", "model", "packing", "preprocessing",
+        "activations", "answers", "backend", "bench", "checks", "console", "datasets", "model", "preprocessing",
         "recipes", "refusals", "runs",
     },
+    "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
         "activations", "backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "recipes",
         "refusals", "storage",
@@ -36,12 +37,12 @@ ARROWS = {
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "console": set(),
     "options": set(),
-    "preprocessing": {"checks", "datasets", "model", "packing", "quiet", "storage"},
+    "preprocessing": {"checks", "datasets", "encoding", "frames", "model", "packing", "storage"},
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "history", "kernels", "methods",
-        "packing", "parameters", "quiet", "samples", "stopping", "storage", "training",
+        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "encoding", "frames", "history",
+        "kernels", "methods", "packing", "parameters", "quiet", "samples", "stopping", "storage", "training",
     },  # of the kernels only the description of a net
     "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
@@ -62,7 +63,9 @@ ARROWS = {
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
-    "packing": {"arrays", "backend", "checks", "kernels", "quiet", "sparse"},  # of the kernels only their operand
+    "encoding": {"checks", "datasets", "frames", "quiet"},
+    "frames": {"checks", "datasets"},
+    "packing": {"arrays", "backend", "checks", "frames", "kernels", "quiet", "sparse"},  # only the operand
     "sparse": {"arrays", "checks", "kernels"},  # likewise
     "storage": {"activations", "arrays", "atomic", "checks", "parameters"},
     "activations": {"checks", "kernels"},  # of the kernels only the description of a net
@@ -214,7 +217,7 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
 def test_names_come_when_they_are_used(run_python):
     run_python("""
 import sys, fastmlp
-modules = "datasets", "optimizers", "plots", "schedules"
+modules = "datasets", "optimizers", "plots", "preprocessing", "schedules"
 assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
