@@ -82,7 +82,10 @@ def _idx_images(path: Path, inputs: Inputs, model: MLP) -> Read:
 
 
 def answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the answer for a sample as an entry of ``--json``, from its probabilities (n_classes,)."""
+    """Return the answer for a sample as an entry of ``--json``, from its probabilities or predicted targets (k,)."""
+    if not names:
+        values = list(map(float, p))
+        return {"source": source, "value": values[0] if len(values) == 1 else values, "done": done}
     best = int(p.argmax())
     return {
         "source": source,
@@ -96,5 +99,8 @@ def answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str
 
 def spoken(given: dict[str, Any]) -> str:
     """Return an answer as a line for people."""
+    if "value" in given:
+        values = np.atleast_1d(given["value"]).tolist()
+        return f"{given['source']}: {', '.join(f'{value:.6g}' for value in values)}"
     done = "" if given["done"] == _UNCHANGED else f"  ({given['done']})"
     return f"{given['source']}: {given['name']}, {given['probability']:.1%}{done}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs
+from fastmlp import activations, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs, units
 from fastmlp.answers import Unread, answer, prepared, spoken
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, tables
@@ -41,18 +41,17 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     _set_backend(options)
     data = _load(options.data, _roles(options))
     x, y, validation = _split(options, data.parts)
-    _check_classes(data, y)
-    inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
+    plan = recipes.chosen(options, len(y))
+    inputs = _inputs(data, x, y, plan)
     x, *others = (_placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
     data = data._replace(parts=data.parts._replace(x_test=others[0]))
     validation = None if validation is None else (others[1], validation[1])
-    sizes = preprocessing.width(inputs), *options.hidden, data.parts.classes
-    plan = recipes.chosen(options, len(y))
-    model = MLP(sizes, plan.dtype, options.seed, options.init, activations.read(options.activation))
+    model = _model(options, inputs, plan)
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
     _say_data(say, data, inputs)
     _say_start(options, say, data, model, plan, len(y))
     history, problem = runs.fit(options, say, model, inputs, plan, (x, y), validation)
+    inputs = preprocessing.restored(model, inputs)
     if problem is None and not len(history):
         say.tell("stopped before the end of the first epoch")
         return 130, {"stopped": "interrupt", "epochs": 0}
@@ -75,38 +74,37 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
 
 
 def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
-    """Report the accuracy of a trained network on data, and on each of its classes."""
+    """Report the accuracy of a trained network on data, and on each of its classes; or the R^2 of a regression."""
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
-    model = MLP.load(options.model)
-    inputs = preprocessing.from_model(model)
+    model, inputs = preprocessing.load(options.model)
     data = _load(options.data, _roles(options), preprocessing.known(inputs, model.notes.get("label", "")))
     x, y = _part(data.parts, options.part)
     check_width(data.name, x.shape[1:], inputs)
     x = _placed(data, x, inputs)
-    y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
+    if inputs.unit is None:
+        y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
     X = pack_samples(x, inputs, model)
-    scores = model.evaluate(X, y)
-    probabilities = model.predict_proba(X)
-    classes = _by_class(y, probabilities.argmax(axis=0), inputs.names)
+    scores = runs.scores(model, inputs, X, y)
+    answers = preprocessing.outputs(model, X)
+    classes = _by_class(y, answers.argmax(axis=0), inputs.names) if inputs.unit is None else []
     part = "all samples" if options.part == "all" else f"the {options.part} part"
     _say_data(say, data, inputs)
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
     for row in classes:
         say(f"  {row['name']:12} {row['right'] / row['samples']:7.2%} of {row['samples']}{_mostly(row)}")
-    say(f"accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f}")
+    say(runs.scores_in_words(scores))
     facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
-    result.attempt(runs.draw, options.plot, result, model, inputs, x, y, probabilities, None)
+    result.attempt(runs.draw, options.plot, result, model, inputs, x, y, answers, None)
     return result.status, result.facts
 
 
 def predict(options: argparse.Namespace, say: Console) -> Outcome:
     """Predict for rows of tables and for pictures, and report how pictures were prepared."""
     _set_backend(options)
-    model = MLP.load(options.model)
-    inputs = preprocessing.from_model(model)
+    model, inputs = preprocessing.load(options.model)
     if not model.notes:
         say(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
     answers: list[dict[str, Any]] = []
@@ -117,8 +115,8 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
                 failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
                 say.complain(str(read.error))
                 continue
-            p = model.predict_proba(read.packed)
-            for source, sentence, column in zip(read.sources, read.done, p.T, strict=True):
+            found = preprocessing.outputs(model, read.packed)
+            for source, sentence, column in zip(read.sources, read.done, found.T, strict=True):
                 answers.append(answer(source, sentence, column, inputs.names))
                 say(spoken(answers[-1]))
     if failures:
@@ -190,9 +188,39 @@ def _load(what: str, roles: tables.Roles, known: tables.Known | None = None) -> 
             files.check_roles(roles, what)
             return _named(what)
         refusals.check_data(what, _NAMED)
-        if known is not None and known.label and tables.is_table(Path(what)) and roles.label is roles.target is None:
-            roles = roles._replace(label=known.label)
+        if known is not None and tables.is_table(Path(what)):
+            roles = _roles_of_model(roles, known)
         return _Data(name, files.load_as(what, roles, known), None)
+
+
+def _roles_of_model(roles: tables.Roles, known: tables.Known) -> tables.Roles:
+    """Return the roles with the label or target of the model's training, unless another one is given."""
+    ours, other = ("target", "label") if known.is_regression else ("label", "target")
+    given = getattr(roles, other)
+    if given is not None:
+        expected = "the target of a regression" if known.is_regression else "the label of classes"
+        remedy = f"name it by --{ours}, or choose another model"
+        raise ValueError(checks.message(f"--{other}", bounded.brief(repr(given)), expected, remedy))
+    usual = known.label or None
+    if known.is_regression:
+        return roles._replace(target=roles.target or usual)
+    return roles._replace(label=usual) if roles.label is None else roles
+
+
+def _inputs(data: _Data, x: Array, y: Array, plan: Recipe) -> Inputs:
+    """Return the preprocessing for training samples (m, ...) and their labels or targets (m,)."""
+    found = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
+    if data.parts.names:
+        _check_classes(data, y)
+        return found
+    return found._replace(unit=units.of(data.name, y, plan.dtype))
+
+
+def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe) -> MLP:
+    loss, outputs = ("cross_entropy", len(inputs.names)) if inputs.unit is None else ("squared_error", 1)
+    sizes = preprocessing.width(inputs), *options.hidden, outputs
+    activation = activations.read(options.activation)
+    return MLP(sizes, plan.dtype, options.seed, options.init, activation, loss)
 
 
 def _named(name: str) -> _Data:
@@ -219,7 +247,9 @@ def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
     for remark in data.parts.remarks:
         say(remark)
     if inputs.columns is not None:
-        say("each column is standardised by the mean and standard deviation of the training samples")
+        which = "each column of numbers" if inputs.columns.categories else "each column"
+        also = "" if inputs.unit is None else ", and so is the target"
+        say(f"{which} is standardised by the mean and standard deviation of the training samples{also}")
     elif len(inputs.shape) == 1:
         say(f"more than {preprocessing.MOST_COLUMNS} columns: all are divided by one number instead of standardised")
 
@@ -267,7 +297,9 @@ def _start(model: MLP) -> str:
 
 
 def _set_aside(parts: datasets.Dataset) -> str:
-    return " (set aside: every fifth of each class)" if parts.held_out else ""
+    if not parts.held_out:
+        return ""
+    return f" (set aside: every fifth{' of each class' if parts.names else ''})"
 
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def fit(x: Array, words: Words, names: tuple[str, ...] = ()) -> Encoder:
     """
     numbers = x.astype(np.float64)
     numbers[:, list(words)] = 0
-    mean, scale = _moments(numbers)
+    mean, scale = moments(numbers)
     return Encoder(names, mean, scale, _categories(x, words) if words else {})
 
 
@@ -193,7 +193,7 @@ def standardised(x: Array, mean: Array, scale: Array) -> Array:
     return result
 
 
-def _moments(x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def moments(x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of columns (m, n), also if their squares would overflow or underflow."""
     largest = np.abs(x).max(axis=0)
     unit = np.where(largest > 0, largest, 1.0)

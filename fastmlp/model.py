@@ -661,7 +661,7 @@ class MLP:
             self.dtype,
             finite=finite,
         )
-        return Samples(x, y, check_weight("sample_weight", weight, m, self.dtype))
+        return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 
     def _advice(self, history: History, samples: Samples, rate: str) -> str:
         x, classes = samples.x, self._layer_sizes[-1]

@@ -251,6 +251,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer as PNG")
     add("--dtype", choices=("float32", "float64"), help="precision; default: float64 for gd and lbfgs, else float32")
     _add_label(command)
+    _add_target(command)
     _add_columns(command)
     add("--init", choices=("glorot", "he", "notebook", "sklearn"), default="glorot", help=_INIT)
     add("--activation", default="relu", metavar="NAME", help=_ACTIVATION)
@@ -265,6 +266,7 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         "--part", choices=("test", "train", "all"), default="test", help="part of the data; default: %(default)s"
     )
     _add_label(command)
+    _add_target(command)
     command.add_argument("--plot", metavar="DIR", help="draw confusion matrix, worst mistakes and first layer as PNG")
 
 
@@ -272,6 +274,11 @@ def _add_label(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--label", metavar="COLUMN", help="label column of a table: first, last or a column name; default: see DATA"
     )
+
+
+def _add_target(command: argparse.ArgumentParser) -> None:
+    text = "column of a table with numbers to predict instead of classes: first, last or a column name"
+    command.add_argument("--target", metavar="COLUMN", help=text)
 
 
 def _add_columns(command: argparse.ArgumentParser) -> None:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import checks, encoding, frames, storage
+from fastmlp import checks, encoding, frames, losses, storage, units
 from fastmlp.datasets import bounded, images, tables
 from fastmlp.datasets.files import Dataset
 from fastmlp.encoding import Encoder
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix, pack
+from fastmlp.units import Unit
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,6 +40,8 @@ class Inputs(NamedTuple):
         How the columns of a table are standardised, and its categories encoded; None for pictures.
     labels : tuple of str
         Labels of the classes in files if they differ from ``names``; else empty.
+    unit : units.Unit or None
+        The unit of a regression's target; None for classes.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +50,11 @@ class Inputs(NamedTuple):
     frame: images.Framing | None
     columns: Encoder | None = None
     labels: tuple[str, ...] = ()
+    unit: Unit | None = None
+
+    def targets(self, y: Array) -> Array:
+        """Return labels (m,) as they are, and targets (m,) standardised."""
+        return y if self.unit is None else self.unit.standardise(y)
 
 
 def fit(frame: frames.Frame, categories: Iterable[str] = ()) -> Encoder:
@@ -136,9 +144,24 @@ def to_notes(name: str, inputs: Inputs, label: str = "") -> dict[str, str]:
     texts = {"data": bounded.shown(name)} | ({"label": bounded.shown(label)} if label else {})
     texts |= {"inputs": json.dumps(inputs.shape), "max_value": repr(inputs.max_value)}
     texts["classes"] = json.dumps(inputs.names)
-    optional = {"frame": inputs.frame, "labels": inputs.labels}
+    optional = {"frame": inputs.frame, "labels": inputs.labels, units.NOTE: inputs.unit}
     texts |= {key: json.dumps(value) for key, value in optional.items() if value}
     return texts if inputs.columns is None else texts | inputs.columns.notes()
+
+
+def load(path: str) -> tuple[MLP, Inputs]:
+    """Return the model in a file, and its preprocessing; a regression returns the unit of its target."""
+    model = MLP.load(path)
+    inputs = from_model(model)
+    return (model, inputs) if inputs.unit is None else (model, restored(model, inputs))
+
+
+def restored(model: MLP, inputs: Inputs) -> Inputs:
+    """Change a model of standardised targets into one of their unit; return its preprocessing from then on."""
+    if inputs.unit is None:
+        return inputs
+    units.restore(model, inputs.unit)
+    return inputs._replace(unit=Unit())
 
 
 def from_model(model: MLP) -> Inputs:
@@ -159,7 +182,8 @@ def from_model(model: MLP) -> Inputs:
         columns = encoding.read(texts)
         names, labels = (tuple(map(str, json.loads(texts.get(key, "[]")))) for key in ("classes", "labels"))
         shape = tuple(json.loads(texts["inputs"]))
-        inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels)
+        unit = Unit(*json.loads(texts[units.NOTE])) if units.NOTE in texts else None
+        inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels, unit)
         fits = _fits(inputs, model)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise storage.refusal("MODEL", f"notes that cannot be read ({bounded.brief(error)})") from None
@@ -175,8 +199,9 @@ def width(inputs: Inputs) -> int:
 
 def known(inputs: Inputs, label: str = "") -> tables.Known:
     """Return the columns of a table that a model takes, which learnt the column ``label``."""
-    names, categories = ((), ()) if inputs.columns is None else (inputs.columns.names, inputs.columns.categories)
-    return tables.Known(names, math.prod(inputs.shape), frozenset(categories), label)
+    names: tuple[str, ...] = () if inputs.columns is None else inputs.columns.names
+    categories = frozenset[int]() if inputs.columns is None else frozenset(inputs.columns.categories)
+    return tables.Known(names, math.prod(inputs.shape), categories, label, inputs.unit is not None)
 
 
 def placed(name: str, x: Array, words: encoding.Words, inputs: Inputs) -> Array:
@@ -191,6 +216,25 @@ def pack_samples(x: Array, inputs: Inputs, model: MLP, *, minibatches: bool = Fa
         dtype = None if x.dtype == np.uint8 else model.dtype.name
         return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype, minibatches=minibatches)
     return pack(inputs.columns.encode(rows).T, dtype=model.dtype.name, minibatches=minibatches)
+
+
+def outputs(model: MLP, X: PackedMatrix) -> Array:
+    """Return what the command line shows for samples: probabilities (n_classes, m), or the numbers (k, m) of targets.
+
+    Raises
+    ------
+    ValueError
+        If the model predicts several labels for each sample.
+    """
+    if losses.is_regression(model.loss):
+        return np.atleast_2d(model.predict(X))
+    p = model.predict_proba(X)
+    if model.loss != "logistic":
+        return p
+    if p.ndim > 1:
+        got, expected = "a model of several logistic outputs", "one that predicts one class for each sample"
+        raise ValueError(checks.message("MODEL", got, expected, "call MLP.predict in Python"))
+    return np.stack([1 - p, p])
 
 
 def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inputs: Inputs) -> Array:
@@ -242,8 +286,15 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (side, side) if flat_picture else shape
 
 
-def _numbers(classes: int) -> tuple[str, ...]:
-    return tuple(map(str, range(classes)))
+def _outputs(model: MLP) -> tuple[str, ...]:
+    """Return the names of the classes of a model that does not name them; none of a regression."""
+    if losses.is_regression(model.loss):
+        return ()
+    return tuple(map(str, range(max(2, model.layer_sizes[-1]) if model.loss == "logistic" else model.layer_sizes[-1])))
+
+
+def _unit(model: MLP) -> Unit | None:
+    return Unit() if losses.is_regression(model.loss) else None
 
 
 def _guessed(model: MLP) -> Inputs:
@@ -252,16 +303,15 @@ def _guessed(model: MLP) -> Inputs:
     frame = images.MNIST._replace(
         side=shape[0], box=max(1, round(images.MNIST.box * scale)), middle=images.MNIST.middle * scale
     )
-    return Inputs(shape, FULL_INK, _numbers(model.layer_sizes[-1]), frame if len(shape) == 2 else None)
+    return Inputs(shape, FULL_INK, _outputs(model), frame if len(shape) == 2 else None, unit=_unit(model))
 
 
 def _of_frames(model: MLP) -> Inputs:
     """Return the preprocessing of a model that learnt from data frames in Python."""
-    columns, width, names = model.encoder, model.layer_sizes[0], _numbers(model.layer_sizes[-1])
+    columns, width = model.encoder, model.layer_sizes[0]
     if columns is None:
-        features = model.features
-        columns = Encoder(features, (0.0,) * width, (1.0,) * width, {})
-    return Inputs((len(columns.mean),), 1.0, names, None, columns)
+        columns = Encoder(model.features, (0.0,) * width, (1.0,) * width, {})
+    return Inputs((len(columns.mean),), 1.0, _outputs(model), None, columns, (), _unit(model))
 
 
 def _fits(inputs: Inputs, model: MLP) -> bool:
@@ -274,4 +324,11 @@ def _fits(inputs: Inputs, model: MLP) -> bool:
     n, width = math.prod(inputs.shape), model.layer_sizes[0]
     scaled = 0 < inputs.max_value < math.inf
     taken = n == width if inputs.columns is None else encoding.is_proper(inputs.columns, n, width)
-    return whole and scaled and framed and taken and len(inputs.names) == model.layer_sizes[-1]
+    return whole and scaled and framed and taken and _answers(inputs, model)
+
+
+def _answers(inputs: Inputs, model: MLP) -> bool:
+    """Return whether names or unit fit the outputs of a model."""
+    if losses.is_regression(model.loss):
+        return inputs.names == () and inputs.unit is not None and inputs.unit.is_proper() and model.layer_sizes[-1] == 1
+    return inputs.unit is None and len(inputs.names) == model.layer_sizes[-1]

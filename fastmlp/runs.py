@@ -16,12 +16,14 @@ from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import Dataset
 from fastmlp.history import History
 from fastmlp.model import MLP
-from fastmlp.preprocessing import Inputs, pack_samples
+from fastmlp.packing import PackedMatrix
+from fastmlp.preprocessing import Inputs, outputs, pack_samples
 from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _LINES = 20  # progress lines per run
+_SCORES = {"accuracy": "accuracy", "r2": "R2"}
 _UNFINISHED = {"interrupt": "interrupted", "callback": "interrupted", "diverged": "diverged", "error": "interrupted"}
 
 
@@ -59,11 +61,18 @@ class _Watch:
         if self._quiet or (epoch % self._every and epoch not in (1, self._epochs)):
             return False
         width = len(str(self._epochs))
-        line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.2%}"
+        name = history.score
+        value = _score(name, history.scores[-1])
+        line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  {_SCORES[name]} {value}"
         if history.validation_loss:
-            line += f"  validation {history.validation_loss[-1]:.4f}  {history.validation_accuracy[-1]:.2%}"
+            line += f"  validation {history.validation_loss[-1]:.4f}  {_score(name, history.validation_scores[-1])}"
         self._say.tell(f"{line}  {history.seconds[-1]:.4f} s")
         return self._say.gone  # if the reader closed the pipe: stop here, so that the model can be saved
+
+
+def _score(name: str, value: float) -> str:
+    """Return the value of a score: an accuracy in percent, or R^2."""
+    return format(value, ".2%" if name == "accuracy" else ".4f")
 
 
 def resumption(checkpoint: str, epochs: int) -> str:
@@ -95,9 +104,11 @@ def fit(
         with refusals.speaking_of_options():
             history = model.fit(
                 pack_samples(samples[0], inputs, model, minibatches=minibatches),
-                samples[1],
+                inputs.targets(samples[1]),
                 validation=(
-                    None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])
+                    None
+                    if validation is None
+                    else (pack_samples(validation[0], inputs, model), inputs.targets(validation[1]))
                 ),
                 patience=options.patience,
                 min_delta=options.min_delta,
@@ -159,13 +170,29 @@ def test(
     """Evaluate the model on the test part and draw figures."""
     x, y = parts.x_test, parts.y_test
     X = pack_samples(x, inputs, model)
-    scores = model.evaluate(X, y)
-    result.facts["test"] = {"samples": len(y), **scores}
+    found = scores(model, inputs, X, y)
+    result.facts["test"] = {"samples": len(y), **found}
     result.say.tell(
-        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs; "
+        f"test {scores_in_words(found)} after {len(history)} epochs; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    draw(options.plot, result, model, inputs, x, y, model.predict_proba(X), history)
+    draw(options.plot, result, model, inputs, x, y, outputs(model, X), history)
+
+
+def scores(model: MLP, inputs: Inputs, X: PackedMatrix, y: Array) -> dict[str, float]:
+    """Return loss and score of a model on samples; of a regression also the root mean square error, in its unit."""
+    found = model.evaluate(X, y)
+    if inputs.unit is None:
+        return found
+    residual = outputs(model, X).astype(np.float64) - y
+    return found | {"rmse": math.sqrt(np.mean(residual**2))}
+
+
+def scores_in_words(found: dict[str, float]) -> str:
+    """Return the result of `scores` in words."""
+    if "r2" in found:
+        return f"R2 {found['r2']:.4f}, typical error {found['rmse']:.4g} (root mean square)"
+    return f"accuracy {found['accuracy']:.2%}, cost {found['loss']:.4f}"
 
 
 def draw(

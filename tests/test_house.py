@@ -23,12 +23,12 @@ ARROWS = {
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
         "activations", "answers", "backend", "bench", "checks", "console", "datasets", "model", "preprocessing",
-        "recipes", "refusals", "runs",
+        "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
-        "activations", "backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "recipes",
-        "refusals", "storage",
+        "activations", "backend", "console", "datasets", "history", "keeping", "model", "packing", "preprocessing",
+        "recipes", "refusals", "storage",
     },
     "refusals": {
         "activations", "backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads",
@@ -37,7 +37,10 @@ ARROWS = {
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "console": set(),
     "options": set(),
-    "preprocessing": {"checks", "datasets", "encoding", "frames", "model", "packing", "storage"},
+    "preprocessing": {
+        "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "storage", "units",
+    },
+    "units": {"checks", "encoding", "model"},
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
@@ -60,7 +63,7 @@ ARROWS = {
     "progress": {"checks", "history"},
     "advice": {"history"},
     "history": {"losses", "plots"},
-    "plots": {"checks", "figures"},
+    "plots": {"checks", "figures", "losses"},
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},

@@ -58,12 +58,15 @@ class Known(NamedTuple):
         Those that hold categories, by their place among the features.
     label : str
         The column of labels or of the target in the model's training.
+    is_regression : bool
+        Whether that column is a target.
     """
 
     names: tuple[str, ...]
     width: int
     categories: frozenset[int]
     label: str = ""
+    is_regression: bool = False
 
 
 class Table(NamedTuple):
