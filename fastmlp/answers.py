@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks, preprocessing
-from fastmlp.datasets import bounded, files, images, tables
+from fastmlp.datasets import bounded, files, images
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
@@ -41,7 +41,7 @@ def prepared(path: Path, inputs: Inputs, model: MLP) -> Iterator[Read | Unread]:
         If the model does not take square pictures.
     """
     try:
-        if tables.is_table(path) and not path.is_dir():
+        if files.is_rows(path) and not path.is_dir():
             yield _rows(path, inputs, model)
             return
         if path.is_file() and files.is_idx(path):
@@ -67,11 +67,11 @@ def prepared(path: Path, inputs: Inputs, model: MLP) -> Iterator[Read | Unread]:
 
 
 def _rows(path: Path, inputs: Inputs, model: MLP) -> Read:
-    table = tables.read_features(path, preprocessing.known(inputs, model.notes.get("label", "")))
+    table = files.read_features(path, preprocessing.known(inputs, model.notes.get("label", "")))
     name = bounded.shown(path)
     x = preprocessing.placed(name, table.features, table.words, inputs)
-    names = [f"{path}[{i}]" for i in range(len(x))]
-    return Read(names, pack_samples(x, inputs, model), [_UNCHANGED] * len(x))
+    names = [f"{path}[{i}]" for i in range(x.shape[0])]
+    return Read(names, pack_samples(x, inputs, model), [_UNCHANGED] * x.shape[0])
 
 
 def _idx_images(path: Path, inputs: Inputs, model: MLP) -> Read:

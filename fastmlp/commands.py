@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs, units
+from fastmlp import activations, arrays, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs, units
 from fastmlp.answers import Unread, answer, prepared, spoken
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, tables
@@ -132,6 +132,8 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
     _set_backend(options)
     data = _load(options.data, _roles(options))
     x = data.parts.x_train
+    if arrays.is_sparse(x):
+        raise ValueError(checks.message("DATA", data.name, "dense data", "bench measures the notebook's formulas"))
     found = bench.compare(
         x.reshape(len(x), -1).T, data.parts.y_train, 1 / data.parts.max_value, options.hidden, options.dtype,
         options.seconds,
@@ -188,7 +190,7 @@ def _load(what: str, roles: tables.Roles, known: tables.Known | None = None) -> 
             files.check_roles(roles, what)
             return _named(what)
         refusals.check_data(what, _NAMED)
-        if known is not None and tables.is_table(Path(what)):
+        if known is not None and files.is_rows(Path(what)):
             roles = _roles_of_model(roles, known)
         return _Data(name, files.load_as(what, roles, known), None)
 
@@ -246,7 +248,10 @@ def _check_classes(data: _Data, y: Array) -> None:
 def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
     for remark in data.parts.remarks:
         say(remark)
-    if inputs.columns is not None:
+    if inputs.first_index is not None:
+        by = "one number" if inputs.columns is None else "its largest value in the training samples"
+        say(f"each feature is divided by {by}; zeros stay zeros")
+    elif inputs.columns is not None:
         which = "each column of numbers" if inputs.columns.categories else "each column"
         also = "" if inputs.unit is None else ", and so is the target"
         say(f"{which} is standardised by the mean and standard deviation of the training samples{also}")
@@ -272,8 +277,16 @@ def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array,
 def _part(parts: datasets.Dataset, part: str) -> tuple[Array, Array]:
     x, y = {"train": (parts.x_train, parts.y_train), "test": (parts.x_test, parts.y_test)}.get(part, (None, None))
     if x is None or y is None:
-        return np.concatenate([parts.x_train, parts.x_test]), np.concatenate([parts.y_train, parts.y_test])
+        return _joined(parts.x_train, parts.x_test), np.concatenate([parts.y_train, parts.y_test])
     return x, y
+
+
+def _joined(one: Any, other: Any) -> Any:
+    if not arrays.is_sparse(one):
+        return np.concatenate([one, other])
+    from scipy import sparse
+
+    return sparse.vstack([one, other], format="csr")
 
 
 def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: MLP, plan: Recipe, m: int) -> None:

@@ -64,6 +64,20 @@ class Encoder(NamedTuple):
             first += len(known)
         return out
 
+    def scaled(self, x: Any) -> Any:
+        """Return a CSR matrix (m, n) of SciPy with its columns scaled.
+
+        Raises
+        ------
+        ValueError
+            If a column has a mean to subtract, or holds categories: no zero would remain.
+        """
+        if self.categories or any(self.mean):
+            expected, remedy = "a table (.csv, .tsv or .txt), as in the model's training", "write it as such a table"
+            raise ValueError(checks.message("data", "a sparse matrix", expected, remedy))
+        values = standardised(x.data, np.zeros(1), np.array(self.scale)[x.indices])
+        return type(x)((values, x.indices, x.indptr), shape=x.shape)
+
     def places(self, name: str, x: Array, words: Words) -> Array:
         """Return rows (m, n) whose categories are places in ``words`` with places in ``categories``; warn of new ones.
 
@@ -129,6 +143,13 @@ def fit(x: Array, words: Words, names: tuple[str, ...] = ()) -> Encoder:
     numbers[:, list(words)] = 0
     mean, scale = moments(numbers)
     return Encoder(names, mean, scale, _categories(x, words) if words else {})
+
+
+def fit_sparse(x: Any) -> Encoder:
+    """Return the encoder that divides each column of a CSR matrix (m, n) by its largest magnitude, and keeps zeros."""
+    largest = np.zeros(x.shape[1])
+    np.maximum.at(largest, x.indices, np.abs(x.data))
+    return Encoder((), (0.0,) * x.shape[1], tuple(np.where(largest > 0, largest, 1.0).tolist()), {})
 
 
 def read(notes: Mapping[str, str]) -> Encoder | None:

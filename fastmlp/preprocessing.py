@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import checks, encoding, frames, losses, storage, units
+from fastmlp import arrays, checks, encoding, frames, losses, storage, units
 from fastmlp.datasets import bounded, images, tables
 from fastmlp.datasets.files import Dataset
 from fastmlp.encoding import Encoder
@@ -42,6 +42,8 @@ class Inputs(NamedTuple):
         Labels of the classes in files if they differ from ``names``; else empty.
     unit : units.Unit or None
         The unit of a regression's target; None for classes.
+    first_index : int or None
+        The index of the first feature in svmlight files; None if the model learnt from another file.
     """
 
     shape: tuple[int, ...]
@@ -51,6 +53,7 @@ class Inputs(NamedTuple):
     columns: Encoder | None = None
     labels: tuple[str, ...] = ()
     unit: Unit | None = None
+    first_index: int | None = None
 
     def targets(self, y: Array) -> Array:
         """Return labels (m,) as they are, and targets (m,) standardised."""
@@ -129,6 +132,10 @@ def from_dataset(parts: Dataset, names: tuple[str, ...] | None = None) -> Inputs
         The preprocessing, for `to_notes` and `pack_samples`.
     """
     x, labels = parts.x_train, () if names is None else parts.names
+    if arrays.is_sparse(x):
+        encoder = encoding.fit_sparse(x) if x.shape[1] <= MOST_COLUMNS else None
+        inputs = Inputs(x.shape[1:], parts.max_value, names or parts.names, None, encoder, labels)
+        return inputs._replace(first_index=parts.first_index)
     could_be_picture = not parts.words and (x.dtype == np.uint8 or (x.min() >= 0 and x.max() <= 1))
     shape = _shape(x.shape[1:]) if could_be_picture else x.shape[1:]
     inputs = Inputs(shape, parts.max_value, names or parts.names, None, None, labels)
@@ -146,6 +153,7 @@ def to_notes(name: str, inputs: Inputs, label: str = "") -> dict[str, str]:
     texts["classes"] = json.dumps(inputs.names)
     optional = {"frame": inputs.frame, "labels": inputs.labels, units.NOTE: inputs.unit}
     texts |= {key: json.dumps(value) for key, value in optional.items() if value}
+    texts |= {} if inputs.first_index is None else {"first_index": str(inputs.first_index)}
     return texts if inputs.columns is None else texts | inputs.columns.notes()
 
 
@@ -183,7 +191,8 @@ def from_model(model: MLP) -> Inputs:
         names, labels = (tuple(map(str, json.loads(texts.get(key, "[]")))) for key in ("classes", "labels"))
         shape = tuple(json.loads(texts["inputs"]))
         unit = Unit(*json.loads(texts[units.NOTE])) if units.NOTE in texts else None
-        inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels, unit)
+        index = int(texts["first_index"]) if "first_index" in texts else None
+        inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels, unit, index)
         fits = _fits(inputs, model)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise storage.refusal("MODEL", f"notes that cannot be read ({bounded.brief(error)})") from None
@@ -201,7 +210,7 @@ def known(inputs: Inputs, label: str = "") -> tables.Known:
     """Return the columns of a table that a model takes, which learnt the column ``label``."""
     names: tuple[str, ...] = () if inputs.columns is None else inputs.columns.names
     categories = frozenset[int]() if inputs.columns is None else frozenset(inputs.columns.categories)
-    return tables.Known(names, math.prod(inputs.shape), categories, label, inputs.unit is not None)
+    return tables.Known(names, math.prod(inputs.shape), categories, label, inputs.unit is not None, inputs.first_index)
 
 
 def placed(name: str, x: Array, words: encoding.Words, inputs: Inputs) -> Array:
@@ -211,11 +220,21 @@ def placed(name: str, x: Array, words: encoding.Words, inputs: Inputs) -> Array:
 
 def pack_samples(x: Array, inputs: Inputs, model: MLP, *, minibatches: bool = False) -> PackedMatrix:
     """Return samples (m, ...), scaled or encoded according to ``inputs``, as packed columns for the model."""
+    if arrays.is_sparse(x):
+        return _pack_sparse(x, inputs, model, minibatches=minibatches)
     rows = x.reshape(len(x), -1)
     if inputs.columns is None:
         dtype = None if x.dtype == np.uint8 else model.dtype.name
         return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype, minibatches=minibatches)
     return pack(inputs.columns.encode(rows).T, dtype=model.dtype.name, minibatches=minibatches)
+
+
+def _pack_sparse(x: Any, inputs: Inputs, model: MLP, *, minibatches: bool) -> PackedMatrix:
+    """Return a CSR matrix (m, n), scaled, as packed columns; it stays sparse."""
+    if inputs.columns is not None:
+        x = inputs.columns.scaled(x)
+    scale = 1 / inputs.max_value if inputs.columns is None else None
+    return pack(x.T, scale=scale, dtype=model.dtype.name, minibatches=minibatches)
 
 
 def outputs(model: MLP, X: PackedMatrix) -> Array:
@@ -322,7 +341,7 @@ def _fits(inputs: Inputs, model: MLP) -> bool:
         inputs.shape == (frame.side, frame.side) and 1 <= frame.box <= frame.side and 0 <= frame.middle <= frame.side
     )
     n, width = math.prod(inputs.shape), model.layer_sizes[0]
-    scaled = 0 < inputs.max_value < math.inf
+    scaled = 0 < inputs.max_value < math.inf and inputs.first_index in (None, 0, 1)
     taken = n == width if inputs.columns is None else encoding.is_proper(inputs.columns, n, width)
     return whole and scaled and framed and taken and _answers(inputs, model)
 

@@ -99,7 +99,7 @@ def fit(
 ) -> tuple[History, Exception | None]:
     """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
     watch = _Watch(say, plan.epochs, options.quiet)
-    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[0])
+    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[1])
     try:
         with refusals.speaking_of_options():
             history = model.fit(

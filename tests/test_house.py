@@ -22,8 +22,8 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "activations", "answers", "backend", "bench", "checks", "console", "datasets", "model", "preprocessing",
-        "recipes", "refusals", "runs", "units",
+        "activations", "answers", "arrays", "backend", "bench", "checks", "console", "datasets", "model",
+        "preprocessing", "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
@@ -38,7 +38,7 @@ ARROWS = {
     "console": set(),
     "options": set(),
     "preprocessing": {
-        "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "storage", "units",
+        "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "storage", "units",
     },
     "units": {"checks", "encoding", "model"},
     # It measures the public functions and the model against the formulas.
@@ -230,7 +230,9 @@ assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
 assert fastmlp.optimizers.Adam(fastmlp.schedules.one_cycle(8e-3))
-assert {name for name in sys.modules if name.startswith("fastmlp.kernels.")} == {"fastmlp.kernels.rules"}
+assert {name for name in sys.modules if name.startswith("fastmlp.kernels.")} == {
+    f"fastmlp.kernels.{name}" for name in ("nets", "rules", "scores")
+}
 assert fastmlp.MLP is fastmlp.MLP is __import__("fastmlp.model").model.MLP
 namespace = {}
 exec("from fastmlp import *", namespace)

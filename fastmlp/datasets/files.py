@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks
-from fastmlp.datasets import bounded, classes, npz, tables
+from fastmlp.datasets import bounded, classes, npz, svmlight, tables
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -55,6 +55,8 @@ class Dataset(NamedTuple):
     words : dict of int to tuple of str
         The categories of each column of features that has some; in ``x_train`` and ``x_test``, a category is its place
         there.
+    first_index : int or None
+        The index of the first feature in an svmlight file, whose samples are CSR matrices of SciPy; None for others.
     """
 
     x_train: Array
@@ -68,6 +70,7 @@ class Dataset(NamedTuple):
     remarks: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     words: dict[int, tuple[str, ...]] = {}  # noqa: RUF012 - never changed
+    first_index: int | None = None
 
     @property
     def classes(self) -> int:
@@ -97,7 +100,9 @@ def load(
           a prefix;
         - a ``.npz`` file with the arrays x_train, y_train, x_test and y_test;
         - a ``.csv``, ``.tsv`` or ``.txt`` file, plain or with ``.gz``: a table with labels in one column and numbers or
-          categories in the others, separated by commas, semicolons or tabs, with or without a header line.
+          categories in the others, separated by commas, semicolons or tabs, with or without a header line;
+        - a ``.svm``, ``.svmlight`` or ``.libsvm`` file, plain or with ``.gz``, as SVMlight and LIBSVM have it, which
+          scikit-learn reads as a sparse matrix. Its first feature has the index 0 if that occurs, else 1.
 
     label : str, optional
         The column of a table that holds the labels: ``"first"``, ``"last"``, or a name from the header line. By
@@ -109,6 +114,8 @@ def load(
         Columns of a table whose numbers stand for categories. Columns of text always do.
     ignore : iterable of str, optional
         Columns of a table that are not read.
+
+    In an svmlight file, the first number of each line is the label, or with ``target="first"`` the target.
 
     Returns
     -------
@@ -150,9 +157,12 @@ def load_as(path: str | Path, roles: tables.Roles, known: tables.Known | None = 
     path = Path(path)
     name = bounded.shown(path)
     is_folder = stat.S_ISDIR(bounded.status(path).st_mode)
-    check_roles(roles, None if tables.is_table(path) and not is_folder else name)
     if tables.is_table(path) and not is_folder:
+        check_roles(roles)
         return _table(name, tables.read(path, roles, known))
+    if svmlight.is_svmlight(path) and not is_folder:
+        return _sparse(name, path, roles, known)
+    check_roles(roles, name)
     if is_folder:
         return _dataset(name, _idx_folder(path))
     if path.name.lower().endswith(".npz"):
@@ -241,7 +251,19 @@ def held_out(labels: Array) -> Array:
     return test
 
 
-def check_roles(roles: tables.Roles, other: str | None) -> None:
+def read_features(path: Path, known: tables.Known) -> tables.Table:
+    """Read the features that a model takes from a table or an svmlight file, with or without labels."""
+    if svmlight.is_svmlight(path):
+        return tables.Table(svmlight.read(path, known.width, known.first_index).features, np.empty(0), (), "", ())
+    return tables.read_features(path, known)
+
+
+def is_rows(path: Path) -> bool:
+    """Return whether a file's name has a suffix of tables or of svmlight files."""
+    return tables.is_table(path) or svmlight.is_svmlight(path)
+
+
+def check_roles(roles: tables.Roles, other: str | None = None) -> None:
     """Raise ValueError for roles of columns that contradict each other, or come with ``other``, which is no table."""
     if roles.label is not None and roles.target is not None:
         got, expected = f"{bounded.brief(repr(roles.target))} beside a label", "one of both"
@@ -261,6 +283,37 @@ def _table(name: str, table: tables.Table) -> Dataset:
     else:
         found = _held_out(name, table.features, table.labels, ())
     return found._replace(label=table.label, remarks=table.remarks, columns=table.columns, words=table.words)
+
+
+def _sparse(name: str, path: Path, roles: tables.Roles, known: tables.Known | None) -> Dataset:
+    """Return the samples of an svmlight file in two parts."""
+    check_roles(roles)
+    label, target = (None if one == "first" else one for one in (roles.label, roles.target))
+    check_roles(roles._replace(label=label, target=target), f"{name}, whose first number is the label or target")
+    found = svmlight.read(path) if known is None else svmlight.read(path, known.width, known.first_index)
+    x, y = found.features, found.labels
+    if roles.target is not None:
+        parts, what = _held_out(name, x, y, ()), "target"
+    else:
+        _check_labels(name, y, roles.label is None)
+        (codes,), names = classes.of_integers(f"{name}: labels", y)
+        parts, what = _held_out(name, x, codes, names), "label"
+    density = x.nnz / max(1, x.shape[0] * x.shape[1])
+    remark = f"{what}: the first number of each line; {x.shape[1]} features from index {found.first_index}"
+    remark += f", {density:.2%} of the values are not zero"
+    return parts._replace(label="first", remarks=(remark,), first_index=found.first_index)
+
+
+def _check_labels(name: str, y: Array, guessed: bool) -> None:
+    """Raise ValueError for labels (m,) that are fractions, or, unless they are known to be labels, hardly repeat."""
+    fractions, different = y[y != np.floor(y)], np.unique(y).size
+    remedy = "predict numbers: --target first (in Python target='first')"
+    if fractions.size:
+        raise ValueError(checks.message(f"{name}: labels", str(fractions[0]), "integers, one for each class", remedy))
+    if guessed and different > y.size / 2:
+        got = f"{different} different values in {y.size} lines"
+        remedy += "; or say that they are labels: --label first"
+        raise ValueError(checks.message(f"{name}: labels", got, "labels that repeat", remedy))
 
 
 def _idx_folder(folder: Path) -> dict[str, Array]:
@@ -332,7 +385,10 @@ def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
 
 
 def _max_value(x: Array) -> float:
-    largest = max(abs(float(x.min())), abs(float(x.max())))
+    lowest, highest = (
+        (x.min(), x.max()) if isinstance(x, np.ndarray) else (x.data.min(initial=0), x.data.max(initial=0))
+    )
+    largest = max(abs(float(lowest)), abs(float(highest)))
     if x.dtype == np.uint8 and largest > _FULL_INK // 2:
         return float(_FULL_INK)
     return largest or 1.0

@@ -60,6 +60,8 @@ class Known(NamedTuple):
         The column of labels or of the target in the model's training.
     is_regression : bool
         Whether that column is a target.
+    first_index : int or None
+        The index of the first feature of an svmlight file in the model's training; None if it learnt from another one.
     """
 
     names: tuple[str, ...]
@@ -67,6 +69,7 @@ class Known(NamedTuple):
     categories: frozenset[int]
     label: str = ""
     is_regression: bool = False
+    first_index: int | None = None
 
 
 class Table(NamedTuple):
