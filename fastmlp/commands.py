@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs
+from fastmlp import activations, backend, bench, checks, datasets, losses, preprocessing, recipes, refusals, runs
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, images, tables
 from fastmlp.model import MLP
@@ -90,7 +90,7 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
     for row in classes:
         say(f"  {row['name']:12} {row['right'] / row['samples']:7.2%} of {row['samples']}{_mostly(row)}")
-    say(f"accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f}")
+    say(f"{losses.spoken(scores)}, cost {scores['loss']:.4f}")
     facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
     result.attempt(runs.draw, options.plot, result, model, inputs, x, y, probabilities, None)
@@ -241,9 +241,12 @@ def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: ML
 
 
 def _start(model: MLP) -> str:
-    """Return the initialisation in words, and the activation unless it is the usual one."""
+    """Return the initialisation in words, and the activation and the loss unless they are the usual ones."""
     activation = activations.written(model.activation)
-    return f"init {model.init}" + ("" if activation == activations.DEFAULT else f", activation {activation}")
+    words = [f"init {model.init}"]
+    words += [f"activation {activation}"] if activation != activations.DEFAULT else []
+    words += [f"loss {model.loss}"] if model.loss != losses.DEFAULT else []
+    return ", ".join(words)
 
 
 def _set_aside(parts: datasets.Dataset) -> str:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import plots
+from fastmlp import losses, plots
 from fastmlp.console import failure
 from fastmlp.history import History
 from fastmlp.model import MLP
+from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import Inputs
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -86,6 +87,11 @@ def draw(
             yield path, None
 
 
+def answers(model: MLP, X: PackedMatrix) -> Array:
+    """Return what figures need of a model: the probabilities of classes, or the predictions of a regression."""
+    return model.predict(X) if losses.is_regression(model.loss) else model.predict_proba(X)
+
+
 def drawings(
     model: MLP, inputs: Inputs, x: Array, y: Array, p: Array, history: History | None
 ) -> Iterator[tuple[str, plots.Figure]]:
@@ -99,8 +105,8 @@ def drawings(
         The preprocessing of its inputs.
     x, y : ndarray, shapes (m, ...) and (m,)
         Samples and their labels.
-    p : ndarray, shape (n_classes, m)
-        The model's probabilities for the samples.
+    p : ndarray, shape (n_classes, m), or of a regression as of `MLP.predict`
+        The model's probabilities for the samples; of a regression its predictions.
     history : History or None
         The history of the run, if the model was just trained.
     """
@@ -108,6 +114,8 @@ def drawings(
     names = None if inputs.names == tuple(map(str, range(len(inputs.names)))) else inputs.names
     if history is not None:
         yield "learning-curves", plots.learning_curves(history)
+    if losses.is_regression(model.loss):
+        return
     yield "confusion-matrix", plots.confusion_matrix(y, p.argmax(axis=0), names)
     if len(inputs.shape) != 2:
         return

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import checks, figures
+from fastmlp import checks, figures, losses
 from fastmlp.figures import Array, Axes, Figure, require
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
+_SCORES = {"accuracy": "Accuracy", "r2": "$R^2$"}
 _MARKERS = 10  # of each line
 _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
 _WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
@@ -39,25 +40,38 @@ class Curves(Protocol):
 
     epoch: list[int]
     loss: list[float]
-    accuracy: list[float]
     validation_loss: list[float]
-    validation_accuracy: list[float]
+    loss_name: str
+
+    @property
+    def score(self) -> str:
+        """The name of the score."""
+
+    @property
+    def scores(self) -> list[float]:
+        """Its column on the training set."""
+
+    @property
+    def validation_scores(self) -> list[float]:
+        """Its column on the validation set."""
 
 
 def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
-    """Draw loss and accuracy by epoch, those of training and, if there was one, of validation.
+    """Draw loss and score by epoch, those of training and, if there was one, of validation.
+
+    The score is the accuracy, or R^2 of a regression.
 
     Parameters
     ----------
     history : History
         The result of ``fit``.
     axes : sequence of 2 matplotlib Axes, optional
-        Axes for loss and accuracy; a new figure if not given.
+        Axes for loss and score; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure: loss, on a logarithmic scale if all values are positive, and accuracy.
+        The new figure: loss, on a logarithmic scale if all values are positive, and score.
 
     Raises
     ------
@@ -78,8 +92,9 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
     if not history.epoch:
         raise ValueError(checks.message("history", "no epoch", "at least one epoch", "pass the result of fit"))
     pair = figures.grid(axes, 2, columns=2, size=(4.5, 3.5))
-    columns = (history.loss, history.validation_loss), (history.accuracy, history.validation_accuracy)
-    for ax, (training, validation), name in zip(pair, columns, ("Loss (mean cross-entropy)", "Accuracy"), strict=True):
+    columns = (history.loss, history.validation_loss), (history.scores, history.validation_scores)
+    names = f"Loss (mean {losses.in_words(history.loss_name)})", _SCORES[history.score]
+    for ax, (training, validation), name in zip(pair, columns, names, strict=True):
         _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
         if validation:
             _curve(ax, history.epoch, validation, "validation", _VERMILLION, "s--", 0.5)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, keeping, refusals, storage
+from fastmlp import activations, backend, keeping, losses, refusals, storage
 from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import Dataset
 from fastmlp.history import History
@@ -59,9 +59,12 @@ class _Watch:
         if self._quiet or (epoch % self._every and epoch not in (1, self._epochs)):
             return False
         width = len(str(self._epochs))
-        line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.2%}"
+        line = (
+            f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  {losses.spoken({history.score: history.scores[-1]})}"
+        )
         if history.validation_loss:
-            line += f"  validation {history.validation_loss[-1]:.4f}  {history.validation_accuracy[-1]:.2%}"
+            score = losses.spoken({history.score: history.validation_scores[-1]}).rpartition(" ")[2]
+            line += f"  validation {history.validation_loss[-1]:.4f}  {score}"
         self._say.tell(f"{line}  {history.seconds[-1]:.4f} s")
         return self._say.gone  # if the reader closed the pipe: stop here, so that the model can be saved
 
@@ -128,6 +131,7 @@ def told(plan: Recipe, model: MLP, history: History) -> dict[str, Any]:
         "dtype": model.dtype.name,
         "init": model.init,
         "activation": activations.written(model.activation),
+        "loss": model.loss,
         **plan.facts(),
         "backend": backend.get_backend(),
         "threads": backend.get_num_threads(),
@@ -162,10 +166,10 @@ def test(
     scores = model.evaluate(X, y)
     result.facts["test"] = {"samples": len(y), **scores}
     result.say.tell(
-        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs; "
+        f"test {losses.spoken(scores)}, cost {scores['loss']:.4f} after {len(history)} epochs; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    draw(options.plot, result, model, inputs, x, y, model.predict_proba(X), history)
+    draw(options.plot, result, model, inputs, x, y, keeping.answers(model, X), history)
 
 
 def draw(

@@ -22,18 +22,18 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "activations", "backend", "bench", "checks", "console", "datasets", "model", "packing", "preprocessing",
-        "recipes", "refusals", "runs",
+        "activations", "backend", "bench", "checks", "console", "datasets", "losses", "model", "packing",
+        "preprocessing", "recipes", "refusals", "runs",
     },
     "runs": {
-        "activations", "backend", "console", "datasets", "history", "keeping", "model", "preprocessing", "recipes",
-        "refusals", "storage",
+        "activations", "backend", "console", "datasets", "history", "keeping", "losses", "model", "preprocessing",
+        "recipes", "refusals", "storage",
     },
     "refusals": {
         "activations", "backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads",
     },
     "recipes": {"optimizers", "schedules"},
-    "keeping": {"console", "history", "model", "plots", "preprocessing"},
+    "keeping": {"console", "history", "losses", "model", "packing", "plots", "preprocessing"},
     "console": set(),
     "options": set(),
     "preprocessing": {"checks", "datasets", "model", "packing", "quiet", "storage"},
@@ -58,7 +58,7 @@ ARROWS = {
     "progress": {"checks", "history"},
     "advice": {"history"},
     "history": {"losses", "plots"},
-    "plots": {"checks", "figures"},
+    "plots": {"checks", "figures", "losses"},
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
@@ -223,7 +223,8 @@ assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
 assert fastmlp.optimizers.Adam(fastmlp.schedules.one_cycle(8e-3))
-assert {name for name in sys.modules if name.startswith("fastmlp.kernels.")} == {"fastmlp.kernels.rules"}
+kernels = {f"fastmlp.kernels.{name}" for name in ("nets", "rules", "scores")}
+assert {name for name in sys.modules if name.startswith("fastmlp.kernels.")} == kernels
 assert fastmlp.MLP is fastmlp.MLP is __import__("fastmlp.model").model.MLP
 namespace = {}
 exec("from fastmlp import *", namespace)
