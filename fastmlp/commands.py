@@ -11,7 +11,20 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, arrays, backend, bench, checks, datasets, preprocessing, recipes, refusals, runs, units
+from fastmlp import (
+    activations,
+    arrays,
+    backend,
+    bench,
+    checks,
+    datasets,
+    losses,
+    preprocessing,
+    recipes,
+    refusals,
+    runs,
+    units,
+)
 from fastmlp.answers import Unread, answer, prepared, spoken
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, tables
@@ -304,9 +317,12 @@ def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: ML
 
 
 def _start(model: MLP) -> str:
-    """Return the initialisation in words, and the activation unless it is the usual one."""
+    """Return the initialisation in words, and the activation and the loss unless they are the usual ones."""
     activation = activations.written(model.activation)
-    return f"init {model.init}" + ("" if activation == activations.DEFAULT else f", activation {activation}")
+    words = [f"init {model.init}"]
+    words += [f"activation {activation}"] if activation != activations.DEFAULT else []
+    words += [f"loss {model.loss}"] if model.loss != losses.DEFAULT else []
+    return ", ".join(words)
 
 
 def _set_aside(parts: datasets.Dataset) -> str:

@@ -1,5 +1,6 @@
 """The losses of a model, as arguments and in files, and the predictions and scores that belong to each."""
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,6 +54,18 @@ def in_words(loss: str) -> str:
 def score_name(loss: str) -> str:
     """Return the score that is reported beside a loss: "accuracy" or "r2"."""
     return "r2" if is_regression(loss) else "accuracy"
+
+
+def spoken(scores: Mapping[str, float]) -> str:
+    """Return the score of ``MLP.evaluate``, or of an epoch, in words.
+
+    Examples
+    --------
+    >>> from fastmlp import losses
+    >>> losses.spoken({"loss": 0.1, "accuracy": 0.975}), losses.spoken({"loss": 0.1, "r2": 0.975})
+    ('accuracy 97.50%', 'R2 0.9750')
+    """
+    return f"R2 {scores['r2']:.4f}" if "r2" in scores else f"accuracy {scores['accuracy']:.2%}"
 
 
 def predictions(loss: str, z: Array) -> Array:

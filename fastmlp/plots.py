@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
+_SCORES = {"accuracy": "Accuracy", "r2": "$R^2$"}
 _MARKERS = 10  # of each line
 _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
 _OPAQUE = 300  # points of a scatter plot; more become transparent, to show how many lie upon each other
@@ -45,16 +46,22 @@ class Curves(Protocol):
     loss_name: str
 
     @property
+    def score(self) -> str:
+        """The name of the score."""
+
+    @property
     def scores(self) -> list[float]:
-        """Accuracy, or R^2 of a regression, on the training set."""
+        """Its column on the training set."""
 
     @property
     def validation_scores(self) -> list[float]:
-        """The same on the validation set."""
+        """Its column on the validation set."""
 
 
 def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
     """Draw loss and score by epoch, those of training and, if there was one, of validation.
+
+    The score is the accuracy, or R^2 of a regression.
 
     Parameters
     ----------
@@ -66,7 +73,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
     Returns
     -------
     Figure or None
-        The new figure: loss, on a logarithmic scale if all values are positive, and accuracy or R^2.
+        The new figure: loss, on a logarithmic scale if all values are positive, and score.
 
     Raises
     ------
@@ -88,8 +95,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
         raise ValueError(checks.message("history", "no epoch", "at least one epoch", "pass the result of fit"))
     pair = figures.grid(axes, 2, columns=2, size=(4.5, 3.5))
     columns = (history.loss, history.validation_loss), (history.scores, history.validation_scores)
-    share = not losses.is_regression(history.loss_name)
-    names = f"Loss (mean {losses.in_words(history.loss_name)})", "Accuracy" if share else "R$^2$"
+    names = f"Loss (mean {losses.in_words(history.loss_name)})", _SCORES[history.score]
     for ax, (training, validation), name in zip(pair, columns, names, strict=True):
         _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
         if validation:
@@ -102,7 +108,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
             ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
     if min(history.loss + history.validation_loss) > 0:
         figures.use_logarithms(pair[0])
-    if share:
+    if history.score == "accuracy":
         figures.use_percent(pair[1].yaxis)
     low, high = pair[1].get_ylim()
     pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
@@ -204,7 +210,7 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
     >>> from fastmlp import plots
     >>> figure = plots.predicted_against_true([1.0, 2.0, 3.0], [1.0, 3.0, 3.0])
     >>> figure.axes[0].get_title(), figure.axes[0].get_xlabel()
-    ('R$^2$ = 0.5000', 'True')
+    ('$R^2$ = 0.5000', 'True')
     """
     true = checks.array("targets", targets, shape=(None,), axes="(m,)")
     remedy = "pass one prediction for each target"
@@ -216,7 +222,7 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
     faint = min(1.0, max(0.1, _OPAQUE / true.size))
     ax.plot(true, predicted, "o", color=_BLUE, markersize=4, alpha=faint, markeredgewidth=0, label="samples")
     score = losses.r2(predicted.reshape(1, -1), true.reshape(1, -1), np.ones(true.size))
-    ax.set(xlabel="True", ylabel="Predicted", title=f"R$^2$ = {score:.4f}", aspect="equal")
+    ax.set(xlabel="True", ylabel="Predicted", title=f"$R^2$ = {score:.4f}", aspect="equal")
     ax.grid(alpha=0.3)
     ax.legend()
     return figures.new(grid, given)

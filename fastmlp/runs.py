@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, keeping, refusals, storage
+from fastmlp import activations, backend, keeping, losses, refusals, storage
 from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import Dataset
 from fastmlp.history import History
@@ -23,7 +23,6 @@ from fastmlp.recipes import Recipe
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _LINES = 20  # progress lines per run
-_SCORES = {"accuracy": "accuracy", "r2": "R2"}
 _UNFINISHED = {"interrupt": "interrupted", "callback": "interrupted", "diverged": "diverged", "error": "interrupted"}
 
 
@@ -61,18 +60,14 @@ class _Watch:
         if self._quiet or (epoch % self._every and epoch not in (1, self._epochs)):
             return False
         width = len(str(self._epochs))
-        name = history.score
-        value = _score(name, history.scores[-1])
-        line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  {_SCORES[name]} {value}"
+        line = (
+            f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  {losses.spoken({history.score: history.scores[-1]})}"
+        )
         if history.validation_loss:
-            line += f"  validation {history.validation_loss[-1]:.4f}  {_score(name, history.validation_scores[-1])}"
+            score = losses.spoken({history.score: history.validation_scores[-1]}).rpartition(" ")[2]
+            line += f"  validation {history.validation_loss[-1]:.4f}  {score}"
         self._say.tell(f"{line}  {history.seconds[-1]:.4f} s")
         return self._say.gone  # if the reader closed the pipe: stop here, so that the model can be saved
-
-
-def _score(name: str, value: float) -> str:
-    """Return the value of a score: an accuracy in percent, or R^2."""
-    return format(value, ".2%" if name == "accuracy" else ".4f")
 
 
 def resumption(checkpoint: str, epochs: int) -> str:
@@ -139,6 +134,7 @@ def told(plan: Recipe, model: MLP, history: History) -> dict[str, Any]:
         "dtype": model.dtype.name,
         "init": model.init,
         "activation": activations.written(model.activation),
+        "loss": model.loss,
         **plan.facts(),
         "backend": backend.get_backend(),
         "threads": backend.get_num_threads(),
@@ -190,9 +186,8 @@ def scores(model: MLP, inputs: Inputs, X: PackedMatrix, y: Array) -> dict[str, f
 
 def scores_in_words(found: dict[str, float]) -> str:
     """Return the result of `scores` in words."""
-    if "r2" in found:
-        return f"R2 {found['r2']:.4f}, typical error {found['rmse']:.4g} (root mean square)"
-    return f"accuracy {found['accuracy']:.2%}, cost {found['loss']:.4f}"
+    more = f"typical error {found['rmse']:.4g} (root mean square)" if "rmse" in found else f"cost {found['loss']:.4f}"
+    return f"{losses.spoken(found)}, {more}"
 
 
 def draw(

@@ -22,13 +22,13 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "activations", "answers", "arrays", "backend", "bench", "checks", "console", "datasets", "model",
+        "activations", "answers", "arrays", "backend", "bench", "checks", "console", "datasets", "losses", "model",
         "preprocessing", "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
-        "activations", "backend", "console", "datasets", "history", "keeping", "model", "packing", "preprocessing",
-        "recipes", "refusals", "storage",
+        "activations", "backend", "console", "datasets", "history", "keeping", "losses", "model", "packing",
+        "preprocessing", "recipes", "refusals", "storage",
     },
     "refusals": {
         "activations", "backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads",
@@ -230,9 +230,8 @@ assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
 assert fastmlp.optimizers.Adam(fastmlp.schedules.one_cycle(8e-3))
-assert {name for name in sys.modules if name.startswith("fastmlp.kernels.")} == {
-    f"fastmlp.kernels.{name}" for name in ("nets", "rules", "scores")
-}
+kernels = {f"fastmlp.kernels.{name}" for name in ("nets", "rules", "scores")}
+assert {name for name in sys.modules if name.startswith("fastmlp.kernels.")} == kernels
 assert fastmlp.MLP is fastmlp.MLP is __import__("fastmlp.model").model.MLP
 namespace = {}
 exec("from fastmlp import *", namespace)
