@@ -33,19 +33,19 @@ class Frame(Protocol):
         """Return the rows as an array."""
 
 
-def is_frame(x: object) -> TypeGuard[Frame]:
+def is_frame(x: object, argument: str = "X") -> TypeGuard[Frame]:
     """Return whether ``x`` is a data frame.
 
     Raises
     ------
     TypeError
-        If it is a lazy frame.
+        If it is a lazy frame of polars.
     """
-    if isinstance(x, np.ndarray):
-        return False
-    if hasattr(x, "collect_schema") and hasattr(x, "collect"):
-        raise TypeError(checks.message("X", f"a {type(x).__name__}", "a frame with its rows", "call its .collect()"))
-    return hasattr(x, "columns") and hasattr(x, "dtypes") and hasattr(x, "to_numpy")
+    kind = type(x)  # its attributes: those of a lazy frame would begin to compute
+    if hasattr(kind, "collect_schema") and hasattr(kind, "collect"):
+        got, remedy = f"a {kind.__name__}", "call its .collect()"
+        raise TypeError(checks.message(argument, got, "a frame with its rows", remedy))
+    return all(hasattr(kind, name) for name in ("columns", "dtypes", "to_numpy"))
 
 
 def names(frame: Frame) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ def raw(argument: str, frame: Frame, categories: Collection[int]) -> tuple[Array
 
 def targets(argument: str, y: Any) -> Any:
     """Return labels or targets as an array with samples as columns if they are a frame or its column, else as given."""
-    if is_frame(y):
+    if is_frame(y, argument):
         found = numbers(argument, y)
         return found[0] if len(found) == 1 else found
     if not isinstance(y, np.ndarray) and hasattr(y, "dtype") and hasattr(y, "to_numpy") and len(y):

@@ -266,7 +266,7 @@ class MLP:
             Samples as columns; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_outputs, m)
             For the cross-entropy integer labels, or one-hot or soft targets; for the other losses a target for each
-            output, also as (m,) if there is one.
+            output, also as (m,) if there is one. A frame has a column for each output instead.
         sample_weight : array_like of float, shape (m,), optional
             Weights w >= 0 with a positive sum; 1 if not given. A sample of weight 2 counts twice, of weight 0 not at
             all.
@@ -637,7 +637,7 @@ class MLP:
 
     def _columns_of(self, name: str, X: Input) -> Input:
         """Return the rows of a frame as columns, encoded if the model has an encoder; anything else as it is."""
-        return encoding.columns(name, X, self._notes, self._layer_sizes[0]) if frames.is_frame(X) else X
+        return encoding.columns(name, X, self._notes, self._layer_sizes[0]) if frames.is_frame(X, name) else X
 
     def _samples(
         self,

@@ -258,7 +258,7 @@ def pack(
         uint8, float32, float64 or other real numbers, in any memory layout, also memory-mapped; samples as columns.
         uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries. Of sparse matrices, CSC, or
         the transpose of CSR, takes the least time and memory. A data frame of pandas or polars has samples as rows; all
-        of its columns must be numbers.
+        of its columns must be numbers, and their names are not kept.
     scale : float, optional
         Positive factor for every value. If 1/scale rounds to an integer n, values are divided by n, so that
         ``pack(I, scale=1/255)`` holds exactly the bits of ``I / 255.``.

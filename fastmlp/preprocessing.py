@@ -99,7 +99,7 @@ def fit(frame: frames.Frame, categories: Iterable[str] = ()) -> Encoder:
     >>> model = fastmlp.MLP((encoder.width, 8, 2))
     >>> model.encoder = encoder  # model.fit, model.predict and the like now take raw rows, also after MLP.load
     """
-    if not frames.is_frame(frame):
+    if not frames.is_frame(frame, "frame"):
         expected = "a data frame of pandas or polars"
         raise TypeError(checks.message("frame", type(frame).__name__, expected, "pass one with named columns"))
     names, several = frames.names(frame), list(categories)

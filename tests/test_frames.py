@@ -9,6 +9,7 @@ from compare import assert_close, assert_same_bits
 
 import fastmlp
 from fastmlp import preprocessing
+from fastmlp.datasets import Dataset
 
 NAMES = ["age", "height", "kids"]
 
@@ -151,6 +152,8 @@ def test_frames_that_are_no_samples_are_refused(columns):
     model = fastmlp.MLP((3, 2))
     with pytest.raises(TypeError, match=r"^X: got a LazyFrame, expected a frame with its rows; call its .collect"):
         model.predict(polars.DataFrame(columns).lazy())
+    with pytest.raises(TypeError, match="^Y: got a LazyFrame"):
+        model.evaluate(matrix(columns), polars.DataFrame(columns).lazy())
     with pytest.raises(ValueError, match="^X: got two columns 'a', expected different names"):
         model.predict(pandas.DataFrame(np.eye(3), columns=["a", "b", "a"]))
     with pytest.raises(ValueError, match="^X: got a frame without columns"):
@@ -260,6 +263,17 @@ def test_a_wrong_encoder_is_refused(frame, people):
         preprocessing.fit(frame(people[0])[:0])
     with pytest.raises(ValueError, match="^frame, column 'town', row 1: got no value"):
         preprocessing.fit(frame({**people[0], "town": ["Bern", None, *people[0]["town"][2:]]}))
+
+
+def test_a_frame_of_pixels_is_scaled_as_the_command_line_scales_them(frame, rng):
+    """A model of pictures has one scale for all columns, and no encoder."""
+    x = rng.integers(0, 17, (20, 64)).astype(np.uint8)
+    y = np.arange(20) % 2
+    inputs = preprocessing.from_dataset(Dataset(x, y, x, y, 16.0, False, ("0", "1")))
+    model = fastmlp.MLP((64, 2))
+    model.notes = preprocessing.to_notes("pixels", inputs)
+    found = model.predict_proba(frame({f"p{i}": x[:, i] for i in range(64)}))
+    assert_close(found, model.predict_proba(preprocessing.pack_samples(x, inputs, model)), "product")
 
 
 def test_an_encoder_that_lies_is_refused(frame, people):

@@ -81,7 +81,9 @@ def test_json_holds_answers_and_failures(predict, folder):
     [
         ("nowhere.png", None, "no such file"),
         ("empty", "folder", "a folder without pictures"),
-        ("text.csv", b"0,1\n", ONE),
+        ("text.md", b"0,1\n", ONE),
+        ("text.csv", b"0,1\n", "got 2 columns, expected 64, as in the model's training"),
+        ("text.svm", b"1 65:1\n", "got the index 65, expected indices up to 64, as in the model's training"),
         ("labels-idx1-ubyte", idx(np.arange(2)), "samples of 1 values, expected 64"),
         ("cut-idx3-ubyte", idx(np.zeros((2, 8, 8)))[:-1], "127 bytes after the header"),
         ("cut.gz", b"\x1f\x8b\x08", "damaged content"),

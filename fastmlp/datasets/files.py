@@ -273,7 +273,8 @@ def check_roles(roles: tables.Roles, other: str | None = None) -> None:
     given = dict(zip(("label", "target", "category", "ignore"), roles, strict=True))
     for argument, value in given.items():
         if value:
-            got, expected = f"{bounded.brief(repr(value))} for {other}", "a table, such as a .csv file"
+            shown = ", ".join(map(repr, (value,) if isinstance(value, str) else value))
+            got, expected = f"{bounded.brief(shown)} for {other}", "a table, such as a .csv file"
             raise ValueError(checks.message(argument, got, expected, "omit it"))
 
 
