@@ -55,6 +55,7 @@ class Trainer:
         self._layers = _layer_table(net, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
         self._size = int(last["at_bias"] + last["columns"])
+        self._products = int((self._layers["n_in"] * self._layers["n_out"]).sum())
         of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize * _met_share(x)
         self._together = max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block))
         self._ranges = min(tuning.BATCH_RANGES, int(self._layers[0]["pieces"]))
@@ -144,12 +145,13 @@ class Trainer:
         arguments = threads, parameters, model, memory, self._x, run, rooms
         self._pace.timed(threads, len(ends), lambda: run_updates.launch(*arguments))
         done = int(run.done[0])
-        return np.column_stack((run.sums[:done, :2], weights[:done]))
+        sums = run.sums[:done, :3].copy()
+        sums[:, 2] = weights[:done]
+        return sums
 
     def _threads(self, most: int) -> int:
         """Return how many threads are worth it for batches of up to so many samples."""
-        layers = self._layers
-        work = most * int((layers["n_in"] * layers["n_out"]).sum()) + tuning.UPDATE_WORK * self._size
+        work = most * self._products + tuning.UPDATE_WORK * self._size
         return self._pace.threads(usable_threads()) if work >= tuning.TEAM_WORK else 1
 
     def _memory(self, samples: int, clips: bool) -> BatchMemory:
