@@ -38,6 +38,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
+    backend.begin_loading()
     data = _load(options.data, options.label)
     x, y, validation = _split(options, data.parts)
     _check_classes(data, y)
