@@ -98,9 +98,9 @@ def drawings(
     inputs : Inputs
         The preprocessing of its inputs.
     x, y : ndarray, shapes (m, ...) and (m,)
-        Samples and their labels.
-    p : ndarray, shape (n_classes, m)
-        The model's probabilities for the samples.
+        Samples and their labels or targets.
+    p : ndarray, shape (n_classes, m) or (1, m)
+        The model's probabilities for the samples, or predictions of their targets.
     history : History or None
         The history of the run, if the model was just trained.
     """
@@ -108,6 +108,9 @@ def drawings(
     names = None if inputs.names == tuple(map(str, range(len(inputs.names)))) else inputs.names
     if history is not None:
         yield "learning-curves", plots.learning_curves(history)
+    if inputs.unit is not None:
+        yield "predicted-against-true", plots.predicted_against_true(y, p[0])
+        return
     yield "confusion-matrix", plots.confusion_matrix(y, p.argmax(axis=0), names)
     if len(inputs.shape) != 2:
         return

@@ -251,6 +251,8 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer as PNG")
     add("--dtype", choices=("float32", "float64"), help="precision; default: float64 for gd and lbfgs, else float32")
     _add_label(command)
+    _add_target(command)
+    _add_columns(command)
     add("--init", choices=("glorot", "he", "notebook", "sklearn"), default="glorot", help=_INIT)
     add("--activation", default="relu", metavar="NAME", help=_ACTIVATION)
     add("--seed", type=int, default=0, metavar="S", help="seed of initial weights and validation split; default: 0")
@@ -264,6 +266,7 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         "--part", choices=("test", "train", "all"), default="test", help="part of the data; default: %(default)s"
     )
     _add_label(command)
+    _add_target(command)
     command.add_argument("--plot", metavar="DIR", help="draw confusion matrix, worst mistakes and first layer as PNG")
 
 
@@ -273,9 +276,21 @@ def _add_label(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_target(command: argparse.ArgumentParser) -> None:
+    text = "column of a table with numbers to predict instead of classes: first, last or a column name"
+    command.add_argument("--target", metavar="COLUMN", help=text)
+
+
+def _add_columns(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--category", action="append", metavar="COLUMN", help="a column whose numbers are categories; may be repeated")
+    add("--ignore", action="append", metavar="COLUMN", help="a column of a table to leave out; may be repeated")
+
+
 def _add_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
-    command.add_argument("what", metavar="WHAT", nargs="+", help="pictures, folders of pictures, IDX files of images")
+    what = "tables, pictures, folders of pictures, IDX files of images"
+    command.add_argument("what", metavar="WHAT", nargs="+", help=what)
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import checks, figures
+from fastmlp import checks, figures, losses
 from fastmlp.figures import Array, Axes, Figure, require
 
 __all__ = [
@@ -24,13 +24,16 @@ __all__ = [
     "confusion_matrix",
     "first_layer",
     "learning_curves",
+    "predicted_against_true",
     "require",
     "worst_mistakes",
 ]
 
 _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
+_SCORES = {"accuracy": "Accuracy", "r2": "$R^2$"}
 _MARKERS = 10  # of each line
 _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
+_OPAQUE = 300  # points of a scatter plot; more become transparent, to show how many lie upon each other
 _WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
 
 
@@ -39,25 +42,38 @@ class Curves(Protocol):
 
     epoch: list[int]
     loss: list[float]
-    accuracy: list[float]
     validation_loss: list[float]
-    validation_accuracy: list[float]
+    loss_name: str
+
+    @property
+    def score(self) -> str:
+        """The name of the score."""
+
+    @property
+    def scores(self) -> list[float]:
+        """Its column on the training set."""
+
+    @property
+    def validation_scores(self) -> list[float]:
+        """Its column on the validation set."""
 
 
 def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
-    """Draw loss and accuracy by epoch, those of training and, if there was one, of validation.
+    """Draw loss and score by epoch, those of training and, if there was one, of validation.
+
+    The score is the accuracy, or R^2 of a regression.
 
     Parameters
     ----------
     history : History
         The result of ``fit``.
     axes : sequence of 2 matplotlib Axes, optional
-        Axes for loss and accuracy; a new figure if not given.
+        Axes for loss and score; a new figure if not given.
 
     Returns
     -------
     Figure or None
-        The new figure: loss, on a logarithmic scale if all values are positive, and accuracy.
+        The new figure: loss, on a logarithmic scale if all values are positive, and score.
 
     Raises
     ------
@@ -78,8 +94,9 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
     if not history.epoch:
         raise ValueError(checks.message("history", "no epoch", "at least one epoch", "pass the result of fit"))
     pair = figures.grid(axes, 2, columns=2, size=(4.5, 3.5))
-    columns = (history.loss, history.validation_loss), (history.accuracy, history.validation_accuracy)
-    for ax, (training, validation), name in zip(pair, columns, ("Loss (mean cross-entropy)", "Accuracy"), strict=True):
+    columns = (history.loss, history.validation_loss), (history.scores, history.validation_scores)
+    names = f"Loss (mean {losses.in_words(history.loss_name)})", _SCORES[history.score]
+    for ax, (training, validation), name in zip(pair, columns, names, strict=True):
         _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
         if validation:
             _curve(ax, history.epoch, validation, "validation", _VERMILLION, "s--", 0.5)
@@ -91,7 +108,8 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
             ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
     if min(history.loss + history.validation_loss) > 0:
         figures.use_logarithms(pair[0])
-    figures.use_percent(pair[1].yaxis)
+    if history.score == "accuracy":
+        figures.use_percent(pair[1].yaxis)
     low, high = pair[1].get_ylim()
     pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
     return figures.new(pair, axes)
@@ -158,6 +176,55 @@ def confusion_matrix(
         ylabel="True class",
         title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
     )
+    return figures.new(grid, given)
+
+
+def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes | None = None) -> Figure | None:
+    """Draw the predictions of a regression against the true targets, with the line of right answers.
+
+    Parameters
+    ----------
+    targets : array_like of float, shape (m,)
+        True targets.
+    predictions : array_like of float, shape (m,)
+        Predicted targets.
+    ax : matplotlib Axes, optional
+        Axes for the points; a new figure if not given.
+
+    Returns
+    -------
+    Figure or None
+        The new figure. Its title is R^2, the coefficient of determination.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or there is no sample.
+    TypeError
+        If an array does not hold real numbers.
+    ImportError
+        If matplotlib, part of the extra ``cli``, is not installed.
+
+    Examples
+    --------
+    >>> from fastmlp import plots
+    >>> figure = plots.predicted_against_true([1.0, 2.0, 3.0], [1.0, 3.0, 3.0])
+    >>> figure.axes[0].get_title(), figure.axes[0].get_xlabel()
+    ('$R^2$ = 0.5000', 'True')
+    """
+    true = checks.array("targets", targets, shape=(None,), axes="(m,)")
+    remedy = "pass one prediction for each target"
+    predicted = checks.array("predictions", predictions, shape=true.shape, axes="(m,)", remedy=remedy)
+    given = None if ax is None else [ax]
+    (ax,) = grid = figures.grid(given, 1, columns=1, size=(5.4, 5.4))
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    ax.plot(ends, ends, "-", color=_VERMILLION, linewidth=1.5, label="right answers")
+    faint = min(1.0, max(0.1, _OPAQUE / true.size))
+    ax.plot(true, predicted, "o", color=_BLUE, markersize=4, alpha=faint, markeredgewidth=0, label="samples")
+    score = losses.r2(predicted.reshape(1, -1), true.reshape(1, -1), np.ones(true.size))
+    ax.set(xlabel="True", ylabel="Predicted", title=f"$R^2$ = {score:.4f}", aspect="equal")
+    ax.grid(alpha=0.3)
+    ax.legend()
     return figures.new(grid, given)
 
 

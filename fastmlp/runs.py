@@ -11,12 +11,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, keeping, refusals, storage
+from fastmlp import activations, backend, keeping, losses, refusals, storage
 from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import Dataset
 from fastmlp.history import History
 from fastmlp.model import MLP
-from fastmlp.preprocessing import Inputs, pack_samples
+from fastmlp.packing import PackedMatrix
+from fastmlp.preprocessing import Inputs, outputs, pack_samples
 from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -59,9 +60,12 @@ class _Watch:
         if self._quiet or (epoch % self._every and epoch not in (1, self._epochs)):
             return False
         width = len(str(self._epochs))
-        line = f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  accuracy {history.accuracy[-1]:.2%}"
+        line = (
+            f"epoch {epoch:{width}}  cost {history.loss[-1]:.4f}  {losses.spoken({history.score: history.scores[-1]})}"
+        )
         if history.validation_loss:
-            line += f"  validation {history.validation_loss[-1]:.4f}  {history.validation_accuracy[-1]:.2%}"
+            score = losses.spoken({history.score: history.validation_scores[-1]}).rpartition(" ")[2]
+            line += f"  validation {history.validation_loss[-1]:.4f}  {score}"
         self._say.tell(f"{line}  {history.seconds[-1]:.4f} s")
         return self._say.gone  # if the reader closed the pipe: stop here, so that the model can be saved
 
@@ -90,14 +94,16 @@ def fit(
 ) -> tuple[History, Exception | None]:
     """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
     watch = _Watch(say, plan.epochs, options.quiet)
-    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[0])
+    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[1])
     try:
         with refusals.speaking_of_options():
             history = model.fit(
                 pack_samples(samples[0], inputs, model, minibatches=minibatches),
-                samples[1],
+                inputs.targets(samples[1]),
                 validation=(
-                    None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])
+                    None
+                    if validation is None
+                    else (pack_samples(validation[0], inputs, model), inputs.targets(validation[1]))
                 ),
                 patience=options.patience,
                 min_delta=options.min_delta,
@@ -128,6 +134,7 @@ def told(plan: Recipe, model: MLP, history: History) -> dict[str, Any]:
         "dtype": model.dtype.name,
         "init": model.init,
         "activation": activations.written(model.activation),
+        "loss": model.loss,
         **plan.facts(),
         "backend": backend.get_backend(),
         "threads": backend.get_num_threads(),
@@ -159,13 +166,28 @@ def test(
     """Evaluate the model on the test part and draw figures."""
     x, y = parts.x_test, parts.y_test
     X = pack_samples(x, inputs, model)
-    scores = model.evaluate(X, y)
-    result.facts["test"] = {"samples": len(y), **scores}
+    found = scores(model, inputs, X, y)
+    result.facts["test"] = {"samples": len(y), **found}
     result.say.tell(
-        f"test accuracy {scores['accuracy']:.2%}, cost {scores['loss']:.4f} after {len(history)} epochs; "
+        f"test {scores_in_words(found)} after {len(history)} epochs; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    draw(options.plot, result, model, inputs, x, y, model.predict_proba(X), history)
+    draw(options.plot, result, model, inputs, x, y, outputs(model, X), history)
+
+
+def scores(model: MLP, inputs: Inputs, X: PackedMatrix, y: Array) -> dict[str, float]:
+    """Return loss and score of a model on samples; of a regression also the root mean square error, in its unit."""
+    found = model.evaluate(X, y)
+    if inputs.unit is None:
+        return found
+    residual = outputs(model, X).astype(np.float64) - y
+    return found | {"rmse": math.sqrt(np.mean(residual**2))}
+
+
+def scores_in_words(found: dict[str, float]) -> str:
+    """Return the result of `scores` in words."""
+    more = f"typical error {found['rmse']:.4g} (root mean square)" if "rmse" in found else f"cost {found['loss']:.4f}"
+    return f"{losses.spoken(found)}, {more}"
 
 
 def draw(

@@ -22,7 +22,7 @@ from pages import SIDES, Guarded
 
 import fastmlp
 from fastmlp import activations, backend
-from fastmlp.kernels import compiled, rules, vector
+from fastmlp.kernels import compiled, nets, rules, vector
 
 # What kernels allocate themselves: with PYTHONMALLOC=debug, Python's allocator ends the process when it frees memory
 # whose end was written over. Numba leaves up to 64 bytes of slack, so this sees vectors, not single elements.
@@ -481,6 +481,23 @@ def sums_over_ranges(packed, parameters, net):
     return [*kernels.finish(gradient, sums), gradient]
 
 
+def other_loss(packed, labels, parameters, net):
+    """Return what a model of another loss gives: one for each number of samples."""
+    loss = nets.LOSSES[1 + len(labels) % (len(nets.LOSSES) - 1)]
+    model = fastmlp.MLP(net.sizes, dtype=parameters.dtype.name, activation=net.activations, loss=loss)
+    model.parameters = parameters
+    y = fastmlp.one_hot(labels, net.sizes[-1]).astype(parameters.dtype)
+    results = [*model.loss_and_grad(packed, y)]
+    if packed.finite:
+        results += model.evaluate(packed, y).values()
+        m, kernels, x = len(labels), backend.kernels(), packed.operands(parameters.dtype, minibatches=True)
+        order, weight = np.arange(m, dtype=np.int32), np.ones(m, parameters.dtype)
+        trainer = kernels.begin_training([parameters], net._replace(loss=loss), x, y, weight)
+        results.append(kernels.train(trainer, order, np.array([m]), rules.Rule(rules.SGD), np.full((1, 3), 1e-3)))
+        results += kernels.training_vectors(trainer)
+    return results
+
+
 def updates_on_batches(packed, labels, parameters, net):
     """Return the sums of two updates on batches, and the vectors after them."""
     m, kernels, results = len(labels), backend.kernels(), []
@@ -507,6 +524,7 @@ def every_call(inputs, scale, activation="relu"):
     model.parameters = parameters
     packed, net = fastmlp.pack(x, scale=scale), activations.net(tuple(sizes), activation)
     results = [*model.loss_and_grad(packed, labels), *sums_over_ranges(packed, parameters, net)]
+    results += other_loss(packed, labels, parameters, net)
     # A pickle holds the entries of the lists, of which they are made again, and tiles of them.
     lists = pickle.loads(pickle.dumps(fastmlp.pack(x, scale=scale, minibatches=True)))
     results += [packed.to_dense(), lists.to_dense(), model.loss_and_grad(lists, labels)[1]]

@@ -187,30 +187,10 @@ def names_of(model):
     return [model.activation] * hidden if isinstance(model.activation, str) else list(model.activation)
 
 
-def complex_normal(z):
-    """Return the distribution function of the normal distribution by its series, for complex arguments."""
-    term, total = z, z
-    for k in range(3, 400, 2):
-        term = term * z * z / k
-        total = total + term
-    return 0.5 + np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * total
-
-
-# Of complex arguments whose imaginary part is a step; a kink is decided by the real part.
-COMPLEX = {
-    "identity": lambda z: z,
-    "logistic": lambda z: 1 / (1 + np.exp(-z)),
-    "tanh": np.tanh,
-    "relu": lambda z: np.where(z.real > 0, z, 0),
-    "leaky_relu": lambda z: np.where(z.real > 0, z, 0.01 * z),
-    "gelu": lambda z: z * complex_normal(z),
-}
-
-
 def complex_loss(vector, model, x, y, weight):
     a, layers = x, naive.unflatten(vector, model.layer_sizes)
     for (w, b), name in zip(layers[:-1], names_of(model), strict=True):
-        a = COMPLEX[name](w @ a + b)
+        a = naive.COMPLEX[name](w @ a + b)
     z = layers[-1][0] @ a + layers[-1][1]
     shift = z.real.max(axis=0)
     lse = shift + np.log(np.exp(z - shift).sum(axis=0))

@@ -205,6 +205,11 @@ def passes(dtype, sizes, m, density, kind, activation="relu"):
     for optimizer, y, clip in ((fastmlp.optimizers.Adam(), labels, None), (fastmlp.optimizers.SGD(0.1), soft, 0.1)):
         model.fit(x, y, epochs=1, optimizer=optimizer, batch_size=-(-m // 3), clip_norm=clip, l2=0.01)
         results.append(model.parameters.copy())
+    for loss in ("logistic", "poisson"):
+        other = fastmlp.MLP(sizes, dtype=dtype.name, activation=activation, loss=loss)
+        results += [*other.loss_and_grad(x, soft), *other.evaluate(x, soft).values()]
+        other.fit(lists, soft, epochs=1, optimizer=fastmlp.optimizers.Adam(), batch_size=-(-m // 3))
+        results.append(other.parameters)
     if len(sizes) == 3:
         (w1, w2), (b1, b2), plain = model.weights, model.biases, codes.astype(dtype) / dtype.type(255)
         for given in (plain, x):
