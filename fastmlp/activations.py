@@ -36,9 +36,9 @@ def check(name: str, value: Any, hidden: int) -> Activation:
 
 
 @functools.lru_cache(maxsize=64)
-def net(sizes: tuple[int, ...], activation: Activation) -> Net:
-    """Return the net of these widths, whose hidden layers have these activations."""
-    return Net(sizes, (activation,) * (len(sizes) - 2) if isinstance(activation, str) else activation)
+def net(sizes: tuple[int, ...], activation: Activation, loss: str = "cross_entropy") -> Net:
+    """Return the net of these widths and this loss, whose hidden layers have these activations."""
+    return Net(sizes, (activation,) * (len(sizes) - 2) if isinstance(activation, str) else activation, loss)
 
 
 def written(activation: Activation) -> str:

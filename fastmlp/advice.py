@@ -22,8 +22,8 @@ class Findings(NamedTuple):
         Returns whether no sample activates a unit of some hidden layer.
     unscaled : float or None
         The largest input, if inputs look unscaled.
-    classes : int
-        Number of output units.
+    lone_class : bool
+        Whether there is only one class to choose from.
     rate : str
         The argument that sets the step size; empty if none does.
     """
@@ -31,7 +31,7 @@ class Findings(NamedTuple):
     chance: Callable[[], float]
     dead: Callable[[], bool]
     unscaled: float | None
-    classes: int
+    lone_class: bool
     rate: str = "alpha"
 
 
@@ -50,8 +50,11 @@ def advise(history: History, findings: Findings) -> str:
     str
         The reasons and, after a semicolon, the remedies.
     """
-    if findings.classes == 1:
-        return "a single output unit always has probability 1: there is nothing to learn; take two, for labels 0 and 1"
+    if findings.lone_class:
+        return (
+            "a single output unit always has probability 1: there is nothing to learn; "
+            "take two, for labels 0 and 1, or loss='logistic'"
+        )
     reasons, remedies = _symptoms(history, findings)
     learns = "the model does not learn: " if reasons else ""
     if findings.unscaled is not None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -50,7 +50,7 @@ class Checkpoint:
         try:
             found = storage.load(self._path)
         except FileNotFoundError:
-            return History()
+            return History(loss_name=self._record.loss)
         state = self._understood(_State, found)
         self._check_fit(found)
         self._understood(method.restore, len(state.history), State(found.facts, found.arrays))
@@ -104,6 +104,7 @@ class Checkpoint:
             "seed": (found.seed, mine.seed),
             "init": (found.init, mine.init),
             "activation": (found.activation, mine.activation),
+            "loss": (found.loss, mine.loss),
             **{name: (found.facts.get(name, plain), mine.facts[name]) for name, plain in PLAIN.items()},
         }
         for name, (theirs, ours) in pairs.items():
@@ -121,7 +122,7 @@ class _State:
     """
 
     def __init__(self, found: storage.Record) -> None:
-        self.history = _history(found.arrays, int(found.facts["epoch"]))
+        self.history = _history(found, int(found.facts["epoch"]))
         self.parameters = found.arrays.get("parameters", found.parameters)
         if (self.parameters.shape, self.parameters.dtype) != (found.parameters.shape, found.parameters.dtype):
             raise ValueError(f"parameters of shape {self.parameters.shape}")
@@ -138,15 +139,17 @@ class _State:
             stopping.see(len(self.history), self.history.validation_loss[-1])
 
 
-def _history(arrays: dict[str, Array], epochs: int) -> History:
+def _history(found: storage.Record, epochs: int) -> History:
     """Return the history that the arrays of a checkpoint hold, one column each; ValueError if they do not."""
-    columns = {one.name: arrays.get(one.name) for one in fields(History) if one.name != "stopped"}
-    for name, column in columns.items():
+    history = History(loss_name=found.loss)
+    for name in history.names():
+        column = found.arrays.get(name)
         optional = name.startswith("validation") or epochs == 0
         if column is None and not optional:
             raise ValueError(f"no {name}")
         if column is not None and (column.shape != (epochs,) or column.dtype != np.float64):
             raise ValueError(f"{name} of shape {column.shape} for {epochs} epochs")
-    history = History(**{name: column.tolist() for name, column in columns.items() if column is not None})
+        if column is not None:
+            setattr(history, name, column.tolist())
     history.epoch = list(range(1, epochs + 1))
     return history

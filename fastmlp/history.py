@@ -2,8 +2,10 @@
 
 import csv
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
+
+from fastmlp import losses
 
 _SHOWN = 20  # rows of a printed history
 
@@ -16,16 +18,16 @@ class TrainingWarning(UserWarning):
 class History:
     """The record of a training run, as columns with one entry per epoch; prints as a table, also in a notebook.
 
-    Loss and accuracy of an epoch belong to the parameters before its update, validation loss and accuracy to those
-    after it. With minibatches, the former are weighted means over the batches, each at the parameters before its
-    update.
+    Loss and score of an epoch belong to the parameters before its update, validation loss and score to those after it.
+    With minibatches, the former are weighted means over the batches, each at the parameters before its update. The
+    score is the accuracy of a classification, and R^2 of a regression; the columns of the other one are empty.
 
     Attributes
     ----------
     epoch : list of int
         1, 2, ...
     loss, accuracy : list of float
-        Mean cross-entropy and share of right answers on the training set.
+        Mean loss and share of right answers on the training set.
     validation_loss, validation_accuracy : list of float
         The same on the validation set; empty if there is none.
     seconds : list of float
@@ -34,6 +36,11 @@ class History:
     stopped : str
         Why training ended: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupt"``; after L-BFGS also
         ``"converged"``, or ``"line search"`` if it found no lower loss.
+    r2, validation_r2 : list of float
+        The coefficient of determination, the mean over the outputs. On the training set, an output with constant
+        targets counts 0.
+    loss_name : str
+        The loss of the model.
 
     Examples
     --------
@@ -51,6 +58,26 @@ class History:
     validation_accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     stopped: str = "epochs"
+    r2: list[float] = field(default_factory=list)
+    validation_r2: list[float] = field(default_factory=list)
+    loss_name: str = losses.DEFAULT
+
+    @property
+    def score(self) -> str:
+        """The score that belongs to the loss: ``"accuracy"`` or ``"r2"``."""
+        return losses.score_name(self.loss_name)
+
+    @property
+    def scores(self) -> list[float]:
+        """The column of the score on the training set."""
+        column: list[float] = getattr(self, self.score)
+        return column
+
+    @property
+    def validation_scores(self) -> list[float]:
+        """The column of the score on the validation set."""
+        column: list[float] = getattr(self, f"validation_{self.score}")
+        return column
 
     def __len__(self) -> int:
         return len(self.epoch)
@@ -66,6 +93,22 @@ class History:
         rows = "".join(f"<tr>{row}</tr>" for row in body)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>stopped: {self.stopped}</p>"
 
+    def names(self) -> list[str]:
+        """Return the names of the columns of this loss.
+
+        Returns
+        -------
+        list of str
+            In the order of a table.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> fastmlp.History(loss_name="huber").names()
+        ['epoch', 'loss', 'r2', 'validation_loss', 'validation_r2', 'seconds']
+        """
+        return ["epoch", "loss", self.score, "validation_loss", f"validation_{self.score}", "seconds"]
+
     def to_dict(self) -> dict[str, list[Any]]:
         """Return the columns by name, those of the validation only if there was one.
 
@@ -80,7 +123,7 @@ class History:
         >>> fastmlp.History([1], [0.5], [0.25], seconds=[0.125]).to_dict()
         {'epoch': [1], 'loss': [0.5], 'accuracy': [0.25], 'seconds': [0.125]}
         """
-        columns = {one.name: list(getattr(self, one.name)) for one in fields(self) if one.name != "stopped"}
+        columns = {name: list(getattr(self, name)) for name in self.names()}
         return {name: column for name, column in columns.items() if column or not name.startswith("validation")}
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -108,7 +151,7 @@ class History:
             writer.writerows(zip(*columns.values(), strict=True))
 
     def plot(self) -> Any:
-        """Draw loss and accuracy by epoch, as `fastmlp.plots.learning_curves` does.
+        """Draw loss and score by epoch, as `fastmlp.plots.learning_curves` does.
 
         Returns
         -------

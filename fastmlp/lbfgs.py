@@ -32,7 +32,7 @@ class Minimizer:
     ----------
     loss_and_grad : callable
         Writes the gradient at the current content of ``parameters`` into its argument (n,), of the same dtype; returns
-        loss and accuracy there.
+        loss and score there.
     parameters : ndarray, shape (n,), float32 or float64
         Where the search begins; each iteration changes them in place.
     history : int
@@ -71,7 +71,7 @@ class Minimizer:
         self.stopped, self.evaluations = "", 0
 
     def iterate(self) -> tuple[float, float]:
-        """Do one iteration; return loss and accuracy at the parameters before it.
+        """Do one iteration; return loss and score at the parameters before it.
 
         The first iteration evaluates these, too. Once the search has stopped, the parameters stay as they are.
         """
@@ -85,7 +85,7 @@ class Minimizer:
                 found = self._search(here)
             self._here = found or here
             self.stopped = self._reason_to_stop(found) if found else "line search"
-        return here.loss, here.accuracy
+        return here.loss, here.score
 
     def state(self) -> dict[str, Array]:
         """Return copies of all arrays that the next iterations depend on, besides the parameters.
@@ -94,7 +94,7 @@ class Minimizer:
         -------
         dict of str to ndarray
             ``s`` and ``y`` (k, n), the last k changes of the parameters and of the gradient, oldest first;
-            ``gradient`` (n,); float64 ``scores`` (2,), loss and accuracy. Empty before the first iteration.
+            ``gradient`` (n,); float64 ``scores`` (2,), loss and score. Empty before the first iteration.
         """
         here, parameters = self._here, self._parameters
         if here is None:
@@ -102,7 +102,7 @@ class Minimizer:
         s, y = (np.empty((len(self._pairs), parameters.size), parameters.dtype) for _ in range(2))
         for at, pair in enumerate(self._pairs):
             s[at], y[at] = pair.s, pair.y
-        scores = np.array([here.loss, here.accuracy], np.float64)
+        scores = np.array([here.loss, here.score], np.float64)
         return {"s": s, "y": y, "gradient": here.gradient.copy(), "scores": scores}
 
     def restore(self, state: Mapping[str, Array]) -> None:
@@ -131,12 +131,12 @@ class Minimizer:
     def _evaluate(self, step: float, direction: Array | None) -> "_Point":
         """Return the point at the current parameters, a step along a direction; a loss of NaN counts as infinite."""
         gradient = np.empty_like(self._parameters)
-        loss, accuracy = map(float, self._loss_and_grad(gradient))
+        loss, score = map(float, self._loss_and_grad(gradient))
         self.evaluations += 1
         slope = 0.0 if direction is None else _dot(gradient, direction)
         if not (math.isfinite(loss) and math.isfinite(slope)):
             loss = math.inf
-        return _Point(step, loss, slope, accuracy, gradient)
+        return _Point(step, loss, slope, score, gradient)
 
     def _reason_to_stop(self, here: "_Point") -> str:
         largest = float(np.max(np.abs(here.gradient)))
@@ -195,12 +195,12 @@ class _Pair(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """The loss, its slope, the accuracy and the gradient (n,) a step along the direction of a search."""
+    """The loss, its slope, the score and the gradient (n,) a step along the direction of a search."""
 
     step: float
     loss: float
     slope: float
-    accuracy: float
+    score: float
     gradient: Array
 
 

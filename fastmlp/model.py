@@ -10,14 +10,27 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import activations, advice, arrays, backend, checks, methods, parameters, storage, training
+from fastmlp import (
+    activations,
+    advice,
+    arrays,
+    backend,
+    checks,
+    losses,
+    methods,
+    parameters,
+    storage,
+    targets,
+    training,
+)  # fmt: skip
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.history import History, TrainingWarning
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.scores import of_sums
 from fastmlp.methods import Optimizer, Schedule
 from fastmlp.packing import Input, PackedMatrix
 from fastmlp.quiet import quietly
-from fastmlp.samples import Samples, check_input, check_targets, check_weight
+from fastmlp.samples import Samples, check_input, check_weight
 from fastmlp.stopping import EarlyStopping
 from fastmlp.training import Callback
 
@@ -30,7 +43,7 @@ _EVALUATED_ENTRIES = 1 << 21
 
 
 class MLP:
-    """A multilayer perceptron with softmax output and cross-entropy loss; its hidden layers are ReLUs by default.
+    """A multilayer perceptron; by default with ReLUs, and with softmax output and cross-entropy loss for classes.
 
     All weights and biases are stored in one contiguous vector, in the order W1, b1, W2, b2, ...; `weights` and `biases`
     are views of it, and a gradient is a vector of the same form. An update is therefore one pass, and
@@ -66,13 +79,24 @@ class MLP:
         - ``"relu"``: max(0, z);
         - ``"leaky_relu"``: z if z > 0, else 0.01 z, as torch has it;
         - ``"gelu"``: z Phi(z), with Phi the distribution function of the standard normal distribution [4]_.
+    loss : str
+        The loss of a sample with outputs z and targets y, from which follows what `predict` returns; a sum over the
+        outputs k. The first two are for classes:
+
+        - ``"cross_entropy"``: one class of several, logsumexp(z) - z_k with k the class; softmax probabilities;
+        - ``"logistic"``: independent labels 0 and 1, log(1 + exp(z_k)) - y_k z_k; one output is a binary
+          classification, several are labels of which any number may be 1; probabilities 1 / (1 + exp(-z_k));
+        - ``"squared_error"``: r_k^2 / 2 with r = z - y;
+        - ``"absolute_error"``: abs(r_k);
+        - ``"huber"``: r_k^2 / 2 if abs(r_k) <= 1, else abs(r_k) - 1 / 2, as torch has it;
+        - ``"poisson"``: counts y >= 0 with mean exp(z_k), exp(z_k) - y_k - y_k (z_k - log y_k), half the deviance.
 
     Raises
     ------
     ValueError
         If there are fewer than 2 or more than 10001 widths, if a width is not from 1 to 2**31 - 1, if the dtype, the
-        seed, the initialisation or an activation is not one of those above, or if there are not as many activations as
-        hidden layers.
+        seed, the initialisation, an activation or the loss is not one of those above, or if there are not as many
+        activations as hidden layers.
     TypeError
         If a width or the seed is not an integer, or the activation neither a name nor a sequence.
 
@@ -90,12 +114,18 @@ class MLP:
     >>> import fastmlp
     >>> fastmlp.MLP((784, 128, 64, 10), activation=("tanh", "gelu"))
     MLP((784, 128, 64, 10), dtype='float64', activation=('tanh', 'gelu'))
+    >>> regression = fastmlp.MLP((1, 1), loss="squared_error")
+    >>> history = regression.fit([[0.0, 1.0, 2.0]], [1.0, 3.0, 5.0], epochs=200, alpha=0.5)
+    >>> regression.predict([[3.0]]).round(6)
+    array([7.])
     >>> model = fastmlp.MLP((784, 128, 10), seed=0)
     >>> model.parameters.shape, model.weights[1].shape, model.biases[1].shape
     ((101770,), (10, 128), (10, 1))
     """
 
-    _activation: activations.Activation = activations.DEFAULT  # of models that were pickled before there was a choice
+    # Of models that were pickled before there was a choice.
+    _activation: activations.Activation = activations.DEFAULT
+    _loss: str = losses.DEFAULT
 
     def __init__(
         self,
@@ -104,12 +134,14 @@ class MLP:
         seed: int | None = 0,
         init: str = _DEFAULT_INIT,
         activation: str | Sequence[str] = activations.DEFAULT,
+        loss: str = losses.DEFAULT,
     ) -> None:
         self._layer_sizes = checks.layer_sizes("layer_sizes", layer_sizes)
         kind = checks.float_dtype("dtype", dtype)
         self._seed = checks.seed("seed", seed)
         self._init = checks.choice("init", init, parameters.INITIALISATIONS)
         self._activation = activations.check("activation", activation, len(self._layer_sizes) - 2)
+        self._loss = losses.check("loss", loss)
         of_all = activations.written(self._activation)
         self._parameters = parameters.draw(self._layer_sizes, kind, self._seed, self._init, of_all)
         self._notes: dict[str, str] = {}
@@ -117,7 +149,8 @@ class MLP:
     def __repr__(self) -> str:
         init = "" if self._init == _DEFAULT_INIT else f", init='{self._init}'"
         activation = "" if self._activation == activations.DEFAULT else f", activation={self._activation!r}"
-        return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init}{activation})"
+        loss = "" if self._loss == losses.DEFAULT else f", loss='{self._loss}'"
+        return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init}{activation}{loss})"
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -161,6 +194,11 @@ class MLP:
         return self._activation
 
     @property
+    def loss(self) -> str:
+        """The name of the loss."""
+        return self._loss
+
+    @property
     def notes(self) -> dict[str, str]:
         """Texts that are saved with the model, such as how to scale inputs; assign a mapping of str to str."""
         return dict(self._notes)
@@ -188,18 +226,20 @@ class MLP:
         sample_weight: ArrayLike | None = None,
         out: Array | None = None,
     ) -> tuple[float, Array]:
-        """Compute the weighted mean cross-entropy and its gradient with respect to all parameters.
+        """Compute the weighted mean loss and its gradient with respect to all parameters.
 
-        loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i; computed from the logits Z, it is exact even if
-        a probability underflows. Values of X and Y are not checked: NaN, infinity and negative targets reach the result
-        as they do in NumPy, whereas `fit` and `evaluate` refuse them.
+        Of the cross-entropy, loss = sum_i w_i sum_k Y_ki (logsumexp(Z_i) - Z_ki) / sum_i w_i; computed from the logits
+        Z, it is exact even if a probability underflows, and so are the other losses. Values of X and Y other than
+        labels are not checked: NaN, infinity and negative targets reach the result as they do in NumPy, whereas `fit`
+        and `evaluate` refuse them.
 
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
-        Y : array_like, shape (m,) or (n_classes, m)
-            Integer labels, or one-hot or soft targets.
+        Y : array_like, shape (m,) or (n_outputs, m)
+            For the cross-entropy integer labels, or one-hot or soft targets; for the other losses a target for each
+            output, also as (m,) if there is one.
         sample_weight : array_like of float, shape (m,), optional
             Weights w >= 0 with a positive sum; 1 if not given. A sample of weight 2 counts twice, of weight 0 not at
             all.
@@ -267,8 +307,8 @@ class MLP:
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
-        Y : array_like, shape (m,) or (n_classes, m)
-            Integer labels, or one-hot or soft targets.
+        Y : array_like, shape (m,) or (n_outputs, m)
+            As in `loss_and_grad`, and finite. Targets of ``"logistic"`` are from 0 to 1, those of ``"poisson"`` >= 0.
         epochs : int
             Number of passes over the samples, at least 1, including those before a resumption.
         alpha : float or callable, optional
@@ -280,7 +320,7 @@ class MLP:
             As in `loss_and_grad`.
         class_weight : mapping of int to float, or array_like of float, shape (n_classes,), optional
             Weight of each label, 1 if the mapping lacks it; multiplies ``sample_weight``. A soft target gets the mean
-            of its classes' weights.
+            of its classes' weights. One logistic output has the classes 0 and 1; a regression has none.
         patience : int, optional
             Number of epochs in a row without a fall of the validation loss by more than ``min_delta``, after which
             training ends. However it ends, the model then holds the parameters of the lowest validation loss.
@@ -296,11 +336,10 @@ class MLP:
             Seconds from one write to the next; 0 writes after each epoch.
         resume : bool
             Continue from the checkpoint, and end with the bits of an uninterrupted run on the same backend and kind of
-            processor. The file must match the model's layer sizes, dtype, seed, initialisation and activation, the
-            optimizer and its constants (but for the learning rate), ``batch_size``, ``shuffle``, ``l2``, ``clip_norm``
-            and, by digests, all data and weights. Plain, sparse and packed data match each other; uint8 and
-            floating-point data
-            do not. If there is no file yet, training starts from the current parameters.
+            processor. The file must match the model's layer sizes, dtype, seed, initialisation, activation and loss,
+            the optimizer and its constants (but for the learning rate), ``batch_size``, ``shuffle``, ``l2``,
+            ``clip_norm`` and, by digests, all data and weights. Plain, sparse and packed data match each other; uint8
+            and floating-point data do not. If there is no file yet, training starts from the current parameters.
         progress : bool, optional
             Whether to show a bar; by default it is shown if standard output is a terminal or a notebook and tqdm is
             installed.
@@ -323,16 +362,17 @@ class MLP:
         Returns
         -------
         History
-            Loss, accuracy and seconds of each epoch, including those before a resumption. With minibatches, loss and
-            accuracy are means over the batches, each at the parameters before its update.
+            Loss, score (accuracy, or R^2 of a regression) and seconds of each epoch, including those before a
+            resumption. With minibatches, loss and score are means over the batches, each at the parameters before its
+            update.
 
         Raises
         ------
         ValueError
-            As `loss_and_grad`; if X, or X of the validation, is not finite, or a target is negative or not finite; if a
-            number is out of range; if patience comes without validation, resume without checkpoint, or alpha beside an
-            optimizer; if LBFGS gets batches or a norm to clip to; if the checkpoint to resume from is damaged or does
-            not fit.
+            As `loss_and_grad`; if X, or X of the validation, is not finite, or a target not in the range of the loss;
+            if class weights come with a regression or with several logistic outputs; if a number is out of range; if
+            patience comes without validation, resume without checkpoint, or alpha beside an optimizer; if LBFGS gets
+            batches or a norm to clip to; if the checkpoint to resume from is damaged or does not fit.
         TypeError
             If an array does not hold real numbers or a count is not an integer.
         FloatingPointError
@@ -364,11 +404,13 @@ class MLP:
         stopping = self._early_stopping(patience, min_delta, validation)
         samples = self._samples(X, Y, sample_weight, batch_size=choice.batch_size)
         if class_weight is not None:
-            samples = samples.times_class_weight(class_weight, self._layer_sizes[-1])
+            name, outputs = "class_weight", self._layer_sizes[-1]
+            weights = targets.class_weights(name, class_weight, self._loss, outputs, samples.y)
+            samples = samples.times_weight(name, weights)
         validate = held_out = None
         if validation is not None:
             held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
-            validate = functools.partial(self._evaluate, held_out)
+            validate = functools.partial(self._scores, held_out)
         step = functools.partial(self._step, samples=samples)
         problem = methods.Problem(self._parameters, self._net, samples, step)
         method = choice.method(problem, epochs, self._seed)
@@ -382,6 +424,7 @@ class MLP:
                 checkpoint, checkpoint_every, resume, lambda: _facts(samples, held_out, method)
             ),
             resume=resume,
+            loss=self._loss,
         )
         text = choice.warning(samples.w.size)
         if text:
@@ -448,11 +491,11 @@ class MLP:
         model = cls.__new__(cls)
         model._layer_sizes, model._parameters = record.layer_sizes, record.parameters
         model._seed, model._init, model._notes = record.seed, record.init, record.notes
-        model._activation = activations.read(record.activation)
+        model._activation, model._loss = activations.read(record.activation), record.loss
         return model
 
     def predict(self, X: Input) -> Array:
-        """Predict the label of each sample: the row of its largest logit.
+        """Predict the label, or the targets of a regression, for each sample.
 
         Parameters
         ----------
@@ -461,8 +504,10 @@ class MLP:
 
         Returns
         -------
-        ndarray of int64, shape (m,)
-            Labels from 0 to n_classes - 1.
+        ndarray, shape (m,) or (n_outputs, m)
+            With ``loss="cross_entropy"`` int64 labels (m,) from 0 to n_classes - 1: the row of the largest logit. With
+            the others a row for each output, or (m,) if there is one: int64 labels, 1 where a logit is above 0, of
+            ``"logistic"``; numbers of the model's dtype of a regression, exp(z) for ``"poisson"``.
 
         Raises
         ------
@@ -476,12 +521,15 @@ class MLP:
         >>> import fastmlp
         >>> fastmlp.MLP((1, 2), seed=0).predict([[1.0, -1.0]])
         array([1, 0])
+        >>> model = fastmlp.MLP((1, 1), loss="poisson")
+        >>> model.parameters = [1.0, 0.0]
+        >>> model.predict([[0.0, 1.0]]).round(3)
+        array([1.   , 2.718])
         """
-        labels: Array = np.argmax(self._logits(self._input(X)), axis=0).astype(np.int64)
-        return labels
+        return losses.predictions(self._loss, self._logits(self._input(X)))
 
     def predict_proba(self, X: Input) -> Array:
-        """Predict the probability of each class for each sample.
+        """Predict the probability of each class, or that the label of an output is 1, for each sample.
 
         Parameters
         ----------
@@ -490,13 +538,14 @@ class MLP:
 
         Returns
         -------
-        ndarray of the model's dtype, shape (n_classes, m)
-            Probabilities; each column sums to 1.
+        ndarray of the model's dtype, shape (n_classes, m), or of "logistic" (m,) or (n_outputs, m)
+            Probabilities. With ``loss="cross_entropy"`` each column sums to 1. With ``"logistic"`` they are those of
+            label 1, a row for each output, or (m,) if there is one.
 
         Raises
         ------
         ValueError
-            If X does not fit the input width, is empty or is not finite.
+            If the model is a regression, or X does not fit the input width, is empty or is not finite.
         TypeError
             If X does not hold real numbers.
 
@@ -506,32 +555,42 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).predict_proba([[0.0]])
         array([[0.5],
                [0.5]])
+        >>> fastmlp.MLP((1, 1), loss="logistic").predict_proba([[0.0]])
+        array([0.5])
         """
+        if losses.is_regression(self._loss):
+            got, expected = f"a model with loss {self._loss!r}", "one that predicts classes"
+            raise ValueError(checks.message("predict_proba", got, expected, "call predict for its numbers"))
         z = self._logits(self._input(X))
+        if self._loss == "logistic":
+            return losses.chances(z)
         probabilities = np.empty_like(z)
         kernels = backend.kernels()
         kernels.softmax_columns(probabilities, z)
         return probabilities
 
     def evaluate(self, X: Input, Y: ArrayLike) -> dict[str, float]:
-        """Compute mean loss and accuracy.
+        """Compute mean loss, and accuracy or R^2.
 
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
             Samples as columns.
-        Y : array_like, shape (m,) or (n_classes, m)
-            Integer labels, or one-hot or soft targets; a prediction is right if its class has the largest target.
+        Y : array_like, shape (m,) or (n_outputs, m)
+            As in `fit`. A prediction is right if its class has the largest target, or for ``"logistic"`` if each output
+            is above 0 where its target is above 1/2, and only there.
 
         Returns
         -------
         dict of str to float
-            ``{"loss": ..., "accuracy": ...}``.
+            ``{"loss": ..., "accuracy": ...}``, or for a regression ``{"loss": ..., "r2": ...}``: the coefficient of
+            determination, 1 - sum (y - prediction)^2 / sum (y - mean y)^2, the mean over the outputs. As in
+            scikit-learn, an output with constant targets counts 1 if all of its predictions are right, else 0.
 
         Raises
         ------
         ValueError
-            As `loss_and_grad`; if X is not finite, or targets are negative or not finite.
+            As `loss_and_grad`; if X or a target is not finite, or a target is out of the range of the loss.
         TypeError
             If an array does not hold real numbers.
 
@@ -541,7 +600,8 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).evaluate([[1.0, -1.0]], [1, 1])["accuracy"]
         0.5
         """
-        return self._evaluate(self._samples(X, Y))
+        loss, score = self._scores(self._samples(X, Y))
+        return {"loss": loss, losses.score_name(self._loss): score}
 
     def _input(self, X: Input) -> PackedMatrix:
         return check_input("X", X, self._layer_sizes[0], self.dtype)
@@ -558,16 +618,16 @@ class MLP:
     ) -> Samples:
         """Check samples, also that X and Y are ``finite``, and return them ready for kernels."""
         x = check_input(names[0], X, self._layer_sizes[0], self.dtype, batch_size, finite=finite)
-        y = check_targets(names[1], Y, self._layer_sizes[-1], x, self.dtype, finite=finite)
+        y = targets.check(names[1], Y, self._loss, self._layer_sizes[-1], x.shape[1], self.dtype, finite=finite)
         return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 
     def _advice(self, history: History, samples: Samples, rate: str) -> str:
         x, classes = samples.x, self._layer_sizes[-1]
         findings = advice.Findings(
-            chance=functools.partial(samples.loss_of_guessing, classes),
+            chance=functools.partial(targets.loss_of_guessing, self._loss, classes, samples.y, samples.w),
             dead=functools.partial(self._is_dead, samples),
             unscaled=x.largest if x.looks_unscaled() else None,
-            classes=classes,
+            lone_class=classes == 1 and self._loss == "cross_entropy",
             rate=rate,
         )
         return advice.advise(history, findings)
@@ -610,18 +670,19 @@ class MLP:
             facts or {},
             notes=self._notes,
             activation=activations.written(self._activation),
+            loss=self._loss,
         )
 
     @property
     def _net(self) -> Net:
-        return activations.net(self._layer_sizes, self._activation)
+        return activations.net(self._layer_sizes, self._activation, self._loss)
 
     def _step(self, grad: Array, samples: Samples) -> tuple[float, float]:
-        """Write the mean gradient; return mean loss and accuracy."""
+        """Write the mean gradient; return mean loss and score."""
         x, y, w = samples
         kernels = backend.kernels()
-        loss, hit, total = kernels.network_step(grad, self._parameters, self._net, x.operands(self.dtype), y, w)
-        return loss / total, hit / total
+        sums = kernels.network_step(grad, self._parameters, self._net, x.operands(self.dtype), y, w)
+        return of_sums(self._loss, *sums)
 
     def _logits(self, x: PackedMatrix) -> Array:
         logits = np.empty((self._layer_sizes[-1], x.shape[1]), self.dtype)
@@ -629,16 +690,19 @@ class MLP:
         kernels.network_logits(logits, self._parameters, self._net, x.operands(self.dtype))
         return logits
 
-    def _evaluate(self, samples: Samples) -> dict[str, float]:
+    def _scores(self, samples: Samples) -> methods.Scores:
         x, y, w = samples
         logits = self._logits(x)
         loss, hit = np.empty_like(w), np.empty_like(w)
         step = max(1, _EVALUATED_ENTRIES // len(logits))
         for first in range(0, w.size, step):
             part = slice(first, first + step)
-            _score(loss[part], hit[part], np.ascontiguousarray(logits[:, part]), y[..., part], w[part])
-        sums = [float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)]
-        return {"loss": sums[0] / sums[2], "accuracy": sums[1] / sums[2]}
+            z = np.ascontiguousarray(logits[:, part])
+            _measure(self._loss, loss[part], hit[part], z, y[..., part], w[part])
+        mean, score = of_sums(self._loss, *(float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)))
+        if losses.is_regression(self._loss):
+            score = losses.r2(losses.values(self._loss, logits), y, w)
+        return methods.Scores(mean, score)
 
 
 def _facts(samples: Samples, held_out: Samples | None, method: methods.Method) -> dict[str, str]:
@@ -647,15 +711,15 @@ def _facts(samples: Samples, held_out: Samples | None, method: methods.Method) -
     return {"data": samples.digest(), "validation": validation, **method.identity}
 
 
-def _score(loss: Array, hit: Array, z: Array, y: Array, w: Array) -> None:
+def _measure(name: str, loss: Array, hit: Array, z: Array, y: Array, w: Array) -> None:
     """Set ``loss`` (m,) and ``hit`` (m,) to each sample's weighted loss, and to its weight if the prediction is right.
 
     z (C, m) logits, y labels (m,) or targets (C, m), w (m,).
     """
     kernels = backend.kernels()
     if y.ndim == 1:
-        targets = np.empty_like(z)
-        kernels.one_hot(targets, y)
+        wanted = np.empty_like(z)
+        kernels.one_hot(wanted, y)
     else:
-        targets = np.ascontiguousarray(y)
-    kernels.softmax_cross_entropy_grad(np.empty_like(z), loss, hit, z, targets, w)
+        wanted = np.ascontiguousarray(y)
+    kernels.loss_gradient(np.empty_like(z), loss, hit, z, wanted, w, name)

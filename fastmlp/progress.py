@@ -39,7 +39,7 @@ class Bar:
         else:
             self._bar.update(done - self._bar.n)
         if self._bar is not None:
-            text = f"loss {history.loss[done - 1]:.4f}, accuracy {history.accuracy[done - 1]:.4f}"
+            text = f"loss {history.loss[done - 1]:.4f}, {history.score} {history.scores[done - 1]:.4f}"
             self._bar.set_postfix_str(text)
 
     def close(self) -> None:

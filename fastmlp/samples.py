@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,8 +23,8 @@ class Samples(NamedTuple):
     ----------
     x : PackedMatrix, shape (n_features, m)
         The input.
-    y : ndarray of int64, shape (m,), or of the model's dtype, shape (n_classes, m)
-        Labels, or one-hot or soft targets.
+    y : ndarray of int64, shape (m,), or of the model's dtype, shape (n_outputs, m)
+        Labels, or targets of each output.
     w : ndarray of the model's dtype, shape (m,)
         Weights.
     """
@@ -34,19 +33,10 @@ class Samples(NamedTuple):
     y: Array
     w: Array
 
-    def times_class_weight(self, value: Mapping[int, float] | ArrayLike, classes: int) -> Samples:
-        """Return the samples, with their weights multiplied by those of their classes."""
-        by_class = checks.class_weight("class_weight", value, classes)
-        # An overflow is refused below.
-        weights = by_class[self.y] if self.y.ndim == 1 else quietly(np.matmul, by_class, self.y)
-        product = checks.weight_product("class_weight", quietly(np.multiply, self.w, weights))
+    def times_weight(self, name: str, weights: Array) -> Samples:
+        """Return the samples with their weights multiplied by ``weights`` (m,), which the argument ``name`` gave."""
+        product = checks.weight_product(name, quietly(np.multiply, self.w, weights))
         return self._replace(w=arrays.contiguous(self.w.dtype, product)[0])
-
-    def loss_of_guessing(self, classes: int) -> float:
-        """Return the lowest loss of a model that gives every sample the same probabilities."""
-        mass = np.bincount(self.y, self.w, classes) if self.y.ndim == 1 else self.y @ self.w
-        share = mass[mass > 0].astype(np.float64) / np.sum(self.w, dtype=np.float64)
-        return float(-(share * np.log(share / share.sum())).sum())
 
     def digest(self) -> str:
         """Return a digest of samples, targets and weights: the same for plain and packed X, on either backend."""
@@ -94,19 +84,6 @@ def check_input(
         remedy = "fill in missing values, scale values that are too large, or drop the sample"
         raise ValueError(checks.message(name, bad, f"numbers that are finite in {dtype}", remedy))
     return samples
-
-
-def check_targets(
-    name: str, Y: ArrayLike, classes: int, x: PackedMatrix, dtype: np.dtype[Any], *, finite: bool
-) -> Array:
-    """Return Y as labels (m,) or targets (classes, m) in ``dtype`` for the samples ``x``."""
-    y = checks.targets(name, Y, classes, x.shape[1])
-    if y.ndim == 1:
-        return y
-    (y,) = arrays.contiguous(dtype, y)
-    if finite:
-        checks.proper_targets(name, y)
-    return y
 
 
 def check_weight(name: str, weight: ArrayLike | None, m: int, dtype: np.dtype[Any]) -> Array:

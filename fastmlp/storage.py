@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, arrays, atomic, checks, parameters
+from fastmlp import activations, arrays, atomic, checks, losses, parameters
 from fastmlp.atomic import PathName, check_place
 
 __all__ = ["PathName", "Record", "check_place", "load", "refusal", "save"]
@@ -32,8 +32,9 @@ __all__ = ["PathName", "Record", "check_place", "load", "refusal", "save"]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _FORMAT = "fastmlp"
-# Version 2 tells programs that know only ReLUs that they do not know the activation; other files are of version 1.
-_VERSIONS = _WITH_RELU, _WITH_ACTIVATION = "1", "2"
+# A file is of the lowest version that describes its model. Version 2 tells programs that know only ReLUs that they do
+# not know the activation, and version 3 those that know only the cross-entropy that they do not know the loss.
+_VERSIONS = _WITH_RELU, _WITH_ACTIVATION, _WITH_LOSS = "1", "2", "3"
 _TRAINING = "training."
 _NOTE = "note."
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
@@ -68,6 +69,8 @@ class Record:
         Notes of the user; in the file their names begin with ``note.``.
     activation : str
         The activation of all hidden layers, or one for each with commas between them.
+    loss : str
+        The loss.
     """
 
     layer_sizes: tuple[int, ...]
@@ -78,6 +81,14 @@ class Record:
     arrays: dict[str, Array] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     activation: str = activations.DEFAULT
+    loss: str = losses.DEFAULT
+
+    @property
+    def version(self) -> str:
+        """The version of the format that a file with this content has."""
+        if self.loss != losses.DEFAULT:
+            return _WITH_LOSS
+        return _WITH_RELU if self.activation == activations.DEFAULT else _WITH_ACTIVATION
 
 
 class _Entry(NamedTuple):
@@ -124,12 +135,13 @@ def save(path: PathName, record: Record) -> None:
     tensors |= {_TRAINING + name: np.ascontiguousarray(array) for name, array in record.arrays.items()}
     metadata = {
         "format": _FORMAT,
-        "format_version": _WITH_RELU if record.activation == activations.DEFAULT else _WITH_ACTIVATION,
+        "format_version": record.version,
         "architecture": "-".join(map(str, record.layer_sizes)),
         "dtype": record.parameters.dtype.name,
         "seed": str(record.seed),
         "init": record.init,
         "activation": record.activation,
+        **({} if record.loss == losses.DEFAULT else {"loss": record.loss}),
         **record.facts,
         **{_NOTE + name: note for name, note in record.notes.items()},
     }
@@ -178,7 +190,7 @@ def load(path: PathName) -> Record:
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):
         raise refusal(name, "a file whose checksum does not match its content")
     init, seed = metadata.get("init", _OLD_INIT), metadata["seed"]
-    own = {"format", "format_version", "architecture", "dtype", "seed", "init", "activation"}
+    own = {"format", "format_version", "architecture", "dtype", "seed", "init", "activation", "loss"}
     return Record(
         sizes,
         vector,
@@ -188,6 +200,7 @@ def load(path: PathName) -> Record:
         {name.removeprefix(_TRAINING): array for name, array in state.items()},
         {key.removeprefix(_NOTE): value for key, value in metadata.items() if key.startswith(_NOTE)},
         metadata.get("activation", activations.DEFAULT),
+        metadata.get("loss", losses.DEFAULT),
     )
 
 
@@ -279,7 +292,7 @@ def _check_layout(path: str, metadata: dict[str, str], entries: dict[str, _Entry
     if metadata.get("format") != _FORMAT:
         raise refusal(path, "a safetensors file that another program wrote")
     if metadata.get("format_version") not in _VERSIONS:
-        raise refusal(path, f"format version {metadata.get('format_version')!r} (this fastmlp reads versions 1 and 2)")
+        raise refusal(path, f"format version {metadata.get('format_version')!r} (this fastmlp reads versions 1 to 3)")
     architecture, seed = metadata.get("architecture", ""), metadata.get("seed", "")
     found = {name: one for name, one in entries.items() if not _is_training(name)}
     shapes = {name: one.shape for name, one in found.items()}
@@ -296,6 +309,8 @@ def _check_layout(path: str, metadata: dict[str, str], entries: dict[str, _Entry
     activation = metadata.get("activation", activations.DEFAULT)
     if not activations.are_legal(activation, architecture.count("-") - 1):
         raise refusal(path, f"the unknown activation {activation[:40]!r}")
+    if not losses.is_legal(metadata.get("loss", losses.DEFAULT)):
+        raise refusal(path, f"the unknown loss {metadata['loss'][:40]!r}")
 
 
 def _is_training(name: str) -> bool:

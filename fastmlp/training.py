@@ -33,7 +33,7 @@ class Run:
     epochs : int
         Number of epochs, including those before a resumption.
     validate : callable, optional
-        Returns ``{"loss": ..., "accuracy": ...}`` at the current parameters.
+        Returns the loss and the score, accuracy or R^2, at the current parameters.
     callback : callable, optional
         Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value.
     stopping : EarlyStopping, optional
@@ -42,15 +42,18 @@ class Run:
         Written when it is due, also within an epoch, and at the end, also after an error.
     resume : bool
         Whether to continue from the checkpoint.
+    loss : str
+        The loss, for the history.
     """
 
     method: Method
     epochs: int
-    validate: Callable[[], dict[str, float]] | None = None
+    validate: Callable[[], Scores] | None = None
     callback: Callback | None = None
     stopping: EarlyStopping | None = None
     checkpoint: Checkpoint | None = None
     resume: bool = False
+    loss: str = "cross_entropy"
 
 
 def train(run: Run, progress: bool | None = False) -> History:
@@ -92,7 +95,7 @@ class _Loop:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.history = History()
+        self.history = History(loss_name=run.loss)
         self.notices: list[str] = []
 
     def __call__(self, caller: interrupts.Caller) -> History:
@@ -140,12 +143,12 @@ class _Loop:
             seconds += more
         if run.validate is not None:
             validation = run.validate()
-            history.validation_loss.append(validation["loss"])
-            history.validation_accuracy.append(validation["accuracy"])
+            history.validation_loss.append(validation.loss)
+            history.validation_scores.append(validation.score)
             if run.stopping is not None:
-                run.stopping.see(epoch, validation["loss"])
+                run.stopping.see(epoch, validation.loss)
         history.loss.append(scores.loss)
-        history.accuracy.append(scores.accuracy)
+        history.scores.append(scores.score)
         history.seconds.append(seconds)
         notices.end()
         history.epoch.append(epoch)  # last, because the waiting thread counts epochs by it

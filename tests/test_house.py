@@ -40,9 +40,9 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "history", "kernels", "methods",
-        "packing", "parameters", "quiet", "samples", "stopping", "storage", "training",
-    },  # of the kernels only the description of a net
+        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "history", "kernels", "losses", "methods",
+        "packing", "parameters", "quiet", "samples", "stopping", "storage", "targets", "training",
+    },  # of the kernels only the description of a net, and its scores
     "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
     "lbfgs": {"quiet"},
@@ -52,19 +52,21 @@ ARROWS = {
     "methods": {
         "backend", "batches", "checks", "interrupts", "kernels", "methods", "optimizers", "quiet", "samples",
         "schedules",
-    },  # of the kernels only their rules and the description of a net
+    },  # of the kernels only their rules, the description of a net, and its scores
     "batches": {"checks", "quiet"},
     "stopping": set(),
     "progress": {"checks", "history"},
     "advice": {"history"},
-    "history": {"plots"},
+    "history": {"losses", "plots"},
     "plots": {"checks", "figures"},
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
     "packing": {"arrays", "backend", "checks", "kernels", "quiet", "sparse"},  # of the kernels only their operand
     "sparse": {"arrays", "checks", "kernels"},  # likewise
-    "storage": {"activations", "arrays", "atomic", "checks", "parameters"},
+    "storage": {"activations", "arrays", "atomic", "checks", "losses", "parameters"},
+    "targets": {"arrays", "checks", "kernels", "losses", "quiet"},  # of the kernels only the description of a net
+    "losses": {"checks", "kernels", "quiet"},  # of the kernels only the description of a net, and its scores
     "activations": {"checks", "kernels"},  # of the kernels only the description of a net
     "atomic": {"checks"},
     "parameters": {"quiet"},
@@ -130,12 +132,14 @@ FLOORS = {
     "tree": set(),
     "rules": set(),
     "nets": set(),
+    "scores": set(),
     "columns": set(),
     "inputs": {"columns"},
     "reference_activations": {"nets"},
-    "reference": {"inputs", "nets", "reference_activations", "rules", "tree"},
+    "reference_losses": {"nets", "scores"},
+    "reference": {"inputs", "nets", "reference_activations", "reference_losses", "rules", "scores", "tree"},
     "vector": {"internals"},
-    "compiled": {"columns", "internals", "nets", "rules", "tree", "vector"},
+    "compiled": {"columns", "internals", "nets", "rules", "scores", "tree", "vector"},
 }
 
 

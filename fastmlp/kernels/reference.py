@@ -6,16 +6,21 @@ Shapes: n features, h units of a layer, C classes, m samples; columns are sample
 """
 
 import contextlib
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp.kernels import rules, tree
+from fastmlp.kernels import reference_losses, rules, scores, tree
 from fastmlp.kernels.inputs import Rows, list_samples, operands, other_form, pack, packed_facts, unpack  # noqa: F401
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.reference_activations import ACTIVATIONS
+from fastmlp.kernels.reference_losses import (
+    LOSSES,
+    loss_gradient,  # noqa: F401
+    softmax_columns,  # noqa: F401
+    softmax_cross_entropy_grad,  # noqa: F401
+)
 from fastmlp.kernels.rules import apply, weight_mask
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -32,35 +37,6 @@ def relu(out: Array, x: Array) -> None:
     np.maximum(0, x, out=out)
 
 
-def softmax_columns(out: Array, z: Array) -> None:
-    """Set ``out`` (C, m) to the softmax of the columns of ``z`` (C, m)."""
-    np.subtract(z, _shift(z), out=out)
-    np.exp(out, out=out)
-    np.divide(out, _sum_rows(out), out=out)
-
-
-def softmax_cross_entropy_grad(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array) -> None:
-    """Fuse softmax, cross-entropy and their gradient with respect to the logits, for each column.
-
-    dz (C, m) = w (p sum(y) - y), loss (m,) = w sum_k y_k (logsumexp(z) - z_k), hit (m,) = w where the class of the
-    largest logit has a largest target, else 0; z, y (C, m), weight (m,). Where sum(y) is 1, dz is the notebook's p - y.
-    """
-    np.subtract(z, _shift(z), out=dz)
-    # y and the shifted logit are multiplied only where y is not zero: 0 times an infinite loss counts as 0.
-    loss[...] = -_sum_rows(np.multiply(y, dz, out=np.zeros_like(dz), where=y != 0))
-    np.exp(dz, out=dz)
-    total = _sum_rows(dz)
-    mass = _sum_rows(y)
-    loss += np.multiply(mass, np.log(total), out=np.zeros_like(loss), where=mass != 0)
-    np.divide(dz, total, out=dz)
-    np.multiply(dz, mass, out=dz)
-    np.subtract(dz, y, out=dz)
-    np.multiply(dz, weight, out=dz)
-    np.multiply(loss, weight, out=loss)
-    predicted = np.argmax(z, axis=0)
-    np.multiply(weight, y[predicted, np.arange(y.shape[1])] == y.max(axis=0), out=hit)
-
-
 def output_delta(dz: Array, a: Array, y: Array) -> None:
     """Set ``dz`` (C, m) to a - y, the gradient of softmax and cross-entropy with respect to the logits, times m."""
     np.subtract(a, y, out=dz)
@@ -69,7 +45,7 @@ def output_delta(dz: Array, a: Array, y: Array) -> None:
 def cross_entropy(a: Array, y: Array) -> float:
     """Return the mean of -sum_k y_k log(max(a_k, tiny)) over the columns of a, y (C, m)."""
     floor = np.finfo(a.dtype).tiny
-    return -float(np.mean(_sum_rows(y * np.log(np.maximum(a, floor))), dtype=np.float64))
+    return -float(np.mean(reference_losses.sum_rows(y * np.log(np.maximum(a, floor))), dtype=np.float64))
 
 
 def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
@@ -77,22 +53,15 @@ def update(out: Array, w: Array, dw: Array, alpha: Any) -> None:
     np.subtract(w, alpha * dw, out=out)
 
 
-class Loss(NamedTuple):
-    """A loss; ``gradient`` has the arguments of `softmax_cross_entropy_grad`."""
-
-    gradient: Callable[..., None]
-
-
-LOSSES = {"cross_entropy": Loss(softmax_cross_entropy_grad)}
-_RELU, _LOSS = ACTIVATIONS["relu"], LOSSES["cross_entropy"]
+_RELU = ACTIVATIONS["relu"]
 
 
 class Sums:
     """Sums over some leaves of one step: gradients of nodes of the tree, and loss, hits and weight of each leaf."""
 
-    def __init__(self, parameters: Array, net: Net, x: Rows, y: Array, weight: Array) -> None:
+    def __init__(self, parameters: Array, net: Net, x: Rows, y: Array, weight: Array, scales: Array) -> None:
         self._parameters, self._net = parameters, net
-        self._x, self._y, self._weight = x, y, weight
+        self._x, self._y, self._weight, self._scales = x, y, weight, scales
         self._chunks = x.chunks()
         self.leaves = len(self._chunks)
         self._of_leaves = np.zeros((self.leaves, 3))
@@ -119,7 +88,7 @@ class Sums:
             targets = np.empty_like(logits)
             one_hot(targets, y)
         dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
-        _LOSS.gradient(dz, loss, hit, logits, targets, w)
+        LOSSES[self._net.loss].gradient(dz, loss, hit, logits, targets, w, self._scales)
         for layer, (dweight, dbias) in reversed(list(enumerate(_layers(gradient, self._net.sizes)))):
             np.matmul(dz, inputs[layer].T, out=dweight)
             _sum_columns(dbias, dz)
@@ -146,7 +115,7 @@ def leaf_starts(x: Rows) -> Array:
 
 def begin(parameters: Array, net: Net, x: Rows, y: Array, weight: Array) -> Sums:
     """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
-    return Sums(parameters, net, x, y, weight)
+    return Sums(parameters, net, x, y, weight, scores.hit_scales(net.loss, y, weight))
 
 
 def accumulate(sums: Sums, first: int, stop: int) -> None:
@@ -173,6 +142,14 @@ class Trainer:
 
     def __init__(self, vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array) -> None:
         self.vectors, self.net, self.x, self.y, self.weight = vectors, net, x, y, weight
+        self._scales = scores.hit_scales(net.loss, y, weight)
+
+    def sums(self, batch: Array) -> Sums:
+        """Return the sums over a batch of samples, all leaves added."""
+        y, weight = self.y[..., batch], self.weight[batch]
+        sums = Sums(self.vectors[0], self.net, self.x.chosen(batch), y, weight, self._scales)
+        sums.add(0, sums.leaves)
+        return sums
 
 
 def begin_training(vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array) -> Trainer:
@@ -199,8 +176,7 @@ def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers
         batch = order[first:stop]
         before = [one.copy() for one in trainer.vectors]
         parameters, *state = trainer.vectors
-        rows = trainer.x.chosen(batch)
-        sums[i, :3] = network_step(gradient, parameters, net, rows, trainer.y[..., batch], trainer.weight[batch])
+        sums[i, :3] = trainer.sums(batch).finish(gradient)
         if sums[i, 2] == 0:
             sums[i] = 0
             continue
@@ -331,23 +307,3 @@ def preparation() -> tuple[float, float]:
 def describe() -> dict[str, str]:
     """Return the lines of `fastmlp.show_config` about this backend."""
     return {"threading layer": "none but that of BLAS"}
-
-
-def _shift(z: Array) -> Array:
-    """Return the largest logit of each column, or 0 where it is not finite.
-
-    Unshifted, NaN and infinity come out where the formula puts them.
-    """
-    largest = z.max(axis=0)
-    shift: Array = np.where(np.isfinite(largest), largest, z.dtype.type(0))
-    return shift
-
-
-def _sum_rows(rows: Array) -> Array:
-    """Sum (k, m) over axis 0, pairwise: NumPy adds along that axis one by one, which loses k eps."""
-    while len(rows) > 8:
-        half = len(rows) // 2
-        folded = rows[:half] + rows[half : 2 * half]
-        rows = folded if len(rows) % 2 == 0 else np.concatenate((folded, rows[-1:]))
-    total: Array = rows.sum(axis=0)
-    return total

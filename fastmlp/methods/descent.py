@@ -19,7 +19,7 @@ class Descent(Method):
         """Update the parameters once; a FloatingPointError leaves them unchanged."""
         epoch, parameters = self.epoch + 1, self._problem.parameters
         alpha = self._alpha.of(caller, epoch)
-        loss, accuracy = self._problem.loss_and_grad(self._gradient)
+        loss, score = self._problem.loss_and_grad(self._gradient)
         rate = quiet.quietly(parameters.dtype.type, alpha)
         kernels = backend.kernels()
         kernels.update(self._stepped, parameters, self._gradient, rate)
@@ -27,7 +27,7 @@ class Descent(Method):
             raise diverged(f"epoch {epoch}", self._alpha.name, alpha)
         np.copyto(parameters, self._stepped)
         self.epoch, self._rate = epoch, alpha
-        return Scores(loss, accuracy)
+        return Scores(loss, score)
 
     def state(self) -> State:
         """Return the last step size, for the record: a resumed run takes its own."""

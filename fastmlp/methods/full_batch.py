@@ -25,7 +25,7 @@ class FullBatch(Method):
         """Update the parameters once; a FloatingPointError leaves them unchanged."""
         epoch = self.epoch + 1
         (rate,), numbers = self._updates.ask(caller, epoch, range(epoch, epoch + 1))
-        loss, accuracy = self._problem.loss_and_grad(self._gradient)
+        loss, score = self._problem.loss_and_grad(self._gradient)
         stepped, *state = (one.copy() for one in (self._problem.parameters, *self._state))
         kernels = backend.kernels()
         kernels.apply(stepped, state, self._gradient, self._weights, self._updates.rule, numbers[0])
@@ -33,7 +33,7 @@ class FullBatch(Method):
             raise diverged(f"epoch {epoch}", self._updates.rate_name, rate)
         np.copyto(self._problem.parameters, stepped)
         self.epoch, self._state = epoch, state
-        return Scores(loss, accuracy)
+        return Scores(loss, score)
 
     def state(self) -> State:
         """Return the vectors of the optimizer."""

@@ -29,7 +29,7 @@ class Problem(NamedTuple):
         The samples, their targets and weights.
     loss_and_grad : callable
         Writes the gradient over all samples at the current parameters into its argument (k,); returns mean loss and
-        accuracy.
+        score.
     """
 
     parameters: Array
@@ -39,10 +39,10 @@ class Problem(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Mean loss and accuracy of an epoch, at the parameters before each of its updates."""
+    """Mean loss of an epoch, and accuracy or R^2, at the parameters before each of its updates."""
 
     loss: float
-    accuracy: float
+    score: float
 
 
 class State(NamedTuple):

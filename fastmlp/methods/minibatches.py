@@ -8,6 +8,7 @@ import numpy as np
 from fastmlp import backend
 from fastmlp.batches import Batches
 from fastmlp.interrupts import Caller
+from fastmlp.kernels import scores
 from fastmlp.methods.method import Method, Problem, Scores, State, diverged, vectors
 from fastmlp.methods.updates import Updates
 
@@ -103,7 +104,7 @@ class Minibatches(Method):
 
     def _end(self) -> Scores:
         """Complete the epoch; return its means."""
-        loss, hit, weight = self._sums.tolist()
+        means = scores.of_sums(self._problem.net.loss, *self._sums.tolist())
         self.settle()
         self.epoch, self._done, self._sums = self.epoch + 1, 0, np.zeros(3)
-        return Scores(loss / weight, hit / weight)
+        return Scores(*means)

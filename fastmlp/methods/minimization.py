@@ -28,7 +28,7 @@ class Minimization(Method):
         if self._settled is not None and not np.array_equal(self._problem.parameters, self._settled):
             self._minimizer.restore({})
         penalty = self._penalty()
-        loss, accuracy = self._minimizer.iterate()
+        loss, score = self._minimizer.iterate()
         if self._minimizer.stopped == "not finite":
             raise FloatingPointError(
                 f"the loss or its gradient is not finite in epoch {self.epoch + 1}; the model holds the parameters "
@@ -36,7 +36,7 @@ class Minimization(Method):
             )
         self._settled = self._problem.parameters.copy()
         self.epoch, self.stopped = self.epoch + 1, self._minimizer.stopped
-        return Scores(loss - penalty, accuracy)
+        return Scores(loss - penalty, score)
 
     def state(self) -> State:
         """Return what L-BFGS knows of the loss, and whether it has stopped."""
@@ -49,11 +49,11 @@ class Minimization(Method):
         self.epoch, self.stopped = epoch, stopped
 
     def _loss_and_grad(self, gradient: Array) -> tuple[float, float]:
-        """Write the gradient of the loss with its penalty; return that loss, and the accuracy."""
-        loss, accuracy = self._problem.loss_and_grad(gradient)
+        """Write the gradient of the loss with its penalty; return that loss, and the score."""
+        loss, score = self._problem.loss_and_grad(gradient)
         if self._penalties.size:
             gradient += self._penalties * self._problem.parameters
-        return loss + self._penalty(), accuracy
+        return loss + self._penalty(), score
 
     def _penalty(self) -> float:
         if not self._penalties.size:

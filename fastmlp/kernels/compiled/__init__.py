@@ -32,7 +32,7 @@ from fastmlp.kernels.compiled.launch import (
     limits_threads,
     max_threads,
 )
-from fastmlp.kernels.compiled.losses import softmax_columns, softmax_cross_entropy_grad
+from fastmlp.kernels.compiled.losses import loss_gradient, softmax_columns, softmax_cross_entropy_grad
 from fastmlp.kernels.compiled.network import (
     accumulate,
     backward,
@@ -53,9 +53,9 @@ from fastmlp.kernels.rules import apply, weight_mask
 __all__ = [
     "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks",
     "cross_entropy", "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads",
-    "list_samples", "max_threads", "network_logits", "network_step", "one_hot", "operands", "other_form",
-    "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
-    "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
+    "list_samples", "loss_gradient", "max_threads", "network_logits", "network_step", "one_hot", "operands",
+    "other_form", "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns",
+    "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
 ]  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def warmup(dtype: Any) -> None:
     relu(row.copy(), row)
     softmax_columns(x.copy(), x)
     softmax_cross_entropy_grad(x.copy(), row.copy(), row.copy(), x, x, row)
+    loss_gradient(x.copy(), row.copy(), row.copy(), x, x, row, "squared_error")
     output_delta(x.copy(), x, x)
     cross_entropy(x, x)
     update(row.copy(), row, row, x.dtype.type(0))

@@ -1,5 +1,6 @@
 """Losses: each is an entry with a value and a gradient with respect to the logits, and a twin in the reference.
 
+Here are the cross-entropy, and the choice of a loss; those that are sums over outputs are in `output_losses`.
 Logits are taken by columns, class by class, so that the loops become vectors. The statistics of a column are its shift,
 the sum of its exponentials, the row of its largest logit, the logarithm of the sum, and weight over sum.
 """
@@ -12,18 +13,37 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, span, usable_threads
 from fastmlp.kernels.compiled.memory import aligned, fill_zeros, round_up
+from fastmlp.kernels.compiled.output_losses import (
+    ABSOLUTE_ERROR,
+    CROSS_ENTROPY,
+    HUBER,
+    LOGISTIC,
+    POISSON,
+    SQUARED_ERROR,
+    LossKind,
+    output_loss_columns,
+    set_output_gradient,
+)
 from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.scores import without_residuals
 
 _STATISTICS = 5
 
 
 class Loss(NamedTuple):
-    """A loss, by its number in `Targets`."""
+    """A loss, by its number in `LossKind`."""
 
     code: int
 
 
-LOSSES = {"cross_entropy": Loss(code=0)}
+LOSSES = {
+    "cross_entropy": Loss(CROSS_ENTROPY),
+    "logistic": Loss(LOGISTIC),
+    "squared_error": Loss(SQUARED_ERROR),
+    "absolute_error": Loss(ABSOLUTE_ERROR),
+    "huber": Loss(HUBER),
+    "poisson": Loss(POISSON),
+}
 
 
 class Targets(NamedTuple):
@@ -33,7 +53,7 @@ class Targets(NamedTuple):
     rows: Any
     weight: Any
     labelled: int
-    loss: int
+    loss: LossKind
 
 
 class Logits(NamedTuple):
@@ -131,6 +151,17 @@ def softmax_cross_entropy_grad(dz: Any, loss: Any, hit: Any, z: Any, y: Any, wei
     loss[...], hit[...] = losses
 
 
+def loss_gradient(dz: Any, loss: Any, hit: Any, z: Any, y: Any, weight: Any, name: str) -> None:
+    """Set the gradient of a loss with respect to the logits, the losses, and the hits, which a regression has not."""
+    if name == "cross_entropy":
+        softmax_cross_entropy_grad(dz, loss, hit, z, y, weight)
+        return
+    losses = np.empty((2, z.shape[1]), z.dtype)
+    kind = LossKind(LOSSES[name].code, without_residuals(name, len(z), z.dtype))
+    set_output_gradient(dz, losses, z, y, weight, kind)
+    loss[...], hit[...] = losses
+
+
 @body
 def _transpose(out, x, rows, columns, whole):
     """out[j, i] = x[i, j], i < rows, j < columns.
@@ -211,6 +242,8 @@ def loss_rows(losses, delta, logits, targets, order, length, scratch):
         if targets.labelled > 0:
             at_labels = vector.address(labels, 0)
             _label_losses(here, gradient, turned, statistics, at_weight, at_labels, classes, width)
-        else:
+        elif targets.loss.code == CROSS_ENTROPY:
             _loss_columns(gradient, here, turned, y, statistics, at_weight, classes, width)
+        else:
+            output_loss_columns(gradient, here, turned, y, at_weight, targets.loss, classes, width)
         _transpose(vector.block(delta, begin, 0), gradient, padded, width, whole)

@@ -19,7 +19,7 @@ def leaf_starts(x: Any) -> Any:
 
 def begin(parameters: Any, net: Net, x: Any, y: Any, weight: Any) -> Any:
     """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
-    wanted = targets(y, weight, parameters.dtype)
+    wanted = targets(y, weight, parameters.dtype, net.loss)
     if isinstance(x, np.ndarray):
         return small_batch.SmallSums(parameters, net, x, wanted)
     problem = make_problem(parameters, net, len(x.order), x)

@@ -14,6 +14,7 @@ from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import Targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index, round_up, row_stride
 from fastmlp.kernels.compiled.operands import Shape
+from fastmlp.kernels.compiled.output_losses import LossKind
 from fastmlp.kernels.compiled.plan import first_and_rest
 from fastmlp.kernels.compiled.small_pass import (
     FIRST_LAYER,
@@ -110,7 +111,7 @@ def _nothing(dtype: Any) -> tuple[Results, Targets]:
     none, matrix = np.empty(0, dtype), np.empty((0, 0), dtype)
     results = Results(none, none, none, matrix, np.empty((0, 0)), none, none, none)
     labels, rows, weight = (contiguous(one, one.dtype) for one in (np.empty(0, np.int64), matrix, none))
-    return results, Targets(labels, rows, weight, 0, 0)
+    return results, Targets(labels, rows, weight, 0, LossKind(0, none))
 
 
 def run(

@@ -12,6 +12,7 @@ from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.losses import LOSSES, Targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, fill_zeros, identity_index, row_batches
 from fastmlp.kernels.compiled.operands import Packed, Rooms, Step
+from fastmlp.kernels.compiled.output_losses import LossKind
 from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, layer_plan, no_input
 from fastmlp.kernels.compiled.rooms import hidden_groups, make_rooms
 from fastmlp.kernels.compiled.runtime import body
@@ -26,6 +27,7 @@ from fastmlp.kernels.compiled.step import (
 from fastmlp.kernels.compiled.tree import add_top, fold_own, leaf_starts, tiling, worker_shares
 from fastmlp.kernels.compiled.weights import pack_parameters, unpack_gradient
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.scores import hit_scales
 
 
 class _Nodes(NamedTuple):
@@ -164,14 +166,14 @@ class Problem(NamedTuple):
     rows: Any
 
 
-def targets(y: Any, weight: Any, dtype: Any) -> Targets:
-    """Return labels (m,) or targets (C, m), and weights (m,), as kernels take them."""
+def targets(y: Any, weight: Any, dtype: Any, loss: str = "cross_entropy") -> Targets:
+    """Return labels (m,) or targets (C, m), and weights (m,), of a loss, as kernels take them."""
     labelled = y.ndim == 1
     labels = contiguous(y, np.int64) if labelled else np.empty(0, np.int64)
     rows = np.empty((0, 0), dtype) if labelled else y.T
     return Targets(
         labels, contiguous(rows, dtype), contiguous(weight, dtype), int(labelled),
-        LOSSES["cross_entropy"].code,
+        LossKind(LOSSES[loss].code, hit_scales(loss, y, weight)),
     )  # fmt: skip
 
 

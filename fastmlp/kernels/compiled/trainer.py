@@ -50,7 +50,7 @@ class Trainer:
 
     def __init__(self, vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any) -> None:
         self._net, self._dtype, self._x = net, vectors[0].dtype, x
-        self._targets, self._weight = targets(y, weight, self._dtype), weight
+        self._targets, self._weight = targets(y, weight, self._dtype, net.loss), weight
         self._lanes = vector.VECTOR_BYTES // self._dtype.itemsize
         self._layers = _layer_table(net, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]

@@ -6,7 +6,7 @@ forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows
 over a list of its own, and `scatter_rows` adds single rows to those that a list names; both take `RowLists` and
 `CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which numbers are to be listed, or are targets.
 Where both factors are stored along the sum, `dot_tile` takes inner products. `logistic_elements`, `tanh_elements` and
-`gelu_elements` are the activations that need an exponential.
+`gelu_elements` are the activations that need an exponential, `exp_elements` is that of losses.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
@@ -17,7 +17,7 @@ those of the host. A vector that the target does not have is legal IR all the sa
 """
 
 from fastmlp.kernels.vector.dot import dot_tile
-from fastmlp.kernels.vector.exp import exp
+from fastmlp.kernels.vector.exp import exp, exp_elements
 from fastmlp.kernels.vector.log import log
 from fastmlp.kernels.vector.nonzero import list_nonzero, nonzero_bits
 from fastmlp.kernels.vector.operands import (
@@ -123,6 +123,7 @@ __all__ = [
     "exchange",
     "exp",
     "exp_columns",
+    "exp_elements",
     "factors",
     "fetch_add",
     "flush_subnormals",

@@ -1,4 +1,4 @@
-"""The exponential."""
+"""The exponential, of a number and of the elements of a row."""
 
 import functools
 
@@ -9,6 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastmlp.kernels.internals import FEATURES
+from fastmlp.kernels.vector.elements import in_place
 from fastmlp.kernels.vector.ir import horner, multiply_add, shuffle, splat
 
 
@@ -123,3 +124,9 @@ def exp(typingctx, x):
     """
     constants = EXP[x]
     return x(x), lambda context, builder, sig, args: emit_exp(builder, args[0], constants)
+
+
+@intrinsic
+def exp_elements(typingctx, row, count):
+    """Replace ``count`` elements by exp(x), with the bits of `exp`."""
+    return types.void(row, types.int64), in_place(lambda builder, x, element: (emit_exp(builder, x, EXP[element]),))

@@ -5,14 +5,12 @@ element.
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastmlp.kernels.vector.elements import in_place
 from fastmlp.kernels.vector.exp import EXP, emit_exp
-from fastmlp.kernels.vector.ir import by_lanes, horner, load, multiply_add, store, vector_type
-from fastmlp.kernels.vector.operands import address_in, element_of
+from fastmlp.kernels.vector.ir import by_lanes, horner, multiply_add
 
 
 class _Constants:
@@ -96,46 +94,16 @@ def _gelu(builder, x, element):
     return builder.fmul(x, probability), slope
 
 
-def _each_vector(builder, count, element, act):
-    """Emit ``act(j, kind)`` for each vector of elements, which begins at j, and then for each number of the rest."""
-    i64 = ir.IntType(64)
-    vector, lanes = vector_type(element)
-    whole = builder.mul(builder.sdiv(count, i64(lanes)), i64(lanes))
-    for kind, step, begin, stop in ((vector, lanes, i64(0), whole), (vector.element, 1, whole, count)):
-        with cgutils.for_range_slice(builder, begin, stop, i64(step)) as (j, _):
-            act(j, kind)
-
-
-def _in_place(emit):
-    """Return the code of an intrinsic that stores the results of ``emit`` into its arrays, the last one its input."""
-
-    def codegen(context, builder, sig, args):
-        element, zero = element_of(sig.args[0]), ir.IntType(64)(0)
-        *bases, count = args
-        starts = [address_in(context, builder, kind, base, zero) for kind, base in zip(sig.args, bases, strict=False)]
-
-        def act(j, kind):
-            x = load(builder, builder.gep(starts[-1], [j]), kind, element)
-            # The value last: where an array is given twice, it is the result that stays.
-            for start, result in zip(starts, reversed(emit(builder, x, element)), strict=True):
-                store(builder, result, builder.gep(start, [j]), element)
-
-        _each_vector(builder, count, element, act)
-        return context.get_dummy_value()
-
-    return codegen
-
-
 @intrinsic
 def logistic_elements(typingctx, row, count):
     """Replace ``count`` elements by 1 / (1 + exp(-x)), within 3 ULP."""
-    return types.void(row, types.int64), _in_place(_logistic)
+    return types.void(row, types.int64), in_place(_logistic)
 
 
 @intrinsic
 def tanh_elements(typingctx, row, count):
     """Replace ``count`` elements by tanh(x), within 2 ULP."""
-    return types.void(row, types.int64), _in_place(_tanh)
+    return types.void(row, types.int64), in_place(_tanh)
 
 
 @intrinsic
@@ -144,4 +112,4 @@ def gelu_elements(typingctx, slopes, row, count):
 
     The relative error of a value is at most (6 + x^2) eps, because x^2 / 2 rounds; the error of a slope at most 4 eps.
     """
-    return types.void(slopes, row, types.int64), _in_place(_gelu)
+    return types.void(slopes, row, types.int64), in_place(_gelu)
