@@ -40,6 +40,10 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     have had the same names and arguments since scikit-learn 1.7, the oldest version that the extra ``sklearn`` allows.
     """
 
+    coefs_: list[Array]
+    intercepts_: list[Array]
+    validation_loss_curve_: list[float] | None
+    _no_improvement_count: int
     _given: tuple[Any, Any, Any] = (None, None, None)  # samples to validate on, during `fit`
 
     def fit(
@@ -129,7 +133,7 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         super()._initialize(y, layer_units, dtype)
         if not self.early_stopping:
             del self._best_coefs, self._best_intercepts  # nothing reads these copies
-        self.validation_loss_curve_: list[float] | None = None
+        self.validation_loss_curve_ = None
 
     def _fit_lbfgs(self, X: Any, y: Array, sample_weight: Array | None, *rest: Any) -> None:
         if self._given[0] is not None:
@@ -175,8 +179,6 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         samples = Samples(self._net(views.sizes), X, y, weight, views.vector.dtype, minibatches=True)
         clip = self.clip_norm or 0.0
         run = Run(views, samples, self._optimizer, self._samples_of_batch(len(chosen)), self.alpha, clip)
-        if validation is not None and self.validation_loss_curve_ is None:
-            self.validation_loss_curve_ = []
         try:
             self._train(run, chosen, validation, incremental)
         except KeyboardInterrupt:
@@ -288,7 +290,8 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         if validation is None:
             self._update_no_improvement_count(False, None, None, None)
             return
-        self.validation_loss_curve_.append(validation.held_out.loss(self._views.vector))
+        loss = validation.held_out.loss(self._views.vector)
+        self.validation_loss_curve_ = [*(self.validation_loss_curve_ or ()), loss]
         self._update_no_improvement_count(self.early_stopping, validation.X, validation.y, validation.weight)
 
     def _is_done(self) -> bool:

@@ -86,7 +86,8 @@ def divisor(net: Net) -> int:
 
 
 def _labels(y: Array) -> Array:
-    return y.argmax(axis=1).astype(np.int64, copy=False)
+    labels: Array = y.argmax(axis=1).astype(np.int64, copy=False)
+    return labels
 
 
 def _targets(y: Array, dtype: np.dtype[Any]) -> Array:
