@@ -75,6 +75,8 @@ class BatchMemory(NamedTuple):
         The packed gradient, where it is to be clipped, and empty elsewhere.
     squares : float64
         The sum of its squares in each piece.
+    weights : float64
+        The sum of the squares of the weights in each piece, before their update.
     identity : int32
         0, 1, 2, ..., the list of a dense product.
     samples : int
@@ -89,6 +91,7 @@ class BatchMemory(NamedTuple):
     losses: Any
     gradient: Any
     squares: Any
+    weights: Any
     identity: Any
     samples: int
 
@@ -120,19 +123,21 @@ class Run(NamedTuple):
         Samples, batch after batch; batch i ends before ``ends[i]``, int64.
     share : float (updates,)
         One over the weight of each batch, or 0 where that is 0.
-    numbers : float (updates, 3)
+    numbers : float (updates, 4)
         See `rules.Numbers`.
     targets : losses.Targets
-    constants : float (6,)
-        Of the rule: first, second, 1 - first, 1 - second, eps, l2.
+    constants : float (5,)
+        Of the rule: first, second, 1 - first, 1 - second, eps.
     kind, nesterov, momentum : int
         The kind of the rule, and whether it has momentum.
     clip : float64
+    squares : int
+        Whether to add up the squares of the weights.
     updates : int
     piece : int
         Samples in a piece of the first phase, a multiple of the lanes of a vector.
     sums : float64 (updates, LINE_NUMBERS)
-        Of loss and hits.
+        Of loss, hits, and the squares of the weights.
     faults : int64 (updates,)
         Whether the update made a parameter infinite or NaN.
     done : int64 (1,)
@@ -149,6 +154,7 @@ class Run(NamedTuple):
     nesterov: int
     momentum: int
     clip: float
+    squares: int
     updates: int
     piece: int
     sums: Any

@@ -88,6 +88,15 @@ def _finish_rows(work, update, at, gradient, count, l2):
 
 
 @body
+def _add_up_squares(work, piece, at, count, total):
+    """Leave behind the sum of the squares of the weights of a piece; ``total`` is a number of scratch memory."""
+    total.start[0] = 0
+    weights = vector.matrix(work.parameters, at, count)
+    vector.dot_tile(1, 1, total, weights, weights, count)
+    work.memory.weights[piece] = total.start[0]
+
+
+@body
 def pass_parameters(work, batch, piece, room):
     """Do a piece of the second phase: some rows of a layer, and behind its last ones the biases."""
     layers = work.model.layers
@@ -95,8 +104,10 @@ def pass_parameters(work, batch, piece, room):
     layer = layers[number]
     first, stop = _rows_of(layer, piece)
     gradient, count = vector.matrix(room.gradient, 0, layer.columns), (stop - first) * layer.columns
+    at, l2 = layer.at + first * layer.columns, vector.row_of(work.run.numbers, batch.update, 3, 1)[0]
+    if work.run.squares > 0:
+        _add_up_squares(work, piece, at, count, gradient)
     _set_gradient(work, batch, number, gradient, (first, stop), room)
-    at, l2 = layer.at + first * layer.columns, work.run.constants[5]
     square = _finish_rows(work, batch.update, at, gradient.start, count, l2)
     if stop == layer.n_in:
         _set_bias_gradient(work, batch, layer, gradient.start)

@@ -27,9 +27,9 @@ def _adam(run, numbers, p, m, v, g, l2):
 @body
 def _momentum(run, numbers, p, m, g, l2):
     """Do as `_adam` for descent with momentum."""
-    first, step, keep, finite = run.constants[0], numbers[0], numbers[2], True
+    first, step, scale, keep, finite = run.constants[0], numbers[0], numbers[1], numbers[2], True
     for c in range(len(p)):
-        slope = g[c] + l2 * p[c]
+        slope = scale * (g[c] + l2 * p[c])
         moved = first * m[c] + slope
         direction = moved
         if run.nesterov > 0:

@@ -131,12 +131,13 @@ class Trainer:
         share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
         most = int((ends - starts).max())
         piece, threads = _piece_samples(most, lanes), self._threads(most)
-        constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps, rule.l2]
+        constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
         run = Run(
             np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), share,
             np.ascontiguousarray(numbers, dtype), self._targets, np.array(constants, dtype), rule.kind, rule.nesterov,
-            int(rule.first != 0), float(rule.clip), len(ends), piece, np.zeros((len(ends), tuning.LINE_NUMBERS)),
-            np.zeros(len(ends), np.int64), np.zeros(1, np.int64), assemble(threads),
+            int(rule.first != 0), float(rule.clip), rule.squares, len(ends), piece,
+            np.zeros((len(ends), tuning.LINE_NUMBERS)), np.zeros(len(ends), np.int64), np.zeros(1, np.int64),
+            assemble(threads),
         )  # fmt: skip
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
@@ -145,8 +146,9 @@ class Trainer:
         arguments = threads, parameters, model, memory, self._x, run, rooms
         self._pace.timed(threads, len(ends), lambda: run_updates.launch(*arguments))
         done = int(run.done[0])
-        sums = run.sums[:done, :3].copy()
-        sums[:, 2] = weights[:done]
+        sums = np.empty((done, 3 + rule.squares))
+        sums[:, :2], sums[:, 2] = run.sums[:done, :2], weights[:done]
+        sums[:, 3:] = run.sums[:done, 2 : 2 + rule.squares]
         return sums
 
     def _threads(self, most: int) -> int:
@@ -166,9 +168,10 @@ class Trainer:
             for part in parts:
                 part[:] = 0  # also where rows are padded: what is there enters products with zeros
             inputs, values, deltas, partial, slopes, losses, gradient = parts
+            squares, weights = np.zeros((2, int(layers["pieces"].sum()) + 1))
             memory = BatchMemory(
-                inputs, values, deltas, partial, slopes, losses.reshape(2, samples), gradient,
-                np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._net.sizes, samples)), samples,
+                inputs, values, deltas, partial, slopes, losses.reshape(2, samples), gradient, squares, weights,
+                identity_index(max(*self._net.sizes, samples)), samples,
             )  # fmt: skip
             self._made_memory = samples, clips, memory
         return self._made_memory[2]
@@ -210,7 +213,7 @@ def begin_training(vectors: list[Any], net: Net, x: SampleLists, y: Any, weight:
 
 
 def train(trainer: Trainer, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
-    """Update on batch after batch; return the sums of loss, weight of hits and weight of each, float64 (done, 3)."""
+    """Update on batch after batch; return the sums of each update, float64 (done, 3) or, with squares, (done, 4)."""
     return trainer.run(order, ends, rule, numbers)
 
 

@@ -84,6 +84,15 @@ def _add_losses(work, update):
 
 
 @body
+def _add_squares(work, update, pieces):
+    """Set the sum of the squares of all weights before an update."""
+    total = 0.0
+    for piece in range(pieces):
+        total += work.memory.weights[piece]
+    work.run.sums.start[update * work.run.sums.columns + 2] = total
+
+
+@body
 def _lead(work, room, thread):
     """Make one update after another, until one fails."""
     run = work.run
@@ -93,6 +102,8 @@ def _lead(work, room, thread):
             _do_phase(work, update, _SAMPLES, room, thread)
             finite = _add_losses(work, update)
             pieces = _do_phase(work, update, _PARAMETERS, room, thread)
+            if run.squares > 0:
+                _add_squares(work, update, pieces)
             if run.clip > 0:
                 set_clipping(work, pieces)
                 _do_phase(work, update, _CLIPPED, room, thread)
