@@ -439,7 +439,7 @@ class MLP:
         validate = held_out = None
         if validation is not None:
             held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
-            validate = functools.partial(self._scores, held_out)
+            validate = functools.partial(self._evaluate, held_out)
         step = functools.partial(self._step, samples=samples)
         problem = methods.Problem(self._parameters, self._net, samples, step)
         method = choice.method(problem, epochs, self._seed)
@@ -629,7 +629,7 @@ class MLP:
         >>> fastmlp.MLP((1, 2), seed=0).evaluate([[1.0, -1.0]], [1, 1])["accuracy"]
         0.5
         """
-        loss, score = self._scores(self._samples(X, Y))
+        loss, score = self._evaluate(self._samples(X, Y))
         return {"loss": loss, losses.score_name(self._loss): score}
 
     def _input(self, X: Input) -> PackedMatrix:
@@ -732,7 +732,7 @@ class MLP:
         kernels.network_logits(logits, self._parameters, self._net, x.operands(self.dtype))
         return logits
 
-    def _scores(self, samples: Samples) -> methods.Scores:
+    def _evaluate(self, samples: Samples) -> methods.Scores:
         x, y, w = samples
         logits = self._logits(x)
         loss, hit = np.empty_like(w), np.empty_like(w)

@@ -90,7 +90,7 @@ def test_a_single_output_unit_has_nothing_to_learn(backend, data):
 @pytest.mark.parametrize(("epochs", "learns"), [(20, True), (60, False)])
 def test_a_loss_that_only_comes_back_to_guessing_is_told_after_many_epochs(epochs, learns):
     history = fastmlp.History(list(range(epochs)), list(np.linspace(2.5, 2.3, epochs)), [0.1] * epochs)
-    findings = Findings(chance=lambda: 2.302, dead=lambda: False, unscaled=None, classes=10)
+    findings = Findings(chance=lambda: 2.302, dead=lambda: False, unscaled=None, lone_class=False)
     text = advise(history, findings)
     assert (text == "") == learns
 
@@ -109,6 +109,6 @@ def test_a_loss_that_rises_with_an_optimizer(backend, data):
 
 def test_l_bfgs_has_no_step_size_to_change():
     rate = methods.choose(None, LBFGS(), None, "samples", 0.0, None).rate
-    findings = Findings(chance=lambda: 1.0, dead=lambda: False, unscaled=None, classes=2, rate=rate)
+    findings = Findings(chance=lambda: 1.0, dead=lambda: False, unscaled=None, lone_class=False, rate=rate)
     history = fastmlp.History(list(range(1, 61)), [1.0] * 60, [0.5] * 60, seconds=[0.1] * 60)
     assert advise(history, findings).endswith("; take more epochs")

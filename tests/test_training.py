@@ -15,7 +15,7 @@ import pytest
 from compare import F8, TOLERANCE, assert_same_bits, relative_difference
 
 import fastmlp
-from fastmlp import formulas
+from fastmlp import formulas, methods
 
 # Random labels: some runs do no better than guessing, and warn of it.
 pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")]
@@ -203,7 +203,7 @@ def test_an_equal_validation_loss_is_no_improvement(data):
 
 
 def test_where_no_validation_loss_is_finite_the_last_parameters_stay(data, monkeypatch):
-    endless = lambda *_: {"loss": np.inf, "accuracy": 0.0}  # noqa: E731
+    endless = lambda *_: methods.Scores(np.inf, 0.0)  # noqa: E731
     monkeypatch.setattr(fastmlp.MLP, "_evaluate", endless)
     model, plain = fastmlp.MLP((12, 4)), fastmlp.MLP((12, 4))
     model.fit(*data, epochs=3, validation=data, patience=5)
