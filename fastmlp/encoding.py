@@ -157,15 +157,36 @@ def read(notes: Mapping[str, str]) -> Encoder | None:
 
     Raises
     ------
-    ValueError, TypeError, KeyError
+    ValueError, TypeError
         If the notes are not those of an encoder.
     """
     if "columns" not in notes:
         return None
     mean, scale = map(tuple, json.loads(notes["columns"]))
     texts = json.loads(notes.get("categories", "{}"))
+    if not isinstance(texts, dict):
+        raise TypeError("categories that are not a JSON object")
     categories = {int(column): tuple(known) for column, known in texts.items()}
     return Encoder(names(notes), mean, scale, categories)
+
+
+def of_model(notes: Mapping[str, str], width: int) -> Encoder | None:
+    """Return the encoder in the notes of a model of this input width, or None.
+
+    Raises
+    ------
+    ValueError
+        If the notes cannot be read, or do not fit.
+    """
+    try:
+        encoder, _ = read(notes), names(notes)
+        proper = encoder is None or is_proper(encoder, len(encoder.mean), width)
+    except (ValueError, TypeError, RecursionError):
+        proper = False
+    if not proper:
+        expected = "those of `fastmlp.preprocessing.fit`"
+        raise ValueError(checks.message("notes", "an encoder that does not fit the model", expected, "assign encoder"))
+    return encoder
 
 
 def names(notes: Mapping[str, str]) -> tuple[str, ...]:
@@ -192,9 +213,9 @@ def _are_categories(known: tuple[object, ...]) -> bool:
     return bool(known) and all(isinstance(one, str) for one in texts) and len(set(texts)) == len(texts)
 
 
-def columns(name: str, frame: frames.Frame, notes: Mapping[str, str]) -> Array:
-    """Return the rows of a frame as columns (n_features, m), encoded if the notes of the model hold an encoder."""
-    encoder = read(notes)
+def columns(name: str, frame: frames.Frame, notes: Mapping[str, str], width: int) -> Array:
+    """Return the rows of a frame as columns (width, m), encoded if the notes of the model hold an encoder."""
+    encoder = of_model(notes, width)
     wanted = names(notes) if encoder is None else encoder.names
     frames.check_names(name, frames.names(frame), wanted)
     if encoder is None:

@@ -221,7 +221,7 @@ class MLP:
 
         A frame then holds raw rows, wherever X may be a frame. Arrays are taken as they are.
         """
-        return encoding.read(self._notes)
+        return encoding.of_model(self._notes, self._layer_sizes[0])
 
     @encoder.setter
     def encoder(self, value: Encoder) -> None:
@@ -637,7 +637,7 @@ class MLP:
 
     def _columns_of(self, name: str, X: Input) -> Input:
         """Return the rows of a frame as columns, encoded if the model has an encoder; anything else as it is."""
-        return encoding.columns(name, X, self._notes) if frames.is_frame(X) else X
+        return encoding.columns(name, X, self._notes, self._layer_sizes[0]) if frames.is_frame(X) else X
 
     def _samples(
         self,

@@ -198,10 +198,8 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
 
     Raises
     ------
-    ValueError
-        If lengths differ, or there is no sample.
-    TypeError
-        If an array does not hold real numbers.
+    ValueError, TypeError
+        If lengths differ, there is no sample, or an array does not hold real numbers.
     ImportError
         If matplotlib, part of the extra ``cli``, is not installed.
 
@@ -213,8 +211,7 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
     ('$R^2$ = 0.5000', 'True')
     """
     true = checks.array("targets", targets, shape=(None,), axes="(m,)")
-    remedy = "pass one prediction for each target"
-    predicted = checks.array("predictions", predictions, shape=true.shape, axes="(m,)", remedy=remedy)
+    predicted = checks.array("predictions", predictions, shape=true.shape, axes="(m,)")
     given = None if ax is None else [ax]
     (ax,) = grid = figures.grid(given, 1, columns=1, size=(5.4, 5.4))
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]

@@ -190,7 +190,7 @@ def from_model(model: MLP) -> Inputs:
         columns = encoding.read(texts)
         names, labels = (tuple(map(str, json.loads(texts.get(key, "[]")))) for key in ("classes", "labels"))
         shape = tuple(json.loads(texts["inputs"]))
-        unit = Unit(*json.loads(texts[units.NOTE])) if units.NOTE in texts else None
+        unit = units.read(texts)
         index = int(texts["first_index"]) if "first_index" in texts else None
         inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels, unit, index)
         fits = _fits(inputs, model)

@@ -1,6 +1,8 @@
 """The unit of a regression's target: training takes standardised numbers, the trained model returns the unit."""
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -34,6 +36,14 @@ class Unit(NamedTuple):
         return math.isfinite(self.mean) and 0 < self.scale < math.inf
 
 
+def read(notes: Mapping[str, str]) -> Unit | None:
+    """Return the unit in the notes of a model, or None."""
+    if NOTE not in notes:
+        return None
+    mean, scale = json.loads(notes[NOTE])
+    return Unit(mean, scale)
+
+
 def of(name: str, y: Array, dtype: str) -> Unit:
     """Return the unit of training targets (m,).
 
@@ -60,4 +70,4 @@ def restore(model: MLP, unit: Unit) -> None:
     weight, bias = model.weights[-1], model.biases[-1]
     bias[...] = bias.astype(np.float64) * unit.scale + unit.mean
     weight[...] = weight.astype(np.float64) * unit.scale
-    model.notes = model.notes | {NOTE: repr(list(Unit()))}
+    model.notes = model.notes | {NOTE: json.dumps(Unit())}

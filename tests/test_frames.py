@@ -262,6 +262,16 @@ def test_a_wrong_encoder_is_refused(frame, people):
         preprocessing.fit(frame({**people[0], "town": ["Bern", None, *people[0]["town"][2:]]}))
 
 
+def test_an_encoder_that_lies_is_refused(frame, people):
+    model = fastmlp.MLP((5, 2))
+    model.encoder = preprocessing.fit(frame(people[0]))
+    good = model.notes
+    for lie in ({"columns": "[[0.0], [1.0]]"}, {"categories": "[]"}, {"features": "7"}, {"columns": "["}):
+        model.notes = good | lie
+        with pytest.raises(ValueError, match="^notes: got an encoder that does not fit the model, expected those of"):
+            model.predict(frame(people[0]))
+
+
 def test_no_frame_library_is_imported(run_python):
     run_python("""
 import sys, numpy, fastmlp

@@ -14,7 +14,6 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 SUFFIXES = (".svm", ".svmlight", ".libsvm")  #: Each plain, or with ``.gz``.
 
 _LINES = "lines such as 1 3:0.5 7:1 with increasing indices"
-_MOST_FEATURES = 2**31 - 1
 
 
 class Samples(NamedTuple):
@@ -73,10 +72,8 @@ def read(path: Path, width: int | None = None, first_index: int | None = None) -
     if lowest < first:
         got, expected = f"the index {lowest}", f"indices from {first}, as in the model's training"
         raise ValueError(checks.message(content.name, got, expected, "save it with the indices of the training data"))
-    most = _MOST_FEATURES if width is None else width
-    if highest + 1 - first > most:
-        got, expected = f"the index {highest}", f"indices up to {most - 1 + first}"
-        expected += "" if width is None else ", as in the model's training"
+    if width is not None and highest + 1 - first > width:
+        got, expected = f"the index {highest}", f"indices up to {width - 1 + first}, as in the model's training"
         raise ValueError(checks.message(content.name, got, expected, "leave out features that the model does not know"))
     shape = x.shape[0], highest + 1 - first if width is None else width
     x.indices -= first

@@ -20,6 +20,7 @@ SUFFIXES = (".csv", ".tsv", ".txt")  #: Each plain, or with ``.gz``.
 _LABEL_NAMES = ("label", "labels", "class", "target")
 _NAMED = 8  # largest number of classes named in a remark
 _CHOOSE = 'name the label\'s column: --label first, last or NAME (in Python label="last")'
+_PREDICT = "or predict numbers: --target NAME (in Python target=NAME)"
 _TEXT = "the only column of text"
 _FEW_CATEGORIES = 10  # in a short table; more in half as many lines are taken for identifiers
 
@@ -141,13 +142,15 @@ def read(path: Path, roles: Roles | None = None, known: Known | None = None) -> 
         features = _selected(layout, known, _given(layout, chosen))
         kinds = _kinds_of_model(features, known, {chosen: kinds[chosen]} if chosen in kinds else {})
         layout = _only(layout, features, chosen)
-    cells, words = _cells(content, layout, kinds, chosen if why != _TEXT else None, features is not None)
+    decided = chosen is not None and why != _TEXT
+    label = chosen if decided and roles.target is None else None
+    cells, words = _cells(content, layout, kinds, label, _wanted(decided, features is not None))
     if chosen is None:
         chosen, why = _first_or_refuse(layout, cells, words)
     labels, names = _encoded(layout, chosen, cells[:, chosen], words.pop(chosen, None), roles.target is not None)
     if roles.label is None and len(names) > len(cells) / 2:
         where, got = f"{layout.file}, {layout.name(chosen)}", _repeats(len(names), len(cells))
-        raise ValueError(checks.message(where, got, "labels that repeat", _CHOOSE))
+        raise ValueError(checks.message(where, got, "labels that repeat", f"{_CHOOSE}; {_PREDICT}"))
     table = _features(layout, cells, [i for i in layout.used if i != chosen] if features is None else features, words)
     remarks = _remarks(layout, chosen, why, names), *_more_remarks(layout, words)
     return table._replace(labels=labels, names=names, label=_spelled(layout, chosen), remarks=remarks)
@@ -158,7 +161,7 @@ def read_features(path: Path, known: Known) -> Table:
     content, layout = _opened(path, Roles())
     features = _selected(layout, known, None)
     layout = _only(layout, features, None)
-    cells, words = _cells(content, layout, _kinds_of_model(features, known, {}), None, True)
+    cells, words = _cells(content, layout, _kinds_of_model(features, known, {}), None, _wanted(True, True))
     return _features(layout, cells, features, words)
 
 
@@ -178,11 +181,12 @@ def _opened(path: Path, roles: Roles) -> tuple[bounded.Source, Layout]:
 
 def _column(layout: Layout, argument: str, name: str) -> int:
     """Return the column of a name, or of ``first`` and ``last``."""
-    if name in layout.header:
-        return layout.header.index(name)
+    columns = [layout.header[column] for column in layout.used] if layout.header else []
+    if name in columns:
+        return layout.used[columns.index(name)]
     if name not in ("first", "last"):
         got = f"{bounded.brief(repr(name))} for {layout.file}"
-        names = f" or one of: {bounded.brief(', '.join(layout.header))}" if layout.header else ": no line names columns"
+        names = f" or one of: {bounded.brief(', '.join(columns))}" if columns else ": no line names columns"
         raise ValueError(checks.message(argument, got, f"first, last{names}", "check its spelling"))
     return layout.used[0] if name == "first" else layout.used[-1]
 
@@ -206,6 +210,7 @@ def _kinds(content: bounded.Source, layout: Layout, roles: Roles, chosen: int | 
         return kinds
     if roles.target is not None:
         where, got = f"{layout.file}, {layout.name(chosen)}", f"words, such as {bounded.brief(repr(first[chosen]))}"
+        got = got if kinds[chosen] == "found" else "categories"
         remedy = "name a column of numbers, or predict classes: --label NAME (in Python label=NAME)"
         raise ValueError(checks.message(where, got, "numbers, because it is the target", remedy))
     return kinds | {chosen: "label"}
@@ -260,8 +265,16 @@ def _only(layout: Layout, features: list[int], chosen: int | None) -> Layout:
     return layout._replace(ignored=frozenset(range(layout.columns)) - {*features, chosen})
 
 
+def _wanted(decided: bool, is_known: bool) -> tuple[str, str]:
+    """Return what is expected instead of a word, and the remedy; the label may be ``decided``, the columns known."""
+    if is_known:
+        return "a number, as in the model's training", "correct it"
+    remedy = f"correct it, or name its column: {delimited.CATEGORY}"
+    return "a number, as in other lines", remedy if decided else f"{remedy}; or {_CHOOSE}"
+
+
 def _cells(
-    content: bounded.Source, layout: Layout, kinds: dict[int, str], label: int | None, is_known: bool
+    content: bounded.Source, layout: Layout, kinds: dict[int, str], label: int | None, wanted: tuple[str, str]
 ) -> tuple[Array, dict[int, Words]]:
     """Return the cells, and the words of the columns of words; column ``label`` may turn out to be one."""
     words = {column: Words(kind, {}) for column, kind in kinds.items()}
@@ -269,14 +282,9 @@ def _cells(
         return delimited.read(content, layout, words), words
     except delimited.TextError as cell:
         if cell.column == label and label not in kinds:
-            return _cells(content, layout, kinds | {label: "label"}, label, is_known)
+            return _cells(content, layout, kinds | {label: "label"}, label, wanted)
         where = f"{layout.file}, line {cell.line}, {layout.name(cell.column)}"
-        expected, remedy = "a number, as in other lines", f"correct it, or name its column: {delimited.CATEGORY}"
-        if is_known:
-            expected, remedy = "a number, as in the model's training", "correct it"
-        elif label is None:
-            remedy += f"; or {_CHOOSE}"
-        raise ValueError(checks.message(where, bounded.brief(repr(cell.cell)), expected, remedy)) from None
+        raise ValueError(checks.message(where, bounded.brief(repr(cell.cell)), *wanted)) from None
 
 
 def _first_or_refuse(layout: Layout, cells: Array, words: dict[int, Words]) -> tuple[int, str]:
@@ -343,6 +351,10 @@ def _encoded(
         return values.astype(np.float64), ()
     if words is not None:
         return classes.of_texts(where, values.astype(np.int64), tuple(words.codes))
+    fractions = np.flatnonzero(values != np.floor(values))
+    if fractions.size:
+        got = f"label {values[fractions[0]]} in sample {fractions[0]}"
+        raise ValueError(checks.message(where, got, "64-bit integers, or names of classes", f"round them; {_PREDICT}"))
     (codes,), names = classes.of_integers(where, values)
     return codes, names
 
