@@ -139,7 +139,6 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         if self._given[0] is not None:
             raise ValueError("X_val is only available for stochastic optimizers. lbfgs is not stochastic.")
         weight = self._weights(y, sample_weight)
-        # As scikit-learn: SciPy minimizes in float64 whatever the dtype of X.
         self._problem = self._minimized(X, y, weight)
         try:
             super()._fit_lbfgs(X, y, weight, *rest)
@@ -148,11 +147,11 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         self._link()
 
     def _minimized(self, X: Any, y: Array, weight: Array | None) -> tuple[Samples, Views, Views]:
-        """Return the samples of L-BFGS, and views of parameters and of a gradient."""
-        float64 = np.dtype(np.float64)
-        parameters, gradient = (joined(self.coefs_, self.intercepts_) for _ in range(2))
-        parameters, gradient = (Views(one.sizes, one.vector.astype(float64)) for one in (parameters, gradient))
-        return Samples(self._net(parameters.sizes), X, y, weight, float64), parameters, gradient
+        """Return the samples of L-BFGS, and views of parameters and of a gradient, in the dtype of the computation."""
+        given = joined(self.coefs_, self.intercepts_)
+        dtype = arrays.result_dtype(given.vector, X.dtype)
+        parameters, gradient = (Views(given.sizes, given.vector.astype(dtype)) for _ in range(2))
+        return Samples(self._net(given.sizes), X, y, weight, dtype), parameters, gradient
 
     def _loss_grad_lbfgs(
         self, packed: Array, X: Any, y: Array, sample_weight: Array | None, *rest: Any
