@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fastmlp import datasets as datasets
     from fastmlp import optimizers as optimizers
     from fastmlp import plots as plots
+    from fastmlp import preprocessing as preprocessing
     from fastmlp import schedules as schedules
     from fastmlp.backend import (
         get_backend,
@@ -74,7 +75,7 @@ _NAMES = {  # the public names by the module that defines them
     "packing": ("PackedMatrix", "pack"),
     "version": ("__version__",),
 }
-_MODULES = ("datasets", "optimizers", "plots", "schedules")
+_MODULES = ("datasets", "optimizers", "plots", "preprocessing", "schedules")
 
 if not TYPE_CHECKING:  # or a type checker would accept any name
 

@@ -1,21 +1,35 @@
 """The commands. Each prints its report and returns an exit status and the facts for ``--json``."""
 
 import argparse
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, bench, checks, datasets, losses, preprocessing, recipes, refusals, runs
+from fastmlp import (
+    activations,
+    arrays,
+    backend,
+    bench,
+    checks,
+    datasets,
+    losses,
+    preprocessing,
+    recipes,
+    refusals,
+    runs,
+    units,
+)
+from fastmlp.answers import Unread, answer, prepared, spoken
 from fastmlp.console import Console
-from fastmlp.datasets import bounded, files, images, tables
+from fastmlp.datasets import bounded, files, tables
 from fastmlp.model import MLP
-from fastmlp.packing import PackedMatrix
-from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
+from fastmlp.preprocessing import Inputs, check_width, pack_samples
 from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -38,17 +52,20 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
-    data = _load(options.data, options.label)
+    backend.begin_loading()
+    data = _load(options.data, _roles(options))
     x, y, validation = _split(options, data.parts)
-    _check_classes(data, y)
-    inputs = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
-    sizes = math.prod(x.shape[1:]), *options.hidden, data.parts.classes
     plan = recipes.chosen(options, len(y))
-    model = MLP(sizes, plan.dtype, options.seed, options.init, activations.read(options.activation))
+    inputs = _inputs(data, x, y, plan)
+    x, *others = (_placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
+    data = data._replace(parts=data.parts._replace(x_test=others[0]))
+    validation = None if validation is None else (others[1], validation[1])
+    model = _model(options, inputs, plan)
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
     _say_data(say, data, inputs)
     _say_start(options, say, data, model, plan, len(y))
     history, problem = runs.fit(options, say, model, inputs, plan, (x, y), validation)
+    inputs = preprocessing.restored(model, inputs)
     if problem is None and not len(history):
         say.tell("stopped before the end of the first epoch")
         return 130, {"stopped": "interrupt", "epochs": 0}
@@ -71,51 +88,51 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
 
 
 def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
-    """Report the accuracy of a trained network on data, and on each of its classes."""
+    """Report the accuracy of a trained network on data, and on each of its classes; or the R^2 of a regression."""
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
-    model = MLP.load(options.model)
-    inputs = preprocessing.from_model(model)
-    data = _load(options.data, options.label, model.notes.get("label"))
+    model, inputs = preprocessing.load(options.model)
+    data = _load(options.data, _roles(options), preprocessing.known(inputs, model.notes.get("label", "")))
     x, y = _part(data.parts, options.part)
-    check_width(data.name, x.shape[1:], model)
-    y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
+    check_width(data.name, x.shape[1:], inputs)
+    x = _placed(data, x, inputs)
+    if inputs.unit is None:
+        y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
     X = pack_samples(x, inputs, model)
-    scores = model.evaluate(X, y)
-    probabilities = model.predict_proba(X)
-    classes = _by_class(y, probabilities.argmax(axis=0), inputs.names)
+    scores = runs.scores(model, inputs, X, y)
+    answers = preprocessing.outputs(model, X)
+    classes = _by_class(y, answers.argmax(axis=0), inputs.names) if inputs.unit is None else []
     part = "all samples" if options.part == "all" else f"the {options.part} part"
     _say_data(say, data, inputs)
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
     for row in classes:
         say(f"  {row['name']:12} {row['right'] / row['samples']:7.2%} of {row['samples']}{_mostly(row)}")
-    say(f"{losses.spoken(scores)}, cost {scores['loss']:.4f}")
+    say(runs.scores_in_words(scores))
     facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
-    result.attempt(runs.draw, options.plot, result, model, inputs, x, y, probabilities, None)
+    result.attempt(runs.draw, options.plot, result, model, inputs, x, y, answers, None)
     return result.status, result.facts
 
 
 def predict(options: argparse.Namespace, say: Console) -> Outcome:
-    """Classify pictures, and report how they were prepared."""
+    """Predict for rows of tables and for pictures, and report how pictures were prepared."""
     _set_backend(options)
-    model = MLP.load(options.model)
-    inputs = preprocessing.from_model(model)
+    model, inputs = preprocessing.load(options.model)
     if not model.notes:
         say(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
     answers: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     for what in options.what:
-        for read in _pictures(Path(what), inputs, model):
-            if isinstance(read, _Unread):
+        for read in prepared(Path(what), inputs, model):
+            if isinstance(read, Unread):
                 failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
                 say.complain(str(read.error))
                 continue
-            p = model.predict_proba(read.packed)
-            for source, sentence, column in zip(read.sources, read.done, p.T, strict=True):
-                answers.append(_answer(source, sentence, column, inputs.names))
-                say(_spoken(answers[-1]))
+            found = preprocessing.outputs(model, read.packed)
+            for source, sentence, column in zip(read.sources, read.done, found.T, strict=True):
+                answers.append(answer(source, sentence, column, inputs.names))
+                say(spoken(answers[-1]))
     if failures:
         say.complain(f"answers: {len(answers)}, unreadable inputs: {len(failures)}")
     return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
@@ -127,8 +144,10 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
     checks.layer_sizes("--hidden", (1, options.hidden, 1))
     refusals.check_data(options.data, _NAMED)
     _set_backend(options)
-    data = _load(options.data, options.label)
+    data = _load(options.data, _roles(options))
     x = data.parts.x_train
+    if arrays.is_sparse(x):
+        raise ValueError(checks.message("DATA", data.name, "dense data", "bench measures the notebook's formulas"))
     found = bench.compare(
         x.reshape(len(x), -1).T, data.parts.y_train, 1 / data.parts.max_value, options.hidden, options.dtype,
         options.seconds,
@@ -169,22 +188,67 @@ def _set_backend(options: argparse.Namespace) -> None:
             backend.set_num_threads(options.threads)
 
 
-def _load(what: str, label: str | None = None, usual: str | None = None) -> _Data:
-    """Load a data set by its name or from files; a table's label is in column ``label``, by default in ``usual``."""
+def _roles(options: argparse.Namespace) -> tables.Roles:
+    """Return what the options say about the columns of a table."""
+    several = (tuple(getattr(options, name, None) or ()) for name in ("category", "ignore"))
+    return tables.Roles(options.label, getattr(options, "target", None), *several)
+
+
+def _load(what: str, roles: tables.Roles, known: tables.Known | None = None) -> _Data:
+    """Load a data set by its name or from files; the columns of a table are those of the roles, or else as known."""
     name = bounded.shown(what)
-    if what in _NAMED:
-        if label is not None:
-            got, expected = f"{bounded.brief(repr(label))} for {what}", "a table, such as a .csv file"
-            raise ValueError(checks.message("--label", got, expected, "omit it"))
-        module: Any = getattr(datasets, what)
-        (x_train, y_train), (x_test, y_test) = module.load_data()
-        labels = tuple(map(str, range(1 + int(y_train.max()))))
-        parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
-        return _Data(name, parts, getattr(module, "CLASSES", None))
-    refusals.check_data(what, _NAMED)
-    chosen = usual if label is None and tables.is_table(Path(what)) else label
-    with refusals.speaking_of("--label", "label"):
-        return _Data(name, datasets.load(what, chosen), None)
+    with contextlib.ExitStack() as stack:
+        for argument in ("label", "target", "category", "ignore"):
+            stack.enter_context(refusals.speaking_of(f"--{argument}", argument))
+        if what in _NAMED:
+            files.check_roles(roles, what)
+            return _named(what)
+        refusals.check_data(what, _NAMED)
+        if known is not None and files.is_rows(Path(what)):
+            roles = _roles_of_model(roles, known)
+        return _Data(name, files.load_as(what, roles, known), None)
+
+
+def _roles_of_model(roles: tables.Roles, known: tables.Known) -> tables.Roles:
+    """Return the roles with the label or target of the model's training, unless another one is given."""
+    ours, other = ("target", "label") if known.is_regression else ("label", "target")
+    given = getattr(roles, other)
+    if given is not None:
+        expected = "the target of a regression" if known.is_regression else "the label of classes"
+        remedy = f"name it by --{ours}, or choose another model"
+        raise ValueError(checks.message(f"--{other}", bounded.brief(repr(given)), expected, remedy))
+    usual = known.label or None
+    if known.is_regression:
+        return roles._replace(target=roles.target or usual)
+    return roles._replace(label=usual) if roles.label is None else roles
+
+
+def _inputs(data: _Data, x: Array, y: Array, plan: Recipe) -> Inputs:
+    """Return the preprocessing for training samples (m, ...) and their labels or targets (m,)."""
+    found = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
+    if data.parts.names:
+        _check_classes(data, y)
+        return found
+    return found._replace(unit=units.of(data.name, y, plan.dtype))
+
+
+def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe) -> MLP:
+    loss, outputs = ("cross_entropy", len(inputs.names)) if inputs.unit is None else ("squared_error", 1)
+    sizes = preprocessing.width(inputs), *options.hidden, outputs
+    activation = activations.read(options.activation)
+    return MLP(sizes, plan.dtype, options.seed, options.init, activation, loss)
+
+
+def _named(name: str) -> _Data:
+    module: Any = getattr(datasets, name)
+    (x_train, y_train), (x_test, y_test) = module.load_data()
+    labels = tuple(map(str, range(1 + int(y_train.max()))))
+    parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
+    return _Data(name, parts, getattr(module, "CLASSES", None))
+
+
+def _placed(data: _Data, x: Array, inputs: Inputs) -> Array:
+    return preprocessing.placed(data.name, x, data.parts.words, inputs)
 
 
 def _check_classes(data: _Data, y: Array) -> None:
@@ -198,8 +262,13 @@ def _check_classes(data: _Data, y: Array) -> None:
 def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
     for remark in data.parts.remarks:
         say(remark)
-    if inputs.columns is not None:
-        say("each column is standardised by the mean and standard deviation of the training samples")
+    if inputs.first_index is not None:
+        by = "one number" if inputs.columns is None else "its largest value in the training samples"
+        say(f"each feature is divided by {by}; zeros stay zeros")
+    elif inputs.columns is not None:
+        which = "each column of numbers" if inputs.columns.categories else "each column"
+        also = "" if inputs.unit is None else ", and so is the target"
+        say(f"{which} is standardised by the mean and standard deviation of the training samples{also}")
     elif len(inputs.shape) == 1:
         say(f"more than {preprocessing.MOST_COLUMNS} columns: all are divided by one number instead of standardised")
 
@@ -222,8 +291,16 @@ def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array,
 def _part(parts: datasets.Dataset, part: str) -> tuple[Array, Array]:
     x, y = {"train": (parts.x_train, parts.y_train), "test": (parts.x_test, parts.y_test)}.get(part, (None, None))
     if x is None or y is None:
-        return np.concatenate([parts.x_train, parts.x_test]), np.concatenate([parts.y_train, parts.y_test])
+        return _joined(parts.x_train, parts.x_test), np.concatenate([parts.y_train, parts.y_test])
     return x, y
+
+
+def _joined(one: Any, other: Any) -> Any:
+    if not arrays.is_sparse(one):
+        return np.concatenate([one, other])
+    from scipy import sparse
+
+    return sparse.vstack([one, other], format="csr")
 
 
 def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: MLP, plan: Recipe, m: int) -> None:
@@ -250,7 +327,9 @@ def _start(model: MLP) -> str:
 
 
 def _set_aside(parts: datasets.Dataset) -> str:
-    return " (set aside: every fifth of each class)" if parts.held_out else ""
+    if not parts.held_out:
+        return ""
+    return f" (set aside: every fifth{' of each class' if parts.names else ''})"
 
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -275,69 +354,3 @@ def _mostly(row: dict[str, Any]) -> str:
     for name, count in row["taken_for"].items():
         return f", most often taken for {name} ({count})"
     return ""
-
-
-class _Read(NamedTuple):
-    sources: list[str]
-    packed: PackedMatrix
-    done: list[str]  # how each was prepared
-
-
-class _Unread(NamedTuple):
-    source: str
-    error: ValueError | OSError
-
-
-def _pictures(path: Path, inputs: Inputs, model: MLP) -> Iterator[_Read | _Unread]:
-    """Yield the pictures of a file or folder; for a picture that cannot be read, the reason.
-
-    Raises
-    ------
-    ValueError
-        If the model does not take square pictures.
-    """
-    try:
-        if path.is_file() and files.is_idx(path):
-            yield _idx_images(path, inputs, model)
-            return
-        found = images.find(path)
-    except (ValueError, OSError) as error:
-        yield _Unread(str(path), error)
-        return
-    if inputs.frame is None:
-        kind = "a table" if len(inputs.shape) == 1 else "images"
-        got = f"a model for {kind} with {model.layer_sizes[0]} values per sample"
-        remedy = "use `fastmlp evaluate` for its accuracy on a table, or call MLP.predict in Python"
-        raise ValueError(checks.message("MODEL", got, "a model for square pictures", remedy))
-    for picture in found:
-        try:
-            pixels, done = images.read([picture], inputs.frame)
-        except (ValueError, OSError) as error:
-            yield _Unread(str(picture), error)
-        else:
-            packed = pack_samples(pixels, inputs._replace(max_value=FULL_INK), model)
-            yield _Read([str(picture)], packed, list(done))
-
-
-def _idx_images(path: Path, inputs: Inputs, model: MLP) -> _Read:
-    x = files.read_idx(path)
-    check_width(bounded.shown(path), x.shape[1:], model)
-    names = [f"{path}[{i}]" for i in range(len(x))]
-    return _Read(names, pack_samples(x, inputs, model), ["used unchanged"] * len(x))
-
-
-def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:
-    best = int(p.argmax())
-    return {
-        "source": source,
-        "class": best,
-        "name": names[best],
-        "probability": float(p[best]),
-        "probabilities": list(map(float, p)),
-        "done": done,
-    }
-
-
-def _spoken(answer: dict[str, Any]) -> str:
-    done = "" if answer["done"] == "used unchanged" else f"  ({answer['done']})"
-    return f"{answer['source']}: {answer['name']}, {answer['probability']:.1%}{done}"

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import losses, plots
+from fastmlp import plots
 from fastmlp.console import failure
 from fastmlp.history import History
 from fastmlp.model import MLP
-from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import Inputs
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -87,11 +86,6 @@ def draw(
             yield path, None
 
 
-def answers(model: MLP, X: PackedMatrix) -> Array:
-    """Return what figures need of a model: the probabilities of classes, or the predictions of a regression."""
-    return model.predict(X) if losses.is_regression(model.loss) else model.predict_proba(X)
-
-
 def drawings(
     model: MLP, inputs: Inputs, x: Array, y: Array, p: Array, history: History | None
 ) -> Iterator[tuple[str, plots.Figure]]:
@@ -104,9 +98,9 @@ def drawings(
     inputs : Inputs
         The preprocessing of its inputs.
     x, y : ndarray, shapes (m, ...) and (m,)
-        Samples and their labels.
-    p : ndarray, shape (n_classes, m), or of a regression as of `MLP.predict`
-        The model's probabilities for the samples; of a regression its predictions.
+        Samples and their labels or targets.
+    p : ndarray, shape (n_classes, m) or (1, m)
+        The model's probabilities for the samples, or predictions of their targets.
     history : History or None
         The history of the run, if the model was just trained.
     """
@@ -114,7 +108,8 @@ def drawings(
     names = None if inputs.names == tuple(map(str, range(len(inputs.names)))) else inputs.names
     if history is not None:
         yield "learning-curves", plots.learning_curves(history)
-    if losses.is_regression(model.loss):
+    if inputs.unit is not None:
+        yield "predicted-against-true", plots.predicted_against_true(y, p[0])
         return
     yield "confusion-matrix", plots.confusion_matrix(y, p.argmax(axis=0), names)
     if len(inputs.shape) != 2:

@@ -16,6 +16,8 @@ from fastmlp import (
     arrays,
     backend,
     checks,
+    encoding,
+    frames,
     losses,
     methods,
     parameters,
@@ -24,6 +26,7 @@ from fastmlp import (
     training,
 )  # fmt: skip
 from fastmlp.checkpoint import Checkpoint
+from fastmlp.encoding import Encoder
 from fastmlp.history import History, TrainingWarning
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.scores import of_sums
@@ -207,6 +210,30 @@ class MLP:
     def notes(self, value: Mapping[str, str]) -> None:
         self._notes = checks.notes("notes", value)
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the columns of the frame that the model learnt from; saved with it, none without a frame."""
+        return encoding.names(self._notes)
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What encodes the rows of frames, saved with the model: see `fastmlp.preprocessing.fit`; None if nothing does.
+
+        A frame then holds raw rows, wherever X may be a frame. Arrays are taken as they are.
+        """
+        return encoding.of_model(self._notes, self._layer_sizes[0])
+
+    @encoder.setter
+    def encoder(self, value: Encoder) -> None:
+        if not isinstance(value, Encoder):
+            expected, remedy = "an encoder", "pass what fastmlp.preprocessing.fit(frame) returns"
+            raise TypeError(checks.message("encoder", type(value).__name__, expected, remedy))
+        if value.width != self._layer_sizes[0]:
+            got, remedy = f"{value.width} inputs", "make the model with layer_sizes=(encoder.width, ...)"
+            raise ValueError(checks.message("encoder", got, f"{self._layer_sizes[0]}, as the model", remedy))
+        others = {name: note for name, note in self._notes.items() if name not in encoding.NOTES}
+        self.notes = others | value.notes()
+
     # Views are made at each access and never stored, so that they follow the vector of a copy, of an unpickled model or
     # of a model in another process.
     @property
@@ -236,7 +263,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_outputs, m)
             For the cross-entropy integer labels, or one-hot or soft targets; for the other losses a target for each
             output, also as (m,) if there is one.
@@ -306,7 +333,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_outputs, m)
             As in `loss_and_grad`, and finite. Targets of ``"logistic"`` are from 0 to 1, those of ``"poisson"`` >= 0.
         epochs : int
@@ -407,6 +434,8 @@ class MLP:
             name, outputs = "class_weight", self._layer_sizes[-1]
             weights = targets.class_weights(name, class_weight, self._loss, outputs, samples.y)
             samples = samples.times_weight(name, weights)
+        if frames.is_frame(X) and not self.features:
+            self._notes |= encoding.named(frames.names(X))
         validate = held_out = None
         if validation is not None:
             held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
@@ -500,7 +529,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
 
         Returns
         -------
@@ -534,7 +563,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
 
         Returns
         -------
@@ -575,7 +604,7 @@ class MLP:
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns.
+            Samples as columns; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_outputs, m)
             As in `fit`. A prediction is right if its class has the largest target, or for ``"logistic"`` if each output
             is above 0 where its target is above 1/2, and only there.
@@ -604,7 +633,11 @@ class MLP:
         return {"loss": loss, losses.score_name(self._loss): score}
 
     def _input(self, X: Input) -> PackedMatrix:
-        return check_input("X", X, self._layer_sizes[0], self.dtype)
+        return check_input("X", self._columns_of("X", X), self._layer_sizes[0], self.dtype)
+
+    def _columns_of(self, name: str, X: Input) -> Input:
+        """Return the rows of a frame as columns, encoded if the model has an encoder; anything else as it is."""
+        return encoding.columns(name, X, self._notes, self._layer_sizes[0]) if frames.is_frame(X) else X
 
     def _samples(
         self,
@@ -617,8 +650,17 @@ class MLP:
         finite: bool = True,
     ) -> Samples:
         """Check samples, also that X and Y are ``finite``, and return them ready for kernels."""
+        X = self._columns_of(names[0], X)
         x = check_input(names[0], X, self._layer_sizes[0], self.dtype, batch_size, finite=finite)
-        y = targets.check(names[1], Y, self._loss, self._layer_sizes[-1], x.shape[1], self.dtype, finite=finite)
+        y = targets.check(
+            names[1],
+            frames.targets(names[1], Y),
+            self._loss,
+            self._layer_sizes[-1],
+            x.shape[1],
+            self.dtype,
+            finite=finite,
+        )
         return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
 
     def _advice(self, history: History, samples: Samples, rate: str) -> str:

@@ -44,6 +44,12 @@ examples:
       a table with the label in the first column; prints the result as one JSON object
   fastmlp train iris.csv --label species --save iris.safetensors
       a table with the label in the column "species"
+  fastmlp train houses.csv --target price --save houses.safetensors --plot pictures
+      a regression: prints R2, and draws the predicted against the true prices of the test samples
+  fastmlp train houses.csv --label town --category rooms --ignore price
+      takes the numbers of rooms as categories, as columns of text are, and leaves the prices out
+  fastmlp train news.svm
+      a sparse file of SVMlight or LIBSVM
 
 Without options, train uses the recipe that learns fastest: adam, one-cycle to 0.008 (the learning rate rises to it for
 a tenth of the run, then falls), in single precision, from batches of 32 samples and 40 epochs for small data to batches
@@ -52,10 +58,12 @@ of 128 samples and 4 epochs for large data. An option replaces its part of the r
 --alpha, lbfgs in steps that it finds itself.
 
 DATA is digits, mnist, fashion_mnist, a folder of IDX files, a .npz file with the arrays x_train, y_train, x_test and
-y_test, or a table (.csv, .tsv or .txt) separated by commas, semicolons or tabs. The label of a table is in the column
-given by --label, else in the column named label, class or target, else in the only text column, else in the first
-column. All other columns must be numbers and are standardised. If there is no test part, every fifth sample of each
-class becomes a test sample.
+y_test, a table (.csv, .tsv or .txt) separated by commas, semicolons or tabs, or a file of SVMlight or LIBSVM (.svm,
+.svmlight or .libsvm). The label of a table is in the column given by --label, else in the column named label, class or
+target, else in the only text column, else in the first column. Other columns of text hold categories, which become
+columns of 0 and 1; all others must be numbers and are standardised. The label of SVMlight is the first number of each
+line; with --target first, it is the target of a regression. If there is no test part, every fifth sample of each class
+becomes a test sample.
 """
 _OPTIMIZERS = ("gd", "sgd", "adam", "adamw", "lbfgs")
 _SCHEDULES = ("constant", "linear", "cosine", "one-cycle")
@@ -71,9 +79,11 @@ examples:
   fastmlp evaluate digits.safetensors mnist
   fastmlp evaluate digits.safetensors mnist --plot pictures
   fastmlp evaluate digits.safetensors mine.csv --part all --json
+  fastmlp evaluate houses.safetensors houses.csv
 
-MODEL is a file written by train --save or --checkpoint. Inputs are scaled as in training. The label of a table is taken
-from the same column as in training, unless --label names another column.
+MODEL is a file written by train --save or --checkpoint. Inputs are scaled as in training. The columns of a table are
+found by their names, in any order. Its label or target is the one of the training, unless --label or --target names
+another column.
 """
 _PREDICT = """\
 examples:
@@ -81,7 +91,10 @@ examples:
   fastmlp predict digits.safetensors scans/            all pictures in a folder, in the order of their names
   fastmlp predict digits.safetensors t10k-images-idx3-ubyte.gz | head
   fastmlp predict digits.safetensors a.jpg b.jpg --json
+  fastmlp predict houses.safetensors new.csv           a price for each row of a table
 
+A table, or a file of SVMlight, holds raw rows as in training, with or without labels. Columns are found by their names,
+in any order; other columns are ignored.
 A picture shows a single digit or similar object, dark on light or light on dark. It is cropped, resized and centred
 like the training images, and the steps are printed next to the answer. A picture that already has their size is only
 inverted, if its border is light.
@@ -191,8 +204,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     commands = {}
     for name, run, text, examples, add_arguments in (
         ("train", "train", "train a network and print its progress", _TRAIN, _add_train),
-        ("evaluate", "evaluate", "measure the accuracy of a trained network", _EVALUATE, _add_evaluate),
-        ("predict", "predict", "classify pictures", _PREDICT, _add_predict),
+        ("evaluate", "evaluate", "measure the accuracy of a trained network, or R2", _EVALUATE, _add_evaluate),
+        ("predict", "predict", "predict for pictures, or for the rows of a table", _PREDICT, _add_predict),
         ("bench", "compare", "compare the speed with the notebook's formulas in NumPy", _BENCH, _add_bench),
         ("info", "info", "show backend, threads, BLAS, CPU and versions", _INFO, _add_info),
     ):
@@ -248,9 +261,11 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=float, default=10.0, metavar="SECONDS", help="time between checkpoints; default: 10")
     add("--resume", action="store_true", help="continue from the checkpoint, if it exists")
     add("--save", metavar="FILE", help="save the model; an unfinished run does not overwrite FILE")
-    add("--plot", metavar="DIR", help="draw learning curves, confusion matrix, worst mistakes and first layer as PNG")
+    add("--plot", metavar="DIR", help="draw figures as PNG: learning curves, confusion matrix, ...")
     add("--dtype", choices=("float32", "float64"), help="precision; default: float64 for gd and lbfgs, else float32")
     _add_label(command)
+    _add_target(command)
+    _add_columns(command)
     add("--init", choices=("glorot", "he", "notebook", "sklearn"), default="glorot", help=_INIT)
     add("--activation", default="relu", metavar="NAME", help=_ACTIVATION)
     add("--seed", type=int, default=0, metavar="S", help="seed of initial weights and validation split; default: 0")
@@ -264,7 +279,8 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         "--part", choices=("test", "train", "all"), default="test", help="part of the data; default: %(default)s"
     )
     _add_label(command)
-    command.add_argument("--plot", metavar="DIR", help="draw confusion matrix, worst mistakes and first layer as PNG")
+    _add_target(command)
+    command.add_argument("--plot", metavar="DIR", help="draw figures as PNG: confusion matrix, worst mistakes, ...")
 
 
 def _add_label(command: argparse.ArgumentParser) -> None:
@@ -273,9 +289,21 @@ def _add_label(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_target(command: argparse.ArgumentParser) -> None:
+    text = "column of a table with numbers to predict instead of classes: first, last or a column name"
+    command.add_argument("--target", metavar="COLUMN", help=text)
+
+
+def _add_columns(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--category", action="append", metavar="COLUMN", help="a column whose numbers are categories; may be repeated")
+    add("--ignore", action="append", metavar="COLUMN", help="a column of a table to leave out; may be repeated")
+
+
 def _add_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
-    command.add_argument("what", metavar="WHAT", nargs="+", help="pictures, folders of pictures, IDX files of images")
+    what = "tables, pictures, folders of pictures, IDX files of images"
+    command.add_argument("what", metavar="WHAT", nargs="+", help=what)
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastmlp import arrays, backend, checks, sparse
+from fastmlp import arrays, backend, checks, frames, sparse
 from fastmlp.kernels.columns import Columns, joined
 from fastmlp.quiet import quietly
 
@@ -17,7 +17,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _UINT8 = np.dtype(np.uint8)
 
-Input: TypeAlias = "ArrayLike | arrays.Sparse | PackedMatrix"
+Input: TypeAlias = "ArrayLike | arrays.Sparse | frames.Frame | PackedMatrix"
 
 # About this many columns are searched for the largest value; inputs look unscaled if it exceeds the second number.
 _SEEN, _SCALED = 1000, 20.0
@@ -244,7 +244,11 @@ def _first_not_finite(n: int, place: Array, value: Array) -> tuple[int, int, Any
 
 
 def pack(
-    X: ArrayLike | arrays.Sparse, scale: float | None = None, dtype: str | None = None, *, minibatches: bool = False
+    X: ArrayLike | arrays.Sparse | frames.Frame,
+    scale: float | None = None,
+    dtype: str | None = None,
+    *,
+    minibatches: bool = False,
 ) -> PackedMatrix:
     """Pack X once, to use it many times.
 
@@ -253,7 +257,8 @@ def pack(
     X : array_like or sparse matrix or array of SciPy, shape (n_features, m)
         uint8, float32, float64 or other real numbers, in any memory layout, also memory-mapped; samples as columns.
         uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries. Of sparse matrices, CSC, or
-        the transpose of CSR, takes the least time and memory.
+        the transpose of CSR, takes the least time and memory. A data frame of pandas or polars has samples as rows; all
+        of its columns must be numbers.
     scale : float, optional
         Positive factor for every value. If 1/scale rounds to an integer n, values are divided by n, so that
         ``pack(I, scale=1/255)`` holds exactly the bits of ``I / 255.``.
@@ -285,6 +290,7 @@ def pack(
     (2,)
     """
     factor = checks.positive("scale", 1.0 if scale is None else scale, "pass a factor such as 1/255")
+    X = frames.numbers("X", X) if frames.is_frame(X) else X
     return packed(
         "X", X, factor, None if dtype is None else checks.float_dtype("dtype", dtype), minibatches=minibatches
     )

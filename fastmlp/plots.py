@@ -24,6 +24,7 @@ __all__ = [
     "confusion_matrix",
     "first_layer",
     "learning_curves",
+    "predicted_against_true",
     "require",
     "worst_mistakes",
 ]
@@ -32,6 +33,7 @@ _BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal 
 _SCORES = {"accuracy": "Accuracy", "r2": "$R^2$"}
 _MARKERS = 10  # of each line
 _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
+_OPAQUE = 300  # points of a scatter plot; more become transparent, to show how many lie upon each other
 _WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
 
 
@@ -106,7 +108,8 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
             ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
     if min(history.loss + history.validation_loss) > 0:
         figures.use_logarithms(pair[0])
-    figures.use_percent(pair[1].yaxis)
+    if history.score == "accuracy":
+        figures.use_percent(pair[1].yaxis)
     low, high = pair[1].get_ylim()
     pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
     return figures.new(pair, axes)
@@ -173,6 +176,52 @@ def confusion_matrix(
         ylabel="True class",
         title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
     )
+    return figures.new(grid, given)
+
+
+def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes | None = None) -> Figure | None:
+    """Draw the predictions of a regression against the true targets, with the line of right answers.
+
+    Parameters
+    ----------
+    targets : array_like of float, shape (m,)
+        True targets.
+    predictions : array_like of float, shape (m,)
+        Predicted targets.
+    ax : matplotlib Axes, optional
+        Axes for the points; a new figure if not given.
+
+    Returns
+    -------
+    Figure or None
+        The new figure. Its title is R^2, the coefficient of determination.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If lengths differ, there is no sample, or an array does not hold real numbers.
+    ImportError
+        If matplotlib, part of the extra ``cli``, is not installed.
+
+    Examples
+    --------
+    >>> from fastmlp import plots
+    >>> figure = plots.predicted_against_true([1.0, 2.0, 3.0], [1.0, 3.0, 3.0])
+    >>> figure.axes[0].get_title(), figure.axes[0].get_xlabel()
+    ('$R^2$ = 0.5000', 'True')
+    """
+    true = checks.array("targets", targets, shape=(None,), axes="(m,)")
+    predicted = checks.array("predictions", predictions, shape=true.shape, axes="(m,)")
+    given = None if ax is None else [ax]
+    (ax,) = grid = figures.grid(given, 1, columns=1, size=(5.4, 5.4))
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    ax.plot(ends, ends, "-", color=_VERMILLION, linewidth=1.5, label="right answers")
+    faint = min(1.0, max(0.1, _OPAQUE / true.size))
+    ax.plot(true, predicted, "o", color=_BLUE, markersize=4, alpha=faint, markeredgewidth=0, label="samples")
+    score = losses.r2(predicted.reshape(1, -1), true.reshape(1, -1), np.ones(true.size))
+    ax.set(xlabel="True", ylabel="Predicted", title=f"$R^2$ = {score:.4f}", aspect="equal")
+    ax.grid(alpha=0.3)
+    ax.legend()
     return figures.new(grid, given)
 
 

@@ -2,16 +2,18 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import checks, storage
-from fastmlp.datasets import bounded, images
+from fastmlp import arrays, checks, encoding, frames, losses, storage, units
+from fastmlp.datasets import bounded, images, tables
 from fastmlp.datasets.files import Dataset
+from fastmlp.encoding import Encoder
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix, pack
-from fastmlp.quiet import quietly
+from fastmlp.units import Unit
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -19,21 +21,6 @@ FULL_INK = 255.0  #: Largest value of a picture that was read from a file.
 MOST_COLUMNS = 10_000  #: A wider table has a single scale, because a model's notes hold at most a million bytes.
 
 _SMALLEST_PICTURE = 5  # rows; a table with a smaller square number of columns is not taken for pictures
-
-
-class Columns(NamedTuple):
-    """How the columns of a table are standardised: ``(x - mean) / scale``.
-
-    Attributes
-    ----------
-    mean : tuple of float
-        Mean of each column in the training part.
-    scale : tuple of float
-        Standard deviation of each column there; 1 if the column is constant.
-    """
-
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
 
 
 class Inputs(NamedTuple):
@@ -49,18 +36,81 @@ class Inputs(NamedTuple):
         Names of the classes.
     frame : images.Framing or None
         Position and size of the ink in square pictures; None for other samples.
-    columns : Columns or None
-        How the columns of a table are standardised; None for pictures.
+    columns : Encoder or None
+        How the columns of a table are standardised, and its categories encoded; None for pictures.
     labels : tuple of str
         Labels of the classes in files if they differ from ``names``; else empty.
+    unit : units.Unit or None
+        The unit of a regression's target; None for classes.
+    first_index : int or None
+        The index of the first feature in svmlight files; None if the model learnt from another file.
     """
 
     shape: tuple[int, ...]
     max_value: float
     names: tuple[str, ...]
     frame: images.Framing | None
-    columns: Columns | None = None
+    columns: Encoder | None = None
     labels: tuple[str, ...] = ()
+    unit: Unit | None = None
+    first_index: int | None = None
+
+    def targets(self, y: Array) -> Array:
+        """Return labels (m,) as they are, and targets (m,) standardised."""
+        return y if self.unit is None else self.unit.standardise(y)
+
+
+def fit(frame: frames.Frame, categories: Iterable[str] = ()) -> Encoder:
+    """Determine how to encode the rows of a data frame: numbers are standardised, categories become zeros and ones.
+
+    Parameters
+    ----------
+    frame : data frame of pandas or polars, m rows of n columns
+        The training data, without labels or targets. Columns of text, and those declared as categories, are encoded by
+        scikit-learn's ``OneHotEncoder`` with at most 100 columns of zeros and ones each: rarer categories share the
+        last one. All other columns must be numbers.
+    categories : iterable of str, optional
+        Further columns whose numbers stand for categories.
+
+    Returns
+    -------
+    Encoder
+        For `MLP.encoder`. Its ``width`` is the model's number of inputs.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing, or there is no such column.
+    TypeError
+        If a column holds neither numbers nor text, or ``frame`` is not a data frame.
+    ImportError
+        If there are categories, and scikit-learn, the extra ``sklearn``, is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastmlp
+    >>> class Table(dict):  # a data frame of pandas or polars in practice
+    ...     columns, dtypes, shape = property(list), None, (3, 1)
+    ...     def to_numpy(self): ...
+    >>> encoder = fastmlp.preprocessing.fit(Table(age=np.array([20.0, 30.0, 40.0])))
+    >>> encoder.names, encoder.mean, encoder.width
+    (('age',), (30.0,), 1)
+    >>> model = fastmlp.MLP((encoder.width, 8, 2))
+    >>> model.encoder = encoder  # model.fit, model.predict and the like now take raw rows, also after MLP.load
+    """
+    if not frames.is_frame(frame):
+        expected = "a data frame of pandas or polars"
+        raise TypeError(checks.message("frame", type(frame).__name__, expected, "pass one with named columns"))
+    names, several = frames.names(frame), list(categories)
+    for name in several:
+        if name not in names:
+            got, expected = bounded.brief(repr(name)), bounded.brief(f"one of: {', '.join(names)}")
+            raise ValueError(checks.message("categories", got, expected, "check its spelling"))
+    x, words = frames.raw("frame", frame, {*frames.text_columns("frame", frame), *map(names.index, several)})
+    if not len(x):
+        raise ValueError(checks.message("frame", "no rows", "at least one row", "pass the training data"))
+    return encoding.fit(x, words, names)
 
 
 def from_dataset(parts: Dataset, names: tuple[str, ...] | None = None) -> Inputs:
@@ -82,11 +132,16 @@ def from_dataset(parts: Dataset, names: tuple[str, ...] | None = None) -> Inputs
         The preprocessing, for `to_notes` and `pack_samples`.
     """
     x, labels = parts.x_train, () if names is None else parts.names
-    could_be_picture = x.dtype == np.uint8 or (x.min() >= 0 and x.max() <= 1)
+    if arrays.is_sparse(x):
+        encoder = encoding.fit_sparse(x) if x.shape[1] <= MOST_COLUMNS else None
+        inputs = Inputs(x.shape[1:], parts.max_value, names or parts.names, None, encoder, labels)
+        return inputs._replace(first_index=parts.first_index)
+    could_be_picture = not parts.words and (x.dtype == np.uint8 or (x.min() >= 0 and x.max() <= 1))
     shape = _shape(x.shape[1:]) if could_be_picture else x.shape[1:]
     inputs = Inputs(shape, parts.max_value, names or parts.names, None, None, labels)
     if len(shape) == 1:
-        return inputs._replace(columns=_standardising(x) if shape[0] <= MOST_COLUMNS else None)
+        encoded = parts.words or shape[0] <= MOST_COLUMNS
+        return inputs._replace(columns=encoding.fit(x, parts.words, parts.columns) if encoded else None)
     square = len(shape) == 2 and shape[0] == shape[1]
     return inputs._replace(frame=images.framing(x.reshape(-1, *shape)) if square else None)
 
@@ -96,8 +151,25 @@ def to_notes(name: str, inputs: Inputs, label: str = "") -> dict[str, str]:
     texts = {"data": bounded.shown(name)} | ({"label": bounded.shown(label)} if label else {})
     texts |= {"inputs": json.dumps(inputs.shape), "max_value": repr(inputs.max_value)}
     texts["classes"] = json.dumps(inputs.names)
-    optional = {"frame": inputs.frame, "columns": inputs.columns, "labels": inputs.labels}
-    return texts | {key: json.dumps(value) for key, value in optional.items() if value}
+    optional = {"frame": inputs.frame, "labels": inputs.labels, units.NOTE: inputs.unit}
+    texts |= {key: json.dumps(value) for key, value in optional.items() if value}
+    texts |= {} if inputs.first_index is None else {"first_index": str(inputs.first_index)}
+    return texts if inputs.columns is None else texts | inputs.columns.notes()
+
+
+def load(path: str) -> tuple[MLP, Inputs]:
+    """Return the model in a file, and its preprocessing; a regression returns the unit of its target."""
+    model = MLP.load(path)
+    inputs = from_model(model)
+    return (model, inputs) if inputs.unit is None else (model, restored(model, inputs))
+
+
+def restored(model: MLP, inputs: Inputs) -> Inputs:
+    """Change a model of standardised targets into one of their unit; return its preprocessing from then on."""
+    if inputs.unit is None:
+        return inputs
+    units.restore(model, inputs.unit)
+    return inputs._replace(unit=Unit())
 
 
 def from_model(model: MLP) -> Inputs:
@@ -111,12 +183,16 @@ def from_model(model: MLP) -> Inputs:
     texts = model.notes
     if not texts:
         return _guessed(model)
+    if "inputs" not in texts and texts.keys() & {"features", "columns"}:
+        return _of_frames(model)
     try:
         frame = images.Framing(*json.loads(texts["frame"])) if "frame" in texts else None
-        columns = Columns(*map(tuple, json.loads(texts["columns"]))) if "columns" in texts else None
+        columns = encoding.read(texts)
         names, labels = (tuple(map(str, json.loads(texts.get(key, "[]")))) for key in ("classes", "labels"))
         shape = tuple(json.loads(texts["inputs"]))
-        inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels)
+        unit = units.read(texts)
+        index = int(texts["first_index"]) if "first_index" in texts else None
+        inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels, unit, index)
         fits = _fits(inputs, model)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise storage.refusal("MODEL", f"notes that cannot be read ({bounded.brief(error)})") from None
@@ -125,15 +201,59 @@ def from_model(model: MLP) -> Inputs:
     return inputs
 
 
+def width(inputs: Inputs) -> int:
+    """Return the number of a model's inputs."""
+    return math.prod(inputs.shape) if inputs.columns is None else inputs.columns.width
+
+
+def known(inputs: Inputs, label: str = "") -> tables.Known:
+    """Return the columns of a table that a model takes, which learnt the column ``label``."""
+    names: tuple[str, ...] = () if inputs.columns is None else inputs.columns.names
+    categories = frozenset[int]() if inputs.columns is None else frozenset(inputs.columns.categories)
+    return tables.Known(names, math.prod(inputs.shape), categories, label, inputs.unit is not None, inputs.first_index)
+
+
+def placed(name: str, x: Array, words: encoding.Words, inputs: Inputs) -> Array:
+    """Return samples (m, ...) whose categories are places in ``words`` with those of the model; warn of new ones."""
+    return x if inputs.columns is None else inputs.columns.places(name, x, words)
+
+
 def pack_samples(x: Array, inputs: Inputs, model: MLP, *, minibatches: bool = False) -> PackedMatrix:
-    """Return samples (m, ...), scaled or standardised according to ``inputs``, as packed columns for the model."""
+    """Return samples (m, ...), scaled or encoded according to ``inputs``, as packed columns for the model."""
+    if arrays.is_sparse(x):
+        return _pack_sparse(x, inputs, model, minibatches=minibatches)
     rows = x.reshape(len(x), -1)
     if inputs.columns is None:
         dtype = None if x.dtype == np.uint8 else model.dtype.name
         return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype, minibatches=minibatches)
-    mean, scale = map(np.array, inputs.columns)
-    standardised: Array = quietly(lambda: (rows - mean) / scale)  # the model refuses infinite results
-    return pack(standardised.T, dtype=model.dtype.name, minibatches=minibatches)
+    return pack(inputs.columns.encode(rows).T, dtype=model.dtype.name, minibatches=minibatches)
+
+
+def _pack_sparse(x: Any, inputs: Inputs, model: MLP, *, minibatches: bool) -> PackedMatrix:
+    """Return a CSR matrix (m, n), scaled, as packed columns; it stays sparse."""
+    if inputs.columns is not None:
+        x = inputs.columns.scaled(x)
+    scale = 1 / inputs.max_value if inputs.columns is None else None
+    return pack(x.T, scale=scale, dtype=model.dtype.name, minibatches=minibatches)
+
+
+def outputs(model: MLP, X: PackedMatrix) -> Array:
+    """Return what the command line shows for samples: probabilities (n_classes, m), or the numbers (k, m) of targets.
+
+    Raises
+    ------
+    ValueError
+        If the model predicts several labels for each sample.
+    """
+    if losses.is_regression(model.loss):
+        return np.atleast_2d(model.predict(X))
+    p = model.predict_proba(X)
+    if model.loss != "logistic":
+        return p
+    if p.ndim > 1:
+        got, expected = "a model of several logistic outputs", "one that predicts one class for each sample"
+        raise ValueError(checks.message("MODEL", got, expected, "call MLP.predict in Python"))
+    return np.stack([1 - p, p])
 
 
 def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inputs: Inputs) -> Array:
@@ -170,22 +290,12 @@ def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inpu
     raise ValueError(checks.message(name, got, expected, remedy))
 
 
-def check_width(name: str, shape: tuple[int, ...], model: MLP) -> None:
-    """Raise ValueError unless samples of this shape have as many values as the model's input."""
-    if math.prod(shape) != model.layer_sizes[0]:
-        got, expected = f"samples of {math.prod(shape)} values", f"{model.layer_sizes[0]}, as in the model's training"
+def check_width(name: str, shape: tuple[int, ...], inputs: Inputs) -> None:
+    """Raise ValueError unless samples of this shape have as many values as the model's inputs."""
+    if math.prod(shape) != math.prod(inputs.shape):
+        got = f"samples of {math.prod(shape)} values"
+        expected = f"{math.prod(inputs.shape)}, as in the model's training"
         raise ValueError(checks.message(name, got, expected, "choose other data, or another model"))
-
-
-def _standardising(x: Array) -> Columns:
-    """Return mean and standard deviation of columns (m, n), also if their squares would overflow or underflow."""
-    largest = np.abs(x.astype(np.float64)).max(axis=0)
-    unit = np.where(largest > 0, largest, 1.0)
-    u = x / unit
-    mean, scale = u.mean(axis=0), u.std(axis=0) * unit
-    constant = (np.ptp(u, axis=0) == 0) | (scale == 0)
-    mean = np.where(constant, x[0], mean * unit)
-    return Columns(tuple(mean.tolist()), tuple(np.where(constant, 1.0, scale).tolist()))
 
 
 def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -195,8 +305,15 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (side, side) if flat_picture else shape
 
 
-def _numbers(classes: int) -> tuple[str, ...]:
-    return tuple(map(str, range(classes)))
+def _outputs(model: MLP) -> tuple[str, ...]:
+    """Return the names of the classes of a model that does not name them; none of a regression."""
+    if losses.is_regression(model.loss):
+        return ()
+    return tuple(map(str, range(max(2, model.layer_sizes[-1]) if model.loss == "logistic" else model.layer_sizes[-1])))
+
+
+def _unit(model: MLP) -> Unit | None:
+    return Unit() if losses.is_regression(model.loss) else None
 
 
 def _guessed(model: MLP) -> Inputs:
@@ -205,26 +322,32 @@ def _guessed(model: MLP) -> Inputs:
     frame = images.MNIST._replace(
         side=shape[0], box=max(1, round(images.MNIST.box * scale)), middle=images.MNIST.middle * scale
     )
-    return Inputs(shape, FULL_INK, _numbers(model.layer_sizes[-1]), frame if len(shape) == 2 else None)
+    return Inputs(shape, FULL_INK, _outputs(model), frame if len(shape) == 2 else None, unit=_unit(model))
+
+
+def _of_frames(model: MLP) -> Inputs:
+    """Return the preprocessing of a model that learnt from data frames in Python."""
+    columns, width = model.encoder, model.layer_sizes[0]
+    if columns is None:
+        columns = Encoder(model.features, (0.0,) * width, (1.0,) * width, {})
+    return Inputs((len(columns.mean),), 1.0, _outputs(model), None, columns, (), _unit(model))
 
 
 def _fits(inputs: Inputs, model: MLP) -> bool:
     whole = all(isinstance(length, int) and length > 0 for length in inputs.shape)
     whole = whole and len(inputs.labels) in (0, len(inputs.names))
-    widths = math.prod(inputs.shape), len(inputs.names)
     frame = inputs.frame
     framed = frame is None or (
         inputs.shape == (frame.side, frame.side) and 1 <= frame.box <= frame.side and 0 <= frame.middle <= frame.side
     )
-    scaled = 0 < inputs.max_value < math.inf and _standardises(inputs.columns, math.prod(inputs.shape))
-    return whole and scaled and framed and widths == (model.layer_sizes[0], model.layer_sizes[-1])
+    n, width = math.prod(inputs.shape), model.layer_sizes[0]
+    scaled = 0 < inputs.max_value < math.inf and inputs.first_index in (None, 0, 1)
+    taken = n == width if inputs.columns is None else encoding.is_proper(inputs.columns, n, width)
+    return whole and scaled and framed and taken and _answers(inputs, model)
 
 
-def _standardises(columns: Columns | None, width: int) -> bool:
-    """Return whether each column has a finite mean and a positive, finite scale."""
-    if columns is None:
-        return True
-    mean, scale = columns
-    return (
-        len(mean) == len(scale) == width and all(map(math.isfinite, mean)) and all(0 < one < math.inf for one in scale)
-    )
+def _answers(inputs: Inputs, model: MLP) -> bool:
+    """Return whether names or unit fit the outputs of a model."""
+    if losses.is_regression(model.loss):
+        return inputs.names == () and inputs.unit is not None and inputs.unit.is_proper() and model.layer_sizes[-1] == 1
+    return inputs.unit is None and len(inputs.names) == model.layer_sizes[-1]

@@ -16,7 +16,8 @@ from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import Dataset
 from fastmlp.history import History
 from fastmlp.model import MLP
-from fastmlp.preprocessing import Inputs, pack_samples
+from fastmlp.packing import PackedMatrix
+from fastmlp.preprocessing import Inputs, outputs, pack_samples
 from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -93,14 +94,16 @@ def fit(
 ) -> tuple[History, Exception | None]:
     """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
     watch = _Watch(say, plan.epochs, options.quiet)
-    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[0])
+    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[1])
     try:
         with refusals.speaking_of_options():
             history = model.fit(
                 pack_samples(samples[0], inputs, model, minibatches=minibatches),
-                samples[1],
+                inputs.targets(samples[1]),
                 validation=(
-                    None if validation is None else (pack_samples(validation[0], inputs, model), validation[1])
+                    None
+                    if validation is None
+                    else (pack_samples(validation[0], inputs, model), inputs.targets(validation[1]))
                 ),
                 patience=options.patience,
                 min_delta=options.min_delta,
@@ -163,13 +166,28 @@ def test(
     """Evaluate the model on the test part and draw figures."""
     x, y = parts.x_test, parts.y_test
     X = pack_samples(x, inputs, model)
-    scores = model.evaluate(X, y)
-    result.facts["test"] = {"samples": len(y), **scores}
+    found = scores(model, inputs, X, y)
+    result.facts["test"] = {"samples": len(y), **found}
     result.say.tell(
-        f"test {losses.spoken(scores)}, cost {scores['loss']:.4f} after {len(history)} epochs; "
+        f"test {scores_in_words(found)} after {len(history)} epochs; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    draw(options.plot, result, model, inputs, x, y, keeping.answers(model, X), history)
+    draw(options.plot, result, model, inputs, x, y, outputs(model, X), history)
+
+
+def scores(model: MLP, inputs: Inputs, X: PackedMatrix, y: Array) -> dict[str, float]:
+    """Return loss and score of a model on samples; of a regression also the root mean square error, in its unit."""
+    found = model.evaluate(X, y)
+    if inputs.unit is None:
+        return found
+    residual = outputs(model, X).astype(np.float64) - y
+    return found | {"rmse": math.sqrt(np.mean(residual**2))}
+
+
+def scores_in_words(found: dict[str, float]) -> str:
+    """Return the result of `scores` in words."""
+    more = f"typical error {found['rmse']:.4g} (root mean square)" if "rmse" in found else f"cost {found['loss']:.4f}"
+    return f"{losses.spoken(found)}, {more}"
 
 
 def draw(

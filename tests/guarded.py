@@ -507,13 +507,13 @@ def updates_on_batches(packed, labels, parameters, net):
         np.arange(m, dtype=np.int32)[::-1],
         np.unique([m // 2 + 1, m]),
     )
-    for rule in rules.Rule(rules.ADAM, 0.9, 0.9), rules.Rule(rules.SGD, 0.9, clip=0.1):
+    for rule in rules.Rule(rules.ADAM, 0.9, 0.9, squares=1), rules.Rule(rules.SGD, 0.9, clip=0.1):
         vectors = [parameters] * (1 + rules.state_vectors(rule))
         if rule.kind == rules.ADAM:
             vectors[2] = np.square(parameters)
         y = fastmlp.one_hot(labels, net.sizes[-1]).astype(parameters.dtype) if rule.clip else labels
         trainer = kernels.begin_training(vectors, net, packed.operands(parameters.dtype, minibatches=True), y, weight)
-        results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 3), 0.5)))
+        results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 4), 0.5)))
         results += kernels.training_vectors(trainer)
     return results
 

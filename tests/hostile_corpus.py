@@ -326,7 +326,7 @@ CSV = {
     "a field beyond csv's limit": (lambda: b'0,"' + b"1" * 2**20 + b'x"\n', "line 1 quotes that cannot be read"),
     "labels without end": (lambda: b"".join(b"a%d,1\n" % i for i in range(70000)) * 2, "70000 different labels"),
     "numbers with a comma": (b"1,5;1\n2,5;0\n", "line 1, column 1 '1,5', a number with a point"),
-    "two columns of text": (b"a,b\nx,1\n1,y\n", "line 3, column 'b' 'y', only the label may be text column 'a'"),
+    "two columns of text": (b"a,b\nx,1\n1,y\n", "line 3, column 'b' 'y', a number, as in other lines"),
     "a column's name": (b"\x1b[2J,b\n1,nan\n2,1\n", "column 'b' no value"),
     "infinite number": (b"0,1\n0,1e999\n", "line 2, column 2 '1e999', a finite number"),
     "endless line": (lambda: b"1" * 2**23, "a line of more than 4194304 bytes"),

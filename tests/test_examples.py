@@ -13,7 +13,8 @@ import pytest
 from fastmlp import bench, cli, options
 from fastmlp.datasets import mnist
 
-load_iris = pytest.importorskip("sklearn.datasets").load_iris
+datasets = pytest.importorskip("sklearn.datasets")
+load_iris, dump_svmlight_file = datasets.load_iris, datasets.dump_svmlight_file
 
 PICTURES = {"learning-curves", "confusion-matrix", "worst-mistakes", "first-layer", "first-layer-change"}
 
@@ -52,6 +53,16 @@ RESULTS = {
     "train --optimizer gd": lambda found: found["dtype"] == "float64" and right_at_least(0.965)(found),
     "train letters.csv --save letters.safetensors --json > letters.json": right_at_least(0.9),
     "train iris.csv --label species --save iris.safetensors": right_at_least(0.9),
+    "train houses.csv --target price --save houses.safetensors --plot pictures": lambda found: (
+        found["test"]["r2"] >= 0.98
+        and {Path(one).stem for one in found["pictures"]} == {"learning-curves", "predicted-against-true"}
+    ),
+    "train houses.csv --label town --category rooms --ignore price": right_at_least(0.5),
+    "train news.svm": right_at_least(0.85),
+    "evaluate houses.safetensors houses.csv": lambda found: found["r2"] >= 0.98,
+    "predict houses.safetensors new.csv": lambda found: np.allclose(
+        [one["value"] for one in found["predictions"]], [245_000, 185_000], atol=20_000
+    ),
     "evaluate digits.safetensors mnist": lambda found: found["accuracy"] >= 0.975,
     "evaluate digits.safetensors mnist --plot pictures": drawn(after_training=False),
     "evaluate digits.safetensors mine.csv --part all --json": lambda found: (
@@ -106,12 +117,25 @@ def furnished(folder, mnist_training, mnist_data):
     return folder
 
 
+def write_houses(rng):
+    """Write a table of houses, whose areas tell something of the town, and one of new houses without prices."""
+    town, area, rooms = np.arange(300) % 3, rng.uniform(20, 120, 300), rng.integers(1, 6, 300)
+    area = area + 60 * town
+    price = 2000 * area + 10_000 * rooms + 15_000 * town + rng.normal(0, 3000, 300)
+    rows = zip(("Bern", "Oslo", "Rome") * 100, area, rooms, price, strict=True)
+    lines = [f"{town},{area:.1f},{rooms},{price:.0f}" for town, area, rooms, price in rows]
+    Path("houses.csv").write_text("\n".join(["town,area,rooms,price", *lines]))
+    Path("new.csv").write_text("rooms,town,area\n3,Oslo,100\n2,Bern,82.5\n")
+
+
 def write_tables():
-    """Write two tables of three separable classes: letters.csv, and iris.csv with text as labels."""
+    """Write tables of three separable classes: letters.csv, iris.csv with text as labels, and news.svm."""
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     values = rng.normal(size=(300, 6)) + 3 * np.eye(3, 6)[labels]
     np.savetxt("letters.csv", np.column_stack([labels, values]), fmt=["%d", *["%.6f"] * 6], delimiter=",")
+    dump_svmlight_file(np.where(values > 2, values, 0), labels, "news.svm", zero_based=False)
+    write_houses(rng)
     iris = load_iris()
     lines = [f"{','.join(map(str, row))},{iris.target_names[k]}" for row, k in zip(iris.data, iris.target, strict=True)]
     Path("iris.csv").write_text("\n".join(["a,b,c,d,species", *lines]))
@@ -133,6 +157,10 @@ def test_examples(request, folder, monkeypatch, capsys, example):
     else:
         monkeypatch.chdir(folder)
         write_tables()
+        if "houses.safetensors" in example and not example.startswith("train"):
+            words = "train houses.csv --target price --save houses.safetensors --quiet"
+            assert cli.main(words.split()) == 0
+            capsys.readouterr()
         for name, value in (("_ROUNDS", (3, 3)), ("_AT_LEAST", 0.0), ("_settle", lambda: None)):
             monkeypatch.setattr(bench, name, value)  # everything is timed, but briefly
         words = re.split(r" [|>] ", example)[0].removesuffix(" --json").split()

@@ -260,3 +260,31 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, history):
 def test_what_does_not_fit_is_refused(answers, draw, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
         draw(answers)
+
+
+def test_predictions_are_drawn_against_the_truth(rng):
+    true = rng.normal(size=50)
+    predicted = true + rng.normal(0, 0.1, 50)
+    ax = plots.predicted_against_true(true, predicted).axes[0]
+    line, points = ax.lines
+    np.testing.assert_array_equal(points.get_xdata(), true)
+    np.testing.assert_array_equal(points.get_ydata(), predicted)
+    np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
+    assert min(line.get_xdata()) <= min(*true, *predicted) < max(*true, *predicted) <= max(line.get_xdata())
+    r2 = 1 - np.sum((predicted - true) ** 2) / np.sum((true - true.mean()) ** 2)
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == (f"$R^2$ = {r2:.4f}", "True", "Predicted")
+    (own,) = axes(1)
+    assert plots.predicted_against_true(true, predicted, own) is None
+    assert len(own.lines) == 2
+    many = plots.predicted_against_true(np.arange(10_000.0), np.arange(10_000.0)).axes[0].lines[1]
+    assert many.get_alpha() < points.get_alpha() == 1
+    with pytest.raises(ValueError, match=r"^predictions: got shape \(2,\)"):
+        plots.predicted_against_true([1.0], [1.0, 2.0])
+
+
+def test_the_curves_of_a_regression_are_r2_as_a_plain_number():
+    history = fastmlp.History([1, 2], [0.5, 0.2], seconds=[0.1, 0.1], r2=[0.1, 0.7], loss_name="squared_error")
+    loss, score = plots.learning_curves(history).axes
+    assert (loss.get_ylabel(), score.get_ylabel()) == ("Loss (mean half squared error)", "$R^2$")
+    np.testing.assert_array_equal(score.lines[0].get_ydata(), [0.1, 0.7])
+    assert "%" not in score.yaxis.get_major_formatter()(0.5)

@@ -192,7 +192,10 @@ def test_a_label_that_is_not_there_is_refused(read, tmp_path):
         ("a,b,kind\n1,2,x\n3,,x\n", r"x\.csv, line 3, column 'b': got no value \(''\), expected a value; fill it in"),
         ("a,b,kind\n1,2,x\n\n3,N/A,x\n", r"line 4, column 'b': got no value \('N/A'\)"),
         ("a;b;kind\n1,5;2;x\n", r"line 2, column 'a': got '1,5', expected a decimal point"),
-        ("a,b,kind\n1,2,x\n1,red,y\n", "line 3, column 'b': got 'red', .* only the label .column 'kind'. may be text"),
+        (
+            "a,b,kind\n1,2,x\n1,red,y\n",
+            "line 3, column 'b': got 'red', expected a number, as .*: --category NAME",
+        ),
         ("1,2\n1,2\n3,4x\n", "line 3, column 2: got '4x', expected a number, as in other lines; correct it"),
         ("a b kind\n1 2 x\n", "a line without a comma, semicolon or tab, .*; separate the columns by commas"),
         ("kind\nx\n", "a line without a comma, semicolon or tab"),
@@ -358,7 +361,8 @@ def test_the_seed_chooses_the_validation_part(run, iris):
 
 def test_a_model_of_a_table_says_that_it_takes_no_pictures(run, iris, tmp_path):
     assert run("train --epochs 1 --quiet --backend numpy --save", tmp_path / "model", iris)[0] == 0
-    status, _, error = run("predict", tmp_path / "model", iris)
+    (tmp_path / "x.png").write_bytes(b"")
+    status, _, error = run("predict", tmp_path / "model", tmp_path / "x.png")
     assert status == 2
     assert "MODEL: got a model for a table with 4 values per sample, expected a model for square pictures" in error
 

@@ -1,5 +1,6 @@
 """Encode labels, which may be any integers or texts, as classes from 0."""
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +42,22 @@ def of_texts(name: str, codes: Array, texts: tuple[str, ...]) -> tuple[Array, tu
     _check_number(name, len(texts))
     order = sorted(range(len(texts)), key=texts.__getitem__)
     return np.argsort(order)[codes], tuple(texts[i] for i in order)
+
+
+def number_in(cell: str) -> float | None:
+    """Return the number in a cell, or None; underscores, which only Python accepts, are not allowed."""
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def spelled(cell: str) -> str:
+    """Return a word as it is, and a number in one spelling: 1, 1.0 and 01 are the same category."""
+    number = number_in(cell)
+    if number is None or not math.isfinite(number):
+        return cell
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def _integers(name: str, y: Array) -> Array:

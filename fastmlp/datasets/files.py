@@ -4,13 +4,14 @@ import hashlib
 import math
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastmlp import checks
-from fastmlp.datasets import bounded, classes, npz, tables
+from fastmlp.datasets import bounded, classes, npz, svmlight, tables
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,8 +36,8 @@ class Dataset(NamedTuple):
     ----------
     x_train, x_test : ndarray, shapes (m, ...) and (m_test, ...)
         Samples along the first axis, all of the same shape; uint8 or other real numbers, all finite.
-    y_train, y_test : ndarray of int64, shapes (m,) and (m_test,)
-        Classes, counted from 0 in the order of ``names``.
+    y_train, y_test : ndarray of int64 or float64, shapes (m,) and (m_test,)
+        Classes, counted from 0 in the order of ``names``; or the numbers of a target.
     max_value : float
         The divisor that scales ``x_train`` to [-1, 1]: 255 for uint8 pictures, otherwise the largest magnitude in
         ``x_train``. uint8 data with no value above 127 in ``x_train``, such as scikit-learn's digits with values up to
@@ -44,11 +45,18 @@ class Dataset(NamedTuple):
     held_out : bool
         True if the files have no test part, and one was chosen by `held_out`.
     names : tuple of str
-        The label of each class in the files, in numerical or alphabetical order.
+        The label of each class in the files, in numerical or alphabetical order; empty for a target.
     label : str
-        The label's column of a table, as `load` accepts it; empty if the column has no name.
+        The label's or target's column of a table, as `load` accepts it; empty if the column has no name.
     remarks : tuple of str
         How a table was interpreted, in sentences for people.
+    columns : tuple of str
+        The names of the columns of a table that are features; empty if it names none.
+    words : dict of int to tuple of str
+        The categories of each column of features that has some; in ``x_train`` and ``x_test``, a category is its place
+        there.
+    first_index : int or None
+        The index of the first feature in an svmlight file, whose samples are CSR matrices of SciPy; None for others.
     """
 
     x_train: Array
@@ -60,14 +68,23 @@ class Dataset(NamedTuple):
     names: tuple[str, ...]
     label: str = ""
     remarks: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    words: dict[int, tuple[str, ...]] = {}  # noqa: RUF012 - never changed
+    first_index: int | None = None
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; 0 for a target."""
         return len(self.names)
 
 
-def load(path: str | Path, label: str | None = None) -> Dataset:
+def load(
+    path: str | Path,
+    label: str | None = None,
+    target: str | None = None,
+    categories: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+) -> Dataset:
     r"""Load a data set from a folder of IDX files, a ``.npz`` file as in Keras, or a table such as CSV.
 
     Files are not trusted: nothing is unpickled, memory grows with the bytes read and not with the size in a header, and
@@ -82,13 +99,23 @@ def load(path: str | Path, label: str | None = None) -> Dataset:
           and ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``; ``test`` may replace ``t10k``, and names may have
           a prefix;
         - a ``.npz`` file with the arrays x_train, y_train, x_test and y_test;
-        - a ``.csv``, ``.tsv`` or ``.txt`` file, plain or with ``.gz``: a table with labels in one column and numbers in
-          the others, separated by commas, semicolons or tabs, with or without a header line.
+        - a ``.csv``, ``.tsv`` or ``.txt`` file, plain or with ``.gz``: a table with labels in one column and numbers or
+          categories in the others, separated by commas, semicolons or tabs, with or without a header line;
+        - a ``.svm``, ``.svmlight`` or ``.libsvm`` file, plain or with ``.gz``, as SVMlight and LIBSVM have it, which
+          scikit-learn reads as a sparse matrix. Its first feature has the index 0 if that occurs, else 1.
 
     label : str, optional
         The column of a table that holds the labels: ``"first"``, ``"last"``, or a name from the header line. By
         default, it is the column named label, class or target; else the only column of text; else the first column, if
         it holds integers that repeat. ``remarks`` says which column was chosen. Other tables are refused.
+    target : str, optional
+        The column of a table that holds numbers to predict, instead of a label.
+    categories : iterable of str, optional
+        Columns of a table whose numbers stand for categories. Columns of text always do.
+    ignore : iterable of str, optional
+        Columns of a table that are not read.
+
+    In an svmlight file, the first number of each line is the label, or with ``target="first"`` the target.
 
     Returns
     -------
@@ -106,7 +133,7 @@ def load(path: str | Path, label: str | None = None) -> Dataset:
     -----
     Labels may be any integers, and in a table also text; they are encoded as classes from 0. If there is no test part,
     as in a table, the first and then every fifth sample of each class, in the order of the file, becomes a test sample.
-    A class with only one sample stays in the training part.
+    A class with only one sample stays in the training part. With a target, it is every fifth sample.
 
     Examples
     --------
@@ -122,16 +149,20 @@ def load(path: str | Path, label: str | None = None) -> Dataset:
     >>> data.remarks
     ("label: column 'kind' (the only column of text), 2 classes: no, yes",)
     """
+    return load_as(path, tables.Roles(label, target, tuple(categories), tuple(ignore)))
+
+
+def load_as(path: str | Path, roles: tables.Roles, known: tables.Known | None = None) -> Dataset:
+    """Load as `load` does, but find the features of a table as a model knows them."""
     path = Path(path)
     name = bounded.shown(path)
     is_folder = stat.S_ISDIR(bounded.status(path).st_mode)
     if tables.is_table(path) and not is_folder:
-        table = tables.read(path, label)
-        parts = {"x_train": table.features, "y_train": table.labels}
-        return _dataset(name, parts)._replace(names=table.names, label=table.label, remarks=table.remarks)
-    if label is not None:
-        got, expected = f"{bounded.brief(repr(label))} for {name}", "a table, such as a .csv file"
-        raise ValueError(checks.message("label", got, expected, "omit it"))
+        check_roles(roles)
+        return _table(name, tables.read(path, roles, known))
+    if svmlight.is_svmlight(path) and not is_folder:
+        return _sparse(name, path, roles, known)
+    check_roles(roles, name)
     if is_folder:
         return _dataset(name, _idx_folder(path))
     if path.name.lower().endswith(".npz"):
@@ -220,6 +251,71 @@ def held_out(labels: Array) -> Array:
     return test
 
 
+def read_features(path: Path, known: tables.Known) -> tables.Table:
+    """Read the features that a model takes from a table or an svmlight file, with or without labels."""
+    if svmlight.is_svmlight(path):
+        return tables.Table(svmlight.read(path, known.width, known.first_index).features, np.empty(0), (), "", ())
+    return tables.read_features(path, known)
+
+
+def is_rows(path: Path) -> bool:
+    """Return whether a file's name has a suffix of tables or of svmlight files."""
+    return tables.is_table(path) or svmlight.is_svmlight(path)
+
+
+def check_roles(roles: tables.Roles, other: str | None = None) -> None:
+    """Raise ValueError for roles of columns that contradict each other, or come with ``other``, which is no table."""
+    if roles.label is not None and roles.target is not None:
+        got, expected = f"{bounded.brief(repr(roles.target))} beside a label", "one of both"
+        raise ValueError(checks.message("target", got, expected, "predict classes by a label, numbers by a target"))
+    if other is None:
+        return
+    given = dict(zip(("label", "target", "category", "ignore"), roles, strict=True))
+    for argument, value in given.items():
+        if value:
+            got, expected = f"{bounded.brief(repr(value))} for {other}", "a table, such as a .csv file"
+            raise ValueError(checks.message(argument, got, expected, "omit it"))
+
+
+def _table(name: str, table: tables.Table) -> Dataset:
+    if table.names:
+        found = _dataset(name, {"x_train": table.features, "y_train": table.labels})._replace(names=table.names)
+    else:
+        found = _held_out(name, table.features, table.labels, ())
+    return found._replace(label=table.label, remarks=table.remarks, columns=table.columns, words=table.words)
+
+
+def _sparse(name: str, path: Path, roles: tables.Roles, known: tables.Known | None) -> Dataset:
+    """Return the samples of an svmlight file in two parts."""
+    check_roles(roles)
+    label, target = (None if one == "first" else one for one in (roles.label, roles.target))
+    check_roles(roles._replace(label=label, target=target), f"{name}, whose first number is the label or target")
+    found = svmlight.read(path) if known is None else svmlight.read(path, known.width, known.first_index)
+    x, y = found.features, found.labels
+    if roles.target is not None:
+        parts, what = _held_out(name, x, y, ()), "target"
+    else:
+        _check_labels(name, y, roles.label is None)
+        (codes,), names = classes.of_integers(f"{name}: labels", y)
+        parts, what = _held_out(name, x, codes, names), "label"
+    density = x.nnz / max(1, x.shape[0] * x.shape[1])
+    remark = f"{what}: the first number of each line; {x.shape[1]} features from index {found.first_index}"
+    remark += f", {density:.2%} of the values are not zero"
+    return parts._replace(label="first", remarks=(remark,), first_index=found.first_index)
+
+
+def _check_labels(name: str, y: Array, guessed: bool) -> None:
+    """Raise ValueError for labels (m,) that are fractions, or, unless they are known to be labels, hardly repeat."""
+    fractions, different = y[y != np.floor(y)], np.unique(y).size
+    remedy = "predict numbers: --target first (in Python target='first')"
+    if fractions.size:
+        raise ValueError(checks.message(f"{name}: labels", str(fractions[0]), "integers, one for each class", remedy))
+    if guessed and different > y.size / 2:
+        got = f"{different} different values in {y.size} lines"
+        remedy += "; or say that they are labels: --label first"
+        raise ValueError(checks.message(f"{name}: labels", got, "labels that repeat", remedy))
+
+
 def _idx_folder(folder: Path) -> dict[str, Array]:
     try:
         names = sorted(path.name for path in folder.iterdir())
@@ -258,12 +354,16 @@ def _dataset(name: str, parts: dict[str, Array]) -> Dataset:
         (y_train, y_test), names = classes.of_integers(f"{name}: labels", y_train, y_test)
         return Dataset(x_train, y_train, x_test, y_test, _max_value(x_train), False, names)
     (y_train,), names = classes.of_integers(f"{name}: labels", y_train)
-    test = held_out(y_train)
+    return _held_out(name, x_train, y_train, names)
+
+
+def _held_out(name: str, x: Array, y: Array, names: tuple[str, ...]) -> Dataset:
+    """Return samples (m, ...) and labels or targets (m,) in two parts."""
+    test = held_out(y if names else np.zeros(len(y), np.int64))
     if not test.any():
-        expected = "at least two samples of some class, one of them for the test part"
-        raise ValueError(checks.message(name, f"{y_train.size} samples", expected, "add samples"))
-    x, y = x_train[~test], y_train[~test]
-    return Dataset(x, y, x_train[test], y_train[test], _max_value(x), True, names)
+        expected = f"at least two samples{' of some class' if names else ''}, one of them for the test part"
+        raise ValueError(checks.message(name, f"{y.size} samples", expected, "add samples"))
+    return Dataset(x[~test], y[~test], x[test], y[test], _max_value(x[~test]), True, names)
 
 
 def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
@@ -285,7 +385,10 @@ def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
 
 
 def _max_value(x: Array) -> float:
-    largest = max(abs(float(x.min())), abs(float(x.max())))
+    lowest, highest = (
+        (x.min(), x.max()) if isinstance(x, np.ndarray) else (x.data.min(initial=0), x.data.max(initial=0))
+    )
+    largest = max(abs(float(lowest)), abs(float(highest)))
     if x.dtype == np.uint8 and largest > _FULL_INK // 2:
         return float(_FULL_INK)
     return largest or 1.0
