@@ -21,6 +21,7 @@ from fastmlp import checks, interrupts, loading, notices, quiet, settings, threa
 from fastmlp.version import __version__
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
+_imported: dict[str, ModuleType] = {}  # and connected with this module
 _INSTALL = 'install it with: python -m pip install "numba>=0.62"'
 
 
@@ -357,6 +358,12 @@ def _calls(name: str) -> _Calls:
     return _Calls(_kernels(name))
 
 
+def begin_loading() -> None:
+    """Import the active backend in a thread of its own, while the caller reads data; errors are left to later calls."""
+    if settings.requested_backend()[0] != "numpy":
+        interrupts.start(_numba_problem)
+
+
 @functools.cache
 def _kernels(name: str) -> ModuleType:
     return interrupts.detached(_import, _MODULES[name])
@@ -364,10 +371,12 @@ def _kernels(name: str) -> ModuleType:
 
 def _import(name: str) -> ModuleType:
     with loading.lock:
-        kernels = importlib.import_module(name)
-        kernels.attach(threads=settings.requested_threads, prepare=_prepare, compiling=notices.compiling)
-        loading.also_held += kernels.compiler_locks()
-        return kernels
+        if name not in _imported:
+            kernels = importlib.import_module(name)
+            kernels.attach(threads=settings.requested_threads, prepare=_prepare, compiling=notices.compiling)
+            loading.also_held += kernels.compiler_locks()
+            _imported[name] = kernels
+        return _imported[name]
 
 
 def _prepare(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

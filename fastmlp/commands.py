@@ -52,6 +52,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
+    backend.begin_loading()
     data = _load(options.data, _roles(options))
     x, y, validation = _split(options, data.parts)
     plan = recipes.chosen(options, len(y))

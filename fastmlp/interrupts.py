@@ -46,12 +46,12 @@ def _is_interruptible() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
 
-def _start(function: Callable[[], None]) -> None:
+def start(function: Callable[[], Any]) -> None:
     """Start a thread; not with `threading.Thread`, whose start is Python code that a signal can interrupt."""
     _thread.start_new_thread(copy_context().run, (_run, function))
 
 
-def _run(function: Callable[[], None]) -> None:
+def _run(function: Callable[[], Any]) -> None:
     ended = threading.Lock()
     with ended:
         _running.add(ended)
@@ -113,7 +113,7 @@ class _MainThread(Caller):
     def serve(self) -> Any:
         try:
             with self._present:
-                _start(self._work)
+                start(self._work)
                 self._serve()
         finally:
             # A signal may arrive before the thread starts. The side that takes the ticket decides: if this one does,
@@ -240,7 +240,7 @@ def detached(function: Callable[_Arguments, _Result], *args: _Arguments.args, **
         except BaseException as error:  # it belongs to the caller
             outcome.put((None, error))
 
-    _start(work)
+    start(work)
     begun = time.monotonic()
     try:
         while True:

@@ -91,17 +91,15 @@ class SGD(_Described):
         """The names of the vectors that are the state, in the order in which the backends take them."""
         return ("momentum",) if self.momentum else ()
 
-    def rule(self, l2: float = 0.0, clip: float = 0.0) -> rules.Rule:
+    def rule(self, clip: float = 0.0) -> rules.Rule:
         """Return the constants as the backends take them.
 
         Parameters
         ----------
-        l2 : float
-            The loss has the penalty l2 / 2 times the sum of the squares of all weights.
         clip : float
             The largest norm of the gradient, or 0 for no limit.
         """
-        return rules.Rule(rules.SGD, first=self.momentum, nesterov=int(self.nesterov), l2=l2, clip=clip)
+        return rules.Rule(rules.SGD, first=self.momentum, nesterov=int(self.nesterov), clip=clip)
 
     def numbers(self, update: int, rate: float) -> rules.Numbers:
         """Return the numbers of an update, from 1, with this learning rate."""
@@ -168,9 +166,9 @@ class Adam(_Described):
         )
         checks.choice("epsilon_placement", self.epsilon_placement, EPSILON_PLACEMENTS)
 
-    def rule(self, l2: float = 0.0, clip: float = 0.0) -> rules.Rule:
+    def rule(self, clip: float = 0.0) -> rules.Rule:
         """Return the constants as the backends take them, as in `SGD.rule`."""
-        return rules.Rule(rules.ADAM, self.beta1, self.beta2, self.epsilon, l2=l2, clip=clip)
+        return rules.Rule(rules.ADAM, self.beta1, self.beta2, self.epsilon, clip=clip)
 
     def numbers(self, update: int, rate: float) -> rules.Numbers:
         """Return the numbers of an update, from 1, with this learning rate."""

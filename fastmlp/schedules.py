@@ -340,8 +340,28 @@ def rate_at(learning_rate: Schedule | float, update: int, updates: int) -> float
     """
     if not callable(learning_rate):
         return learning_rate
-    return constants.rate(f"learning_rate({update}, {updates})", learning_rate(update, updates))
+    rate = learning_rate(update, updates)
+    if type(rate) is float and 0 <= rate < math.inf:  # at each update: the message below takes as long as a schedule
+        return rate
+    return constants.rate(f"learning_rate({update}, {updates})", rate)
+
+
+def is_users(learning_rate: Schedule | float) -> bool:
+    """Return whether a learning rate, or a part of it, is a function of the user's.
+
+    Examples
+    --------
+    >>> from fastmlp import schedules
+    >>> schedules.is_users(schedules.linear(0.1)), schedules.is_users(lambda update, updates: 0.1)
+    (False, True)
+    """
+    if isinstance(learning_rate, warm_up):
+        return type(learning_rate) is not warm_up or is_users(learning_rate.schedule)
+    return callable(learning_rate) and type(learning_rate) not in _OURS
 
 
 def _share_done(update: int, updates: int) -> float:
     return (update - 1) / updates
+
+
+_OURS = (constant, linear, cosine, one_cycle, step, exponential)

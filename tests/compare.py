@@ -16,6 +16,7 @@ TOLERANCE = {
     ("function", F4): 5e-7,
     ("trajectory", F8): 1e-10,
     ("trajectory", F4): 1e-4,  # of a few epochs
+    ("minimization", F8): 1e-9,  # of 20 iterations of L-BFGS, whose line searches amplify rounding
     ("central difference", F8): 1e-6,
     ("other framework", F8): 1e-6,
     ("other framework", F4): 1e-6,

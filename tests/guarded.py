@@ -441,8 +441,9 @@ def exp_and_log(rng, dtype):
 
 
 @numba.njit
-def run_sigmoids(logistic, tanh, slopes, gelu, alone, at):
+def run_sigmoids(logistic, exp, tanh, slopes, gelu, alone, at):
     count = len(logistic) - at
+    vector.exp_elements(vector.address(exp, at), count)
     vector.logistic_elements(vector.address(logistic, at), count)
     vector.tanh_elements(vector.address(tanh, at), count)
     vector.gelu_elements(vector.address(slopes, at), vector.address(gelu, at), count)
@@ -454,15 +455,15 @@ def sigmoids(rng, dtype):
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     for count, side in itertools.product(range(4 * lanes + 2), SIDES):
         at, x = SKIPPED[side], (3 * rng.standard_normal(count)).astype(dtype)
-        rows = {name: behind(at, x) for name in ("logistic", "tanh", "gelu", "alone")}
+        rows = {name: behind(at, x) for name in ("logistic", "exp", "tanh", "gelu", "alone")}
         given = Buffers(side, slopes=behind(at, np.full(count, 7, dtype)), **rows)
-        run_sigmoids(given.logistic, given.tanh, given.slopes, given.gelu, given.alone, at)
-        given.check("logistic", "tanh", "slopes", "gelu", "alone")
+        run_sigmoids(given.logistic, given.exp, given.tanh, given.slopes, given.gelu, given.alone, at)
+        given.check("logistic", "exp", "tanh", "slopes", "gelu", "alone")
         assert_same_bits(given.alone, given.gelu)
-        for name in ("logistic", "tanh", "slopes", "gelu"):
+        for name in ("logistic", "exp", "tanh", "slopes", "gelu"):
             assert np.isnan(getattr(given, name)[:at]).all()
             for k, value in enumerate(getattr(given, name)[at:]):
-                one = {other: x[k : k + 1].copy() for other in ("logistic", "tanh", "slopes", "gelu", "alone")}
+                one = {other: x[k : k + 1].copy() for other in ("logistic", "exp", "tanh", "slopes", "gelu", "alone")}
                 run_sigmoids(*one.values(), 0)
                 assert_same_bits(one[name][0], value)
 
@@ -506,13 +507,13 @@ def updates_on_batches(packed, labels, parameters, net):
         np.arange(m, dtype=np.int32)[::-1],
         np.unique([m // 2 + 1, m]),
     )
-    for rule in rules.Rule(rules.ADAM, 0.9, 0.9), rules.Rule(rules.SGD, 0.9, clip=0.1):
+    for rule in rules.Rule(rules.ADAM, 0.9, 0.9, squares=1), rules.Rule(rules.SGD, 0.9, clip=0.1):
         vectors = [parameters] * (1 + rules.state_vectors(rule))
         if rule.kind == rules.ADAM:
             vectors[2] = np.square(parameters)
         y = fastmlp.one_hot(labels, net.sizes[-1]).astype(parameters.dtype) if rule.clip else labels
         trainer = kernels.begin_training(vectors, net, packed.operands(parameters.dtype, minibatches=True), y, weight)
-        results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 3), 0.5)))
+        results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 4), 0.5)))
         results += kernels.training_vectors(trainer)
     return results
 

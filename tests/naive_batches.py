@@ -29,18 +29,18 @@ def train(problem):
     for number, (first, stop) in enumerate(pairwise([0, *problem.ends])):
         batch = problem.order[first:stop]
         found, g = step(vector, problem.net, problem.x[:, batch], problem.y[..., batch], problem.weight[batch])
-        sums.append(found)
-        g = g + rule.l2 * vector * is_weight
+        sums.append(found + [((vector * is_weight) ** 2).sum()] * rule.squares)
+        rate, scale, keep, l2 = problem.numbers[number]
+        g = g + l2 * vector * is_weight
         if rule.clip:
             g = g * (rule.clip / max(rule.clip, np.sqrt((g * g).sum())))
-        rate, scale, keep = problem.numbers[number]
         if rule.kind == rules.ADAM:
             state[0] = rule.first * state[0] + (1 - rule.first) * g
             state[1] = rule.second * state[1] + (1 - rule.second) * g * g
             direction = state[0] / (np.sqrt(state[1]) * scale + rule.eps)
         elif state:
-            state[0] = rule.first * state[0] + g
-            direction = g + rule.first * state[0] if rule.nesterov else state[0]
+            state[0] = rule.first * state[0] + scale * g
+            direction = scale * g + rule.first * state[0] if rule.nesterov else state[0]
         else:
             direction = g
         vector = keep * vector - rate * direction

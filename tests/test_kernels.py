@@ -24,7 +24,7 @@ API = {
     "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads", "list_samples",
     "loss_gradient", "max_threads", "network_logits", "network_step", "one_hot", "operands", "other_form",
     "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
-    "train", "training_vectors", "unpack", "update", "warmup", "weight_penalties",
+    "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
 }  # fmt: skip
 
 

@@ -79,12 +79,12 @@ class Batches:
     def train(self, reference, optimizer, l2=0.0, clip=0.0):
         """Return the parameters after the updates of the reference."""
         rates = [rate_at(optimizer.learning_rate, t, self.updates) for t in range(1, self.updates + 1)]
-        numbers = np.array([optimizer.numbers(t, rate) for t, rate in enumerate(rates, start=1)])
+        numbers = [optimizer.numbers(t, rate)._replace(l2=l2) for t, rate in enumerate(rates, start=1)]
         vectors = [self.start, *(np.zeros_like(self.start) for _ in optimizer.state_names)]
         rows = reference.operands(reference.pack(self.x), np.zeros(256))
         trainer = reference.begin_training(vectors, relu_net(SIZES), rows, self.labels, self.weight)
         ends = np.arange(1, self.updates + 1, dtype=np.int64) * BATCH
-        done = reference.train(trainer, self.order, ends, optimizer.rule(l2, clip), numbers)
+        done = reference.train(trainer, self.order, ends, optimizer.rule(clip), np.array(numbers))
         assert len(done) == self.updates
         return reference.training_vectors(trainer)[0]
 
@@ -187,6 +187,17 @@ def test_clipping_is_that_of_torch(torch, rng, norm):
     assert np.linalg.norm(ours) == pytest.approx(min(norm, 2.0), rel=TOLERANCE["product", F8])
 
 
+def test_squares_are_those_of_the_weights_before_each_update(reference, rng):
+    batches, rule, found = Batches(rng, 5), SGD(0.1).rule()._replace(squares=1), []
+    rows = reference.operands(reference.pack(batches.x), np.zeros(256))
+    trainer = reference.begin_training([batches.start], relu_net(SIZES), rows, batches.labels, batches.weight)
+    for batch in batches:
+        (before,), end = reference.training_vectors(trainer), np.array([BATCH])
+        sums = reference.train(trainer, batch, end, rule, np.array([SGD(0.1).numbers(1, 0.1)]))
+        found.append((sums[0, 3], math.fsum((batches.is_weight * before) ** 2)))
+    assert_close(*np.array(found).T, "product")
+
+
 def applied(optimizer, gradients, start):
     """Return the parameters after an update with each gradient."""
     p, state = start.copy(), [np.zeros_like(start) for _ in optimizer.state_names]
@@ -241,9 +252,9 @@ def test_rules_have_as_many_vectors_of_state_as_names():
 
 
 def test_rules():
-    assert SGD(momentum=0.5, nesterov=True).rule(0.1, 2.0) == (rules.SGD, 0.5, 0.0, 1e-8, 1, 0.1, 2.0)
-    assert Adam(beta1=0.5, beta2=0.6, epsilon=0.7).rule(0.1, 2.0) == (rules.ADAM, 0.5, 0.6, 0.7, 0, 0.1, 2.0)
-    assert AdamW().rule() == Adam().rule() == (rules.ADAM, 0.9, 0.999, 1e-8, 0, 0.0, 0.0)
+    assert SGD(momentum=0.5, nesterov=True).rule(2.0) == (rules.SGD, 0.5, 0.0, 1e-8, 1, 2.0, 0)
+    assert Adam(beta1=0.5, beta2=0.6, epsilon=0.7).rule(2.0) == (rules.ADAM, 0.5, 0.6, 0.7, 0, 2.0, 0)
+    assert AdamW().rule() == Adam().rule() == (rules.ADAM, 0.9, 0.999, 1e-8, 0, 0.0, 0)
 
 
 ALL = [*(optimizer for optimizer, _, _ in CASES.values()), LBFGS(), LBFGS(history=3, tolerance=0)]

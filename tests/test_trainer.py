@@ -16,11 +16,11 @@ pytestmark = [pytest.mark.numba, pytest.mark.kernels]
 RULES = {
     "descent": rules.Rule(rules.SGD),
     "momentum": rules.Rule(rules.SGD, 0.9),
-    "nesterov": rules.Rule(rules.SGD, 0.9, nesterov=1, l2=0.01),
+    "nesterov": rules.Rule(rules.SGD, 0.9, nesterov=1, squares=1),
     "adam": rules.Rule(rules.ADAM, 0.9, 0.99, 1e-3),
-    "adam with a penalty": rules.Rule(rules.ADAM, 0.8, 0.95, 1e-2, l2=0.1),
-    "clipped": rules.Rule(rules.SGD, 0.9, l2=0.1, clip=0.05),
-    "clipped adam": rules.Rule(rules.ADAM, 0.9, 0.99, 1e-3, clip=0.05),
+    "adam, squares": rules.Rule(rules.ADAM, 0.8, 0.95, 1e-2, squares=1),
+    "clipped": rules.Rule(rules.SGD, 0.9, clip=0.05),
+    "clipped adam": rules.Rule(rules.ADAM, 0.9, 0.99, 1e-3, clip=0.05, squares=1),
 }
 SHAPES = {
     "lists": ((150, 33, 7), 500, 0.2),
@@ -32,7 +32,7 @@ SHAPES = {
     "few samples": ((20, 9, 4), 90, 0.3),
     "wide": ((200, 300, 20), 200, 0.2),
 }
-NUMBERS = [0.05, 1.1, 0.999]
+NUMBERS = [0.05, 1.1, 0.999, 0.1]
 
 
 class Problem:

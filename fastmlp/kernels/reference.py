@@ -21,7 +21,7 @@ from fastmlp.kernels.reference_losses import (
     softmax_columns,  # noqa: F401
     softmax_cross_entropy_grad,  # noqa: F401
 )
-from fastmlp.kernels.rules import apply, weight_penalties
+from fastmlp.kernels.rules import apply, weight_mask
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -163,21 +163,25 @@ def begin_training(vectors: list[Array], net: Net, x: Rows, y: Array, weight: Ar
 def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
     """Update on batch after batch; return the sums of loss, weight of hits and weight of each, float64 (done, 3).
 
-    order int32 (k,) are samples, of which batch i ends before ``ends[i]``, int64 (u,); numbers float64 (u, 3) are those
-    of each update: see `rules`. A batch of weight 0 changes nothing. The first update that would make the loss or a
-    parameter infinite or NaN is not made, nor are those behind it.
+    A fourth column is the sum of the squares of all weights before the update, if the rule asks for it.
+    order int32 (k,) are samples, of which batch i ends before ``ends[i]``, int64 (u,); numbers float64 (u, 4) are those
+    of each update: see `rules`. A batch of weight 0 changes nothing, and its sums are 0. The first update that would
+    make the loss or a parameter infinite or NaN is not made, nor are those behind it.
     """
     net, gradient = trainer.net, np.empty_like(trainer.vectors[0])
-    weights = weight_penalties(gradient, net.sizes, rule.l2)
-    sums = np.zeros((len(ends), 3))
+    mask = weight_mask(gradient, net.sizes)
+    weights = mask if numbers[:, 3].any() else mask[:0]
+    sums = np.zeros((len(ends), 3 + rule.squares))
     for i, (first, stop) in enumerate(pairwise([0, *ends.tolist()])):
         batch = order[first:stop]
         before = [one.copy() for one in trainer.vectors]
         parameters, *state = trainer.vectors
-        sums[i] = trainer.sums(batch).finish(gradient)
+        sums[i, :3] = trainer.sums(batch).finish(gradient)
         if sums[i, 2] == 0:
             sums[i] = 0
             continue
+        if rule.squares:
+            sums[i, 3] = np.sum(np.square(mask * parameters, dtype=np.float64))
         apply(parameters, state, gradient, weights, rule, numbers[i])
         if not (np.isfinite(sums[i, 0]) and np.isfinite(parameters).all()):
             trainer.vectors = before

@@ -3,8 +3,8 @@
 The formulas are elementwise, in this order and without contraction, so that both backends give the same bits for the
 same gradient. With the gradient g, to which the penalty adds ``l2`` times a weight, and numbers of each update:
 
-- SGD: v <- first v + g; the direction d is v, with Nesterov's momentum g + first v, and without momentum g;
-  p <- keep p - step d.
+- SGD: v <- first v + scale g; the direction d is v, with Nesterov's momentum scale g + first v, and without momentum g;
+  p <- keep p - step d. A changed learning rate acts on the whole step as ``step``, on the new gradient as ``scale``.
 - ADAM: m <- first m + (1 - first) g; v <- second v + (1 - second) g^2; p <- keep p - step m / (scale sqrt(v) + eps).
 """
 
@@ -31,10 +31,10 @@ class Rule(NamedTuple):
         Positive.
     nesterov : int
         Whether the momentum is Nesterov's.
-    l2 : float
-        The loss has the penalty l2 / 2 times the sum of the squares of all weights, without biases.
     clip : float
         The gradient is scaled down to this norm, unless it is 0.
+    squares : int
+        Whether `train` also returns the sum of the squares of all weights, without biases, before each update.
     """
 
     kind: int
@@ -42,16 +42,20 @@ class Rule(NamedTuple):
     second: float = 0.0
     eps: float = 1e-8
     nesterov: int = 0
-    l2: float = 0.0
     clip: float = 0.0
+    squares: int = 0
 
 
 class Numbers(NamedTuple):
-    """The numbers of one update, in the order in which both backends take them."""
+    """The numbers of one update, in the order in which both backends take them.
+
+    The loss has the penalty l2 / 2 times the sum of the squares of all weights, without biases.
+    """
 
     step: float
     scale: float = 1.0
     keep: float = 1.0
+    l2: float = 0.0
 
 
 def state_vectors(rule: Rule) -> int:
@@ -59,25 +63,23 @@ def state_vectors(rule: Rule) -> int:
     return 2 if rule.kind == ADAM else int(rule.first != 0)
 
 
-def weight_penalties(parameters: Array, sizes: tuple[int, ...], l2: float) -> Array:
-    """Return ``l2`` for each weight and 0 for each bias, as long as the parameters; empty if ``l2`` is 0."""
-    if l2 == 0:
-        return np.empty(0, parameters.dtype)
-    layers = [np.repeat([l2, 0.0], [n_out * n_in, n_out]) for n_in, n_out in pairwise(sizes)]
+def weight_mask(parameters: Array, sizes: tuple[int, ...]) -> Array:
+    """Return 1 for each weight and 0 for each bias, in the form of the parameters."""
+    layers = [np.repeat([1, 0], [n_out * n_in, n_out]) for n_in, n_out in pairwise(sizes)]
     return np.concatenate(layers).astype(parameters.dtype)
 
 
 def apply(parameters: Array, state: list[Array], gradient: Array, weights: Array, rule: Rule, numbers: Array) -> None:
     """Update parameters (k,) and the state in place, by the formulas above.
 
-    The gradient (k,), which is overwritten, is that of the loss without its penalty. ``weights`` (k,) is ``l2`` for
-    each weight and 0 for each bias, or empty if ``l2`` is 0. ``numbers`` (3,) are `Numbers`.
+    The gradient (k,), which is overwritten, is that of the loss without its penalty. ``weights`` (k,) is 1 for each
+    weight and 0 for each bias, or empty if there is no penalty. ``numbers`` (4,) are `Numbers`.
     """
     dtype = parameters.dtype.type
-    step, scale, keep = (dtype(number) for number in numbers)
+    step, scale, keep, l2 = (dtype(number) for number in numbers)
     first, second = dtype(rule.first), dtype(rule.second)
     if weights.size:
-        gradient += weights * parameters
+        gradient += (l2 * weights) * parameters
     if rule.clip > 0:
         norm = float(np.sqrt(np.sum(np.square(gradient, dtype=np.float64))))
         if norm > rule.clip:
@@ -91,6 +93,7 @@ def apply(parameters: Array, state: list[Array], gradient: Array, weights: Array
         direction = m / (scale * np.sqrt(v) + dtype(rule.eps))
     elif state:
         (v,) = state
+        gradient *= scale
         v *= first
         v += gradient
         direction = gradient + first * v if rule.nesterov else v

@@ -16,7 +16,9 @@ class FullBatch(Method):
         self.identity = identity
         self._problem, self._updates = problem, updates
         self._gradient = np.empty_like(problem.parameters)
-        self._penalties = rules.weight_penalties(problem.parameters, problem.net.sizes, updates.rule.l2)
+        self._weights = np.empty(0, problem.parameters.dtype)
+        if updates.l2 > 0:
+            self._weights = rules.weight_mask(problem.parameters, problem.net.sizes)
         self._state = [np.zeros_like(problem.parameters) for _ in updates.state_names]
 
     def advance(self, caller: Caller) -> Scores:
@@ -26,7 +28,7 @@ class FullBatch(Method):
         loss, score = self._problem.loss_and_grad(self._gradient)
         stepped, *state = (one.copy() for one in (self._problem.parameters, *self._state))
         kernels = backend.kernels()
-        kernels.apply(stepped, state, self._gradient, self._penalties, self._updates.rule, numbers[0])
+        kernels.apply(stepped, state, self._gradient, self._weights, self._updates.rule, numbers[0])
         if not (np.isfinite(loss) and np.isfinite(stepped).all()):
             raise diverged(f"epoch {epoch}", self._updates.rate_name, rate)
         np.copyto(self._problem.parameters, stepped)

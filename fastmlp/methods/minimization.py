@@ -16,7 +16,9 @@ class Minimization(Method):
     def __init__(self, problem: Problem, optimizer: LBFGS, l2: float, identity: dict[str, str]) -> None:
         self.identity = identity
         self._problem = problem
-        self._penalties = rules.weight_penalties(problem.parameters, problem.net.sizes, l2)
+        self._penalties = np.empty(0, problem.parameters.dtype)
+        if l2 > 0:
+            self._penalties = l2 * rules.weight_mask(problem.parameters, problem.net.sizes)
         self._minimizer = optimizer.minimizer(self._loss_and_grad, problem.parameters)
         self._settled: Array | None = None
 

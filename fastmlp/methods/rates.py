@@ -53,6 +53,7 @@ class LearningRate(Rates):
 
     def __init__(self, learning_rate: float | schedules.Schedule, updates: int) -> None:
         self._learning_rate, self._updates = learning_rate, updates
+        self._is_users = schedules.is_users(learning_rate)
 
     def ask(self, caller: Caller, epoch: int, updates: range) -> list[float]:
         """Return the learning rate of each update, or of those before the first one for which a schedule fails.
@@ -60,9 +61,9 @@ class LearningRate(Rates):
         Raises the schedule's error if that is the first update: which updates are made before an error must not depend
         on how many are asked for at once.
         """
-        if not callable(self._learning_rate):
+        if not self._is_users:
             return [self._of(update) for update in updates]
-        # One question for all: each takes a change of threads.
+        # One question for all: each takes a change of threads, of a millisecond where all cores are busy.
         rates: list[float] = caller.ask(self._as_far_as_possible, updates)
         return rates
 

@@ -21,7 +21,7 @@ class Updates:
     rates : Rates
         Its step sizes.
     l2 : float
-        The penalty.
+        The loss has the penalty l2 / 2 times the sum of the squares of all weights.
     clip : float
         The largest norm of a gradient, or 0 for any.
 
@@ -29,6 +29,8 @@ class Updates:
     ----------
     rule : kernels.rules.Rule
         The constants, as kernels take them.
+    l2 : float
+        As given.
     state_names : tuple of str
         The names of the vectors that are the state of the optimizer.
     rate_name : str
@@ -36,12 +38,12 @@ class Updates:
     """
 
     def __init__(self, optimizer: SGD | Adam, rates: Rates, l2: float, clip: float) -> None:
-        self._optimizer, self._rates = optimizer, rates
-        self.rule, self.state_names = optimizer.rule(l2, clip), optimizer.state_names
+        self._optimizer, self._rates, self.l2 = optimizer, rates, l2
+        self.rule, self.state_names = optimizer.rule(clip), optimizer.state_names
         self.rate_name = rates.name
 
     def ask(self, caller: Caller, epoch: int, updates: range) -> tuple[list[float], Array]:
-        """Return the step sizes (u,) of updates of an epoch, or of the first few, and their numbers (u, 3) float64."""
+        """Return the step sizes (u,) of updates of an epoch, or of the first few, and their numbers (u, 4) float64."""
         rates = self._rates.ask(caller, epoch, updates)
         numbers = [self._optimizer.numbers(update, rate) for update, rate in zip(updates, rates, strict=False)]
-        return rates, np.array(numbers, np.float64)
+        return rates, np.array([one._replace(l2=self.l2) for one in numbers], np.float64)

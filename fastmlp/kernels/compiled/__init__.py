@@ -48,14 +48,14 @@ from fastmlp.kernels.compiled.sample_lists import list_samples
 from fastmlp.kernels.compiled.trainer import begin_training, train, training_vectors
 from fastmlp.kernels.internals import cache
 from fastmlp.kernels.nets import Net
-from fastmlp.kernels.rules import apply, weight_penalties
+from fastmlp.kernels.rules import apply, weight_mask
 
 __all__ = [
     "accumulate", "apply", "attach", "backward", "begin", "begin_training", "cache_statistics", "compiler_locks",
     "cross_entropy", "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads",
     "list_samples", "loss_gradient", "max_threads", "network_logits", "network_step", "one_hot", "operands",
     "other_form", "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns",
-    "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update", "warmup", "weight_penalties",
+    "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
 ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def warmup(dtype: Any) -> None:
         list_samples(sparse, 1 / m)
         list(unpack(pack(matrix)))
         trainer = begin_training([parameters], net, operands(listed, table), labels, weight)
-        train(trainer, np.zeros(1, np.int32), np.ones(1, np.int64), rules.Rule(rules.SGD), np.ones((1, 3)))
+        train(trainer, np.zeros(1, np.int32), np.ones(1, np.int64), rules.Rule(rules.SGD), np.ones((1, 4)))
     launcher()
 
 

@@ -75,6 +75,8 @@ class BatchMemory(NamedTuple):
         The packed gradient, where it is to be clipped, and empty elsewhere.
     squares : float64
         The sum of its squares in each piece.
+    zeros : float
+        A row of the first layer's gradient, where it is zero.
     identity : int32
         0, 1, 2, ..., the list of a dense product.
     samples : int
@@ -89,17 +91,35 @@ class BatchMemory(NamedTuple):
     losses: Any
     gradient: Any
     squares: Any
+    zeros: Any
     identity: Any
     samples: int
 
 
 class BatchRooms(NamedTuple):
-    """Memory of each thread, a row for each: a gradient, the scratch of the loss, and where lists begin and end."""
+    """Memory of each thread, a row for each.
+
+    Attributes
+    ----------
+    gradient, loss : float
+        A gradient, and the scratch of the loss.
+    start, stop : int64
+        Where lists begin and end.
+    following : int32
+        For each feature of a block, the next update whose batch meets it.
+    marks : uint64
+        A bit for each feature of a block, which are zero again after use.
+    lanes : float
+        For each update, a vector of sums.
+    """
 
     gradient: Any
     loss: Any
     start: Any
     stop: Any
+    following: Any
+    marks: Any
+    lanes: Any
 
 
 class ThreadRoom(NamedTuple):
@@ -109,6 +129,37 @@ class ThreadRoom(NamedTuple):
     loss: Any
     start: Any
     stop: Any
+    following: Any
+    marks: Any
+    lanes: Any
+
+
+class Meetings(NamedTuple):
+    """The features that the batches of a run meet, and the updates that rows of the first layer wait for.
+
+    Attributes
+    ----------
+    waits : int
+        Whether rows wait that a batch does not meet: see `batch_rows`. If not, everything else is empty.
+    idle : int
+        Whether updates without a gradient change nothing.
+    current : int32 (features,)
+        How many updates each row has had, of those in the table of the run's numbers.
+    start : int64 ((updates + 1) parts,)
+        The meetings of update u in block p are those from ``start[(u + 1) parts + p]`` to below ``start[u parts + p]``.
+    feature, until : int32
+        The feature of each meeting, in order, and the next update of the run that meets it, or how many there are.
+    squares : float64 (updates, features)
+        The sum of the squares of each row before each update, if the run adds these up.
+    """
+
+    waits: int
+    idle: int
+    current: Any
+    start: Any
+    feature: Any
+    until: Any
+    squares: Any
 
 
 class Run(NamedTuple):
@@ -118,29 +169,38 @@ class Run(NamedTuple):
     ----------
     order : int32
         Samples, batch after batch; batch i ends before ``ends[i]``, int64.
-    share : float (updates,)
+    past : int
+        Updates of earlier runs, whose shares and numbers come first: rows may still wait for them.
+    share : float (past + updates,)
         One over the weight of each batch, or 0 where that is 0.
-    numbers : float (updates, 3)
+    numbers : float (past + updates, 4)
         See `rules.Numbers`.
     targets : losses.Targets
     constants : float (6,)
-        Of the rule: first, second, 1 - first, 1 - second, eps, l2.
+        Of the rule: first, second, 1 - first, 1 - second, eps; and the limit of parameters: see `waiting`.
     kind, nesterov, momentum : int
         The kind of the rule, and whether it has momentum.
     clip : float64
+    squares : int
+        Whether to add up the squares of the weights.
+    rest : int
+        Whether at the end of the run no row of the first layer waits any longer.
     updates : int
     piece : int
         Samples in a piece of the first phase, a multiple of the lanes of a vector.
     sums : float64 (updates, LINE_NUMBERS)
-        Of loss and hits.
+        Of loss, hits, and the squares of the weights.
+    weights : float64 (updates, pieces)
+        The sum of the squares of the weights of each piece of the parameters, before each update.
     faults : int64 (updates,)
-        Whether the update made a parameter infinite or NaN.
+        Whether the update took a parameter past the limit.
     done : int64 (1,)
         Run that were made.
     """
 
     order: Any
     ends: Any
+    past: int
     share: Any
     numbers: Any
     targets: Targets
@@ -149,9 +209,12 @@ class Run(NamedTuple):
     nesterov: int
     momentum: int
     clip: float
+    squares: int
+    rest: int
     updates: int
     piece: int
     sums: Any
+    weights: Any
     faults: Any
     done: Any
     team: Team
@@ -165,6 +228,7 @@ class Work(NamedTuple):
     memory: BatchMemory
     x: SampleLists
     run: Run
+    met: Meetings
 
 
 class Minibatch(NamedTuple):

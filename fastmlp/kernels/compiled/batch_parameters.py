@@ -10,9 +10,10 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
 from fastmlp.kernels.compiled.batch_lists import scatter_listed
+from fastmlp.kernels.compiled.batch_rows import pass_met
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
-from fastmlp.kernels.compiled.optimizer_updates import update_packed
+from fastmlp.kernels.compiled.optimizer_updates import update_once
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.tree import add_rows
 
@@ -72,13 +73,15 @@ def _set_bias_gradient(work, batch, layer, gradient):
 
 
 @body
-def _finish_rows(work, update, at, gradient, count, l2):
+def _finish_rows(work, update, at, gradient, count, penalized, room):
     """Update packed parameters from ``at`` on, or, where the gradient is to be clipped, keep it; return its square."""
     if work.run.clip == 0:
-        update_packed(work, update, at, count, gradient, l2)
+        update_once(work, update, at, count, gradient, penalized, room)
         return 0.0
     p, g = vector.part(work.parameters, at, count), vector.part(gradient, 0, count)
-    kept = vector.part(work.memory.gradient, at, count)
+    kept, l2 = vector.part(work.memory.gradient, at, count), vector.number(gradient, 0)
+    if penalized > 0:
+        l2 = vector.row_of(work.run.numbers, work.run.past + update, 3, 1)[0]
     square = 0.0
     for c in range(count):
         slope = g[c] + l2 * p[c]
@@ -88,30 +91,49 @@ def _finish_rows(work, update, at, gradient, count, l2):
 
 
 @body
+def _set_squares(work, update, piece, at, count, columns):
+    """Set the sum of the squares of the weights of a piece: over rows, so that some may have their updates later."""
+    run, squares = work.run, 0.0
+    for row in range(0, count, columns):
+        squares += vector.squares_of_row(work.parameters, at + row, columns)
+    run.weights.start[update * run.weights.columns + piece] = squares
+
+
+@body
 def pass_parameters(work, batch, piece, room):
-    """Do a piece of the second phase: some rows of a layer, and behind its last ones the biases."""
-    layers = work.model.layers
+    """Do a piece of the third phase: some rows of a layer, and behind its last ones the biases."""
+    layers, update = work.model.layers, batch.update
     number = _layer_of(layers, piece)
     layer = layers[number]
     first, stop = _rows_of(layer, piece)
     gradient, count = vector.matrix(room.gradient, 0, layer.columns), (stop - first) * layer.columns
-    _set_gradient(work, batch, number, gradient, (first, stop), room)
-    at, l2 = layer.at + first * layer.columns, work.run.constants[5]
-    square = _finish_rows(work, batch.update, at, gradient.start, count, l2)
+    at, square = layer.at + first * layer.columns, 0.0
+    if number == 0 and work.met.waits > 0:
+        pass_met(work, batch, piece, room)
+    else:
+        if work.run.squares > 0:
+            _set_squares(work, update, piece, at, count, layer.columns)
+        _set_gradient(work, batch, number, gradient, (first, stop), room)
+        square += _finish_rows(work, update, at, gradient.start, count, 1, room)
     if stop == layer.n_in:
         _set_bias_gradient(work, batch, layer, gradient.start)
-        square += _finish_rows(
-            work, batch.update, layer.at_bias, gradient.start, layer.columns, vector.number(gradient, 0)
-        )
+        square += _finish_rows(work, update, layer.at_bias, gradient.start, layer.columns, 0, room)
     work.memory.squares[piece] = square
     if number > 0 and work.run.clip == 0:
         _turn(work, layer, first, stop)
 
 
 @body
-def set_clipping(work, pieces):
+def piece_total(work):
+    """Return how many pieces the parameters of all layers have."""
+    last = work.model.layers[len(work.model.layers) - 1]
+    return last.first_piece + last.pieces
+
+
+@body
+def set_clipping(work):
     """Leave behind the squares of all pieces the factor by which the gradient is to be scaled."""
-    total = 0.0
+    total, pieces = 0.0, piece_total(work)
     for piece in range(pieces):
         total += work.memory.squares[piece]
     norm = math.sqrt(total)
@@ -119,26 +141,25 @@ def set_clipping(work, pieces):
 
 
 @body
-def _scale(work, at, count, pieces):
+def _scale(work, at, count):
     kept = vector.part(work.memory.gradient, at, count)
-    factor = type(kept[0])(work.memory.squares[pieces])
+    factor = type(kept[0])(work.memory.squares[piece_total(work)])
     for c in range(count):
         kept[c] *= factor
 
 
 @body
-def pass_clipped(work, batch, piece, pieces):
-    """Do a piece of the third phase: update with the gradient that was kept."""
-    layers, zero = work.model.layers, vector.number(work.parameters, 0)
+def pass_clipped(work, batch, piece, room):
+    """Do a piece of the fourth phase: update with the gradient that was kept."""
+    layers, kept = work.model.layers, work.memory.gradient
     number = _layer_of(layers, piece)
     layer = layers[number]
     first, stop = _rows_of(layer, piece)
     at, count = layer.at + first * layer.columns, (stop - first) * layer.columns
-    _scale(work, at, count, pieces)
-    update_packed(work, batch.update, at, count, vector.address(work.memory.gradient, at), zero)
+    _scale(work, at, count)
+    update_once(work, batch.update, at, count, vector.address(kept, at), 0, room)
     if stop == layer.n_in:
-        _scale(work, layer.at_bias, layer.columns, pieces)
-        kept = vector.address(work.memory.gradient, layer.at_bias)
-        update_packed(work, batch.update, layer.at_bias, layer.columns, kept, zero)
+        _scale(work, layer.at_bias, layer.columns)
+        update_once(work, batch.update, layer.at_bias, layer.columns, vector.address(kept, layer.at_bias), 0, room)
     if number > 0:
         _turn(work, layer, first, stop)

@@ -140,7 +140,7 @@ def pass_samples(work, batch, chunk, room):
     losses = vector.matrix(memory.losses.start, lo, memory.losses.columns)
     loss_rows(losses, delta, logits, run.targets, order, count, room.loss)
     # The mean is taken here, where the elements are few.
-    row, share = vector.part(delta.start, 0, count * last.columns), run.share[batch.update]
+    row, share = vector.part(delta.start, 0, count * last.columns), run.share[run.past + batch.update]
     for k in range(count * last.columns):
         row[k] *= share
     _backward(work, lo, count)

@@ -1,6 +1,6 @@
-"""The updates of optimizers, elementwise: the formulas are those of `fastmlp.kernels.rules`."""
+"""The updates of optimizers on packed parameters: the formulas are those of `fastmlp.kernels.rules`."""
 
-import math
+import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.runtime import body
@@ -8,61 +8,43 @@ from fastmlp.kernels.rules import ADAM
 
 
 @body
-def _adam(run, numbers, p, m, v, g, l2):
-    """Update so many parameters p, whose gradient is g without the penalty; return whether all are finite."""
-    first, second, rest, other, eps = (
-        run.constants[0], run.constants[1], run.constants[2], run.constants[3], run.constants[4]
-    )  # fmt: skip
-    step, scale, keep, finite = numbers[0], numbers[1], numbers[2], True
-    for c in range(len(p)):
-        slope = g[c] + l2 * p[c]
-        mean = first * m[c] + rest * slope
-        square = second * v[c] + other * (slope * slope)
-        updated = keep * p[c] - step * (mean / (scale * math.sqrt(square) + eps))
-        m[c], v[c], p[c] = mean, square, updated
-        finite &= updated - updated == 0
-    return finite
+def update_packed(work, span, gradient, penalized, squares):
+    """Make updates of ``count`` packed parameters from ``at`` on; return whether none passes the run's limit.
 
-
-@body
-def _momentum(run, numbers, p, m, g, l2):
-    """Do as `_adam` for descent with momentum."""
-    first, step, keep, finite = run.constants[0], numbers[0], numbers[2], True
-    for c in range(len(p)):
-        slope = g[c] + l2 * p[c]
-        moved = first * m[c] + slope
-        direction = moved
-        if run.nesterov > 0:
-            direction = slope + first * moved
-        updated = keep * p[c] - step * direction
-        m[c], p[c] = moved, updated
-        finite &= updated - updated == 0
-    return finite
-
-
-@body
-def _descent(numbers, p, g, l2):
-    """Do as `_adam` for plain descent."""
-    step, keep, finite = numbers[0], numbers[2], True
-    for c in range(len(p)):
-        updated = keep * p[c] - step * (g[c] + l2 * p[c])
-        p[c] = updated
-        finite &= updated - updated == 0
-    return finite
-
-
-@body
-def update_packed(work, update, at, count, gradient, l2):
-    """Update ``count`` packed parameters from ``at`` on; note if one is not finite."""
+    ``span`` is (at, count, first, stop): the updates, as the run's numbers count them, are ``first`` to below ``stop``.
+    The gradient is that of the first one; the others have none. The penalty acts if ``penalized``.
+    """
     vector.noinline()
     model, run = work.model, work.run
-    numbers = vector.row_of(run.numbers, update, 0, 3)
-    p, g = vector.part(work.parameters, at, count), vector.part(gradient, 0, count)
+    at, count, first, stop = span
+    p, g = vector.address(work.parameters, at), vector.address(gradient, 0)
+    m = v = p  # where the optimizer has none, and nobody looks
+    if run.kind == ADAM or run.momentum > 0:
+        m = vector.address(model.m, at)
     if run.kind == ADAM:
-        finite = _adam(run, numbers, p, vector.part(model.m, at, count), vector.part(model.v, at, count), g, l2)
-    elif run.momentum > 0:
-        finite = _momentum(run, numbers, p, vector.part(model.m, at, count), g, l2)
-    else:
-        finite = _descent(numbers, p, g, l2)
-    if not finite:
-        run.faults[update] = 1
+        v = vector.address(model.v, at)
+    state = vector.State(p, m, v, g)
+    updates = vector.Updates(run.numbers.start, vector.address(run.share, 0), first, stop)
+    constants, limit = vector.address(run.constants, 0), run.constants[5]
+    if run.kind == ADAM:
+        return vector.adam_updates(state, count, updates, constants, penalized, limit, squares)
+    if run.momentum == 0:
+        return vector.descent_updates(state, count, updates, constants, penalized, limit, squares)
+    if run.nesterov > 0:
+        return vector.nesterov_updates(state, count, updates, constants, penalized, limit, squares)
+    return vector.momentum_updates(state, count, updates, constants, penalized, limit, squares)
+
+
+@body
+def no_squares(work, room):
+    """Return the operand of updates that add up no squares."""
+    return vector.Squares(vector.address(work.memory.squares, 0), np.int64(0), room.lanes, np.int64(0))
+
+
+@body
+def update_once(work, update, at, count, gradient, penalized, room):
+    """Make an update of ``count`` packed parameters from ``at`` on; note if one passes the limit."""
+    number = np.int64(work.run.past + update)
+    span = np.int64(at), np.int64(count), number, number + 1
+    if not update_packed(work, span, gradient, np.int64(penalized), no_squares(work, room)):
+        work.run.faults[update] = 1

@@ -8,15 +8,16 @@ import numpy as np
 from fastmlp.kernels import rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
-from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Model, Run
+from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Meetings, Model, Run
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
 from fastmlp.kernels.compiled.pace import Pace
-from fastmlp.kernels.compiled.sample_lists import SampleLists
+from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists
 from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
+from fastmlp.kernels.compiled.waiting import Window, are_idle, limit
 from fastmlp.kernels.nets import Net
 
 
@@ -55,6 +56,7 @@ class Trainer:
         self._layers = _layer_table(net, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
         self._size = int(last["at_bias"] + last["columns"])
+        self._products = int((self._layers["n_in"] * self._layers["n_out"]).sum())
         of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize * _met_share(x)
         self._together = max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block))
         self._ranges = min(tuning.BATCH_RANGES, int(self._layers[0]["pieces"]))
@@ -65,7 +67,10 @@ class Trainer:
         self._saved = [one.copy() for one in self._packed]
         self._pace = Pace()
         self._made_memory: tuple[int, bool, BatchMemory] | None = None
-        self._made_rooms: tuple[int, int, BatchRooms] | None = None
+        self._made_rooms: tuple[tuple[int, ...], BatchRooms] | None = None
+        self._window, self._may_wait = Window(net.sizes[0], self._dtype), x.listed > 0
+        self._most = 1  # samples of a batch
+        self._made_meetings = np.empty((2, 0), np.int32)
         self._made: list[tuple[Any, Any, rules.Rule, Any]] = []
 
     def _views(self, packed: Any, flat: Any) -> Any:
@@ -95,6 +100,7 @@ class Trainer:
 
     def vectors(self) -> list[Any]:
         """Return the parameters and the state of the optimizer as flat vectors."""
+        self._settle()
         count = sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self._net.sizes))
         result = []
         for packed in self._packed:
@@ -107,49 +113,106 @@ class Trainer:
     def run(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
         """Make updates; return the sums of loss, hits and weight of each that was made."""
         if len(self._made) == tuning.REPEATED_RUNS:
+            self._settle()
             self._saved, self._made = [one.copy() for one in self._packed], []
-        sums = self._launch(order, ends, rule, numbers)
-        done = len(sums)
-        if done == len(ends):
+        waits = self._begin_waiting(int(np.diff(ends, prepend=0).max()), rule, numbers)
+        sums, complete = self._launch(order, ends, rule, numbers, waits=waits)
+        if complete:
             self._made.append((order, ends, rule, numbers))
             return sums
-        # The update that failed has changed parameters: repeat those before it, from the last saved state on.
+        self._restore()
+        if waits:  # a parameter may be infinite, but which update is to blame only a full pass can tell
+            self._may_wait = False
+            return self.run(order, ends, rule, numbers)
+        if len(sums) > 0:
+            made = order[: ends[len(sums) - 1]], ends[: len(sums)], rule, numbers[: len(sums)]
+            self._launch(*made)
+            self._made.append(made)
+        return sums
+
+    def _begin_waiting(self, most: int, rule: rules.Rule, numbers: Any) -> bool:
+        """Return whether rows may wait during a run of batches of up to so many samples; if not, none does any more."""
+        entries = len(self._x.index) / max(len(self._x.start) - 1, 1) * self._x.parts * most
+        wanted = rule.clip == 0 and entries < tuning.WAITING_SHARE * self._x.features
+        if not (wanted and self._window.takes(rule, numbers)):
+            self._settle()
+        return wanted and self._may_wait and self._window.takes(rule, numbers)
+
+    def _settle(self) -> None:
+        """Make all updates that rows wait for."""
+        if self._window.rule is None:
+            return
+        nothing = np.empty(0, np.int32), np.empty(0, np.int64), self._window.rule, self._window.numbers[:0]
+        _, complete = self._launch(*nothing, waits=True)
+        if not complete:
+            self._restore()
+            self._may_wait = False
+
+    def _restore(self) -> None:
+        """Return from an update that failed to the last saved state, and repeat the runs since then."""
         for packed, saved in zip(self._packed, self._saved, strict=True):
             packed[:] = saved
         self._turn()
+        self._window.clear()
         for run in self._made:
             self._launch(*run)
-        if done > 0:
-            self._launch(order[: ends[done - 1]], ends[:done], rule, numbers[:done])
-        return sums
 
-    def _launch(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
-        dtype, lanes = self._dtype, self._lanes
-        starts = np.append(0, ends[:-1])
-        weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64)
+    def _launch(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any, *, waits: bool = False) -> tuple[Any, bool]:
+        """Make updates; return the sums of those that were made, and whether these are all."""
+        dtype, updates, window = self._dtype, len(ends), self._window
+        starts = np.append(0, ends)[:updates]
+        weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64) if updates else np.empty(0)
         share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
-        most = int((ends - starts).max())
-        piece, threads = _piece_samples(most, lanes), self._threads(most)
-        constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps, rule.l2]
+        most = self._most = int((ends - starts).max()) if updates else self._most
+        piece, threads = _piece_samples(most, self._lanes), self._threads(most)
+        constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
+        constants.append(limit(dtype) if waits else float(np.finfo(dtype).max))
+        shares, table = window.extended(share, np.ascontiguousarray(numbers, dtype))
+        rest = int(waits and (updates == 0 or rule.squares > 0))
         run = Run(
-            np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), share,
-            np.ascontiguousarray(numbers, dtype), self._targets, np.array(constants, dtype), rule.kind, rule.nesterov,
-            int(rule.first != 0), float(rule.clip), len(ends), piece, np.zeros((len(ends), tuning.LINE_NUMBERS)),
-            np.zeros(len(ends), np.int64), np.zeros(1, np.int64), assemble(threads),
+            np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), len(window.share), shares,
+            table, self._targets, np.array(constants, dtype), rule.kind, rule.nesterov, int(rule.first != 0),
+            float(rule.clip), rule.squares, rest, updates, piece, np.zeros((updates, tuning.LINE_NUMBERS)),
+            np.zeros((updates if rule.squares else 0, int(self._layers["pieces"].sum()))),
+            np.zeros(max(updates, 1), np.int64), np.zeros(1, np.int64), assemble(threads),
         )  # fmt: skip
-        memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
         model = Model(self._layers, m, v, self._turned, self._together, self._ranges)
-        arguments = threads, parameters, model, memory, self._x, run, rooms
-        self._pace.timed(threads, len(ends), lambda: run_updates.launch(*arguments))
+        memory, met = self._memory(round_up(most, piece), rule.clip > 0), self._meetings(run, waits=waits)
+        rooms = self._rooms(threads, most, updates if waits and rule.squares else 0)
+        arguments = threads, parameters, model, memory, self._x, run, met, rooms
+        if updates > 0:
+            self._pace.timed(threads, updates, lambda: run_updates.launch(*arguments))
+        else:
+            run_updates.launch(*arguments)
+        if rest:
+            window.clear()
+        elif waits:
+            window.extend(rule, share, numbers)
         done = int(run.done[0])
-        return np.column_stack((run.sums[:done, :2], weights[:done]))
+        sums = np.empty((done, 3 + rule.squares))
+        sums[:, :2], sums[:, 2] = run.sums[:done, :2], weights[:done]
+        sums[:, 3:] = run.sums[:done, 2 : 2 + rule.squares]
+        return sums, done == updates and not run.faults.any()
+
+    def _meetings(self, run: Run, *, waits: bool) -> Meetings:
+        """Return room for the meetings of a run."""
+        idle = int(waits and self._window.idle)
+        if not waits:
+            none = np.empty(0, np.int32)
+            return Meetings(0, 0, none, np.empty(0, np.int64), none, none, np.empty(0))
+        x = self._x
+        entries = int((x.start[(run.order + 1) * x.parts] - x.start[run.order * x.parts]).sum())
+        if len(self._made_meetings[0]) < entries:
+            self._made_meetings = np.empty((2, entries), np.int32)
+        squares = np.zeros(run.updates * x.features if run.squares else 0)
+        start = np.zeros((run.updates + 1) * x.parts, np.int64)
+        return Meetings(1, idle, self._window.current, start, *self._made_meetings, squares)
 
     def _threads(self, most: int) -> int:
         """Return how many threads are worth it for batches of up to so many samples."""
-        layers = self._layers
-        work = most * int((layers["n_in"] * layers["n_out"]).sum()) + tuning.UPDATE_WORK * self._size
+        work = most * self._products + tuning.UPDATE_WORK * self._size
         return self._pace.threads(usable_threads()) if work >= tuning.TEAM_WORK else 1
 
     def _memory(self, samples: int, clips: bool) -> BatchMemory:
@@ -166,24 +229,31 @@ class Trainer:
             inputs, values, deltas, partial, slopes, losses, gradient = parts
             memory = BatchMemory(
                 inputs, values, deltas, partial, slopes, losses.reshape(2, samples), gradient,
-                np.zeros(int(layers["pieces"].sum()) + 1), identity_index(max(*self._net.sizes, samples)), samples,
+                np.zeros(int(layers["pieces"].sum()) + 1), np.zeros(int(layers[0]["columns"]), self._dtype),
+                identity_index(max(*self._net.sizes, samples)), samples,
             )  # fmt: skip
             self._made_memory = samples, clips, memory
         return self._made_memory[2]
 
-    def _rooms(self, threads: int, most: int) -> BatchRooms:
-        """Return rooms of each thread for batches of up to so many samples: those of the run before, if they fit."""
-        if self._made_rooms is None or self._made_rooms[:2] != (threads, most):
-            lanes, line = self._lanes, vector.LINE_BYTES
+    def _rooms(self, threads: int, most: int, sums: int) -> BatchRooms:
+        """Return rooms of each thread for batches of up to so many samples, and vectors of sums.
+
+        They are those of the run before, if these fit.
+        """
+        key = threads, most, 1 << sums.bit_length()
+        if self._made_rooms is None or self._made_rooms[0] != key:
+            lanes, line, part = self._lanes, vector.LINE_BYTES, self._x.part if self._may_wait else 1
             gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
             loss = loss_scratch(self._net.sizes[-1], round_up(most, lanes), self._dtype.itemsize)
-            gradients, losses = (
+            gradients, losses, vectors = (
                 aligned(threads * count, self._dtype).reshape(threads, count)
-                for count in (round_up(one, line) for one in (gradient, loss))
+                for count in (round_up(one, line) for one in (gradient, loss, key[2] * lanes))
             )
             start, stop = np.empty((2, threads, round_up(most, line)), np.int64)
-            self._made_rooms = threads, most, BatchRooms(gradients, losses, start, stop)
-        return self._made_rooms[2]
+            following = np.empty((threads, round_up(part, line)), np.int32)
+            marks = np.zeros((threads, round_up(-(-part // BITS), line)), np.uint64)
+            self._made_rooms = key, BatchRooms(gradients, losses, start, stop, following, marks, vectors)
+        return self._made_rooms[1]
 
 
 def _met_share(x: SampleLists) -> float:
@@ -208,7 +278,7 @@ def begin_training(vectors: list[Any], net: Net, x: SampleLists, y: Any, weight:
 
 
 def train(trainer: Trainer, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
-    """Update on batch after batch; return the sums of loss, weight of hits and weight of each, float64 (done, 3)."""
+    """Update on batch after batch; return the sums of each update, float64 (done, 3) or, with squares, (done, 4)."""
     return trainer.run(order, ends, rule, numbers)
 
 

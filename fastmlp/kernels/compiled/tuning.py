@@ -107,6 +107,10 @@ BATCH_DENSE_SHARE = 0.5
 
 # ---- Constants that change speed and memory, but no bit ----
 
+# Entries of a batch for each feature below which rows of the first layer wait that it does not meet. With more of them
+# most rows are met, and a pass over all of them, in their order, takes less time. Row: WAITING_SHARE.
+WAITING_SHARE = 1
+
 # Array elements from which elementwise kernels use all workers. A launch itself is worth it much earlier, but after it
 # the workers of the omp layer spin for milliseconds beside the threads of BLAS, so the arrays must be large enough to
 # pay for a slowed-down product too. Row: PARALLEL_SIZE.

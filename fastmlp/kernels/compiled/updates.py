@@ -5,13 +5,15 @@ the first layer; in the second the samples: forward, loss and back, which leaves
 layers. In the third they share the parameters: each piece, some rows of a layer, gets its gradient over all samples and
 is updated at once, so that no gradient is stored. Every sum is made by one thread, so bits do not depend on how many
 there are. Clipping needs the norm of the gradient first: then the third phase stores it, and a fourth one updates.
+Where rows of the first layer wait (see `batch_rows`), a phase before all updates lists those that each batch meets.
 """
 
 import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.batch import ThreadRoom, Work, minibatch
-from fastmlp.kernels.compiled.batch_parameters import pass_clipped, pass_parameters, set_clipping
+from fastmlp.kernels.compiled.batch_parameters import pass_clipped, pass_parameters, piece_total, set_clipping
+from fastmlp.kernels.compiled.batch_rows import count_entries, pass_meetings, pass_rest
 from fastmlp.kernels.compiled.batch_samples import chunks_of, pass_first, pass_samples
 from fastmlp.kernels.compiled.launch import kernel
 from fastmlp.kernels.compiled.runtime import body
@@ -26,36 +28,47 @@ from fastmlp.kernels.compiled.team import (
     open_phase,
 )
 
-_FIRST, _SAMPLES, _PARAMETERS, _CLIPPED, _PHASES = 0, 1, 2, 3, 4
+# Those of an update; one of the run before the first update, and one behind the last.
+_FIRST, _SAMPLES, _PARAMETERS, _CLIPPED, _MEETINGS, _REST = 1, 2, 3, 4, 0, 0
+_PHASES = 5
 
 
 @body
-def piece_count(work, batch, kind):
+def piece_count(work, update, kind):
     """Return how many pieces a phase of an update has."""
-    if kind == _FIRST:
-        return chunks_of(work, batch) * work.model.ranges
-    if kind == _SAMPLES:
-        return chunks_of(work, batch)
-    last = work.model.layers[len(work.model.layers) - 1]
-    return last.first_piece + last.pieces
+    if kind == _MEETINGS:
+        return work.x.parts
+    if kind <= _SAMPLES:
+        chunks = chunks_of(work, minibatch(work.run, update))
+        return chunks * work.model.ranges if kind == _FIRST else chunks
+    return piece_total(work)
+
+
+@body
+def _do_piece(work, update, kind, piece, room):
+    if kind == _MEETINGS:
+        if update < work.run.updates:
+            pass_meetings(work, piece, room)
+        else:
+            pass_rest(work, piece, room)
+    elif kind == _FIRST:
+        pass_first(work, minibatch(work.run, update), piece, room)
+    elif kind == _SAMPLES:
+        pass_samples(work, minibatch(work.run, update), piece, room)
+    elif kind == _PARAMETERS:
+        pass_parameters(work, minibatch(work.run, update), piece, room)
+    else:
+        pass_clipped(work, minibatch(work.run, update), piece, room)
 
 
 @body
 def _do_pieces(work, phase, room, thread):
     """Do pieces of a phase until all are taken."""
     update, kind = (phase - 1) // _PHASES, (phase - 1) % _PHASES
-    batch = minibatch(work.run, update)
-    pieces = piece_count(work, batch, kind)
+    pieces = piece_count(work, update, kind)
     piece = next_piece(work.run.team, phase, pieces, thread)
     while piece >= 0:
-        if kind == _FIRST:
-            pass_first(work, batch, piece, room)
-        elif kind == _SAMPLES:
-            pass_samples(work, batch, piece, room)
-        elif kind == _PARAMETERS:
-            pass_parameters(work, batch, piece, room)
-        else:
-            pass_clipped(work, batch, piece, pieces)
+        _do_piece(work, update, kind, piece, room)
         finish_piece(work.run.team)
         piece = next_piece(work.run.team, phase, pieces, thread)
 
@@ -63,11 +76,10 @@ def _do_pieces(work, phase, room, thread):
 @body
 def _do_phase(work, update, kind, room, thread):
     """Open a phase, work on it, and close it."""
-    phase, pieces = update * _PHASES + kind + 1, piece_count(work, minibatch(work.run, update), kind)
+    phase, pieces = update * _PHASES + kind + 1, piece_count(work, update, kind)
     open_phase(work.run.team, phase, pieces)
     _do_pieces(work, phase, room, thread)
     close_phase(work.run.team, pieces)
-    return pieces
 
 
 @body
@@ -84,22 +96,45 @@ def _add_losses(work, update):
 
 
 @body
+def _add_squares(work):
+    """Set the sums of the squares of all weights before each update."""
+    run = work.run
+    for update in range(run.updates):
+        total = 0.0
+        for piece in range(run.weights.columns):
+            total += run.weights.start[update * run.weights.columns + piece]
+        run.sums.start[update * run.sums.columns + 2] = total
+
+
+@body
+def _update(work, update, room, thread):
+    """Make an update; return whether the loss and all parameters are finite and within the limit."""
+    _do_phase(work, update, _FIRST, room, thread)
+    _do_phase(work, update, _SAMPLES, room, thread)
+    finite = _add_losses(work, update)
+    _do_phase(work, update, _PARAMETERS, room, thread)
+    if work.run.clip > 0:
+        set_clipping(work)
+        _do_phase(work, update, _CLIPPED, room, thread)
+    return finite and work.run.faults[update] == 0
+
+
+@body
 def _lead(work, room, thread):
     """Make one update after another, until one fails."""
     run = work.run
+    if work.met.waits > 0 and run.updates > 0:
+        count_entries(work)
+        _do_phase(work, np.int64(0), _MEETINGS, room, thread)
     for update in range(run.updates):
-        if run.share[update] > 0:
-            _do_phase(work, update, _FIRST, room, thread)
-            _do_phase(work, update, _SAMPLES, room, thread)
-            finite = _add_losses(work, update)
-            pieces = _do_phase(work, update, _PARAMETERS, room, thread)
-            if run.clip > 0:
-                set_clipping(work, pieces)
-                _do_phase(work, update, _CLIPPED, room, thread)
-            if not finite or run.faults[update] > 0:
-                break
+        if run.share[run.past + update] > 0 and not _update(work, update, room, thread):
+            break
         run.done[0] = update + 1
-    dismiss(work.run.team)
+    if run.rest > 0:
+        _do_phase(work, np.int64(run.updates), _REST, room, thread)
+    if run.squares > 0:
+        _add_squares(work)
+    dismiss(run.team)
 
 
 @body
@@ -112,14 +147,17 @@ def _help(work, room, thread):
 
 
 @kernel()
-def run_updates(parameters, model, memory, x, run, rooms, worker, workers):
+def run_updates(parameters, model, memory, x, run, met, rooms, worker, workers):
     """Make the updates of a run, as a team."""
-    work = Work(parameters, model, memory, x, run)
+    work = Work(parameters, model, memory, x, run, met)
     room = ThreadRoom(
         vector.address(rooms.gradient.start, worker * rooms.gradient.columns),
         vector.address(rooms.loss.start, worker * rooms.loss.columns),
         vector.address(rooms.start.start, worker * rooms.start.columns),
         vector.address(rooms.stop.start, worker * rooms.stop.columns),
+        vector.address(rooms.following.start, worker * rooms.following.columns),
+        vector.address(rooms.marks.start, worker * rooms.marks.columns),
+        vector.address(rooms.lanes.start, worker * rooms.lanes.columns),
     )
     before = vector.flush_subnormals()
     if arrive(run.team):

@@ -6,7 +6,8 @@ forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows
 over a list of its own, and `scatter_rows` adds single rows to those that a list names; both take `RowLists` and
 `CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which numbers are to be listed, or are targets.
 Where both factors are stored along the sum, `dot_tile` takes inner products. `logistic_elements`, `tanh_elements` and
-`gelu_elements` are the activations that need an exponential, `exp_elements` is that of losses.
+`gelu_elements` are the activations that need an exponential, `exp_elements` is that of losses. `adam_updates` and its
+like make several updates of an optimizer in a row.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
@@ -54,6 +55,17 @@ from fastmlp.kernels.vector.scalars import (
 from fastmlp.kernels.vector.sigmoids import gelu_elements, logistic_elements, tanh_elements
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
 from fastmlp.kernels.vector.sparse_rows import scatter_rows, sparse_rows
+from fastmlp.kernels.vector.steps import (
+    NUMBERS,
+    Squares,
+    State,
+    Updates,
+    adam_updates,
+    descent_updates,
+    momentum_updates,
+    nesterov_updates,
+    squares_of_row,
+)
 from fastmlp.kernels.vector.target import (
     BLOCK,
     CACHE_BYTES,
@@ -98,6 +110,7 @@ __all__ = [
     "GROUP",
     "HAS_FMA",
     "LINE_BYTES",
+    "NUMBERS",
     "PADDING",
     "PANEL",
     "SPARSE_BYTES",
@@ -112,6 +125,10 @@ __all__ = [
     "RowLists",
     "Rows",
     "Share",
+    "Squares",
+    "State",
+    "Updates",
+    "adam_updates",
     "add_and_publish",
     "address",
     "block",
@@ -119,6 +136,7 @@ __all__ = [
     "call_workers",
     "chosen",
     "codes",
+    "descent_updates",
     "dot_tile",
     "exchange",
     "exp",
@@ -134,6 +152,8 @@ __all__ = [
     "log",
     "logistic_elements",
     "matrix",
+    "momentum_updates",
+    "nesterov_updates",
     "noinline",
     "nonzero_bits",
     "number",
@@ -153,6 +173,7 @@ __all__ = [
     "smallest_normal",
     "softmax_columns",
     "sparse_rows",
+    "squares_of_row",
     "tanh_elements",
     "tile",
     "trailing_zeros",

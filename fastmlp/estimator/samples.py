@@ -1,0 +1,94 @@
+"""Samples in rows, with targets and weights, as kernels take them; logits, losses and gradients of them."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastmlp import backend
+from fastmlp.kernels.nets import Net
+from fastmlp.packing import packed
+from fastmlp.quiet import quietly
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+def packed_rows(X: Any, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
+    """Return the operand of samples in rows X (m, n), an array or CSR or CSC, for kernels that compute in ``dtype``."""
+    return packed("X", X.T, 1.0, dtype, minibatches=minibatches).operands(dtype, minibatches=minibatches)
+
+
+def logits(parameters: Array, net: Net, X: Any) -> Array:
+    """Return the logits (K, m) of samples in rows X (m, n)."""
+    z = np.empty((net.sizes[-1], X.shape[0]), parameters.dtype)
+    kernels = backend.kernels()
+    kernels.network_logits(z, parameters, net, packed_rows(X, parameters.dtype))
+    return z
+
+
+class Samples:
+    """Samples with their targets and weights.
+
+    Parameters
+    ----------
+    net : Net
+        The net that is trained on them.
+    X : array or sparse matrix, shape (m, n)
+        Samples in rows.
+    y : ndarray, shape (m, K)
+        Targets; one-hot and boolean for classes.
+    weight : ndarray, shape (m,), optional
+    dtype : numpy.dtype
+        The dtype of the computation.
+    minibatches : bool
+        Whether `train` is to read the samples, in minibatches.
+    """
+
+    def __init__(
+        self, net: Net, X: Any, y: Array, weight: Array | None, dtype: np.dtype[Any], *, minibatches: bool = False
+    ) -> None:
+        self.net, self.dtype = net, dtype
+        self.x = packed_rows(X, dtype, minibatches=minibatches)
+        self.w = np.ones(len(y), dtype) if weight is None else np.ascontiguousarray(weight, dtype)
+        self.total = float(len(y)) if weight is None else float(np.sum(weight, dtype=np.float64))
+        self.y = _labels(y) if net.loss == "cross_entropy" else _targets(y, dtype)
+
+    def loss_and_grad(self, gradient: Array, parameters: Array) -> float:
+        """Set the gradient (k,) of the weighted mean loss; return that loss."""
+        kernels = backend.kernels()
+        loss, _, total = kernels.network_step(gradient, parameters, self.net, self.x, self.y, self.w)
+        return float(loss / total) / divisor(self.net)
+
+    def train(self, vectors: list[Array]) -> Any:
+        """Return a trainer that begins with parameters (k,) and the state of a solver."""
+        return backend.kernels().begin_training(vectors, self.net, self.x, self.y, self.w)
+
+
+class HeldOut:
+    """Samples to validate on: rows X (m, n), targets y (m, K) as of `Samples`, and weights (m,) or None."""
+
+    def __init__(self, net: Net, X: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> None:
+        self._net, self._x = net, packed_rows(X, dtype)
+        self._y = _targets(y, dtype)
+        self._w = np.ones(len(y), dtype) if weight is None else np.ascontiguousarray(weight, dtype)
+
+    def loss(self, parameters: Array) -> float:
+        """Return the weighted mean loss."""
+        z, loss, kernels = np.empty_like(self._y), np.empty_like(self._w), backend.kernels()
+        kernels.network_logits(z, parameters, self._net, self._x)
+        kernels.loss_gradient(np.empty_like(z), loss, np.empty_like(loss), z, self._y, self._w, self._net.loss)
+        total = quietly(np.sum, loss, dtype=np.float64) / np.sum(self._w, dtype=np.float64)
+        return float(total) / divisor(self._net)
+
+
+def divisor(net: Net) -> int:
+    """Return the number by which scikit-learn divides the sum of a loss over the outputs, but not its gradient."""
+    return net.sizes[-1] if net.loss in ("squared_error", "absolute_error", "huber") else 1
+
+
+def _labels(y: Array) -> Array:
+    labels: Array = y.argmax(axis=1).astype(np.int64, copy=False)
+    return labels
+
+
+def _targets(y: Array, dtype: np.dtype[Any]) -> Array:
+    return np.ascontiguousarray(y.T, dtype)
