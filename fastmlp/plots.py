@@ -198,10 +198,8 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
 
     Raises
     ------
-    ValueError, TypeError
-        If lengths differ, there is no sample, or an array does not hold real numbers.
-    ImportError
-        If matplotlib, part of the extra ``cli``, is not installed.
+    ValueError, TypeError, ImportError
+        As `confusion_matrix`.
 
     Examples
     --------
@@ -216,10 +214,10 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
     (ax,) = grid = figures.grid(given, 1, columns=1, size=(5.4, 5.4))
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
     ax.plot(ends, ends, "-", color=_VERMILLION, linewidth=1.5, label="right answers")
-    faint = min(1.0, max(0.1, _OPAQUE / true.size))
-    ax.plot(true, predicted, "o", color=_BLUE, markersize=4, alpha=faint, markeredgewidth=0, label="samples")
-    score = losses.r2(predicted.reshape(1, -1), true.reshape(1, -1), np.ones(true.size))
-    ax.set(xlabel="True", ylabel="Predicted", title=f"$R^2$ = {score:.4f}", aspect="equal")
+    look = {"color": _BLUE, "markersize": 4, "markeredgewidth": 0, "alpha": min(1.0, max(0.1, _OPAQUE / true.size))}
+    ax.plot(true, predicted, "o", label="samples", **look)
+    title = f"$R^2$ = {losses.r2(predicted[None], true[None], np.ones(true.size)):.4f}"
+    ax.set(xlabel="True", ylabel="Predicted", title=title, aspect="equal")
     ax.grid(alpha=0.3)
     ax.legend()
     return figures.new(grid, given)
