@@ -16,8 +16,8 @@ ROOT = PACKAGE.parent
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
     "__init__": {
-        "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "optimizers", "packing", "plots", "schedules",
-        "version",
+        "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "optimizers", "packing", "plots",
+        "schedules", "version",
     },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
