@@ -9,15 +9,18 @@ import pytest
 
 sklearn = pytest.importorskip("sklearn", "1.7")
 
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+from sklearn.utils.estimator_checks import estimator_checks_generator  # noqa: E402
 
 from fastmlp.estimator import MLPClassifier, MLPRegressor  # noqa: E402
 
 IGNORED = "ignore::sklearn.exceptions.ConvergenceWarning", "ignore::sklearn.exceptions.SkipTestWarning"
 
 
+CHECKS = [one for model in (MLPClassifier(), MLPRegressor()) for one in estimator_checks_generator(model)]
+
+
 @pytest.mark.filterwarnings(*IGNORED)
-@parametrize_with_checks([MLPClassifier(), MLPRegressor()])
+@pytest.mark.parametrize(("estimator", "check"), CHECKS, ids=lambda one: getattr(one, "func", type(one)).__name__)
 def test_estimators_pass_the_checks_of_sklearn(estimator, check):
     check(estimator)
 

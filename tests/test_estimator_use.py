@@ -323,3 +323,19 @@ def test_no_warning_is_hidden():
         warnings.simplefilter("error")
         model = classifier(random_state=0, max_iter=1000, tol=0.1).fit(X, Y)
     assert model.n_iter_ < 1000
+
+
+# ---- The benchmark
+
+
+def test_the_benchmark_prints_ratios_and_differences(capsys, monkeypatch):
+    benchmark = pytest.importorskip("benchmarks.estimator")
+    some = list(benchmark.cases())[::150]
+    monkeypatch.setattr(benchmark, "cases", lambda: some)
+    assert benchmark.equality(quick=False)
+    assert benchmark.main(["--quick", "--only", "one row"]) == 0
+    printed = capsys.readouterr().out
+    assert "adam, multiclass, dense, plain" in printed
+    assert "predict, one row" in printed
+    monkeypatch.setattr(benchmark, "DIFFERENCE", 1e-30)
+    assert not benchmark.equality(quick=False)
