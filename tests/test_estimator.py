@@ -105,13 +105,18 @@ def assert_same_fit(target, form="dense", how=fit, weight=None, **options):
     return theirs, ours
 
 
-@pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_coefficients_and_losses_are_those_of_sklearn(solver, target, activation, form):
-    assert_same_fit(target, form, solver=solver, activation=activation)
+def test_coefficients_and_losses_are_those_of_sklearn(solver, target, activation):
+    assert_same_fit(target, solver=solver, activation=activation)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_so_they_are_for_every_form_and_backend(backend, solver, target, form):
+    assert_same_fit(target, form, solver=solver)
 
 
 WAYS = {
@@ -127,12 +132,16 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("solver", ["adam", "sgd"])
 @pytest.mark.parametrize("way", WAYS)
-def test_so_they_are_in_every_way_to_fit(way, solver, target, form):
-    assert_same_fit(target, form, solver=solver, **WAYS[way])
+def test_so_they_are_in_every_way_to_fit(way, target):
+    assert_same_fit(target, solver="adam", **WAYS[way])
+
+
+@pytest.mark.parametrize("target", ["multiclass", "regression"])
+@pytest.mark.parametrize("way", WAYS)
+def test_so_they_are_for_descent_and_sparse_samples(way, target):
+    assert_same_fit(target, "CSR", solver="sgd", **WAYS[way])
 
 
 @pytest.mark.parametrize("target", TARGETS)

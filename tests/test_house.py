@@ -16,7 +16,7 @@ ROOT = PACKAGE.parent
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
     "__init__": {
-        "backend", "datasets", "history", "loading", "model", "notebook", "optimizers", "packing", "plots",
+        "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "optimizers", "packing", "plots",
         "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
@@ -48,6 +48,9 @@ ARROWS = {
         "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping", "storage", "targets",
         "training",
     },  # of the kernels only the description of a net, and its scores
+    "estimator": {
+        "activations", "arrays", "backend", "checks", "estimator", "kernels", "packing", "parameters", "quiet",
+    },  # of the kernels only their rules and the description of a net
     "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
     "lbfgs": {"quiet"},
@@ -225,7 +228,7 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
 def test_names_come_when_they_are_used(run_python):
     run_python("""
 import sys, fastmlp
-modules = "datasets", "optimizers", "plots", "preprocessing", "schedules"
+modules = "datasets", "estimator", "optimizers", "plots", "preprocessing", "schedules"
 assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
