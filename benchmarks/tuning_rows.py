@@ -12,6 +12,7 @@ import numpy as np
 import fastmlp
 from benchmarks import problems
 from fastmlp import formulas
+from fastmlp.optimizers import SGD, Adam
 
 NET = (784, 128, 10)
 
@@ -48,6 +49,24 @@ def batches(size, dtype="float32", m=12_000, nonzero=None):
     def epoch():
         model = fastmlp.MLP(NET, dtype=dtype, seed=0)
         model.fit(x, labels, epochs=1, optimizer=fastmlp.optimizers.Adam(), batch_size=size, progress=False)
+        return model.parameters
+
+    return epoch
+
+
+def sparse(features, each, optimizer, m=2000):
+    """Return an epoch on minibatches of 200 samples of very many features, of which so many are not zero."""
+    import scipy.sparse
+
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.integers(features, size=(m, each)), axis=1)
+    entries = (np.ones(m * each, np.float32), rows.ravel(), np.arange(m + 1) * each)
+    x = fastmlp.pack(scipy.sparse.csc_array(entries, shape=(features, m)), minibatches=True)
+    labels = rng.integers(2, size=m)
+
+    def epoch():
+        model = fastmlp.MLP((features, 100, 2), dtype="float32", seed=0)
+        model.fit(x, labels, epochs=1, optimizer=optimizer, batch_size=200, progress=False)
         return model.parameters
 
     return epoch
@@ -126,6 +145,12 @@ WORKLOADS = {
     "batches64": ("epoch, batches of 128, float64", partial(batches, 128, "float64")),
     "zeros40": ("batches, 40 % of random numbers", partial(batches, 128, nonzero=0.4)),
     "zeros60": ("batches, 60 % of random numbers", partial(batches, 128, nonzero=0.6)),
+    "sgd40": ("50000 features, 100 in a sample, SGD", partial(sparse, 50_000, 100, SGD(0.001))),
+    "sgd10": ("200000 features, 100 in a sample, SGD", partial(sparse, 200_000, 100, SGD(0.001))),
+    "momentum40": ("50000 features, 100 in a sample, momentum", partial(sparse, 50_000, 100, SGD(0.001, 0.9))),
+    "momentum10": ("200000 features, 100 in a sample, momentum", partial(sparse, 200_000, 100, SGD(0.001, 0.9))),
+    "adam10": ("200000 features, 100 in a sample, Adam", partial(sparse, 200_000, 100, Adam())),
+    "adam1": ("300000 features, 20 in a sample, Adam", partial(sparse, 300_000, 20, Adam(), 4000)),
     "densebatches": ("batches of random numbers", partial(batches, 128, nonzero=1.0)),
     **{one.__name__: (one.__name__, one) for one in (pack, one_hot, softmax, cost)},
 }
@@ -178,6 +203,9 @@ ROWS = {
     "DENSE_FEATURES": Row(TUNING, (60, 120, 240), "panels"),
     "LISTED_OUTPUTS": Row(TUNING, (256, 1024, 4096), "dense-2048"),
     "COPIED_FACTOR_ROWS": Row(TUNING, (12, 24, 48), "few20 few40"),
+    "WAITING_SHARE": Row(TUNING, (0, 0.05, 0.5), "sgd40 sgd10", host=True),
+    "BUSY_WAITING_SHARE": Row(TUNING, (0, 0.02, 0.5), "momentum40 momentum10 adam10 adam1", host=True),
+    "ROWS_AHEAD": Row(TUNING, (1, 2, 4, 8), "sgd10"),
     "PIECE_SAMPLES": Row(TUNING, (16, 32, 64, 128), "batches128 batches1024", host=True),
     "PIECE_PARAMETERS": Row(TUNING, (2048, 8192, 32_768), "densebatches", host=True),
     "SPINS": Row(TUNING, (0, 100, 1000, 100_000), "batches32 batches128", parallel=True),

@@ -183,8 +183,8 @@ class Filled:
 
 
 # Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
-MAKERS = ("memory", "sums", "small_batch", "packing", "network", "rooms", "losses", "cost", "plan", "trainer",
-          "sample_lists")  # fmt: skip
+MAKERS = ("memory", "waiting", "sums", "small_batch", "packing", "network", "rooms", "losses", "cost", "plan",
+          "trainer", "sample_lists")  # fmt: skip
 SPARSE, DENSE = 0.3, 1.0
 
 

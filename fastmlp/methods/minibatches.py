@@ -14,9 +14,10 @@ from fastmlp.methods.updates import Updates
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Seconds of one call of the kernel: long enough that its overhead does not count, short enough that Ctrl-C and a
-# checkpoint that is due do not wait.
-_CHUNK_SECONDS = 0.01
+# Seconds of one call of the kernel: long enough that its overhead does not count, and that rows of very many features
+# which a batch does not meet get several updates at once; short enough that Ctrl-C and a checkpoint that is due do not
+# wait.
+_CHUNK_SECONDS = 0.05
 
 _SUMS = "batch_sums"
 

@@ -75,6 +75,8 @@ class BatchMemory(NamedTuple):
         The packed gradient, where it is to be clipped, and empty elsewhere.
     squares : float64
         The sum of its squares in each piece.
+    weights : float64
+        The sum of the squares of the weights in each piece, before their update.
     zeros : float
         A row of the first layer's gradient, where it is zero.
     identity : int32
@@ -91,6 +93,7 @@ class BatchMemory(NamedTuple):
     losses: Any
     gradient: Any
     squares: Any
+    weights: Any
     zeros: Any
     identity: Any
     samples: int
@@ -109,8 +112,6 @@ class BatchRooms(NamedTuple):
         For each feature of a block, the next update whose batch meets it.
     marks : uint64
         A bit for each feature of a block, which are zero again after use.
-    lanes : float
-        For each update, a vector of sums.
     """
 
     gradient: Any
@@ -119,7 +120,6 @@ class BatchRooms(NamedTuple):
     stop: Any
     following: Any
     marks: Any
-    lanes: Any
 
 
 class ThreadRoom(NamedTuple):
@@ -131,7 +131,6 @@ class ThreadRoom(NamedTuple):
     stop: Any
     following: Any
     marks: Any
-    lanes: Any
 
 
 class Meetings(NamedTuple):
@@ -140,7 +139,8 @@ class Meetings(NamedTuple):
     Attributes
     ----------
     waits : int
-        Whether rows wait that a batch does not meet: see `batch_rows`. If not, everything else is empty.
+        Whether rows wait that a batch does not meet: see `batch_rows`. If not, everything else is empty. A run of no
+        updates makes those that rows wait for.
     idle : int
         Whether updates without a gradient change nothing.
     current : int32 (features,)
@@ -149,8 +149,6 @@ class Meetings(NamedTuple):
         The meetings of update u in block p are those from ``start[(u + 1) parts + p]`` to below ``start[u parts + p]``.
     feature, until : int32
         The feature of each meeting, in order, and the next update of the run that meets it, or how many there are.
-    squares : float64 (updates, features)
-        The sum of the squares of each row before each update, if the run adds these up.
     """
 
     waits: int
@@ -159,7 +157,6 @@ class Meetings(NamedTuple):
     start: Any
     feature: Any
     until: Any
-    squares: Any
 
 
 class Run(NamedTuple):
@@ -176,22 +173,18 @@ class Run(NamedTuple):
     numbers : float (past + updates, 4)
         See `rules.Numbers`.
     targets : losses.Targets
-    constants : float (6,)
-        Of the rule: first, second, 1 - first, 1 - second, eps; and the limit of parameters: see `waiting`.
+    constants : float (7,)
+        Of the rule: first, second, 1 - first, 1 - second, eps; and the share and the limit of parameters of `waiting`.
     kind, nesterov, momentum : int
         The kind of the rule, and whether it has momentum.
     clip : float64
     squares : int
         Whether to add up the squares of the weights.
-    rest : int
-        Whether at the end of the run no row of the first layer waits any longer.
     updates : int
     piece : int
         Samples in a piece of the first phase, a multiple of the lanes of a vector.
     sums : float64 (updates, LINE_NUMBERS)
         Of loss, hits, and the squares of the weights.
-    weights : float64 (updates, pieces)
-        The sum of the squares of the weights of each piece of the parameters, before each update.
     faults : int64 (updates,)
         Whether the update took a parameter past the limit.
     done : int64 (1,)
@@ -210,11 +203,9 @@ class Run(NamedTuple):
     momentum: int
     clip: float
     squares: int
-    rest: int
     updates: int
     piece: int
     sums: Any
-    weights: Any
     faults: Any
     done: Any
     team: Team

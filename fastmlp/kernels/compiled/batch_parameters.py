@@ -73,10 +73,10 @@ def _set_bias_gradient(work, batch, layer, gradient):
 
 
 @body
-def _finish_rows(work, update, at, gradient, count, penalized, room):
+def _finish_rows(work, update, at, gradient, count, penalized):
     """Update packed parameters from ``at`` on, or, where the gradient is to be clipped, keep it; return its square."""
     if work.run.clip == 0:
-        update_once(work, update, at, count, gradient, penalized, room)
+        update_once(work, update, at, count, gradient, penalized)
         return 0.0
     p, g = vector.part(work.parameters, at, count), vector.part(gradient, 0, count)
     kept, l2 = vector.part(work.memory.gradient, at, count), vector.number(gradient, 0)
@@ -91,12 +91,12 @@ def _finish_rows(work, update, at, gradient, count, penalized, room):
 
 
 @body
-def _set_squares(work, update, piece, at, count, columns):
-    """Set the sum of the squares of the weights of a piece: over rows, so that some may have their updates later."""
-    run, squares = work.run, 0.0
-    for row in range(0, count, columns):
-        squares += vector.squares_of_row(work.parameters, at + row, columns)
-    run.weights.start[update * run.weights.columns + piece] = squares
+def _add_up_squares(work, piece, at, count, total):
+    """Leave behind the sum of the squares of the weights of a piece; ``total`` is a number of scratch memory."""
+    total.start[0] = 0
+    weights = vector.matrix(work.parameters, at, count)
+    vector.dot_tile(1, 1, total, weights, weights, count)
+    work.memory.weights[piece] = total.start[0]
 
 
 @body
@@ -112,12 +112,12 @@ def pass_parameters(work, batch, piece, room):
         pass_met(work, batch, piece, room)
     else:
         if work.run.squares > 0:
-            _set_squares(work, update, piece, at, count, layer.columns)
+            _add_up_squares(work, piece, at, count, gradient)
         _set_gradient(work, batch, number, gradient, (first, stop), room)
-        square += _finish_rows(work, update, at, gradient.start, count, 1, room)
+        square += _finish_rows(work, update, at, gradient.start, count, 1)
     if stop == layer.n_in:
         _set_bias_gradient(work, batch, layer, gradient.start)
-        square += _finish_rows(work, update, layer.at_bias, gradient.start, layer.columns, 0, room)
+        square += _finish_rows(work, update, layer.at_bias, gradient.start, layer.columns, 0)
     work.memory.squares[piece] = square
     if number > 0 and work.run.clip == 0:
         _turn(work, layer, first, stop)
@@ -149,7 +149,7 @@ def _scale(work, at, count):
 
 
 @body
-def pass_clipped(work, batch, piece, room):
+def pass_clipped(work, batch, piece):
     """Do a piece of the fourth phase: update with the gradient that was kept."""
     layers, kept = work.model.layers, work.memory.gradient
     number = _layer_of(layers, piece)
@@ -157,9 +157,9 @@ def pass_clipped(work, batch, piece, room):
     first, stop = _rows_of(layer, piece)
     at, count = layer.at + first * layer.columns, (stop - first) * layer.columns
     _scale(work, at, count)
-    update_once(work, batch.update, at, count, vector.address(kept, at), 0, room)
+    update_once(work, batch.update, at, count, vector.address(kept, at), 0)
     if stop == layer.n_in:
         _scale(work, layer.at_bias, layer.columns)
-        update_once(work, batch.update, layer.at_bias, layer.columns, vector.address(kept, layer.at_bias), 0, room)
+        update_once(work, batch.update, layer.at_bias, layer.columns, vector.address(kept, layer.at_bias), 0)
     if number > 0:
         _turn(work, layer, first, stop)

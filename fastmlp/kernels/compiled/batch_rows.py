@@ -12,12 +12,14 @@ end of the run; before the first update, those rows that are met get the updates
 import numpy as np
 
 from fastmlp.kernels import vector
+from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.batch import minibatch, of_layer
 from fastmlp.kernels.compiled.batch_lists import scatter_listed
 from fastmlp.kernels.compiled.memory import fill_zeros
-from fastmlp.kernels.compiled.optimizer_updates import no_squares, update_packed
+from fastmlp.kernels.compiled.optimizer_updates import update_packed
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import BITS
+from fastmlp.kernels.rules import ADAM
 
 
 @body
@@ -68,15 +70,35 @@ def _list_marked(met, entry, features, update, room):
 
 
 @body
-def _update_row(work, feature, first, stop, gradient, room):
+def _update_row(work, feature, first, stop, gradient):
     """Make updates of a row, as the run's numbers count them; return whether none of its numbers passes the limit."""
-    layer, met, squares = work.model.layers[0], work.met, no_squares(work, room)
-    met.current[feature] = stop
-    if work.run.squares > 0:  # no row waits for updates of earlier runs
-        start = vector.address(met.squares, feature)
-        squares = vector.Squares(start, work.x.features, room.lanes, np.int64(1))
+    layer = work.model.layers[0]
+    work.met.current[feature] = stop
     span = layer.at + feature * layer.columns, layer.columns, np.int64(first), np.int64(stop)
-    return update_packed(work, span, gradient, np.int64(1), squares)
+    return update_packed(work, span, gradient, np.int64(1))
+
+
+@body
+def _catch_up(work, feature, stop):
+    """Make the updates below ``stop`` that a row waits for."""
+    first = np.int64(work.met.current[feature])
+    while first < stop and work.run.share[first] == 0:  # updates make the first one in any case
+        first += 1
+    if first < stop and not _update_row(work, feature, first, stop, work.memory.zeros):
+        work.run.faults[0] = 1
+
+
+@body
+def _prefetch_row(work, feature):
+    """Ask for a row and the state of its optimizer, which the core does not expect: it is somewhere in the memory."""
+    layer, run = work.model.layers[0], work.run
+    at = layer.at + feature * layer.columns
+    for c in range(0, layer.columns, vector.line_of(work.parameters)):
+        vector.prefetch(work.parameters, at + c)
+        if run.kind == ADAM or run.momentum > 0:
+            vector.prefetch(work.model.m, at + c)
+        if run.kind == ADAM:
+            vector.prefetch(work.model.v, at + c)
 
 
 @body
@@ -97,10 +119,11 @@ def pass_meetings(work, block, room):
         met.start[update * x.parts + block] = entry
     if met.idle == 0:
         for k in range(count):
-            stop = run.past + room.following[k]
-            if room.following[k] < run.updates and met.current[first + k] < stop:
-                if not _update_row(work, first + k, met.current[first + k], stop, work.memory.zeros, room):
-                    run.faults[0] = 1
+            ahead = k + tuning.ROWS_AHEAD
+            if ahead < count and room.following[ahead] < run.updates:
+                _prefetch_row(work, first + ahead)
+            if room.following[k] < run.updates:
+                _catch_up(work, first + k, run.past + room.following[k])
 
 
 @body
@@ -114,27 +137,20 @@ def pass_met(work, batch, block, room):
     order, deltas = vector.address(run.order, batch.begin), of_layer(work, work.memory.deltas, layer, np.int64(0))
     scatter_listed(x, order, batch.count, block, room, gradient, deltas, layer.columns)
     for one in range(begin, stop):
+        if one + tuning.ROWS_AHEAD < stop:
+            _prefetch_row(work, np.int64(met.feature[one + tuning.ROWS_AHEAD]))
         until = number + 1
         if met.idle == 0:
             until = run.past + met.until[one]
         row = vector.block(gradient, met.feature[one] - first, 0)
-        if not _update_row(work, np.int64(met.feature[one]), number, until, row.start, room):
+        if not _update_row(work, np.int64(met.feature[one]), number, until, row.start):
             run.faults[batch.update] = 1
 
 
 @body
-def pass_rest(work, block, room):
-    """Make all updates that rows of a block still wait for, and add up the squares of its rows before each update."""
-    x, run, met = work.x, work.run, work.met
+def pass_rest(work, block):
+    """Make all updates that rows of a block still wait for."""
+    x, run = work.x, work.run
     first, last = block * x.part, run.past + run.updates
-    stop = min(first + x.part, x.features)
-    for feature in range(first, stop):
-        if met.idle == 0 and met.current[feature] < last:
-            if not _update_row(work, feature, met.current[feature], last, work.memory.zeros, room):
-                run.faults[0] = 1
-    if run.squares > 0:
-        for update in range(run.updates):
-            squares, at = 0.0, update * x.features
-            for feature in range(first, stop):
-                squares += met.squares[at + feature]
-            run.weights.start[update * run.weights.columns + block] = squares
+    for feature in range(first, min(first + x.part, x.features)):
+        _catch_up(work, feature, last)

@@ -8,7 +8,7 @@ from fastmlp.kernels.rules import ADAM
 
 
 @body
-def update_packed(work, span, gradient, penalized, squares):
+def update_packed(work, span, gradient, penalized):
     """Make updates of ``count`` packed parameters from ``at`` on; return whether none passes the run's limit.
 
     ``span`` is (at, count, first, stop): the updates, as the run's numbers count them, are ``first`` to below ``stop``.
@@ -25,26 +25,20 @@ def update_packed(work, span, gradient, penalized, squares):
         v = vector.address(model.v, at)
     state = vector.State(p, m, v, g)
     updates = vector.Updates(run.numbers.start, vector.address(run.share, 0), first, stop)
-    constants, limit = vector.address(run.constants, 0), run.constants[5]
+    constants, limit = vector.address(run.constants, 0), run.constants[6]
     if run.kind == ADAM:
-        return vector.adam_updates(state, count, updates, constants, penalized, limit, squares)
+        return vector.adam_updates(state, count, updates, constants, penalized, limit)
     if run.momentum == 0:
-        return vector.descent_updates(state, count, updates, constants, penalized, limit, squares)
+        return vector.descent_updates(state, count, updates, constants, penalized, limit)
     if run.nesterov > 0:
-        return vector.nesterov_updates(state, count, updates, constants, penalized, limit, squares)
-    return vector.momentum_updates(state, count, updates, constants, penalized, limit, squares)
+        return vector.nesterov_updates(state, count, updates, constants, penalized, limit)
+    return vector.momentum_updates(state, count, updates, constants, penalized, limit)
 
 
 @body
-def no_squares(work, room):
-    """Return the operand of updates that add up no squares."""
-    return vector.Squares(vector.address(work.memory.squares, 0), np.int64(0), room.lanes, np.int64(0))
-
-
-@body
-def update_once(work, update, at, count, gradient, penalized, room):
+def update_once(work, update, at, count, gradient, penalized):
     """Make an update of ``count`` packed parameters from ``at`` on; note if one passes the limit."""
     number = np.int64(work.run.past + update)
     span = np.int64(at), np.int64(count), number, number + 1
-    if not update_packed(work, span, gradient, np.int64(penalized), no_squares(work, room)):
+    if not update_packed(work, span, gradient, np.int64(penalized)):
         work.run.faults[update] = 1

@@ -34,7 +34,8 @@ from fastmlp.kernels.compiled.sample_lists import (
 )
 from fastmlp.kernels.compiled.tree import leaf_starts, tiling
 
-# Bytes, about, of a worker's room for the features of a tile that are listed at a time.
+# Bytes, about, of a worker's room for the features of a tile that are listed at a time: enough that 784 features, or a
+# few thousand, are listed at once, and little beside the matrix where they are so many that they are not.
 _ROOM_BYTES = 1 << 24
 
 

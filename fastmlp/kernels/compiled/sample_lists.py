@@ -19,7 +19,8 @@ from fastmlp.kernels.compiled.runtime import body
 BITS = 64  # numbers that `vector.nonzero_bits` looks at, and bits of a mark
 _PAGE = 1 << 16  # features that an index can name
 
-# Blocks of features up to which a sample may have more lists than entries.
+# Blocks of features up to which a sample may have more lists than entries: phases need some for their threads, and so
+# few starts of lists take less memory than a handful of entries.
 _FEW_BLOCKS = 16
 
 

@@ -17,7 +17,7 @@ from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists
 from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
-from fastmlp.kernels.compiled.waiting import Window, are_idle, limit
+from fastmlp.kernels.compiled.waiting import Window, are_idle, is_within, limit, unchanging_share
 from fastmlp.kernels.nets import Net
 
 
@@ -67,8 +67,9 @@ class Trainer:
         self._saved = [one.copy() for one in self._packed]
         self._pace = Pace()
         self._made_memory: tuple[int, bool, BatchMemory] | None = None
-        self._made_rooms: tuple[tuple[int, ...], BatchRooms] | None = None
-        self._window, self._may_wait = Window(net.sizes[0], self._dtype), x.listed > 0
+        self._made_rooms: tuple[tuple[int, int], BatchRooms] | None = None
+        self._window = Window(net.sizes[0], self._dtype)
+        self._may_wait = x.listed > 0 and all(is_within(one, limit(self._dtype)) for one in vectors)
         self._most = 1  # samples of a batch
         self._made_meetings = np.empty((2, 0), np.int32)
         self._made: list[tuple[Any, Any, rules.Rule, Any]] = []
@@ -133,14 +134,16 @@ class Trainer:
     def _begin_waiting(self, most: int, rule: rules.Rule, numbers: Any) -> bool:
         """Return whether rows may wait during a run of batches of up to so many samples; if not, none does any more."""
         entries = len(self._x.index) / max(len(self._x.start) - 1, 1) * self._x.parts * most
-        wanted = rule.clip == 0 and entries < tuning.WAITING_SHARE * self._x.features
+        share = tuning.WAITING_SHARE if are_idle(rule, numbers) else tuning.BUSY_WAITING_SHARE
+        wanted = rule.clip == 0 and not rule.squares and entries < share * self._x.features
         if not (wanted and self._window.takes(rule, numbers)):
             self._settle()
         return wanted and self._may_wait and self._window.takes(rule, numbers)
 
     def _settle(self) -> None:
         """Make all updates that rows wait for."""
-        if self._window.rule is None:
+        if self._window.rule is None or self._window.idle:
+            self._window.clear()
             return
         nothing = np.empty(0, np.int32), np.empty(0, np.int64), self._window.rule, self._window.numbers[:0]
         _, complete = self._launch(*nothing, waits=True)
@@ -157,7 +160,9 @@ class Trainer:
         for run in self._made:
             self._launch(*run)
 
-    def _launch(self, order: Any, ends: Any, rule: rules.Rule, numbers: Any, *, waits: bool = False) -> tuple[Any, bool]:
+    def _launch(
+        self, order: Any, ends: Any, rule: rules.Rule, numbers: Any, *, waits: bool = False
+    ) -> tuple[Any, bool]:
         """Make updates; return the sums of those that were made, and whether these are all."""
         dtype, updates, window = self._dtype, len(ends), self._window
         starts = np.append(0, ends)[:updates]
@@ -166,27 +171,25 @@ class Trainer:
         most = self._most = int((ends - starts).max()) if updates else self._most
         piece, threads = _piece_samples(most, self._lanes), self._threads(most)
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
-        constants.append(limit(dtype) if waits else float(np.finfo(dtype).max))
         shares, table = window.extended(share, np.ascontiguousarray(numbers, dtype))
-        rest = int(waits and (updates == 0 or rule.squares > 0))
+        constants += [unchanging_share(rule, table), limit(dtype) if waits else float(np.finfo(dtype).max)]
         run = Run(
             np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), len(window.share), shares,
             table, self._targets, np.array(constants, dtype), rule.kind, rule.nesterov, int(rule.first != 0),
-            float(rule.clip), rule.squares, rest, updates, piece, np.zeros((updates, tuning.LINE_NUMBERS)),
-            np.zeros((updates if rule.squares else 0, int(self._layers["pieces"].sum()))),
+            float(rule.clip), rule.squares, updates, piece, np.zeros((updates, tuning.LINE_NUMBERS)),
             np.zeros(max(updates, 1), np.int64), np.zeros(1, np.int64), assemble(threads),
         )  # fmt: skip
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
         model = Model(self._layers, m, v, self._turned, self._together, self._ranges)
         memory, met = self._memory(round_up(most, piece), rule.clip > 0), self._meetings(run, waits=waits)
-        rooms = self._rooms(threads, most, updates if waits and rule.squares else 0)
+        rooms = self._rooms(threads, most)
         arguments = threads, parameters, model, memory, self._x, run, met, rooms
         if updates > 0:
             self._pace.timed(threads, updates, lambda: run_updates.launch(*arguments))
         else:
             run_updates.launch(*arguments)
-        if rest:
+        if updates == 0:
             window.clear()
         elif waits:
             window.extend(rule, share, numbers)
@@ -201,14 +204,13 @@ class Trainer:
         idle = int(waits and self._window.idle)
         if not waits:
             none = np.empty(0, np.int32)
-            return Meetings(0, 0, none, np.empty(0, np.int64), none, none, np.empty(0))
+            return Meetings(0, 0, none, np.empty(0, np.int64), none, none)
         x = self._x
         entries = int((x.start[(run.order + 1) * x.parts] - x.start[run.order * x.parts]).sum())
         if len(self._made_meetings[0]) < entries:
             self._made_meetings = np.empty((2, entries), np.int32)
-        squares = np.zeros(run.updates * x.features if run.squares else 0)
         start = np.zeros((run.updates + 1) * x.parts, np.int64)
-        return Meetings(1, idle, self._window.current, start, *self._made_meetings, squares)
+        return Meetings(1, idle, self._window.current, start, *self._made_meetings)
 
     def _threads(self, most: int) -> int:
         """Return how many threads are worth it for batches of up to so many samples."""
@@ -227,32 +229,30 @@ class Trainer:
             for part in parts:
                 part[:] = 0  # also where rows are padded: what is there enters products with zeros
             inputs, values, deltas, partial, slopes, losses, gradient = parts
+            squares, weights = np.zeros((2, int(layers["pieces"].sum()) + 1))
             memory = BatchMemory(
-                inputs, values, deltas, partial, slopes, losses.reshape(2, samples), gradient,
-                np.zeros(int(layers["pieces"].sum()) + 1), np.zeros(int(layers[0]["columns"]), self._dtype),
+                inputs, values, deltas, partial, slopes, losses.reshape(2, samples), gradient, squares, weights,
+                np.zeros(int(layers[0]["columns"]), self._dtype),
                 identity_index(max(*self._net.sizes, samples)), samples,
             )  # fmt: skip
             self._made_memory = samples, clips, memory
         return self._made_memory[2]
 
-    def _rooms(self, threads: int, most: int, sums: int) -> BatchRooms:
-        """Return rooms of each thread for batches of up to so many samples, and vectors of sums.
-
-        They are those of the run before, if these fit.
-        """
-        key = threads, most, 1 << sums.bit_length()
+    def _rooms(self, threads: int, most: int) -> BatchRooms:
+        """Return rooms of each thread for batches of up to so many samples: those of the run before, if they fit."""
+        key = threads, most
         if self._made_rooms is None or self._made_rooms[0] != key:
             lanes, line, part = self._lanes, vector.LINE_BYTES, self._x.part if self._may_wait else 1
             gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
             loss = loss_scratch(self._net.sizes[-1], round_up(most, lanes), self._dtype.itemsize)
-            gradients, losses, vectors = (
+            gradients, losses = (
                 aligned(threads * count, self._dtype).reshape(threads, count)
-                for count in (round_up(one, line) for one in (gradient, loss, key[2] * lanes))
+                for count in (round_up(one, line) for one in (gradient, loss))
             )
             start, stop = np.empty((2, threads, round_up(most, line)), np.int64)
             following = np.empty((threads, round_up(part, line)), np.int32)
             marks = np.zeros((threads, round_up(-(-part // BITS), line)), np.uint64)
-            self._made_rooms = key, BatchRooms(gradients, losses, start, stop, following, marks, vectors)
+            self._made_rooms = key, BatchRooms(gradients, losses, start, stop, following, marks)
         return self._made_rooms[1]
 
 

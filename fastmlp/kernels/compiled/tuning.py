@@ -107,9 +107,18 @@ BATCH_DENSE_SHARE = 0.5
 
 # ---- Constants that change speed and memory, but no bit ----
 
-# Entries of a batch for each feature below which rows of the first layer wait that it does not meet. With more of them
-# most rows are met, and a pass over all of them, in their order, takes less time. Row: WAITING_SHARE.
-WAITING_SHARE = 1
+# Rows ahead for which a thread asks that updates the rows which a batch meets: these are far apart in memory. Fewer are
+# late, more fall out of the cache. Row: ROWS_AHEAD.
+ROWS_AHEAD = 4
+
+# Entries of a batch for each feature below which plain descent skips the rows of the first layer that it does not meet.
+# With more of them most rows are met, and a pass over all of them, in their order, takes less time. Row: WAITING_SHARE.
+WAITING_SHARE = 0.5
+
+# The same where updates change rows without a gradient too. The arithmetic is done later, for Adam a division and a
+# square root in each update until its moments are too small: only rows that wait for long save time. Row:
+# BUSY_WAITING_SHARE.
+BUSY_WAITING_SHARE = 0.02
 
 # Array elements from which elementwise kernels use all workers. A launch itself is worth it much earlier, but after it
 # the workers of the omp layer spin for milliseconds beside the threads of BLAS, so the arrays must be large enough to

@@ -50,7 +50,7 @@ def _do_piece(work, update, kind, piece, room):
         if update < work.run.updates:
             pass_meetings(work, piece, room)
         else:
-            pass_rest(work, piece, room)
+            pass_rest(work, piece)
     elif kind == _FIRST:
         pass_first(work, minibatch(work.run, update), piece, room)
     elif kind == _SAMPLES:
@@ -58,7 +58,7 @@ def _do_piece(work, update, kind, piece, room):
     elif kind == _PARAMETERS:
         pass_parameters(work, minibatch(work.run, update), piece, room)
     else:
-        pass_clipped(work, minibatch(work.run, update), piece, room)
+        pass_clipped(work, minibatch(work.run, update), piece)
 
 
 @body
@@ -96,14 +96,12 @@ def _add_losses(work, update):
 
 
 @body
-def _add_squares(work):
-    """Set the sums of the squares of all weights before each update."""
-    run = work.run
-    for update in range(run.updates):
-        total = 0.0
-        for piece in range(run.weights.columns):
-            total += run.weights.start[update * run.weights.columns + piece]
-        run.sums.start[update * run.sums.columns + 2] = total
+def _add_squares(work, update):
+    """Set the sum of the squares of all weights before an update."""
+    total = 0.0
+    for piece in range(piece_total(work)):
+        total += work.memory.weights[piece]
+    work.run.sums.start[update * work.run.sums.columns + 2] = total
 
 
 @body
@@ -113,6 +111,8 @@ def _update(work, update, room, thread):
     _do_phase(work, update, _SAMPLES, room, thread)
     finite = _add_losses(work, update)
     _do_phase(work, update, _PARAMETERS, room, thread)
+    if work.run.squares > 0:
+        _add_squares(work, update)
     if work.run.clip > 0:
         set_clipping(work)
         _do_phase(work, update, _CLIPPED, room, thread)
@@ -130,10 +130,8 @@ def _lead(work, room, thread):
         if run.share[run.past + update] > 0 and not _update(work, update, room, thread):
             break
         run.done[0] = update + 1
-    if run.rest > 0:
-        _do_phase(work, np.int64(run.updates), _REST, room, thread)
-    if run.squares > 0:
-        _add_squares(work)
+    if work.met.waits > 0 and run.updates == 0:
+        _do_phase(work, np.int64(0), _REST, room, thread)
     dismiss(run.team)
 
 
@@ -157,7 +155,6 @@ def run_updates(parameters, model, memory, x, run, met, rooms, worker, workers):
         vector.address(rooms.stop.start, worker * rooms.stop.columns),
         vector.address(rooms.following.start, worker * rooms.following.columns),
         vector.address(rooms.marks.start, worker * rooms.marks.columns),
-        vector.address(rooms.lanes.start, worker * rooms.lanes.columns),
     )
     before = vector.flush_subnormals()
     if arrive(run.team):

@@ -13,6 +13,11 @@ def limit(dtype: Any) -> float:
     return 2.0 ** (np.finfo(dtype).maxexp // 2)
 
 
+def is_within(one: Any, most: float) -> bool:
+    """Return whether no number of a vector is larger than the limit, or NaN."""
+    return bool(-most <= one.min() and one.max() <= most)
+
+
 def stay_finite(rule: rules.Rule, numbers: Any) -> bool:
     """Return whether a row that is below the limit stays finite during these updates (u, 4) without a gradient.
 
@@ -38,6 +43,22 @@ def stay_finite(rule: rules.Rule, numbers: Any) -> bool:
         return bool(len(numbers) * most * step * (1 / least + 1) <= 2.0**60)
     most = step / (1 - rule.first)
     return bool(most <= 2.0**30 and len(numbers) * 3 * most * scale * l2 <= 20)  # exp(20) < 2^30
+
+
+def unchanging_share(rule: rules.Rule, numbers: Any) -> float:
+    """Return a share of a parameter: once Adam moves it by less, it stays what it is during all of these updates.
+
+    NaN is returned where there is none. While the gradient is zero, m / (scale sqrt(v) + eps) falls by a factor of at
+    least first / sqrt(second), apart from a changed scale. So no later step is larger, but for the ratios of steps and
+    scales, and a parameter does not change by less than a fourth of its last place. Where eps is not below 2^-39, it
+    makes no difference that v becomes zero when it underflows.
+    """
+    step, scale, keep, l2 = numbers.T.astype(np.float64)
+    plain = rule.kind == rules.ADAM and rule.first**2 < rule.second and rule.eps >= 2.0**-39
+    if not (plain and len(step) and min(step.min(), scale.min()) > 0 and (keep == 1).all() and (l2 == 0).all()):
+        return math.nan
+    ratio = step.max() / step.min() * scale.max() / scale.min()
+    return float(np.finfo(numbers.dtype).eps / 16 / ratio)
 
 
 class Window:
@@ -87,4 +108,4 @@ class Window:
 def are_idle(rule: rules.Rule, numbers: Any) -> bool:
     """Return whether updates with these numbers (u, 4) change nothing where the gradient is zero."""
     plain = rule.kind == rules.SGD and rule.first == 0
-    return plain and not rule.squares and bool((numbers[:, 2] == 1).all() and (numbers[:, 3] == 0).all())
+    return plain and bool((numbers[:, 2] == 1).all() and (numbers[:, 3] == 0).all())

@@ -37,6 +37,7 @@ from fastmlp.kernels.vector.operands import (
     codes,
     factors,
     lanes,
+    line_of,
     matrix,
     number,
     part,
@@ -57,14 +58,12 @@ from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
 from fastmlp.kernels.vector.sparse_rows import scatter_rows, sparse_rows
 from fastmlp.kernels.vector.steps import (
     NUMBERS,
-    Squares,
     State,
     Updates,
     adam_updates,
     descent_updates,
     momentum_updates,
     nesterov_updates,
-    squares_of_row,
 )
 from fastmlp.kernels.vector.target import (
     BLOCK,
@@ -125,7 +124,6 @@ __all__ = [
     "RowLists",
     "Rows",
     "Share",
-    "Squares",
     "State",
     "Updates",
     "adam_updates",
@@ -148,6 +146,7 @@ __all__ = [
     "gelu_elements",
     "give_way",
     "lanes",
+    "line_of",
     "list_nonzero",
     "log",
     "logistic_elements",
@@ -173,7 +172,6 @@ __all__ = [
     "smallest_normal",
     "softmax_columns",
     "sparse_rows",
-    "squares_of_row",
     "tanh_elements",
     "tile",
     "trailing_zeros",

@@ -55,7 +55,7 @@ def _dot_body(builder, arguments, rows, columns, element):
         _, sums[:1] = sum_entries(builder, k, whole, sums[:1], 1, grow_vectors)
     totals = [functools.reduce(builder.fadd, parts) for parts in zip(*sums, strict=True)]
     for r in range(rows):
-        add_to_row(r, sums_of_lanes(builder, totals[r * columns : (r + 1) * columns]))
+        add_to_row(r, _sums_of_lanes(builder, totals[r * columns : (r + 1) * columns]))
     first = builder.mul(whole, i64(lanes))
     with builder.if_then(builder.icmp_signed("<", first, count)):
         zero = ir.Constant(vector.element, 0.0)
@@ -69,7 +69,7 @@ def _dot_body(builder, arguments, rows, columns, element):
     builder.ret_void()
 
 
-def sums_of_lanes(builder, vectors):
+def _sums_of_lanes(builder, vectors):
     """Return a vector of the sums over the lanes of each of 1, 2, 4, ... vectors."""
     count, lanes = len(vectors), vectors[0].type.count
     length = lanes  # how many lanes of a vector are still to be added for each sum

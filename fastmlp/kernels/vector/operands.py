@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.vector.target import VECTOR_BYTES
+from fastmlp.kernels.vector.target import LINE_BYTES, VECTOR_BYTES
 
 _LONG = types.int64
 
@@ -230,6 +230,13 @@ def row_of(typingctx, plane, r, first, count):
 def lanes(typingctx, base):
     """Return how many numbers of an array, an address or an operand make a vector."""
     count = VECTOR_BYTES * 8 // element_of(base).bitwidth
+    return _LONG(base), lambda context, builder, sig, args: ir.IntType(64)(count)
+
+
+@intrinsic
+def line_of(typingctx, base):
+    """Return how many numbers of an array, an address or an operand make a cache line."""
+    count = LINE_BYTES * 8 // element_of(base).bitwidth
     return _LONG(base), lambda context, builder, sig, args: ir.IntType(64)(count)
 
 

@@ -10,9 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.vector.dot import sums_of_lanes
-from fastmlp.kernels.vector.ir import by_lanes, load, multiply_add, splat, store, vector_type
-from fastmlp.kernels.vector.operands import address_in, element_of
+from fastmlp.kernels.vector.ir import by_lanes, load, splat, store, vector_type
 
 NUMBERS = 4  # those of an update: see `rules.Numbers`
 _I64 = ir.IntType(64)
@@ -34,18 +32,6 @@ class State(NamedTuple):
     m: Any
     v: Any
     g: Any
-
-
-class Squares(NamedTuple):
-    """Where the sum of the squares of the parameters before update u goes, if it is ``wanted``: ``start[u * stride]``.
-
-    ``lanes`` has room for a vector for each update.
-    """
-
-    start: Any
-    stride: int
-    lanes: Any
-    wanted: int
 
 
 class _Numbers(NamedTuple):
@@ -71,7 +57,7 @@ def _emit_adam(builder, constants, numbers, state, g):
     square = builder.fadd(builder.fmul(second, v), builder.fmul(other, builder.fmul(slope, slope)))
     root = builder.fadd(builder.fmul(numbers.scale, by_lanes(builder, "sqrt", square)), eps)
     moved = builder.fmul(numbers.step, builder.fdiv(mean, root))
-    return builder.fsub(builder.fmul(numbers.keep, p), moved), mean, square
+    return (builder.fsub(builder.fmul(numbers.keep, p), moved), mean, square), moved
 
 
 def _emit_momentum(builder, constants, numbers, state, g):
@@ -79,7 +65,8 @@ def _emit_momentum(builder, constants, numbers, state, g):
     p, m = state
     slope = builder.fmul(numbers.scale, builder.fadd(g, builder.fmul(numbers.l2, p)))
     moved = builder.fadd(builder.fmul(first, m), slope)
-    return builder.fsub(builder.fmul(numbers.keep, p), builder.fmul(numbers.step, moved)), moved
+    change = builder.fmul(numbers.step, moved)
+    return (builder.fsub(builder.fmul(numbers.keep, p), change), moved), change
 
 
 def _emit_nesterov(builder, constants, numbers, state, g):
@@ -88,13 +75,15 @@ def _emit_nesterov(builder, constants, numbers, state, g):
     slope = builder.fmul(numbers.scale, builder.fadd(g, builder.fmul(numbers.l2, p)))
     moved = builder.fadd(builder.fmul(first, m), slope)
     direction = builder.fadd(slope, builder.fmul(first, moved))
-    return builder.fsub(builder.fmul(numbers.keep, p), builder.fmul(numbers.step, direction)), moved
+    change = builder.fmul(numbers.step, direction)
+    return (builder.fsub(builder.fmul(numbers.keep, p), change), moved), change
 
 
 def _emit_descent(builder, constants, numbers, state, g):
     (p,) = state
     slope = builder.fadd(g, builder.fmul(numbers.l2, p))
-    return (builder.fsub(builder.fmul(numbers.keep, p), builder.fmul(numbers.step, slope)),)
+    change = builder.fmul(numbers.step, slope)
+    return (builder.fsub(builder.fmul(numbers.keep, p), change),), change
 
 
 # The vectors of each optimizer's state, parameters included; of Adam the size of the moments needs no limit.
@@ -106,115 +95,97 @@ _RULES = {
 }
 
 
-def _phis(builder, incoming, block):
-    made = [builder.phi(one.type) for one in incoming]
-    for phi, one in zip(made, incoming, strict=True):
-        phi.add_incoming(one, block)
-    return made
+def _emit_decay(builder, constants, state):
+    """Emit what is left of an update of Adam that changes no parameter, where there is no gradient."""
+    first, second, *_ = constants
+    p, m, v = state
+    zero = p.type(0.0)
+    return p, builder.fadd(builder.fmul(first, m), zero), builder.fadd(builder.fmul(second, v), zero)
 
 
-def _emit_later(builder, updates, make, before):
-    """Emit the updates behind the first one, without a gradient; return the state after them."""
-    entry = builder.basic_block
-    head, made, following, end = (builder.append_basic_block(name) for name in ("head", "made", "following", "end"))
-    second = builder.add(updates.first, _I64(1))
-    builder.branch(head)
-    builder.position_at_end(head)
-    update, *state = phis = _phis(builder, [second, *before], entry)
-    builder.cbranch(builder.icmp_signed("<", update, updates.stop), made, end)
-    builder.position_at_end(made)
-    share = builder.load(builder.gep(updates.share, [update]))
-    skipped = builder.fcmp_ordered("==", share, share.type(0.0))
-    wanted = builder.append_basic_block("wanted")
-    builder.cbranch(skipped, following, wanted)
-    builder.position_at_end(wanted)
-    after = make(builder, update, state)
-    last = builder.basic_block
-    builder.branch(following)
-    builder.position_at_end(following)
-    results = _phis(builder, state, made)
-    for phi, one in zip(results, after, strict=True):
-        phi.add_incoming(one, last)
-    grown = builder.add(update, _I64(1))
-    builder.branch(head)
-    for phi, one in zip(phis, [grown, *results], strict=True):
-        phi.add_incoming(one, following)
-    builder.position_at_end(end)
-    return state
+def _all_lanes(builder, condition):
+    bits = ir.IntType(condition.type.count)
+    return builder.icmp_unsigned("==", builder.bitcast(condition, bits), bits(2**bits.width - 1))
 
 
-def _add_square(builder, p, at, fresh, element):
-    """Emit the addition of the squares of a vector to the lanes of a sum."""
-    before = builder.select(fresh, p.type(0.0), load(builder, at, p.type, element))
-    store(builder, multiply_add(builder, p, p, before), at, element)
+def _is_small(builder, moved, p, tiny):
+    """Emit whether all lanes moved by no more than a tiny share of p."""
+    most = builder.fmul(tiny, by_lanes(builder, "fabs", p))
+    return _all_lanes(builder, builder.fcmp_ordered("<=", by_lanes(builder, "fabs", moved), most))
 
 
-def _sum_of_lanes(builder, lanes):
-    total = builder.extract_element(sums_of_lanes(builder, [lanes]), ir.IntType(32)(0))
-    return total if total.type == ir.DoubleType() else builder.fpext(total, ir.DoubleType())
+def _emit_later(builder, updates, make, before, decay):
+    """Emit the updates behind the first one, without a gradient; return the state after them.
 
+    ``make(builder, update, state)`` returns the state and whether it is settled: then ``decay`` makes the others.
+    """
+    places = [cgutils.alloca_once_value(builder, one) for one in before]
+    settled = cgutils.alloca_once(builder, ir.IntType(1))
+    for place, one in zip(places, before, strict=True):
+        builder.store(one, place)
+    builder.store(settled.type.pointee(0), settled)
 
-def _store_squares(builder, updates, squares, vector, element):
-    """Emit the sums of the lanes of each update that was made."""
-    with cgutils.for_range_slice(builder, updates.first, updates.stop, _I64(1)) as (update, _):
+    def keep(state):
+        for place, one in zip(places, state, strict=True):
+            builder.store(one, place)
+
+    with cgutils.for_range_slice(builder, builder.add(updates.first, _I64(1)), updates.stop, _I64(1)) as (update, _):
         share = builder.load(builder.gep(updates.share, [update]))
-        with builder.if_then(builder.fcmp_ordered("!=", share, share.type(0.0))):
-            lanes = builder.gep(squares.lanes, [builder.mul(builder.sub(update, updates.first), _I64(vector.count))])
-            total = _sum_of_lanes(builder, load(builder, lanes, vector, element))
-            builder.store(total, builder.gep(squares.start, [builder.mul(update, squares.stride)]))
+        is_made, is_settled = builder.fcmp_ordered("!=", share, share.type(0.0)), builder.load(settled)
+        with builder.if_then(builder.and_(is_made, is_settled)):
+            keep(decay(builder, [builder.load(place) for place in places]))
+        with builder.if_then(builder.and_(is_made, builder.not_(is_settled))):
+            after, small = make(builder, update, [builder.load(place) for place in places])
+            keep(after)
+            builder.store(small, settled)
+    return [builder.load(place) for place in places]
 
 
 def _emit_rows(builder, name, arguments, element):
     """Emit the function that makes updates of whole vectors; it returns whether no element passes the limit."""
     emit, vectors, limited = _RULES[name]
+    decay = _emit_decay if name == "adam" else lambda builder, fixed, state: state
     vector, lanes = vector_type(element)
-    *places, g, count, numbers, share, first, stop, constants, penalized, limit, start, stride, room, wanted = arguments
-    updates, squares = Updates(numbers, share, first, stop), Squares(start, stride, room, wanted)
-    wanted = builder.icmp_signed(">", wanted, _I64(0))
+    *places, g, count, numbers, share, first, stop, constants, penalized, limit = arguments
+    updates = Updates(numbers, share, first, stop)
     penalized = builder.icmp_signed(">", penalized, _I64(0))
     fixed = [
         splat(builder, load(builder, builder.gep(constants, [_I64(k)]), vector.element, element), vector)
-        for k in range(5)
+        for k in range(6)
     ]
+    tiny = fixed.pop()
     zero, most = vector(0.0), splat(builder, limit, vector)
     numbers_of_first = _numbers_of(builder, updates, first, penalized, vector, element)
     within = cgutils.alloca_once_value(builder, ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes))
 
-    def add_square(update, p, c):
-        with builder.if_then(wanted):
-            at = builder.gep(room, [builder.mul(builder.sub(update, first), _I64(lanes))])
-            _add_square(builder, p, at, builder.icmp_signed("==", c, _I64(0)), element)
+    def make(builder, update, state):
+        numbers = _numbers_of(builder, updates, update, penalized, vector, element)
+        after, moved = emit(builder, fixed, numbers, state, zero)
+        small = _is_small(builder, moved, after[0], tiny) if name == "adam" else ir.IntType(1)(0)
+        return after, small
 
     with cgutils.for_range_slice(builder, _I64(0), count, _I64(lanes)) as (c, _):
-
-        def make(builder, update, state):
-            add_square(update, state[0], c)
-            return emit(builder, fixed, _numbers_of(builder, updates, update, penalized, vector, element), state, zero)
-
         pointers = [builder.gep(place, [c]) for place in places[:vectors]]
         state = [load(builder, pointer, vector, element) for pointer in pointers]
         slope = load(builder, builder.gep(g, [c]), vector, element)
-        add_square(first, state[0], c)
-        state = _emit_later(builder, updates, make, emit(builder, fixed, numbers_of_first, state, slope))
+        state, _ = emit(builder, fixed, numbers_of_first, state, slope)
+        state = _emit_later(builder, updates, make, state, lambda builder, one: decay(builder, fixed, one))
         for pointer, one in zip(pointers, state, strict=True):
             store(builder, one, pointer, element)
         for one in state[:limited]:
             small = builder.fcmp_ordered("<=", by_lanes(builder, "fabs", one), most)
             builder.store(builder.and_(builder.load(within), small), within)
-    with builder.if_then(wanted):
-        _store_squares(builder, updates, squares, vector, element)
-    all_bits = ir.IntType(lanes)
-    builder.ret(builder.icmp_unsigned("==", builder.bitcast(builder.load(within), all_bits), all_bits(2**lanes - 1)))
+    builder.ret(_all_lanes(builder, builder.load(within)))
 
 
 def _updating(name):
     """Return the code of an intrinsic that makes updates by this rule."""
 
     def codegen(context, builder, sig, args):
-        state, count, updates, constants, penalized, limit, squares = args
+        state, count, updates, constants, penalized, limit = args
         element = sig.args[0].types[0].dtype
-        places, table, sums = (cgutils.unpack_tuple(builder, one, 4) for one in (state, updates, squares))
-        arguments = [*places, count, *table, constants, penalized, limit, *sums]
+        places, table = (cgutils.unpack_tuple(builder, one, 4) for one in (state, updates))
+        arguments = [*places, count, *table, constants, penalized, limit]
         kind = ir.FunctionType(ir.IntType(1), [one.type for one in arguments])
         function = cgutils.get_or_insert_function(builder.module, kind, f"fastmlp_updates_{name}_{element}")
         if function.is_declaration:
@@ -226,49 +197,34 @@ def _updating(name):
     return codegen
 
 
-def _signature(state, updates, constants, squares):
-    return types.boolean(state, types.int64, updates, constants, types.int64, state.types[0].dtype, squares)
+def _signature(state, updates, constants):
+    return types.boolean(state, types.int64, updates, constants, types.int64, state.types[0].dtype)
 
 
 @intrinsic
-def adam_updates(typingctx, state, count, updates, constants, penalized, limit, squares):
+def adam_updates(typingctx, state, count, updates, constants, penalized, limit):
     """Make `Updates` of ``count`` parameters, of a `State`, whole vectors; only the first one has a gradient.
 
-    ``constants`` is the address of first, second, 1 - first, 1 - second and eps; the penalty acts if ``penalized``.
+    ``constants`` is the address of first, second, 1 - first, 1 - second, eps, and the share of a parameter below which
+    its moves are so small that it does not change by this update or a later one. The penalty acts if ``penalized``.
     Returns whether no parameter, and no momentum, is larger than the limit, or NaN.
     """
-    return _signature(state, updates, constants, squares), _updating("adam")
+    return _signature(state, updates, constants), _updating("adam")
 
 
 @intrinsic
-def momentum_updates(typingctx, state, count, updates, constants, penalized, limit, squares):
+def momentum_updates(typingctx, state, count, updates, constants, penalized, limit):
     """Do as `adam_updates` for descent with momentum."""
-    return _signature(state, updates, constants, squares), _updating("momentum")
+    return _signature(state, updates, constants), _updating("momentum")
 
 
 @intrinsic
-def nesterov_updates(typingctx, state, count, updates, constants, penalized, limit, squares):
+def nesterov_updates(typingctx, state, count, updates, constants, penalized, limit):
     """Do as `adam_updates` for descent with Nesterov's momentum."""
-    return _signature(state, updates, constants, squares), _updating("nesterov")
+    return _signature(state, updates, constants), _updating("nesterov")
 
 
 @intrinsic
-def descent_updates(typingctx, state, count, updates, constants, penalized, limit, squares):
+def descent_updates(typingctx, state, count, updates, constants, penalized, limit):
     """Do as `adam_updates` for plain descent."""
-    return _signature(state, updates, constants, squares), _updating("descent")
-
-
-@intrinsic
-def squares_of_row(typingctx, base, at, count):
-    """Return the sum of the squares of ``count`` elements from ``at`` on, whole vectors, as the updates add it up."""
-    element = element_of(base)
-
-    def codegen(context, builder, sig, args):
-        vector, lanes = vector_type(element)
-        start, total = address_in(context, builder, sig.args[0], *args[:2]), cgutils.alloca_once_value(builder, vector(0.0))
-        with cgutils.for_range_slice(builder, _I64(0), args[2], _I64(lanes)) as (c, _):
-            one = load(builder, builder.gep(start, [c]), vector, element)
-            builder.store(multiply_add(builder, one, one, builder.load(total)), total)
-        return _sum_of_lanes(builder, builder.load(total))
-
-    return types.float64(base, types.int64, types.int64), codegen
+    return _signature(state, updates, constants), _updating("descent")
