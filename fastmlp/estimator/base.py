@@ -25,6 +25,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _MOST_SAMPLES = 2**31 - 1  # orders are int32
 
+# Multiply-adds of a forward pass up to which L-BFGS evaluates the loss on one thread. Between two evaluations it
+# computes in BLAS, whose threads and those of the kernels wait for each other, which can take longer than all work.
+_ONE_THREAD_WORK = 1 << 21
+
 CONSTRAINTS: dict[str, list[Any]] = {
     "activation": [StrOptions(set(ACTIVATIONS)), "array-like"],
     "callback": [callable, None],
@@ -126,8 +130,12 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             fitted: Self = super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
         return fitted
 
-    def _threads(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self.n_threads is None else backend.use_threads(self.n_threads)
+    def _threads(self, *, few: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Return the context of the threads that the user asked for, else of one if ``few`` are worth it."""
+        threads = self.n_threads
+        if threads is None and few and backend.get_backend() == "numba":
+            threads = 1
+        return contextlib.nullcontext() if threads is None else backend.use_threads(threads)
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
@@ -141,7 +149,8 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         weight = self._weights(y, sample_weight)
         self._problem = self._minimized(X, y, weight)
         try:
-            super()._fit_lbfgs(X, y, weight, *rest)
+            with self._threads(few=len(y) * self._problem[1].vector.size < _ONE_THREAD_WORK):
+                super()._fit_lbfgs(X, y, weight, *rest)
         finally:
             del self._problem
         self._link()

@@ -1,10 +1,11 @@
 """Samples in rows, with targets and weights, as kernels take them; logits, losses and gradients of them."""
 
+import functools
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend
+from fastmlp import arrays, backend
 from fastmlp.kernels.nets import Net
 from fastmlp.packing import packed
 from fastmlp.quiet import quietly
@@ -14,7 +15,17 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 def packed_rows(X: Any, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
     """Return the operand of samples in rows X (m, n), an array or CSR or CSC, for kernels that compute in ``dtype``."""
-    return packed("X", X.T, 1.0, dtype, minibatches=minibatches).operands(dtype, minibatches=minibatches)
+    if minibatches or arrays.is_sparse(X):
+        return packed("X", X.T, 1.0, dtype, minibatches=minibatches).operands(dtype, minibatches=minibatches)
+    # Without the facts that a `PackedMatrix` collects: they take longer than the predictions for a few samples.
+    kernels = backend.kernels()
+    return kernels.operands(kernels.pack(arrays.native(dtype, X.T)), _table(dtype))
+
+
+@functools.cache
+def _table(dtype: np.dtype[Any]) -> Array:
+    """Return a table (256,) for samples that are not codes, which nothing reads."""
+    return np.zeros(256, dtype)
 
 
 def logits(parameters: Array, net: Net, X: Any) -> Array:
