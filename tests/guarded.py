@@ -494,7 +494,8 @@ def other_loss(packed, labels, parameters, net):
         m, kernels, x = len(labels), backend.kernels(), packed.operands(parameters.dtype, minibatches=True)
         order, weight = np.arange(m, dtype=np.int32), np.ones(m, parameters.dtype)
         trainer = kernels.begin_training([parameters], net._replace(loss=loss), x, y, weight)
-        results.append(kernels.train(trainer, order, np.array([m]), rules.Rule(rules.SGD), np.full((1, 3), 1e-3)))
+        numbers = np.array([rules.Numbers(1e-3)])
+        results.append(kernels.train(trainer, order, np.array([m]), rules.Rule(rules.SGD), numbers))
         results += kernels.training_vectors(trainer)
     return results
 
@@ -507,7 +508,11 @@ def updates_on_batches(packed, labels, parameters, net):
         np.arange(m, dtype=np.int32)[::-1],
         np.unique([m // 2 + 1, m]),
     )
-    for rule in rules.Rule(rules.ADAM, 0.9, 0.9, squares=1), rules.Rule(rules.SGD, 0.9, clip=0.1):
+    for rule in (
+        rules.Rule(rules.ADAM, 0.9, 0.9, squares=1),
+        rules.Rule(rules.SGD, 0.9, clip=0.1),
+        rules.Rule(rules.SGD),
+    ):
         vectors = [parameters] * (1 + rules.state_vectors(rule))
         if rule.kind == rules.ADAM:
             vectors[2] = np.square(parameters)
@@ -516,6 +521,11 @@ def updates_on_batches(packed, labels, parameters, net):
         results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 4), 0.5)))
         results += kernels.training_vectors(trainer)
     return results
+
+
+def let_rows_wait():
+    """Let rows of the first layer that a batch does not meet wait for their updates, however few they are."""
+    compiled.tuning.WAITING_SHARE = compiled.tuning.BUSY_WAITING_SHARE = np.inf
 
 
 def every_call(inputs, scale, activation="relu"):
@@ -598,6 +608,7 @@ class GuardedArguments:
 
 def engine(rng, dtype):
     """Whole passes, whose buffers end at the page: samples, features, units and classes of every remainder."""
+    let_rows_wait()
     few, tile_size = compiled.tuning.FEW_SAMPLES, compiled.tuning.SAMPLE_TILE
     cases = [(m, n, 5, 3) for m, n in zip((*range(1, 14), few - 1, few), itertools.cycle(range(1, 14)), strict=False)]
     cases += [(few + 1 + k, 1 + k, 1 + k, 2 + k) for k in range(13)]
@@ -637,6 +648,7 @@ def engine(rng, dtype):
 
 def overruns(rng, dtype):
     """An access just beyond any array that any kernel is given, on either side, ends the process: a child for each."""
+    let_rows_wait()
     killed, seen = set(), set()
 
     def probe(name, guarded):

@@ -202,6 +202,7 @@ def test_updates_of_a_call_adapt_to_their_time(backend, monkeypatch):
 
     monkeypatch.setattr(kernels, "train", slow)
     monkeypatch.setattr(minibatches.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(minibatches, "_CHUNK_SECONDS", 0.01)
     history = model().fit(X, Y, epochs=1, batch_size=10)
     assert counts == [1, 2, 4, 8, 10, 5]
     assert history.seconds == [pytest.approx(0.03)]
