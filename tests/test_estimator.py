@@ -55,10 +55,8 @@ def fit_twice(model, x, y, weight=None):
     """Warm start: with less data and another rate the second time."""
     model.set_params(warm_start=True).fit(x, y, sample_weight=weight)
     rest = slice(0, 120)
-    fewer = model.max_iter * 3 // 4
-    return model.set_params(max_iter=fewer).fit(
-        x[rest], y[rest], sample_weight=None if weight is None else weight[rest]
-    )
+    model.set_params(max_iter=model.max_iter * 3 // 4)
+    return model.fit(x[rest], y[rest], sample_weight=None if weight is None else weight[rest])
 
 
 def fit_partially(model, x, y, weight=None):
