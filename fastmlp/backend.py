@@ -301,9 +301,7 @@ def call_with_blas(function: Callable[..., Any], *args: Any) -> Any:
     return interrupts.shielded(_call_within, threads.limited_blas(requested), function, *args)
 
 
-def _call_within(
-    limit: contextlib.AbstractContextManager[None], function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
+def _call_within(limit: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     with limit:
         return function(*args, **kwargs)
 

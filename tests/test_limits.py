@@ -20,6 +20,8 @@ MANY_PARAMETERS = {  # public signatures: the notebook's, and the options of `fi
     "formulas.update_params",
     "notebook.update_params",
     "model.MLP.fit",
+    "classifier.MLPClassifier.__init__",  # scikit-learn's
+    "regressor.MLPRegressor.__init__",
 }
 UNANNOTATED = {"kernels/compiled", "kernels/vector"}  # Numba types the arguments of kernels
 

@@ -35,9 +35,9 @@ def waiting(monkeypatch):
     runs = []
     meetings = trainer.Trainer._meetings
 
-    def counted(self, run, *, waits):
+    def counted(self, order, updates, *, waits):
         runs.append(waits)
-        return meetings(self, run, waits=waits)
+        return meetings(self, order, updates, waits=waits)
 
     monkeypatch.setattr(trainer.Trainer, "_meetings", counted)
 

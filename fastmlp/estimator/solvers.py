@@ -38,12 +38,14 @@ class _Solver:
 
 
 class Descent(_Solver, SGDOptimizer):  # type: ignore[misc]
-    """Gradient descent with momentum; its methods are described at `_Solver`."""
+    """Gradient descent with momentum."""
 
-    def rule(self, clip: float) -> rules.Rule:  # noqa: D102
+    def rule(self, clip: float) -> rules.Rule:
+        """Return the constants, as `_Solver.rule`."""
         return rules.Rule(rules.SGD, self.momentum, nesterov=int(self.nesterov), clip=clip, squares=1)
 
-    def numbers(self, l2: Array) -> Array:  # noqa: D102
+    def numbers(self, l2: Array) -> Array:
+        """Return the numbers, as `_Solver.numbers`."""
         # The learning rate acts on the new gradient, and not on the whole step: it changes between epochs.
         rate, has_momentum = self.learning_rate, self.momentum > 0
         numbers = rules.Numbers(1.0, scale=rate) if has_momentum else rules.Numbers(rate)
@@ -53,17 +55,20 @@ class Descent(_Solver, SGDOptimizer):  # type: ignore[misc]
 
 
 class Adam(_Solver, AdamOptimizer):  # type: ignore[misc]
-    """Adam, with epsilon where scikit-learn has it; its methods are described at `_Solver`."""
+    """Adam, with epsilon where scikit-learn has it."""
 
-    def rule(self, clip: float) -> rules.Rule:  # noqa: D102
+    def rule(self, clip: float) -> rules.Rule:
+        """Return the constants, as `_Solver.rule`."""
         return rules.Rule(rules.ADAM, self.beta_1, self.beta_2, self.epsilon, clip=clip, squares=1)
 
-    def numbers(self, l2: Array) -> Array:  # noqa: D102
+    def numbers(self, l2: Array) -> Array:
+        """Return the numbers, as `_Solver.numbers`."""
         made = np.ones((len(l2), 4))
         made[:, 0], made[:, 3] = self._rates(np.arange(self.t + 1, self.t + len(l2) + 1)), l2
         return made
 
-    def advance(self, updates: int) -> None:  # noqa: D102
+    def advance(self, updates: int) -> None:
+        """Note updates, as scikit-learn's optimizer counts them."""
         self.t += updates
         if updates > 0:
             self.learning_rate = float(self._rates(self.t))

@@ -189,6 +189,7 @@ class Run(NamedTuple):
         Whether the update took a parameter past the limit.
     done : int64 (1,)
         Run that were made.
+    met : Meetings
     """
 
     order: Any
@@ -209,6 +210,7 @@ class Run(NamedTuple):
     faults: Any
     done: Any
     team: Team
+    met: Any
 
 
 class Work(NamedTuple):

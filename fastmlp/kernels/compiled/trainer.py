@@ -178,13 +178,13 @@ class Trainer:
             table, self._targets, np.array(constants, dtype), rule.kind, rule.nesterov, int(rule.first != 0),
             float(rule.clip), rule.squares, updates, piece, np.zeros((updates, tuning.LINE_NUMBERS)),
             np.zeros(max(updates, 1), np.int64), np.zeros(1, np.int64), assemble(threads),
+            self._meetings(order, updates, waits=waits),
         )  # fmt: skip
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
         model = Model(self._layers, m, v, self._turned, self._together, self._ranges)
-        memory, met = self._memory(round_up(most, piece), rule.clip > 0), self._meetings(run, waits=waits)
-        rooms = self._rooms(threads, most)
-        arguments = threads, parameters, model, memory, self._x, run, met, rooms
+        memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
+        arguments = threads, parameters, model, memory, self._x, run, rooms
         if updates > 0:
             self._pace.timed(threads, updates, lambda: run_updates.launch(*arguments))
         else:
@@ -199,17 +199,17 @@ class Trainer:
         sums[:, 3:] = run.sums[:done, 2 : 2 + rule.squares]
         return sums, done == updates and not run.faults.any()
 
-    def _meetings(self, run: Run, *, waits: bool) -> Meetings:
+    def _meetings(self, order: Any, updates: int, *, waits: bool) -> Meetings:
         """Return room for the meetings of a run."""
         idle = int(waits and self._window.idle)
         if not waits:
             none = np.empty(0, np.int32)
             return Meetings(0, 0, none, np.empty(0, np.int64), none, none)
-        x = self._x
-        entries = int((x.start[(run.order + 1) * x.parts] - x.start[run.order * x.parts]).sum())
+        x, at = self._x, order.astype(np.int64) * self._x.parts
+        entries = int((x.start[at + x.parts] - x.start[at]).sum())
         if len(self._made_meetings[0]) < entries:
             self._made_meetings = np.empty((2, entries), np.int32)
-        start = np.zeros((run.updates + 1) * x.parts, np.int64)
+        start = np.zeros((updates + 1) * x.parts, np.int64)
         return Meetings(1, idle, self._window.current, start, *self._made_meetings)
 
     def _threads(self, most: int) -> int:

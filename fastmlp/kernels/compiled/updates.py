@@ -145,9 +145,9 @@ def _help(work, room, thread):
 
 
 @kernel()
-def run_updates(parameters, model, memory, x, run, met, rooms, worker, workers):
+def run_updates(parameters, model, memory, x, run, rooms, worker, workers):
     """Make the updates of a run, as a team."""
-    work = Work(parameters, model, memory, x, run, met)
+    work = Work(parameters, model, memory, x, run, run.met)
     room = ThreadRoom(
         vector.address(rooms.gradient.start, worker * rooms.gradient.columns),
         vector.address(rooms.loss.start, worker * rooms.loss.columns),
