@@ -83,7 +83,7 @@ def test_gradients_of_odd_widths(rng, dtype, n, classes):
 
 def test_tiles_fill_the_leaves_and_leaves_the_samples(compiled):
     for m in (*range(1, 10_000), 60_000, 100_000, 10**6):
-        start, most, per_leaf, leaf = compiled.tree.tiling(m)
+        start, most, per_leaf, leaf = compiled.tree.tiling(m, m)
         assert leaf == compiled.tree._leaf_size(m)
         assert (start[0], start[-1]) == (0, m)
         sizes = np.diff(start)

@@ -144,12 +144,13 @@ FLOORS = {
     "nets": set(),
     "scores": set(),
     "columns": set(),
+    "parts": set(),
     "inputs": {"columns"},
     "reference_activations": {"nets"},
     "reference_losses": {"nets", "scores"},
-    "reference": {"inputs", "nets", "reference_activations", "reference_losses", "rules", "scores", "tree"},
+    "reference": {"inputs", "nets", "parts", "reference_activations", "reference_losses", "rules", "scores", "tree"},
     "vector": {"internals"},
-    "compiled": {"columns", "internals", "nets", "rules", "scores", "tree", "vector"},
+    "compiled": {"columns", "internals", "nets", "parts", "rules", "scores", "tree", "vector"},
 }
 
 

@@ -20,11 +20,12 @@ pytestmark = pytest.mark.kernels
 
 # Every backend has them, whatever else it has.
 API = {
-    "accumulate", "apply", "attach", "backward", "begin", "begin_training", "compiler_locks", "cross_entropy",
-    "describe", "finish", "forward", "leaf_starts", "limited_threads", "limits_threads", "list_samples",
-    "loss_gradient", "max_threads", "network_logits", "network_step", "one_hot", "operands", "other_form",
-    "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
-    "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
+    "accumulate", "all_dense", "apply", "attach", "backward", "begin", "begin_parts", "begin_training",
+    "compiler_locks", "complete", "cross_entropy", "describe", "enter", "finish", "forward", "leaf_size",
+    "leaf_starts", "limited_threads", "limits_threads", "list_samples", "loss_gradient", "max_threads",
+    "network_logits", "network_step", "nodes", "one_hot", "operands", "other_form", "output_delta", "pack",
+    "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train",
+    "training_vectors", "unpack", "update", "warmup", "weight_mask",
 }  # fmt: skip
 
 

@@ -141,7 +141,7 @@ from benchmarks import tuning
 tuning.change("SAMPLE_TILE", 480)
 from fastmlp.kernels.compiled import tree, tuning as constants
 assert (constants.SAMPLE_TILE, constants.FULL_LEAF) == (480, 3840)
-assert tree.tiling(1_000_000).leaf > 2 * 1920
+assert tree.tiling(1_000_000, 1_000_000).leaf > 2 * 1920
 try:
     tuning.change("FULL_LEAF", 480)
 except RuntimeError as error:

@@ -40,7 +40,7 @@ class Rows(NamedTuple):
     def chunks(self) -> list[slice]:
         """Return the slices that a step takes at once: they depend on the shape alone, so that forms give like bits."""
         n = self.rows.features if isinstance(self.rows, Columns) else self.rows.shape[1]
-        step = min(CHUNK, max(1, _CHUNK_ELEMENTS // n))
+        step = leaf_size(self.samples, n)
         return [slice(first, min(first + step, self.samples)) for first in range(0, self.samples, step)]
 
     def decoded(self, chunk: slice) -> Array:
@@ -54,7 +54,17 @@ def _samples(x: Stored) -> int:
     return x.shape[1] if isinstance(x, Columns) else len(x)
 
 
-def pack(matrix: Array) -> Array:
+def leaf_size(m: int, n: int) -> int:
+    """Return the samples of a leaf of m samples of n features."""
+    return min(CHUNK, max(1, _CHUNK_ELEMENTS // n))
+
+
+def all_dense(x: Stored) -> bool:
+    """Return True: no form of a product depends on it."""
+    return True
+
+
+def pack(matrix: Array, whole: int = 0) -> Array:
     """Return a copy of ``matrix`` (n, m), uint8, float32 or float64, as rows (m, n): samples are contiguous."""
     return np.array(matrix.T, order="C")
 

@@ -12,8 +12,19 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastmlp.kernels import reference_losses, rules, scores, tree
-from fastmlp.kernels.inputs import Rows, list_samples, operands, other_form, pack, packed_facts, unpack  # noqa: F401
+from fastmlp.kernels.inputs import (
+    Rows,
+    all_dense,  # noqa: F401
+    leaf_size,
+    list_samples,  # noqa: F401
+    operands,  # noqa: F401
+    other_form,  # noqa: F401
+    pack,  # noqa: F401
+    packed_facts,  # noqa: F401
+    unpack,  # noqa: F401
+)
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.parts import Part
 from fastmlp.kernels.reference_activations import ACTIVATIONS
 from fastmlp.kernels.reference_losses import (
     LOSSES,
@@ -59,16 +70,18 @@ _RELU = ACTIVATIONS["relu"]
 class Sums:
     """Sums over some leaves of one step: gradients of nodes of the tree, and loss, hits and weight of each leaf."""
 
-    def __init__(self, parameters: Array, net: Net, x: Rows, y: Array, weight: Array, scales: Array) -> None:
+    def __init__(self, parameters: Array, net: Net, m: int) -> None:
         self._parameters, self._net = parameters, net
-        self._x, self._y, self._weight, self._scales = x, y, weight, scales
-        self._chunks = x.chunks()
-        self.leaves = len(self._chunks)
+        self.leaves = -(-m // leaf_size(m, net.sizes[0]))
         self._of_leaves = np.zeros((self.leaves, 3))
         self._nodes: dict[int, tuple[int, Array]] = {}
 
+    def enter(self, x: Rows, part: Part) -> None:
+        """Take the leaves that are added next from x."""
+        self._x, self._part, self._chunks = x, part, x.chunks()
+
     def add(self, first: int, stop: int) -> None:
-        """Add the leaves ``first`` to below ``stop``, which must not be there yet."""
+        """Add the leaves ``first`` to below ``stop``, which x has, and which must not be there yet."""
         for leaf in range(first, stop):
             self._nodes[leaf] = 1, self._leaf(leaf)
             pairs, left = tree.folds([(one, count) for one, (count, _) in self._nodes.items()], self.leaves)
@@ -79,16 +92,17 @@ class Sums:
 
     def _leaf(self, leaf: int) -> Array:
         """Return the gradient of the sum over a leaf."""
-        chunk = self._chunks[leaf]
+        part = self._part
+        chunk = self._chunks[leaf - part.first]
         layers, gradient = _layers(self._parameters, self._net.sizes), np.empty_like(self._parameters)
-        w, y = self._weight[chunk], self._y[..., chunk]
+        w, y = part.weight[chunk], part.y[..., chunk]
         inputs, made_from, logits = _forward(self._net, layers, self._x.decoded(chunk).T)
         targets = y
         if y.ndim == 1:
             targets = np.empty_like(logits)
             one_hot(targets, y)
         dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
-        LOSSES[self._net.loss].gradient(dz, loss, hit, logits, targets, w, self._scales)
+        LOSSES[self._net.loss].gradient(dz, loss, hit, logits, targets, w, part.scales)
         for layer, (dweight, dbias) in reversed(list(enumerate(_layers(gradient, self._net.sizes)))):
             np.matmul(dz, inputs[layer].T, out=dweight)
             _sum_columns(dbias, dz)
@@ -98,6 +112,14 @@ class Sums:
                 dz = (layers[layer][0].T @ dz) * before.derivative(made_from[layer - 1])
         self._of_leaves[leaf] = [np.sum(one, dtype=np.float64) for one in (loss, hit, w)]
         return gradient
+
+    def nodes(self) -> tuple[list[tuple[tree.Node, Array]], Array]:
+        """Return the nodes of the tree that the leaves make up so far, with their gradients, and sums of leaves."""
+        return [((first, count), gradient) for first, (count, gradient) in self._nodes.items()], self._of_leaves
+
+    def complete(self, gradient: Array, of_leaves: Array) -> None:
+        """Take the gradient of the whole tree, and the sums of all leaves."""
+        self._nodes, self._of_leaves = {0: (self.leaves, gradient)}, of_leaves
 
     def finish(self, gradient: Array) -> tuple[float, float, float]:
         """Set the flat vector to the mean gradient; return the sums of loss, weight of hits, weight of all leaves."""
@@ -115,7 +137,36 @@ def leaf_starts(x: Rows) -> Array:
 
 def begin(parameters: Array, net: Net, x: Rows, y: Array, weight: Array) -> Sums:
     """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
-    return Sums(parameters, net, x, y, weight, scores.hit_scales(net.loss, y, weight))
+    return _entered(parameters, net, x, Part(0, y, weight, scores.hit_scales(net.loss, y, weight)))
+
+
+def _entered(parameters: Array, net: Net, x: Rows, part: Part) -> Sums:
+    sums = Sums(parameters, net, x.samples)
+    sums.enter(x, part)
+    return sums
+
+
+def begin_parts(parameters: Array, net: Net, m: int, *, dense: bool) -> Sums:
+    """Return sums over no samples yet of m, whose parts are to be entered."""
+    return Sums(parameters, net, m)
+
+
+def enter(sums: Sums, net: Net, x: Rows, part: Part) -> None:
+    """Take the leaves that are added next from a part, packed as x."""
+    sums.enter(x, part)
+
+
+def nodes(sums: Sums) -> tuple[list[tuple[tree.Node, Array]], Array]:
+    """Return the nodes of the tree that the leaves make up so far, each with its gradient, and float64 (leaves, 3).
+
+    The numbers are loss, weight of hits and weight of each leaf, 0 where it is missing.
+    """
+    return sums.nodes()
+
+
+def complete(sums: Sums, gradient: Array, of_leaves: Array) -> None:
+    """Take the gradient of the whole tree, and the sums of all leaves."""
+    sums.complete(gradient, of_leaves)
 
 
 def accumulate(sums: Sums, first: int, stop: int) -> None:
@@ -147,7 +198,7 @@ class Trainer:
     def sums(self, batch: Array) -> Sums:
         """Return the sums over a batch of samples, all leaves added."""
         y, weight = self.y[..., batch], self.weight[batch]
-        sums = Sums(self.vectors[0], self.net, self.x.chosen(batch), y, weight, self._scales)
+        sums = _entered(self.vectors[0], self.net, self.x.chosen(batch), Part(0, y, weight, self._scales))
         sums.add(0, sums.leaves)
         return sums
 
@@ -194,8 +245,8 @@ def training_vectors(trainer: Trainer) -> list[Array]:
     return [one.copy() for one in trainer.vectors]
 
 
-def network_logits(out: Array, parameters: Array, net: Net, x: Rows) -> None:
-    """Set ``out`` (C, m) to the logits."""
+def network_logits(out: Array, parameters: Array, net: Net, x: Rows, *, dense: bool | None = None) -> None:
+    """Set ``out`` (C, m) to the logits; of a part, ``dense`` as in `begin_parts`."""
     layers = _layers(parameters, net.sizes)
     for chunk in x.chunks():
         _, _, out[:, chunk] = _forward(net, layers, x.decoded(chunk).T)

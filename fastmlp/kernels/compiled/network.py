@@ -4,26 +4,41 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.kernels import scores, tree
 from fastmlp.kernels.compiled import small_batch, tuning
 from fastmlp.kernels.compiled.memory import contiguous
 from fastmlp.kernels.compiled.operands import Packed
+from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.sums import Sums, make_problem, outputs, targets
 from fastmlp.kernels.compiled.tree import leaf_starts as starts_of
 from fastmlp.kernels.nets import Net, relu_net
+from fastmlp.kernels.parts import Part
 
 
 def leaf_starts(x: Any) -> Any:
     """Return the first sample of each leaf of a packed matrix, and the number of samples."""
-    return starts_of(len(x.order)) if isinstance(x, Packed) else np.array([0, len(x)])
+    return starts_of(len(x.order), x.whole) if isinstance(x, Packed) else np.array([0, len(x)])
 
 
 def begin(parameters: Any, net: Net, x: Any, y: Any, weight: Any) -> Any:
     """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
-    wanted = targets(y, weight, parameters.dtype, net.loss)
     if isinstance(x, np.ndarray):
-        return small_batch.SmallSums(parameters, net, x, wanted)
-    problem = make_problem(parameters, net, len(x.order), x)
-    return Sums(problem._replace(step=problem.step._replace(targets=wanted)))
+        return small_batch.SmallSums(parameters, net, x, targets(y, weight, parameters.dtype, net.loss))
+    sums = Sums(make_problem(parameters, net, len(x.order), x))
+    enter(sums, net, x, Part(0, y, weight, scores.hit_scales(net.loss, y, weight)))
+    return sums
+
+
+def begin_parts(parameters: Any, net: Net, m: int, *, dense: bool) -> Sums:
+    """Return sums over no samples yet of m, whose parts are to be entered; all of their tiles are ``dense``, or not."""
+    none = no_input(parameters.dtype, net.sizes[0], m)
+    return Sums(make_problem(parameters, net, 0, none, dense=dense))
+
+
+def enter(sums: Sums, net: Net, x: Packed, part: Part) -> None:
+    """Take the leaves that are added next from a part, packed as x."""
+    dtype = part.weight.dtype
+    sums.enter(x, targets(part.y, part.weight, dtype, net.loss, part.scales), part.first)
 
 
 def accumulate(sums: Any, first: int, stop: int) -> None:
@@ -90,10 +105,24 @@ def network_step(gradient: Any, parameters: Any, net: Net, x: Any, y: Any, weigh
     return finish(gradient, sums)
 
 
-def network_logits(out: Any, parameters: Any, net: Net, x: Any) -> None:
-    """Set ``out`` (C, m) to the logits, samples in the caller's order."""
+def nodes(sums: Sums) -> tuple[list[tuple[tree.Node, Any]], Any]:
+    """Return the nodes of the tree that the leaves make up so far, each with its gradient, and float64 (leaves, 3).
+
+    The gradients are in one form in all sums of a net over as many samples. The numbers are loss, weight of hits and
+    weight of each leaf, 0 where it is missing.
+    """
+    return sums.nodes()
+
+
+def complete(sums: Sums, gradient: Any, of_leaves: Any) -> None:
+    """Take the gradient of the whole tree, in the form of `nodes`, and the sums of all leaves."""
+    sums.complete(gradient, of_leaves)
+
+
+def network_logits(out: Any, parameters: Any, net: Net, x: Any, *, dense: bool | None = None) -> None:
+    """Set ``out`` (C, m) to the logits, samples in the caller's order; of a part, ``dense`` as in `begin_parts`."""
     if isinstance(x, np.ndarray):
         out[:] = small_batch.logits(parameters, net, x).T
         return
     none = np.empty((0, 0), parameters.dtype)
-    outputs(make_problem(parameters, net, len(x.order), x), out, none, none)
+    outputs(make_problem(parameters, net, len(x.order), x, dense=dense), out, none, none)

@@ -41,6 +41,8 @@ class Packed(NamedTuple):
     dense, dense_start, dense_ld
         ``dense_start[t]`` is -1, or where the rows of a dense tile begin in ``dense``, each of ``dense_ld`` elements.
     part, features : int
+    whole : int
+        Of so many samples the matrix holds some whole leaves; m, if it holds all.
     """
 
     order: Any
@@ -51,6 +53,7 @@ class Packed(NamedTuple):
     dense_ld: int
     part: int
     features: int
+    whole: int
 
 
 class Scratch(NamedTuple):
@@ -84,6 +87,8 @@ class Step(NamedTuple):
         Whether all parameters are finite, so that zeros of the input may be skipped.
     tile_start, tiles, tile, leaf_tiles, leaf, m
         As in `tree.Tiles`; the number of tiles, and of samples.
+    first : int
+        The number of the first leaf in the tree.
     targets : losses.Targets
     rows, base, plain
         If ``plain``, the input: samples from ``base`` on, as rows.
@@ -104,6 +109,7 @@ class Step(NamedTuple):
     leaf_tiles: int
     leaf: int
     m: int
+    first: int
     targets: Any
     rows: Any
     base: int

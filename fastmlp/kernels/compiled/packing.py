@@ -259,10 +259,13 @@ def _fill(rows, fill, x, rooms, ordering, worker, workers):
                 _fill_span(fill, x, room, rows, _Span(tile, at, min(fill.span, fill.features - at)), marks)
 
 
-def pack(matrix: Any) -> Any:
-    """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`; of few samples, rows."""
-    n, m = matrix.shape
-    packed = _pack(_Packer(matrix.T, no_samples(matrix.dtype), (m, n))) if m > tuning.FEW_SAMPLES else None
+def pack(matrix: Any, whole: int = 0) -> Any:
+    """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`; of few samples, rows.
+
+    If ``whole`` is given, the samples are those of whole leaves of so many: see `leaf_size`.
+    """
+    (n, m), whole = matrix.shape, whole or matrix.shape[1]
+    packed = _pack(_Packer(matrix.T, no_samples(matrix.dtype), (m, n), whole)) if whole > tuning.FEW_SAMPLES else None
     return sample_rows(matrix) if packed is None else packed
 
 
@@ -272,7 +275,7 @@ def pack_samples(x: SampleLists) -> Any:
         return pack(rows_of(x).T)
     dtype, m = (x.code if x.coded else x.value).dtype, (len(x.start) - 1) // x.parts
     none = np.empty((0, x.features), dtype)
-    packed = _pack(_Packer(none, x, (m, x.features))) if m > tuning.FEW_SAMPLES else None
+    packed = _pack(_Packer(none, x, (m, x.features), m)) if m > tuning.FEW_SAMPLES else None
     return _rows(x, m, dtype) if packed is None else packed
 
 
@@ -288,11 +291,11 @@ def _pack(packer: "_Packer") -> Any:
     """Return the packed matrix, or None if rows serve better."""
     m, n, dtype = *packer.shape, packer.packed.dense.dtype
     forward, backward = packer.count()
-    tiles = tiling(m)
+    tiles = tiling(m, packer.packed.whole)
     groups_per_tile, parts = -(-np.diff(tiles.start) // vector.GROUP), -(-n // packer.packed.part)
     per_tile = np.add.reduceat(forward, tiles.start[:-1] // vector.GROUP * parts)
     dense = (per_tile > tuning.DENSE_SHARE * n * groups_per_tile) & (dtype != np.uint8)
-    if m <= tuning.FEW_DENSE_SAMPLES and dense.all():
+    if packer.packed.whole <= tuning.FEW_DENSE_SAMPLES and dense.all():
         return None
     forward.reshape(-1, parts)[np.repeat(dense, groups_per_tile)] = 0
     backward.reshape(len(dense), -1)[dense] = 0
@@ -309,11 +312,11 @@ def _span(n: int, part: int, tile: int, itemsize: int) -> int:
 class _Packer:
     """Two passes over samples, rows (m, n) or listed: one orders them and counts entries, the other fills these in."""
 
-    def __init__(self, rows: Any, listed: SampleLists, shape: tuple[int, int]) -> None:
+    def __init__(self, rows: Any, listed: SampleLists, shape: tuple[int, int], whole: int) -> None:
         m, n = self.shape = shape
-        self._rows, self._tiles = rows, tiling(m)
+        self._rows, self._tiles = rows, tiling(m, whole)
         dtype, tile = rows.dtype, self._tiles.most
-        self.packed = no_input(dtype, n)._replace(order=np.empty(m, np.int32))
+        self.packed = no_input(dtype, n, whole)._replace(order=np.empty(m, np.int32))
         self._workers = min(usable_threads(), -(-m // self._tiles.leaf))
         span = _span(n, self.packed.part, tile, dtype.itemsize)
         ld = row_stride(round_up(span, vector.PADDING), dtype.itemsize)
@@ -369,7 +372,7 @@ class _Packer:
         if filling.listed.listed:
             _fill.launch(self._workers, self._rows, filling, packed, self._rooms, ordering)
             return
-        starts = leaf_starts(self.shape[0])
+        starts = leaf_starts(self.shape[0], self.packed.whole)
         for k, _, rows in row_batches(self._rows, self._rows.dtype, starts):
             here = filling._replace(base=int(starts[k]), samples=len(rows))
             _fill.launch(self._workers, rows, here, packed, self._rooms, ordering)

@@ -69,11 +69,16 @@ def first_and_rest(parameters: Any, sizes: tuple[int, ...]) -> tuple[Any, Any]:
     return parameters[:split], parameters[split:]
 
 
-def no_input(dtype: Any, n: int) -> Packed:
-    """Return a packed matrix of no samples."""
+def no_input(dtype: Any, n: int, whole: int = 0) -> Packed:
+    """Return a packed matrix of no samples out of ``whole``."""
     ints, longs, codes, values = (np.empty(0, kind) for kind in (np.int32, np.int64, np.uint8, dtype))
     empty = Lists(longs, longs, ints, codes, values, 0, values)
-    return Packed(ints, empty, empty, values, longs, row_stride(n, values.itemsize), part_size(n), n)
+    return Packed(ints, empty, empty, values, longs, row_stride(n, values.itemsize), part_size(n), n, whole)
+
+
+def all_dense(x: Packed) -> bool:
+    """Return whether all tiles of a packed matrix are dense, as `layer_plan` is to be told of all of its parts."""
+    return len(x.dense) > 0 and bool((x.dense_start >= 0).all())
 
 
 class _Forms(NamedTuple):

@@ -13,7 +13,7 @@ from fastmlp.kernels.compiled.losses import LOSSES, Targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, fill_zeros, identity_index, row_batches
 from fastmlp.kernels.compiled.operands import Packed, Rooms, Step
 from fastmlp.kernels.compiled.output_losses import LossKind
-from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, layer_plan, no_input
+from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, all_dense, layer_plan, no_input
 from fastmlp.kernels.compiled.rooms import hidden_groups, make_rooms
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.step import (
@@ -111,7 +111,7 @@ def _accumulate(gradients, nodes, sums, rooms, x, step, worker, workers):
         bottom, (first, stop) = vector.address(gradients, node * nodes.size), _leaves_of(nodes, node)
         for leaf in range(first, stop):
             gradient = _place(nodes, bottom, stack, leaf - first)
-            add_leaf(work, gradient, vector.address(sums.start, leaf * sums.columns), leaf)
+            add_leaf(work, gradient, vector.address(sums.start, leaf * sums.columns), leaf - step.first)
             _fold_stack(nodes, bottom, stack, leaf - first + 1, leaf == stop - 1)
         fold_own(gradients, nodes.folded, nodes.bounds, node, nodes.size, worker)
         node = _next_node(nodes, worker, workers)
@@ -166,23 +166,31 @@ class Problem(NamedTuple):
     rows: Any
 
 
-def targets(y: Any, weight: Any, dtype: Any, loss: str = "cross_entropy") -> Targets:
-    """Return labels (m,) or targets (C, m), and weights (m,), of a loss, as kernels take them."""
+def targets(y: Any, weight: Any, dtype: Any, loss: str = "cross_entropy", scales: Any = None) -> Targets:
+    """Return labels (m,) or targets (C, m), and weights (m,), of a loss, as kernels take them.
+
+    ``scales`` are those of `scores.hit_scales`, if not of these targets.
+    """
     labelled = y.ndim == 1
     labels = contiguous(y, np.int64) if labelled else np.empty(0, np.int64)
     rows = np.empty((0, 0), dtype) if labelled else y.T
     return Targets(
         labels, contiguous(rows, dtype), contiguous(weight, dtype), int(labelled),
-        LossKind(LOSSES[loss].code, hit_scales(loss, y, weight)),
+        LossKind(LOSSES[loss].code, hit_scales(loss, y, weight) if scales is None else scales),
     )  # fmt: skip
 
 
-def make_problem(parameters: Any, net: Net, m: int, x: Any, first_layer: int = 0) -> Problem:
-    """Return a problem with the packed parameters from a layer on, and no targets."""
-    dtype, tiles = parameters.dtype, tiling(m)
-    x, rows = (x, None) if isinstance(x, Packed) else (no_input(dtype, net.sizes[0]), x)
-    dense = len(x.dense) > 0 and bool((x.dense_start >= 0).all())
-    plan = layer_plan(net, dtype.itemsize, tiles.most, dense, rows is not None)
+def make_problem(
+    parameters: Any, net: Net, m: int, x: Any, first_layer: int = 0, *, dense: bool | None = None
+) -> Problem:
+    """Return a problem with the packed parameters from a layer on, and no targets.
+
+    ``dense`` says whether all tiles of the whole matrix are dense, if x does not.
+    """
+    dtype = parameters.dtype
+    x, rows = (x, None) if isinstance(x, Packed) else (no_input(dtype, net.sizes[0], m), x)
+    tiles = tiling(m, x.whole)
+    plan = layer_plan(net, dtype.itemsize, tiles.most, all_dense(x) if dense is None else dense, rows is not None)
     packed, panels = aligned_parts(dtype, plan.parameters, plan.panels)
     finite = np.empty(1, np.int64)
     pack_parameters.launch(1, packed, panels, finite, parameters, plan.layers, first_layer)
@@ -190,7 +198,7 @@ def make_problem(parameters: Any, net: Net, m: int, x: Any, first_layer: int = 0
     empty = targets(np.empty(0, np.int64), none, dtype)
     step = Step(
         plan.layers, packed, panels, identity, int(finite[0]), tiles.start, len(tiles.start) - 1, tiles.most,
-        tiles.per_leaf, tiles.leaf, m, empty, none.reshape(0, 1), 0, int(rows is not None), none, none, 0, plan.at,
+        tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, int(rows is not None), none, none, 0, plan.at,
     )  # fmt: skip
     return Problem(step, plan, x, rows)
 
@@ -222,13 +230,22 @@ class Sums:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._size = len(problem.step.weights)
-        self.leaves = -(-problem.step.m // problem.step.leaf)
+        self.leaves = -(-problem.x.whole // problem.step.leaf)
         self._of_leaves = np.zeros((self.leaves, tuning.LINE_NUMBERS))
         self._nodes: dict[int, tuple[int, int]] = {}  # by first leaf: the number of leaves, and the row of the gradient
         self._gradients = np.empty(0, problem.step.weights.dtype)
 
+    def enter(self, x: Packed, wanted: Targets, first: int) -> None:
+        """Take the leaves that are added next from x, whose first one has the number ``first``."""
+        m = len(x.order)
+        tiles = tiling(m, x.whole)
+        step = self._problem.step._replace(
+            tile_start=tiles.start, tiles=len(tiles.start) - 1, m=m, first=first, targets=wanted
+        )
+        self._problem = self._problem._replace(x=x, step=step)
+
     def add(self, first: int, stop: int) -> None:
-        """Add the leaves ``first`` to below ``stop``, which must not be there yet."""
+        """Add the leaves ``first`` to below ``stop``, which x has, and which must not be there yet."""
         step = self._problem.step
         workers = min(usable_threads(), stop - first)
         largest = 1
@@ -286,6 +303,20 @@ class Sums:
             rows[one] += rows[other]
         return {first: (count, rows[first]) for first, count in left}
 
+    def nodes(self) -> tuple[list[tuple[tree.Node, Any]], Any]:
+        """Return the nodes of the tree that the leaves make up so far, each with its gradient, and the sums of leaves.
+
+        The gradients are in one form in all sums of a net over as many samples; leaves that are missing have sums 0.
+        """
+        folded = self._fold()
+        return [((first, count), gradient) for first, (count, gradient) in folded.items()], self._of_leaves[:, :3]
+
+    def complete(self, gradient: Any, of_leaves: Any) -> None:
+        """Take the gradient of the whole tree, in the form of `nodes`, and the sums of all leaves."""
+        self._gradients = gradient
+        self._nodes = {0: (self.leaves, 0)}
+        self._of_leaves[:, :3] = of_leaves
+
     def finish(self, gradient: Any) -> tuple[float, float, float]:
         """Set the flat vector to the mean gradient; return the sums of loss, weight of hits, weight of all leaves."""
         problem = self._problem
@@ -310,6 +341,6 @@ def outputs(problem: Problem, out: Any, z: Any, a: Any) -> None:
     if problem.rows is None:
         _outputs.launch(workers, out, z, a, rooms, problem.x, step)
         return
-    starts = leaf_starts(step.m)
+    starts = leaf_starts(step.m, problem.x.whole)
     for k, _, rows in row_batches(problem.rows, step.weights.dtype, starts):
         _outputs.launch(workers, out, z, a, rooms, problem.x, step._replace(rows=rows, base=int(starts[k])))

@@ -34,18 +34,23 @@ class Tiles(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def tiling(m: int) -> Tiles:
-    """Return the tiles of m samples; kernels only read the array."""
-    leaf = _leaf_size(m)
+def tiling(m: int, whole: int) -> Tiles:
+    """Return the tiles of m samples, from the beginning of a leaf on, out of ``whole``; kernels only read the array."""
+    leaf = _leaf_size(whole)
     most = round_up(-(-leaf // max(1, round(leaf / tuning.SAMPLE_TILE))), tuning.LEAF_MULTIPLE)
     within = np.arange(0, leaf, most)
     start = np.add.outer(np.arange(0, m, leaf), within).reshape(-1)
     return Tiles(np.append(start[start < m], m), most, len(within), leaf)
 
 
-def leaf_starts(m: int) -> Any:
-    """Return the first sample of each leaf, and m."""
-    return np.append(np.arange(0, m, tiling(m).leaf), m)
+def leaf_size(m: int, n: int) -> int:
+    """Return the samples of a leaf of m samples of n features; m, if they are so few that they must stay together."""
+    return m if m <= max(tuning.FEW_SAMPLES, tuning.FEW_DENSE_SAMPLES) else tiling(m, m).leaf
+
+
+def leaf_starts(m: int, whole: int) -> Any:
+    """Return the first sample of each leaf of `tiling`, and m."""
+    return np.append(np.arange(0, m, tiling(m, whole).leaf), m)
 
 
 @functools.lru_cache(maxsize=64)

@@ -73,7 +73,7 @@ def unpack(x: Any) -> Iterator[tuple[int, Any]]:
     if isinstance(x, np.ndarray):
         yield 0, x
         return
-    tiles, parts = tiling(m), len(x.forward.start) // -(-m // vector.GROUP)
+    tiles, parts = tiling(m, x.whole), len(x.forward.start) // -(-m // vector.GROUP)
     at_once = max(tuning.ROW_BATCH // tiles.leaf, 1) * tiles.per_leaf
     for tile in range(0, len(tiles.start) - 1, at_once):
         stop = min(tile + at_once, len(tiles.start) - 1)

@@ -1,0 +1,120 @@
+"""Parts of the samples: packed and summed by themselves, they give the bits of all samples at once."""
+
+import itertools
+
+import numpy as np
+import pytest
+from compare import assert_same_bits
+
+import fastmlp
+from fastmlp import backend as backend_module
+from fastmlp.kernels import nets, scores, tree
+from fastmlp.kernels.parts import Part
+
+pytestmark = pytest.mark.kernels
+
+FORMS = {"uint8": 0.3, "sparse": 0.1, "dense": 1.0, "mixed": None}
+
+
+def matrix(rng, form, n, m, dtype):
+    x = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
+    if FORMS[form] is None:  # the first half is dense
+        x[:, m // 2 :] *= rng.random((n, m - m // 2)) < 0.1
+    else:
+        x *= rng.random((n, m)) < FORMS[form]
+    return x if form == "uint8" else (x / 255).astype(dtype)
+
+
+class Whole:
+    """A step and the logits of all samples at once, and by parts of so many leaves."""
+
+    def __init__(self, rng, form, m, dtype, loss, n=30):
+        self.kernels = backend_module.kernels()
+        self.x, self.m = matrix(rng, form, n, m, dtype), m
+        self.table = np.arange(256, dtype=dtype) / 255
+        self.net = nets.Net((n, 9, 4), ("relu",), loss)
+        self.parameters = fastmlp.MLP(self.net.sizes, dtype=dtype.name, seed=1).parameters
+        self.y = rng.integers(4, size=m) if loss == "cross_entropy" else rng.random((4, m)).astype(dtype)
+        self.weight = rng.random(m).astype(dtype)
+        self.leaf = self.kernels.leaf_size(m, n)
+        self.leaves = -(-m // self.leaf)
+
+    def packed(self, first=0, stop=None):
+        some = slice(first * self.leaf, self.m if stop is None else stop * self.leaf)
+        return some, self.kernels.operands(self.kernels.pack(self.x[:, some], self.m), self.table)
+
+    def at_once(self):
+        gradient, logits = np.empty_like(self.parameters), np.empty((4, self.m), self.parameters.dtype)
+        _, x = self.packed()
+        sums = self.kernels.network_step(gradient, self.parameters, self.net, x, self.y, self.weight)
+        self.kernels.network_logits(logits, self.parameters, self.net, x)
+        return gradient, sums, logits
+
+    def by_parts(self, cuts):
+        """Return the same, each part summed as by a process of its own."""
+        scales = scores.hit_scales(self.net.loss, self.y, self.weight)
+        parts = [(first, stop, *self.packed(first, stop)) for first, stop in itertools.pairwise(cuts)]
+        dense = all(self.kernels.all_dense(x) for *_, x in parts)
+        logits = np.empty((4, self.m), self.parameters.dtype)
+        gradients, counts, of_leaves = {}, [], 0
+        for first, stop, some, x in parts:
+            sums = self.kernels.begin_parts(self.parameters, self.net, self.m, dense=dense)
+            part = Part(first, self.y[..., some], self.weight[some], scales)
+            self.kernels.enter(sums, self.net, x, part)
+            self.kernels.accumulate(sums, first, stop)
+            nodes, sums_of_leaves = self.kernels.nodes(sums)
+            of_leaves = of_leaves + sums_of_leaves
+            for node, gradient in nodes:
+                counts.append(node)
+                gradients[node[0]] = gradient.copy()
+            out = np.empty((4, some.stop - some.start if some.stop <= self.m else self.m - some.start), logits.dtype)
+            self.kernels.network_logits(out, self.parameters, self.net, x, dense=dense)
+            logits[:, some] = out
+        pairs, left = tree.folds(counts, self.leaves)
+        assert len(left) == 1
+        for one, other in pairs:
+            gradients[one] += gradients[other]
+        sums = self.kernels.begin_parts(self.parameters, self.net, self.m, dense=dense)
+        self.kernels.complete(sums, gradients[0], of_leaves)
+        gradient = np.empty_like(self.parameters)
+        return gradient, self.kernels.finish(gradient, sums), logits
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize("form", FORMS)
+def test_parts_give_the_bits_of_all_samples_at_once(backend, rng, dtype, form, loss, monkeypatch):
+    monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 150)
+    whole = Whole(rng, form, 2501, dtype, loss)
+    assert whole.leaves > 10
+    gradient, sums, logits = whole.at_once()
+    for parts in (1, 2, 3, 7):
+        cuts = [whole.leaves * k // parts for k in range(parts + 1)]
+        actual = whole.by_parts(cuts)
+        assert_same_bits(actual[0], gradient)
+        assert actual[1] == sums
+        assert_same_bits(actual[2], logits)
+    actual = whole.by_parts(range(whole.leaves + 1))
+    assert_same_bits(actual[0], gradient)
+    assert actual[1] == sums
+
+
+def test_one_process_may_enter_several_parts(backend, rng, dtype, monkeypatch):
+    monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 150)
+    whole = Whole(rng, "uint8", 3000, dtype, "cross_entropy")
+    gradient, expected, _ = whole.at_once()
+    kernels, none = whole.kernels, scores.hit_scales(whole.net.loss, whole.y, whole.weight)
+    sums = kernels.begin_parts(whole.parameters, whole.net, whole.m, dense=False)
+    for first, stop in reversed(list(itertools.pairwise([0, 2, 5, whole.leaves]))):
+        some, x = whole.packed(first, stop)
+        kernels.enter(sums, whole.net, x, Part(first, whole.y[some], whole.weight[some], none))
+        kernels.accumulate(sums, first, stop)
+    actual = np.empty_like(gradient)
+    assert kernels.finish(actual, sums) == expected
+    assert_same_bits(actual, gradient)
+
+
+def test_few_samples_are_one_leaf(compiled):
+    for m in (1, 120, 121, 2000):
+        assert compiled.leaf_size(m, 30) == m
+    assert compiled.leaf_size(2001, 30) < 200
+    assert 0.9 * compiled.tuning.FULL_LEAF < compiled.leaf_size(10**7, 30) <= compiled.tuning.FULL_LEAF
