@@ -21,8 +21,8 @@ pytestmark = pytest.mark.kernels
 # Every backend has them, whatever else it has.
 API = {
     "accumulate", "all_dense", "apply", "attach", "backward", "begin", "begin_parts", "begin_training",
-    "compiler_locks", "complete", "cross_entropy", "describe", "enter", "finish", "forward", "leaf_size",
-    "leaf_starts", "limited_threads", "limits_threads", "list_samples", "loss_gradient", "max_threads",
+    "compiler_locks", "complete", "cross_entropy", "describe", "enter", "enter_training", "finish", "forward",
+    "leaf_size", "leaf_starts", "limited_threads", "limits_threads", "list_samples", "loss_gradient", "max_threads",
     "network_logits", "network_step", "nodes", "one_hot", "operands", "other_form", "output_delta", "pack",
     "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad", "train",
     "training_vectors", "unpack", "update", "warmup", "weight_mask",

@@ -8,7 +8,7 @@ from compare import assert_same_bits
 
 import fastmlp
 from fastmlp import backend as backend_module
-from fastmlp.kernels import nets, scores, tree
+from fastmlp.kernels import nets, rules, scores, tree
 from fastmlp.kernels.parts import Part
 
 pytestmark = pytest.mark.kernels
@@ -118,3 +118,32 @@ def test_few_samples_are_one_leaf(compiled):
         assert compiled.leaf_size(m, 30) == m
     assert compiled.leaf_size(2001, 30) < 200
     assert 0.9 < compiled.leaf_size(10**7, 30) / compiled.tuning.FULL_LEAF < 1.1
+
+
+@pytest.mark.parametrize("density", [0.05, 1.0])
+def test_training_goes_on_with_other_samples(backend, rng, dtype, density):
+    """Updates on batches of one part and then of another are those on batches of all samples."""
+    kernels, n, m = backend_module.kernels(), 40, 300
+    x = (rng.standard_normal((n, m)) * (rng.random((n, m)) < density)).astype(dtype)
+    net = nets.Net((n, 9, 4), ("relu",), "squared_error")
+    parameters = fastmlp.MLP(net.sizes, dtype=dtype.name, seed=1).parameters
+    y, weight, table = rng.random((4, m)).astype(dtype), rng.random(m).astype(dtype), np.ones(256, dtype)
+    rule, state = rules.Rule(rules.SGD, first=0.9), np.zeros_like(parameters)
+    numbers = np.array([rules.Numbers(0.01)] * 30, np.float64)
+    order, ends = np.arange(m, dtype=np.int32), np.arange(10, m + 1, 10)
+
+    def listed(some):
+        return kernels.operands(kernels.list_samples(x[:, some], density), table)
+
+    trainer = kernels.begin_training([parameters, state], net, listed(slice(None)), y, weight)
+    expected = kernels.train(trainer, order, ends, rule, numbers)
+    scales = scores.hit_scales(net.loss, y, weight)
+    some = [slice(0, 110), slice(110, m)]
+    parts = [(listed(one), y[:, one], weight[one]) for one in some]
+    divided = kernels.begin_training([parameters, state], net, *parts[0], scales)
+    sums = [kernels.train(divided, order[:110], ends[:11], rule, numbers[:11])]
+    kernels.enter_training(divided, *parts[1])
+    sums.append(kernels.train(divided, order[:190], ends[:19], rule, numbers[11:]))
+    assert_same_bits(np.concatenate(sums), expected)
+    for one, other in zip(kernels.training_vectors(divided), kernels.training_vectors(trainer), strict=True):
+        assert_same_bits(one, other)

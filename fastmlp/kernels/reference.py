@@ -191,9 +191,13 @@ def network_step(
 class Trainer:
     """Parameters and the state of an optimizer, which updates on batches of the samples x change."""
 
-    def __init__(self, vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array) -> None:
-        self.vectors, self.net, self.x, self.y, self.weight = vectors, net, x, y, weight
-        self._scales = scores.hit_scales(net.loss, y, weight)
+    def __init__(self, vectors: list[Array], net: Net, x: Rows, part: Part) -> None:
+        self.vectors, self.net, self._scales = vectors, net, part.scales
+        self.enter(x, part.y, part.weight)
+
+    def enter(self, x: Rows, y: Array, weight: Array) -> None:
+        """Go on with other samples."""
+        self.x, self.y, self.weight = x, y, weight
 
     def sums(self, batch: Array) -> Sums:
         """Return the sums over a batch of samples, all leaves added."""
@@ -203,12 +207,20 @@ class Trainer:
         return sums
 
 
-def begin_training(vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array) -> Trainer:
+def begin_training(
+    vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array, scales: Array | None = None
+) -> Trainer:
     """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
-    x, y and weight as in `begin`.
+    x, y and weight as in `begin`. If these are some of the samples only, ``scales`` are `scores.hit_scales` of all.
     """
-    return Trainer([one.copy() for one in vectors], net, x, y, weight)
+    every = scores.hit_scales(net.loss, y, weight) if scales is None else scales
+    return Trainer([one.copy() for one in vectors], net, x, Part(0, y, weight, every))
+
+
+def enter_training(trainer: Trainer, x: Rows, y: Array, weight: Array) -> None:
+    """Go on with other samples, listed in the same blocks: with `list_samples` for the same density."""
+    trainer.enter(x, y, weight)
 
 
 def train(trainer: Trainer, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:

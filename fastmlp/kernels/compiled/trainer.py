@@ -19,6 +19,8 @@ from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
 from fastmlp.kernels.compiled.waiting import Window, are_idle, is_within, limit, unchanging_share
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.parts import Part
+from fastmlp.kernels.scores import hit_scales
 
 
 def _layer_table(net: Net, lanes: int, part: int) -> Any:
@@ -49,9 +51,9 @@ def _piece_rows(n_in: int, columns: int, lanes: int) -> int:
 class Trainer:
     """The parameters and the state of an optimizer, packed, with the samples that they are trained on."""
 
-    def __init__(self, vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any) -> None:
-        self._net, self._dtype, self._x = net, vectors[0].dtype, x
-        self._targets, self._weight = targets(y, weight, self._dtype, net.loss), weight
+    def __init__(self, vectors: list[Any], net: Net, x: SampleLists, part: Part) -> None:
+        self._net, self._dtype, self._scales = net, vectors[0].dtype, part.scales
+        self._take(x, part.y, part.weight)
         self._lanes = vector.VECTOR_BYTES // self._dtype.itemsize
         self._layers = _layer_table(net, self._lanes, self._x.part if self._x.listed else 0)
         last = self._layers[-1]
@@ -73,6 +75,16 @@ class Trainer:
         self._most = 1  # samples of a batch
         self._made_meetings = np.empty((2, 0), np.int32)
         self._made: list[tuple[Any, Any, rules.Rule, Any]] = []
+
+    def _take(self, x: SampleLists, y: Any, weight: Any) -> None:
+        self._x, self._weight = x, weight
+        self._targets = targets(y, weight, self._dtype, self._net.loss, self._scales)
+
+    def enter(self, x: SampleLists, y: Any, weight: Any) -> None:
+        """Go on with other samples, which are listed in the same blocks."""
+        self._settle()
+        self._saved, self._made = [one.copy() for one in self._packed], []
+        self._take(x, y, weight)
 
     def _views(self, packed: Any, flat: Any) -> Any:
         """Yield the weights and biases of each layer, in a packed and in a flat vector, as views of the same shape."""
@@ -269,12 +281,19 @@ def _piece_samples(most: int, lanes: int) -> int:
     return round_up(min(max(-(-most // 4), 1), tuning.PIECE_SAMPLES), lanes)
 
 
-def begin_training(vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any) -> Trainer:
+def begin_training(vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any, scales: Any = None) -> Trainer:
     """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
-    x as of `sample_lists.sample_operands`, y and weight as in `network.begin`.
+    x as of `sample_lists.sample_operands`, y and weight as in `network.begin`. If these are some of the samples only,
+    ``scales`` are `scores.hit_scales` of all.
     """
-    return Trainer(vectors, net, x, y, weight)
+    every = hit_scales(net.loss, y, weight) if scales is None else scales
+    return Trainer(vectors, net, x, Part(0, y, weight, every))
+
+
+def enter_training(trainer: Trainer, x: SampleLists, y: Any, weight: Any) -> None:
+    """Go on with other samples, listed in the same blocks: with `list_samples` for the same density."""
+    trainer.enter(x, y, weight)
 
 
 def train(trainer: Trainer, order: Any, ends: Any, rule: rules.Rule, numbers: Any) -> Any:
