@@ -324,14 +324,18 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
         """Return the outputs (m, K) of samples X (m, n)."""
+        with self._threads():
+            return self._outputs(self._logits(X, check_input))
+
+    def _logits(self, X: Any, check_input: bool) -> Array:
+        """Return the logits (K, m) of samples X (m, n)."""
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         views: Views | None = getattr(self, "_views", None)
         if views is None or not views.are(self.coefs_, self.intercepts_):
             views = joined(self.coefs_, self.intercepts_)  # not linked: the arrays are the user's
         parameters = views.vector.astype(arrays.result_dtype(views.vector, X.dtype), copy=False)
-        with self._threads():
-            return self._outputs(logits(parameters, self._net(views.sizes), X))
+        return logits(parameters, self._net(views.sizes), X)
 
     def _outputs(self, z: Array) -> Array:
         """Return the outputs (m, K) for logits z (K, m)."""

@@ -164,6 +164,16 @@ class MLPClassifier(Trained, _SklearnClassifier):  # type: ignore[misc]
         labels: Array = self._label_binarizer.inverse_transform(y)
         return labels
 
+    def _predict(self, X: Any, check_input: bool = True) -> Array:
+        if self.out_activation_ != "softmax":
+            predicted: Array = super()._predict(X, check_input)
+            return predicted
+        # The largest logit has the largest probability. Of a few samples, scikit-learn's way from probabilities to
+        # labels takes longer than all products.
+        with self._threads():
+            labels: Array = self.classes_[self._logits(X, check_input).argmax(axis=0)]
+        return labels
+
     def _outputs(self, z: Array) -> Array:
         if self.out_activation_ == "logistic":
             outputs = np.ascontiguousarray(z.T)

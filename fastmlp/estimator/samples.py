@@ -30,9 +30,12 @@ def _table(dtype: np.dtype[Any]) -> Array:
 
 def logits(parameters: Array, net: Net, X: Any) -> Array:
     """Return the logits (K, m) of samples in rows X (m, n)."""
-    z = np.empty((net.sizes[-1], X.shape[0]), parameters.dtype)
-    kernels = backend.kernels()
-    kernels.network_logits(z, parameters, net, packed_rows(X, parameters.dtype))
+    z, kernels = np.empty((net.sizes[-1], X.shape[0]), parameters.dtype), backend.kernels()
+    if arrays.is_sparse(X):
+        x = packed_rows(X, parameters.dtype)
+    else:  # to pack it takes longer than to read it once
+        x = kernels.plain_operand(arrays.native(parameters.dtype, X))
+    kernels.network_logits(z, parameters, net, x)
     return z
 
 

@@ -82,6 +82,11 @@ def other_form(x: Stored, density: float) -> Stored:
     return x
 
 
+def plain_operand(rows: Array) -> Rows:
+    """Return the operand of samples, float rows (m, n), for `network_logits` alone: no copy."""
+    return Rows(rows, rows[:0, 0])
+
+
 def operands(x: Stored, table: Array) -> Rows:
     """Return the operand for the dtype of ``table`` (256,): uint8 is decoded chunk by chunk."""
     return Rows(x, table)

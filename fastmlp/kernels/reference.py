@@ -21,6 +21,7 @@ from fastmlp.kernels.inputs import (
     other_form,  # noqa: F401
     pack,  # noqa: F401
     packed_facts,  # noqa: F401
+    plain_operand,  # noqa: F401
     unpack,  # noqa: F401
 )
 from fastmlp.kernels.nets import Net

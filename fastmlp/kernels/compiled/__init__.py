@@ -22,7 +22,7 @@ from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
 from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, update
 from fastmlp.kernels.compiled.host import attach, compiler_locks, preparation
-from fastmlp.kernels.compiled.inputs import operands, other_form, packed_facts, unpack
+from fastmlp.kernels.compiled.inputs import operands, other_form, packed_facts, plain_operand, unpack
 from fastmlp.kernels.compiled.launch import (
     KERNELS,
     PARALLEL_SHELL,
@@ -61,8 +61,8 @@ __all__ = [
     "cache_statistics", "compiler_locks", "complete", "cross_entropy", "describe", "enter", "enter_training",
     "finish", "forward", "leaf_size", "leaf_starts", "limited_threads", "limits_threads", "list_samples",
     "loss_gradient", "max_threads", "network_logits", "network_step", "nodes", "one_hot", "operands", "other_form",
-    "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
-    "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
+    "output_delta", "pack", "packed_facts", "plain_operand", "preparation", "relu", "softmax_columns",
+    "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
 ]  # fmt: skip
 
 

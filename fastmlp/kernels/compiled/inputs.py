@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from fastmlp.kernels.compiled import packing, sample_lists, unpacking
+from fastmlp.kernels.compiled import packing, sample_lists, tuning, unpacking
+from fastmlp.kernels.compiled.memory import sample_rows
 from fastmlp.kernels.compiled.sample_lists import SampleLists
 
 
@@ -14,6 +15,11 @@ def _form(x: Any) -> Any:
 def operands(x: Any, table: Any) -> Any:
     """Return the operand for the dtype of ``table`` (256,), which decodes uint8."""
     return _form(x).operands(x, table)
+
+
+def plain_operand(rows: Any) -> Any:
+    """Return the operand of samples, float rows (m, n), for `network_logits` alone: unless they are few, no copy."""
+    return sample_rows(rows.T) if len(rows) <= tuning.FEW_DENSE_SAMPLES else rows
 
 
 def other_form(x: Any, density: float) -> Any:

@@ -121,8 +121,8 @@ def complete(sums: Sums, gradient: Any, of_leaves: Any) -> None:
 
 def network_logits(out: Any, parameters: Any, net: Net, x: Any, *, dense: bool | None = None) -> None:
     """Set ``out`` (C, m) to the logits, samples in the caller's order; of a part, ``dense`` as in `begin_parts`."""
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and len(x) <= tuning.FEW_DENSE_SAMPLES:
         out[:] = small_batch.logits(parameters, net, x).T
         return
     none = np.empty((0, 0), parameters.dtype)
-    outputs(make_problem(parameters, net, len(x.order), x, dense=dense), out, none, none)
+    outputs(make_problem(parameters, net, out.shape[1], x, dense=dense), out, none, none)

@@ -72,6 +72,10 @@ class Scratch(NamedTuple):
     rows_ld: int
 
 
+# Plain rows: their non-zero entries are listed on the way, or they are multiplied as they are. The bits are the same.
+LISTED, UNLISTED = 1, 2
+
+
 class Step(NamedTuple):
     """The problem of a pass besides the packed X.
 
@@ -91,7 +95,7 @@ class Step(NamedTuple):
         The number of the first leaf in the tree.
     targets : losses.Targets
     rows, base, plain
-        If ``plain``, the input: samples from ``base`` on, as rows.
+        If ``plain``, which is LISTED or UNLISTED, the input: samples from ``base`` on, as rows.
     z, a, given
         If ``given``, the forward pass of the one hidden layer (m, h); the targets are then the gradient with respect
         to the logits.

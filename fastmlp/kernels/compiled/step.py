@@ -16,7 +16,7 @@ from fastmlp.kernels.compiled.lists import (
 )
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy, fill_zeros
-from fastmlp.kernels.compiled.operands import Panels, Shape, Work
+from fastmlp.kernels.compiled.operands import LISTED, Panels, Shape, Work
 from fastmlp.kernels.compiled.panels import add_tile, panel, panel_count, set_rows
 from fastmlp.kernels.compiled.plan import BY_OUTPUT, FEW_OUTPUTS, INNER, LISTS
 from fastmlp.kernels.compiled.products import forward_rows, inner_products, product_rows
@@ -114,7 +114,7 @@ def _forward_plain(work, first, length):
     for s in range(0, length, tuning.COPIED_ROWS):
         count, z = min(tuning.COPIED_ROWS, length - s), vector.block(_outputs(work, layer), s, 0)
         copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), step.rows.columns))
-        if step.finite > 0:
+        if step.finite > 0 and step.plain == LISTED:
             set_rows(z, count, vector.address(step.weights, layer.at_b), layer.columns)
             list_and_add(z, count, buffer, layer.n_in, layer.part, _weights(work, layer), work)
         else:

@@ -11,7 +11,7 @@ from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.losses import LOSSES, Targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, fill_zeros, identity_index, row_batches
-from fastmlp.kernels.compiled.operands import Packed, Rooms, Step
+from fastmlp.kernels.compiled.operands import LISTED, UNLISTED, Packed, Rooms, Step
 from fastmlp.kernels.compiled.output_losses import LossKind
 from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, all_dense, layer_plan, no_input
 from fastmlp.kernels.compiled.rooms import hidden_groups, make_rooms
@@ -198,7 +198,8 @@ def make_problem(
     empty = targets(np.empty(0, np.int64), none, dtype)
     step = Step(
         plan.layers, packed, panels, identity, int(finite[0]), tiles.start, len(tiles.start) - 1, tiles.most,
-        tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, int(rows is not None), none, none, 0, plan.at,
+        tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, 0 if rows is None else LISTED, none, none, 0,
+        plan.at,
     )  # fmt: skip
     return Problem(step, plan, x, rows)
 
@@ -333,11 +334,19 @@ class Sums:
         return float(loss), float(hit), float(total)
 
 
+def _are_mostly_dense(rows: Any) -> bool:
+    """Return whether lists of the rows (m, n) would save less time than they take, by a few of them."""
+    some = rows[:: -(-len(rows) // tuning.COPIED_ROWS)]
+    return bool(np.count_nonzero(some) > tuning.DENSE_SHARE * some.size)
+
+
 def outputs(problem: Problem, out: Any, z: Any, a: Any) -> None:
     """Set ``out`` (C, m) to the logits, and z and a (m, h), unless they are empty, to the first layer's outputs."""
     step = problem.step
     workers = min(usable_threads(), -(-step.m // step.tile))
     rooms = rooms_of(workers, problem)
+    if problem.rows is not None and _are_mostly_dense(problem.rows):
+        step = step._replace(plain=UNLISTED)
     if problem.rows is None:
         _outputs.launch(workers, out, z, a, rooms, problem.x, step)
         return
