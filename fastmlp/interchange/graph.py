@@ -28,9 +28,18 @@ class Port(NamedTuple):
     length: int | None = None  # None: one value for each sample
     columns: tuple[str, ...] = ()
 
+    def facts(self) -> dict[str, Any]:
+        """Return name, type, shape and columns for JSON; None stands for the number of samples."""
+        shape = [None] if self.length is None else [None, self.length]
+        return {"name": self.name, "type": self._type, "shape": shape, "columns": list(self.columns)}
+
+    @property
+    def _type(self) -> str:
+        return "string" if self.dtype == object else self.dtype.name
+
     def __str__(self) -> str:
         shape = f"({SAMPLES},)" if self.length is None else f"({SAMPLES}, {self.length})"
-        return f"{self.name} {shape} {'string' if self.dtype == object else self.dtype}"
+        return f"{self.name} {shape} {self._type}"
 
 
 class Graph(abc.ABC):

@@ -174,7 +174,7 @@ def _gelu(graph: Graph, z: str) -> str:
 
 
 def _normal(graph: Graph, z: str) -> str:
-    """Add Phi(z) in float64, for which onnxruntime has no Erf: with u = |z| / sqrt(2), erfc(u) / 2 or its rest."""
+    """Add Phi(z) in float64, for which onnxruntime has no Erf: the tail erfc(u) / 2, u = |z| / sqrt(2), or 1 - tail."""
     u = graph.node("Mul", graph.node("Abs", z), graph.number(math.sqrt(0.5)))
     denominator = graph.node("Add", u, graph.number(2))
     x = graph.node("Sub", graph.node("Div", graph.number(4), denominator), graph.number(1))
