@@ -20,7 +20,7 @@ def register() -> None:
     Call it once in a process, before ``skl2onnx.to_onnx`` or ``skl2onnx.convert_sklearn``; more calls change nothing.
     The estimators may then be steps of a Pipeline, a search over parameters and the like. Outputs and options are those
     of scikit-learn's estimators: ``label`` and ``probabilities`` (or, unless ``zipmap`` is False, a dict for each
-    sample), and ``variable``. All activations, losses and kinds of targets are converted.
+    sample, which skl2onnx has for float32 only), and ``variable``. All activations, losses and kinds of targets are converted.
 
     Raises
     ------
@@ -35,7 +35,6 @@ def register() -> None:
     """
     try:
         from skl2onnx import update_registered_converter
-        from skl2onnx.common import shape_calculator
     except ImportError as error:
         raise checks.extra("pipelines are converted by skl2onnx", error, "onnx") from error
     from fastmlp.estimator import MLPClassifier, MLPRegressor
@@ -44,14 +43,14 @@ def register() -> None:
     update_registered_converter(
         MLPClassifier,
         "FastmlpMLPClassifier",
-        shape_calculator.calculate_linear_classifier_output_shapes,
+        _set_classifier_types,
         _convert_classifier,
         options=options,
     )
     update_registered_converter(
         MLPRegressor,
         "FastmlpMLPRegressor",
-        shape_calculator.calculate_linear_regressor_output_shapes,
+        _set_regressor_types,
         _convert_regressor,
     )
 
@@ -76,11 +75,40 @@ class _ScopeGraph(graph.Graph):
         return str(taken)
 
 
+# skl2onnx's own functions for the types of outputs, and its converters, do not know several outputs.
+def _set_classifier_types(operator: Any) -> None:
+    from skl2onnx.common.data_types import Int64TensorType, StringTensorType
+
+    estimator, (label, probabilities) = operator.raw_operator, operator.outputs
+    samples, classes = operator.inputs[0].get_first_dimension(), len(estimator.classes_)
+    is_text = np.asarray(estimator.classes_).dtype.kind in "OSU"
+    label.type = (StringTensorType if is_text else Int64TensorType)(
+        [samples, classes] if _is_multilabel(estimator) else [samples]
+    )
+    probabilities.type = _float_type(operator)([samples, classes])
+
+
+def _set_regressor_types(operator: Any) -> None:
+    samples = operator.inputs[0].get_first_dimension()
+    operator.outputs[0].type = _float_type(operator)([samples, operator.raw_operator.n_outputs_])
+
+
+def _is_multilabel(estimator: Any) -> bool:
+    return bool(estimator._label_binarizer.y_type_ == "multilabel-indicator")
+
+
+def _float_type(operator: Any) -> Any:
+    """Return the type of numbers of a conversion: float64 if the input is, else float32."""
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+
+    return DoubleTensorType if isinstance(operator.inputs[0].type, DoubleTensorType) else FloatTensorType
+
+
 def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
     estimator = operator.raw_operator
     drawn, z = _logits(scope, operator, container)
     labels = None
-    if estimator._label_binarizer.y_type_ != "multilabel-indicator":
+    if not _is_multilabel(estimator):
         labels = np.asarray(estimator.classes_)
         # skl2onnx has labels that are int64 or text.
         labels = labels.astype(np.int64) if labels.dtype.kind in "biuf" else labels.astype(object)
@@ -96,13 +124,9 @@ def _convert_regressor(scope: Any, operator: Any, container: Any) -> None:
 
 def _logits(scope: Any, operator: Any, container: Any) -> tuple[graph.Graph, str]:
     """Add the net of an estimator to the graph of a conversion; return the graph, and the logits."""
-    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
-
-    estimator, given = operator.raw_operator, operator.inputs[0]
-    dtype = np.dtype(np.float64 if isinstance(given.type, DoubleTensorType) else np.float32)
+    estimator, given, kind = operator.raw_operator, operator.inputs[0], _float_type(operator)
+    dtype = np.dtype(np.float64 if kind.__name__.startswith("Double") else np.float32)
     drawn = _ScopeGraph(dtype, scope, container)
-    x = given.full_name
-    if not isinstance(given.type, (DoubleTensorType, FloatTensorType)):
-        x = drawn.cast(x, dtype)
+    x = given.full_name if isinstance(given.type, kind) else drawn.cast(given.full_name, dtype)
     net = Layers([coef.T for coef in estimator.coefs_], estimator.intercepts_, estimator.activation, "")
     return drawn, nodes.logits(drawn, x, net)

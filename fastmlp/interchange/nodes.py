@@ -96,11 +96,9 @@ def classified(graph: Graph, z: str, labels: Array | None, loss: str, called: tu
         graph.cast(graph.node("Greater", z, graph.number(0)), np.int64, called=label)
         return
     if loss == "logistic":
-        # Not 1 - p, which would lose the digits of a small probability.
-        z = graph.node("Concat", graph.node("Neg", z), z, axis=1)
-        graph.node("Sigmoid", z, called=probabilities)
-    else:
-        graph.node("Softmax", z, axis=1, called=probabilities)
+        # The softmax of 0 and z. Sigmoid, and 1 - Sigmoid, lose the digits of small probabilities in onnxruntime.
+        z = graph.node("Concat", graph.node("Mul", z, graph.number(0)), z, axis=1)
+    graph.node("Softmax", z, axis=1, called=probabilities)
     places: dict[str, Any] = {"axis": 1, "keepdims": 0}  # the first of several that are largest
     if labels.dtype != object and (labels == np.arange(len(labels))).all():
         graph.node("ArgMax", z, called=label, **places)
