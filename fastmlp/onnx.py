@@ -20,7 +20,8 @@ def register() -> None:
     Call it once in a process, before ``skl2onnx.to_onnx`` or ``skl2onnx.convert_sklearn``; more calls change nothing.
     The estimators may then be steps of a Pipeline, a search over parameters and the like. Outputs and options are those
     of scikit-learn's estimators: ``label`` and ``probabilities`` (or, unless ``zipmap`` is False, a dict for each
-    sample, which skl2onnx has for float32 only), and ``variable``. All activations, losses and kinds of targets are converted.
+    sample, which skl2onnx has for float32 only), and ``variable``. All activations, losses and kinds of targets are
+    converted.
 
     Raises
     ------
