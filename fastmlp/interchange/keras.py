@@ -1,6 +1,7 @@
 """Models of Keras: dense layers, one after the other."""
 
 import os
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,7 +28,6 @@ def read(source: Any, loss: str | None) -> Layers:
         got, expected = type(model).__name__, "a model of Keras, or the path of a file"
         raise TypeError(checks.message("model", got, expected, "pass what keras.Sequential returns"))
     dense: list[Any] = []
-    before = None
     for layer in model.layers:
         kind = type(layer).__name__
         if kind != "Dense" and kind not in _SKIPPED and (kind != "Flatten" or dense):
@@ -35,9 +35,9 @@ def read(source: Any, loss: str | None) -> Layers:
             got, expected = f"the {kind} layer {layer.name!r}{where}", "Dense layers, Dropout, and Flatten at the start"
             remedy = "take out what can be done before the net, or fold it into a Dense layer"
             raise ValueError(checks.message("model", got, expected, remedy))
-        _check_chain(before, layer)
-        before = layer
         dense += [layer] if kind == "Dense" else []
+    if "Sequential" not in [one.__name__ for one in type(model).__mro__]:
+        _check_chain(model)
     _check_ends(model, dense[:1])
     return _read_dense(dense, loss)
 
@@ -75,13 +75,12 @@ def _loss(last: Any, name: str, wanted: str | None) -> str:
     return loss
 
 
-def _check_chain(before: Any, layer: Any) -> None:
-    """Check that a layer takes the output of the one before it in the list: a net may have branches."""
-    if before is None or not hasattr(before, "output") or not hasattr(layer, "input"):
-        return
-    if layer.input is not before.output:
-        got, expected = f"the layer {layer.name!r}, which does not follow {before.name!r}", "layers in one chain"
-        raise ValueError(checks.message("model", got, expected, "fastmlp has no branches"))
+def _check_chain(model: Any) -> None:
+    """Check that each layer of a functional model takes the output of the one before it in the list."""
+    for before, layer in pairwise(model.layers):
+        if layer.input is not before.output:
+            got, expected = f"the layer {layer.name!r}, which does not follow {before.name!r}", "layers in one chain"
+            raise ValueError(checks.message("model", got, expected, "fastmlp has no branches"))
 
 
 def _check_ends(model: Any, first: list[Any]) -> None:
