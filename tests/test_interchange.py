@@ -230,6 +230,9 @@ def test_a_functional_model_of_keras_is_one_chain(keras, rng):
     joined = layers.Dense(2, "softmax")(layers.Add(name="sum")([a, side]))
     with pytest.raises(ValueError, match=r"model: got the (layer 'side', which does not follow|Add layer 'sum')"):
         fastmlp.MLP.from_keras(keras.Model(x, joined))
+    twice = layers.Dense(5, "relu", name="twice")
+    with pytest.raises(ValueError, match="which does not follow 'twice', expected layers in one chain"):
+        fastmlp.MLP.from_keras(keras.Model(x, layers.Dense(2, "softmax")(twice(twice(x)))))
     skipping = keras.Model(x, [layers.Dense(4, "softmax")(a), b])
     with pytest.raises(ValueError, match="model: got"):
         fastmlp.MLP.from_keras(skipping)

@@ -124,7 +124,7 @@ class Interchange:
         Examples
         --------
         >>> import fastmlp, keras  # doctest: +SKIP
-        >>> dense = keras.layers.Dense
+        >>> dense = keras.layers.Dense  # doctest: +SKIP
         >>> net = keras.Sequential([keras.Input((2,)), dense(3, "tanh"), dense(2, "softmax")])  # doctest: +SKIP
         >>> fastmlp.MLP.from_keras(net)  # doctest: +SKIP
         MLP((2, 3, 2), dtype='float32', activation='tanh')

@@ -66,8 +66,8 @@ def sequential(model: Model) -> Any:
         # Not initialised: it would take random numbers from the generator of the process.
         linear = nn.utils.skip_init(nn.Linear, *weight.T.shape, dtype=getattr(torch, model.dtype.name))
         with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(weight.copy()))
-            linear.bias.copy_(torch.from_numpy(bias.copy()))
+            linear.weight.copy_(torch.tensor(weight))
+            linear.bias.copy_(torch.tensor(bias))
         modules += [linear, activations[net.activations[i]]()] if i < len(net.activations) else [linear]
     return nn.Sequential(*modules)
 
