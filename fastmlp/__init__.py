@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # not from `typing`, whose import takes longer than that 
 if TYPE_CHECKING:
     from fastmlp import datasets as datasets
     from fastmlp import estimator as estimator
+    from fastmlp import onnx as onnx
     from fastmlp import optimizers as optimizers
     from fastmlp import plots as plots
     from fastmlp import preprocessing as preprocessing
@@ -76,7 +77,7 @@ _NAMES = {  # the public names by the module that defines them
     "packing": ("PackedMatrix", "pack"),
     "version": ("__version__",),
 }
-_MODULES = ("datasets", "estimator", "optimizers", "plots", "preprocessing", "schedules")
+_MODULES = ("datasets", "estimator", "onnx", "optimizers", "plots", "preprocessing", "schedules")
 
 if not TYPE_CHECKING:  # or a type checker would accept any name
 

@@ -1,4 +1,4 @@
-"""The command line: ``fastmlp train``, ``evaluate``, ``predict``, ``bench``, ``info``.
+"""The command line: ``fastmlp train``, ``evaluate``, ``predict``, ``export``, ``bench``, ``info``.
 
 Slow imports are delayed until Ctrl-C is handled.
 """

@@ -28,6 +28,7 @@ from fastmlp import (
 from fastmlp.answers import Unread, answer, prepared, spoken
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, tables
+from fastmlp.interchange import export as onnx_file
 from fastmlp.model import MLP
 from fastmlp.preprocessing import Inputs, check_width, pack_samples
 from fastmlp.recipes import Recipe
@@ -136,6 +137,22 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
     if failures:
         say.complain(f"answers: {len(answers)}, unreadable inputs: {len(failures)}")
     return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
+
+
+def export(options: argparse.Namespace, say: Console) -> Outcome:
+    """Write a trained network, with the preparation of its inputs, as an ONNX file."""
+    refusals.check_export(options.model, options.to)
+    _set_backend(options)
+    model, inputs = preprocessing.load(options.model)
+    if not model.notes:
+        say(f"{options.model} does not describe its training data: its inputs are taken as they are")
+    with refusals.speaking_of("--to"):
+        taken, given = onnx_file.write(model, options.to)
+    for word, ports in (("inputs", taken), ("outputs", given)):
+        say(f"{word}: {', '.join(map(str, ports))}")
+    say(f"exported to {options.to}")
+    facts = {word: [port.facts() for port in ports] for word, ports in (("inputs", taken), ("outputs", given))}
+    return 0, {"model": options.model, "file": options.to, **facts, "classes": list(inputs.names)}
 
 
 def compare(options: argparse.Namespace, say: Say) -> Outcome:

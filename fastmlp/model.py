@@ -28,6 +28,7 @@ from fastmlp import (
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.encoding import Encoder
 from fastmlp.history import History, TrainingWarning
+from fastmlp.interchange.methods import Interchange
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.scores import of_sums
 from fastmlp.methods import Optimizer, Schedule
@@ -45,7 +46,7 @@ _DEFAULT_INIT = "glorot"
 _EVALUATED_ENTRIES = 1 << 21
 
 
-class MLP:
+class MLP(Interchange):
     """A multilayer perceptron; by default with ReLUs, and with softmax output and cross-entropy loss for classes.
 
     All weights and biases are stored in one contiguous vector, in the order W1, b1, W2, b2, ...; `weights` and `biases`

@@ -22,6 +22,8 @@ examples:
   fastmlp train mnist --save digits.safetensors  on MNIST, from FASTMLP_DATA or downloaded once: 98 %
   fastmlp evaluate digits.safetensors mnist      on the test images of MNIST
   fastmlp predict digits.safetensors photo.jpg   for a picture of a digit
+  fastmlp export digits.safetensors --to digits.onnx
+                                                 for other programs
   fastmlp bench                                  fastmlp against the notebook's formulas
   fastmlp info                                   the active backend, and why it was chosen
   fastmlp train --help                           all options of a command, with examples
@@ -98,6 +100,14 @@ in any order; other columns are ignored.
 A picture shows a single digit or similar object, dark on light or light on dark. It is cropped, resized and centred
 like the training images, and the steps are printed next to the answer. A picture that already has their size is only
 inverted, if its border is light.
+"""
+_EXPORT = """\
+examples:
+  fastmlp export digits.safetensors --to digits.onnx
+
+Writes a trained network as an ONNX file, which other programs and languages run. It takes samples as rows of raw
+numbers, as train does: the scaling of pictures, the mean and standard deviation of columns and the encoding of
+categories are part of the file. Prints its inputs and outputs. Pictures must have the size of the training images.
 """
 _BENCH = """\
 examples:
@@ -206,6 +216,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         ("train", "train", "train a network and print its progress", _TRAIN, _add_train),
         ("evaluate", "evaluate", "measure the accuracy of a trained network, or R2", _EVALUATE, _add_evaluate),
         ("predict", "predict", "predict for pictures, or for the rows of a table", _PREDICT, _add_predict),
+        ("export", "export", "write a trained network as an ONNX file", _EXPORT, _add_export),
         ("bench", "compare", "compare the speed with the notebook's formulas in NumPy", _BENCH, _add_bench),
         ("info", "info", "show backend, threads, BLAS, CPU and versions", _INFO, _add_info),
     ):
@@ -304,6 +315,11 @@ def _add_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
     what = "tables, pictures, folders of pictures, IDX files of images"
     command.add_argument("what", metavar="WHAT", nargs="+", help=what)
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
+    command.add_argument("--to", metavar="FILE", required=True, help="file to write; its name ends in .onnx")
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:

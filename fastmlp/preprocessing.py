@@ -168,7 +168,11 @@ def restored(model: MLP, inputs: Inputs) -> Inputs:
     """Change a model of standardised targets into one of their unit; return its preprocessing from then on."""
     if inputs.unit is None:
         return inputs
-    units.restore(model, inputs.unit)
+    if inputs.unit != Unit():
+        weight, bias = model.weights[-1], model.biases[-1]
+        bias[...] = bias.astype(np.float64) * inputs.unit.scale + inputs.unit.mean
+        weight[...] = weight.astype(np.float64) * inputs.unit.scale
+        model.notes = model.notes | {units.NOTE: json.dumps(Unit())}
     return inputs._replace(unit=Unit())
 
 
@@ -350,4 +354,4 @@ def _answers(inputs: Inputs, model: MLP) -> bool:
     """Return whether names or unit fit the outputs of a model."""
     if losses.is_regression(model.loss):
         return inputs.names == () and inputs.unit is not None and inputs.unit.is_proper() and model.layer_sizes[-1] == 1
-    return inputs.unit is None and len(inputs.names) == model.layer_sizes[-1]
+    return inputs.unit is None and len(inputs.names) == len(_outputs(model))

@@ -175,6 +175,17 @@ def _check_files(options: argparse.Namespace) -> None:
         taken[option] = path
 
 
+def check_export(model: str, path: str) -> None:
+    """Raise unless an ONNX file can be written to the path of ``--to``."""
+    if not path.lower().endswith(".onnx"):
+        remedy = "other formats cannot be written"
+        raise ValueError(checks.message("--to", bounded.shown(path), "a file whose name ends in .onnx", remedy))
+    if _same_file(model, path):
+        raise ValueError(checks.message("--to", "the file of MODEL", "a different file", "give it another name"))
+    with speaking_of("--to"):
+        storage.check_place(path)
+
+
 def _same_file(one: str, other: str) -> bool:
     """Return whether two paths lead to the same file, also through links or before it exists."""
     try:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks, encoding
-from fastmlp.model import MLP
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -61,13 +60,3 @@ def of(name: str, y: Array, dtype: str) -> Unit:
         raise ValueError(checks.message(name, got, "at least two different targets", remedy))
     (mean,), (scale,) = encoding.moments(y.reshape(-1, 1))
     return Unit(mean, scale)
-
-
-def restore(model: MLP, unit: Unit) -> None:
-    """Change the last layer of a model that was trained on standardised targets, so that it returns their unit."""
-    if unit == Unit():
-        return
-    weight, bias = model.weights[-1], model.biases[-1]
-    bias[...] = bias.astype(np.float64) * unit.scale + unit.mean
-    weight[...] = weight.astype(np.float64) * unit.scale
-    model.notes = model.notes | {NOTE: json.dumps(Unit())}

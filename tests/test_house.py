@@ -16,14 +16,14 @@ ROOT = PACKAGE.parent
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
     "__init__": {
-        "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "optimizers", "packing", "plots",
-        "preprocessing", "schedules", "version",
+        "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "onnx", "optimizers", "packing",
+        "plots", "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "activations", "answers", "arrays", "backend", "bench", "checks", "console", "datasets", "losses", "model",
-        "preprocessing", "recipes", "refusals", "runs", "units",
+        "activations", "answers", "arrays", "backend", "bench", "checks", "console", "datasets", "interchange",
+        "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
@@ -40,14 +40,19 @@ ARROWS = {
     "preprocessing": {
         "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "storage", "units",
     },
-    "units": {"checks", "encoding", "model"},
+    "units": {"checks", "encoding"},
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
         "activations", "advice", "arrays", "backend", "checkpoint", "checks", "encoding", "frames", "history",
-        "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping", "storage", "targets",
-        "training",
+        "interchange", "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping",
+        "storage", "targets", "training",
     },  # of the kernels only the description of a net, and its scores
+    "onnx": {"checks", "estimator", "interchange"},
+    "interchange": {
+        "activations", "arrays", "atomic", "checks", "encoding", "estimator", "interchange", "kernels", "losses",
+        "units", "version",
+    },  # of the kernels only the description of a net
     "estimator": {
         "activations", "arrays", "backend", "checks", "estimator", "kernels", "packing", "parameters", "quiet",
     },  # of the kernels only their rules and the description of a net
@@ -229,7 +234,7 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
 def test_names_come_when_they_are_used(run_python):
     run_python("""
 import sys, fastmlp
-modules = "datasets", "estimator", "optimizers", "plots", "preprocessing", "schedules"
+modules = "datasets", "estimator", "onnx", "optimizers", "plots", "preprocessing", "schedules"
 assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data

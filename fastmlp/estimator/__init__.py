@@ -3,7 +3,7 @@
 `MLPClassifier` and `MLPRegressor` have scikit-learn's constructors, attributes and random numbers, so that the same
 arguments give the same coefficients, and a few arguments more. They are subclasses of scikit-learn's classes: whatever
 is not training (validation of arguments, labels, scores, schedules of the learning rate, messages) is scikit-learn's
-own code, in the version that is installed.
+own code, in the version that is installed. After `fastmlp.onnx.register`, skl2onnx converts pipelines with them.
 """
 
 from fastmlp import checks
