@@ -437,7 +437,9 @@ class MLP:
         with distributed.team(comm) as team:
             epochs = checks.epochs("epochs", epochs)
             choice = methods.choose(alpha, optimizer, batch_size, shuffle, l2, clip_norm)
-            team.agree(self._agreed(choice, epochs, (patience, min_delta, validation is None, checkpoint is None, resume)))
+            team.agree(
+                self._agreed(choice, epochs, (patience, min_delta, validation is None, checkpoint is None, resume))
+            )
             np.copyto(self._parameters, team.from_first(lambda: self._parameters))
             stopping = self._early_stopping(patience, min_delta, validation)
             samples = self._samples(X, Y, sample_weight, batch_size=choice.batch_size, team=team)
@@ -676,7 +678,9 @@ class MLP:
             self.dtype,
             finite=finite,
         )
-        return Samples(x, y, check_weight("sample_weight", team.joined("sample_weight", weight), x.shape[1], self.dtype))
+        return Samples(
+            x, y, check_weight("sample_weight", team.joined("sample_weight", weight), x.shape[1], self.dtype)
+        )
 
     def _agreed(self, choice: methods.Choice, epochs: int, others: tuple[Any, ...]) -> dict[str, object]:
         """Return what all processes of a run must have in common, by name."""

@@ -53,7 +53,9 @@ class Divided:
         self._leaf, self._leaves = leaf, -(-m // leaf)
         self._mine = slice(*cuts[messages.rank : messages.rank + 2])
         bounds = [-(-first // leaf) for first in cuts]
-        self._nodes = [plans.nodes_of(first, stop, self._leaves) for first, stop in zip(bounds, bounds[1:], strict=False)]
+        self._nodes = [
+            plans.nodes_of(first, stop, self._leaves) for first, stop in zip(bounds, bounds[1:], strict=False)
+        ]
         self._bounds, self._size = bounds, -1
         # Few samples are one leaf: the first process has them all, in the form that it would have alone.
         self._alone = leaf >= m

@@ -47,7 +47,10 @@ class Messages:
     def __init__(self, comm: Any) -> None:
         self._mpi = load_mpi()
         if self._mpi.Query_thread() < self._mpi.THREAD_MULTIPLE:
-            expected, remedy = "MPI_THREAD_MULTIPLE", "let mpi4py initialise MPI, with mpi4py.rc.thread_level 'multiple'"
+            expected, remedy = (
+                "MPI_THREAD_MULTIPLE",
+                "let mpi4py initialise MPI, with mpi4py.rc.thread_level 'multiple'",
+            )
             raise RuntimeError(checks.message("comm", "an MPI that threads may not share", expected, remedy))
         self._comm = comm.Dup()
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
@@ -64,7 +67,6 @@ class Messages:
         failures = self._tell(status, f"{type(error).__name__}: {error}")
         if status == INTERRUPTED:
             self._refuse(failures)
-
 
     def meet(self) -> None:
         """Wait for all processes; raise RankError or KeyboardInterrupt if one of them gave up."""

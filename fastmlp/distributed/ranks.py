@@ -65,7 +65,9 @@ class Ranks(Team):
             for rank, one in enumerate(every):
                 if one[name] != every[0][name]:
                     got = f"{name} {every[0][name]} on rank 0 and {one[name]} on rank {rank}"
-                    raise ValueError(checks.message("comm", got, "the same on all ranks", "call fit alike on all ranks"))
+                    raise ValueError(
+                        checks.message("comm", got, "the same on all ranks", "call fit alike on all ranks")
+                    )
 
     def most(self, code: int) -> int:
         """Return the largest of all processes' codes."""

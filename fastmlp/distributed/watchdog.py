@@ -46,6 +46,8 @@ class Watchdog:
                 self._comm.Recv(np.empty(1, np.uint8), previous)
                 heard = before
             if time.monotonic() - heard > self._silence:
-                text = f"fastmlp: rank {previous} has been silent for {self._silence:g} s: the run is ended on all ranks"
+                text = (
+                    f"fastmlp: rank {previous} has been silent for {self._silence:g} s: the run is ended on all ranks"
+                )
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
                 self._world.Abort(1)
