@@ -25,7 +25,7 @@ class Team:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         """Wait until all processes have ended the run; if one fails, all do."""
 
     def interrupted(self, error: KeyboardInterrupt) -> None:
@@ -41,10 +41,6 @@ class Team:
     def from_first(self, make: Callable[[], _Result]) -> _Result:
         """Call a function on the first process; return its result on all."""
         return make()
-
-    def on_first(self, value: _Result) -> _Result | None:
-        """Return ``value`` on the first process, None on the others."""
-        return value
 
     def matrix(
         self, name: str, X: Input, width: int, dtype: Any, batch_size: int | None = None, *, finite: bool = True

@@ -29,7 +29,8 @@ def digest(model, h):
     return hashlib.sha256(model.parameters.tobytes() + repr(facts).encode()).hexdigest()
 
 def share(split):
-    cut = {"even": np.linspace(0, 2001, comm.size + 1).astype(int), "unequal": [0, 700, 701, 1999][: comm.size] + [2001],
+    cut = {"even": np.linspace(0, 2001, comm.size + 1).astype(int),
+           "unequal": [0, 700, 701, 1999][: comm.size] + [2001],
            "empty": [0, 0, 2001, 2001][: comm.size] + [2001]}[split]
     return slice(int(cut[comm.rank]), int(cut[comm.rank + 1]))
 
@@ -74,9 +75,8 @@ class Started:
         mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         if mpiexec is None:
             pytest.skip("no mpiexec")
-        environment = (
-            os.environ | {"PYTHONPATH": str(Path(fastmlp.__file__).parents[1]), "FASTMLP_BACKEND": backend} | env
-        )
+        folders = [str(Path(fastmlp.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "FASTMLP_BACKEND": backend} | env
         code = HEAD + (SMALL_LEAVES if backend == "numpy" else "") + code
         words = [mpiexec, "-n", str(ranks), sys.executable, "-W", "ignore", "-c", code]
         self.process = subprocess.Popen(
@@ -105,14 +105,16 @@ kw = dict(epochs=4, progress=False, patience=3)
 for split in SPLITS:
     s = share(split)
     one, v = [x, x / 255][split == "even"], few(s)
-    for loss, optimizer in [("cross_entropy", None), ("squared_error", optimizers.LBFGS()), ("cross_entropy", optimizers.Adam(0.1))]:
+    for loss, optimizer in [("cross_entropy", None), ("squared_error", optimizers.LBFGS()),
+                            ("cross_entropy", optimizers.Adam(0.1))]:
         y = labels if loss == "cross_entropy" else targets
         form = packed if split != "even" else (lambda x: x)
         model = fastmlp.MLP((30, 9, 4), loss=loss, seed=comm.rank)
         history = model.fit(form(one[:, s]), y[..., s], sample_weight=w[s], optimizer=optimizer, comm=comm,
                             validation=(x[:, v] / 255, y[..., v]), **kw)
         alone = fastmlp.MLP((30, 9, 4), loss=loss, seed=0)
-        expected = alone.fit(form(one), y, sample_weight=w, optimizer=optimizer, validation=(x[:, :600] / 255, y[..., :600]), **kw)
+        expected = alone.fit(form(one), y, sample_weight=w, optimizer=optimizer,
+                             validation=(x[:, :600] / 255, y[..., :600]), **kw)
         say(digest(model, history) == digest(alone, expected))
 """
 
@@ -128,7 +130,8 @@ def test_ranks_train_as_one_process(backend, ranks, threads):
 
 
 def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path):
-    kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0, optimizer=optimizers.Adam(0.1)"
+    kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0"
+    kw += ", optimizer=optimizers.Adam(0.1)"
     killed = f"""
 def stop(epoch, history):
     if epoch == 4 and comm.rank == 1:

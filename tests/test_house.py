@@ -51,7 +51,9 @@ ARROWS = {
     "estimator": {
         "activations", "arrays", "backend", "checks", "estimator", "kernels", "packing", "parameters", "quiet",
     },  # of the kernels only their rules and the description of a net
-    "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping", "teams"},
+    "training": {
+        "backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping", "teams",
+    },
     "distributed": {
         "arrays", "backend", "checks", "distributed", "interrupts", "kernels", "packing", "sparse", "teams", "version",
     },  # of the kernels only their tree, scores, operands and the description of a net

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -53,9 +54,7 @@ class Divided:
         self._leaf, self._leaves = leaf, -(-m // leaf)
         self._mine = slice(*cuts[messages.rank : messages.rank + 2])
         bounds = [-(-first // leaf) for first in cuts]
-        self._nodes = [
-            plans.nodes_of(first, stop, self._leaves) for first, stop in zip(bounds, bounds[1:], strict=False)
-        ]
+        self._nodes = [plans.nodes_of(first, stop, self._leaves) for first, stop in itertools.pairwise(bounds)]
         self._bounds, self._size = bounds, -1
         # Few samples are one leaf: the first process has them all, in the form that it would have alone.
         self._alone = leaf >= m
@@ -88,7 +87,8 @@ class Divided:
         first, stop = self._bounds[messages.rank : messages.rank + 2]
         if first < stop:
             scales = scores.hit_scales(net.loss, y, weight)
-            part = Part(first, *(np.ascontiguousarray(one[..., self._mine]) for one in (y, weight)), scales)
+            mine_y, mine_weight = (np.ascontiguousarray(one[..., self._mine]) for one in (y, weight))
+            part = Part(first, mine_y, mine_weight, scales)
             kernels.enter(sums, net, self._operand(parameters.dtype), part)
             kernels.accumulate(sums, first, stop)
         nodes, of_leaves = kernels.nodes(sums)
@@ -106,7 +106,7 @@ class Divided:
             self._size = max(messages.gathered(max((len(one) for one in gradients), default=0)))
         ends = plans.cuts(self._size, messages.size)
         width = ends[messages.rank + 1] - ends[messages.rank]
-        slices = [one[a:b] for a, b in zip(ends, ends[1:], strict=False) for one in gradients]
+        slices = [one[a:b] for a, b in itertools.pairwise(ends) for one in gradients]
         sent = np.concatenate(slices) if slices else np.empty(0, dtype)
         every = [node for nodes in self._nodes for node in nodes]
         rows = np.empty((len(every), width), dtype)

@@ -100,7 +100,7 @@ class Messages:
         text = np.frombuffer(pickle.dumps(value), np.uint8)
         sizes = np.empty(self.size, np.int64)
         self._wait(self._comm.Iallgather(np.array([len(text)], np.int64), sizes))
-        return [pickle.loads(one) for one in self._all_of(text, sizes)]
+        return [pickle.loads(one.tobytes()) for one in self._all_of(text, sizes)]
 
     def joined(self, part: Array, counts: Any) -> Array:
         """Return the elements (k,) of all processes, ``counts`` of each, one process after the other."""
@@ -115,7 +115,7 @@ class Messages:
         return np.split(out, ends[:-1])
 
     def exchanged(self, out: Array, out_counts: Any, part: Array, counts: Any) -> None:
-        """Send the elements of ``part``, ``counts`` to each process, and receive ``out_counts`` from each in ``out``."""
+        """Send elements of ``part``, ``counts`` to each process; receive ``out_counts`` from each in ``out``."""
         self.meet()
         kind = _kind(part.dtype)
         ends, out_ends = np.cumsum(counts), np.cumsum(out_counts)

@@ -1,5 +1,6 @@
 """Which process holds which samples and folds which slice: arithmetic that all processes do alike, without messages."""
 
+import itertools
 from typing import NamedTuple
 
 from fastmlp.kernels import tree
@@ -48,8 +49,8 @@ def moves(held: list[int], wanted: list[int]) -> list[Move]:
 Move(source=2, target=1, first=5, stop=6), Move(source=2, target=2, first=6, stop=9)]
     """
     found = []
-    for target, (begin, end) in enumerate(zip(wanted, wanted[1:], strict=False)):
-        for source, (first, stop) in enumerate(zip(held, held[1:], strict=False)):
+    for target, (begin, end) in enumerate(itertools.pairwise(wanted)):
+        for source, (first, stop) in enumerate(itertools.pairwise(held)):
             if max(first, begin) < min(stop, end):
                 found.append(Move(source, target, max(first, begin), min(stop, end)))
     return found

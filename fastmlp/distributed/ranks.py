@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -40,8 +39,9 @@ class Ranks(Team):
         self._watchdog = Watchdog(comm)
         self.rank, self._held = self._messages.rank, 0
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *raised: Any) -> None:
         """Wait until all processes have ended the run; if one fails, all do."""
+        _, error, _ = raised
         try:
             if error is None:
                 interrupts.shielded(self._messages.meet)
@@ -71,17 +71,14 @@ class Ranks(Team):
 
     def most(self, code: int) -> int:
         """Return the largest of all processes' codes."""
-        return max(self._messages.gathered(code))
+        largest: int = max(self._messages.gathered(code))
+        return largest
 
     def from_first(self, make: Callable[[], _Result]) -> _Result:
         """Call a function on the first process; return its result on all."""
         value = make() if self.rank == 0 else None
         result: _Result = interrupts.shielded(self._messages.gathered, value)[0]
         return result
-
-    def on_first(self, value: _Result) -> _Result | None:
-        """Return ``value`` on the first process, None on the others."""
-        return value if self.rank == 0 else None
 
     def matrix(
         self, name: str, X: Input, width: int, dtype: Any, batch_size: int | None = None, *, finite: bool = True

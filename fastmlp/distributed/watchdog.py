@@ -35,7 +35,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         previous, following = (self._rank - 1) % self._size, (self._rank + 1) % self._size
-        sign, heard, requests = np.zeros(1, np.uint8), time.monotonic(), []
+        sign, heard = np.zeros(1, np.uint8), time.monotonic()
+        requests: list[Any] = []
         every = min(_EVERY, self._silence / 4)
         while not self._ended.wait(every):
             requests = [one for one in requests if not one.Test()]
