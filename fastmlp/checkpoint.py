@@ -12,6 +12,7 @@ from fastmlp import storage
 from fastmlp.history import History
 from fastmlp.methods import PLAIN, Method, State
 from fastmlp.stopping import EarlyStopping
+from fastmlp.teams import Team
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,14 +43,14 @@ class Checkpoint:
         self._failed = False
         storage.check_place(path)
 
-    def resume(self, method: Method, stopping: EarlyStopping | None) -> History:
+    def resume(self, method: Method, stopping: EarlyStopping | None, team: Team) -> History:
         """Restore parameters, the method and early stopping from the file; return its history.
 
-        Without a file, training starts afresh. A file that does not fit leaves everything untouched.
+        Without a file, training starts afresh. A file that does not fit leaves everything untouched. The first process
+        of the team reads it.
         """
-        try:
-            found = storage.load(self._path)
-        except FileNotFoundError:
+        found = team.from_first(self._read)
+        if found is None:
             return History(loss_name=self._record.loss)
         state = self._understood(_State, found)
         self._check_fit(found)
@@ -58,6 +59,12 @@ class Checkpoint:
         if stopping is not None:
             state.restore(stopping)
         return state.history
+
+    def _read(self) -> storage.Record | None:
+        try:
+            return storage.load(self._path)
+        except FileNotFoundError:
+            return None
 
     def is_due(self, *, within_epoch: bool) -> bool:
         """Return whether the last attempt to write was long enough ago; if ``every`` is 0, only between epochs."""

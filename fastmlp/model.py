@@ -16,6 +16,7 @@ from fastmlp import (
     arrays,
     backend,
     checks,
+    distributed,
     encoding,
     frames,
     losses,
@@ -36,6 +37,7 @@ from fastmlp.packing import Input, PackedMatrix
 from fastmlp.quiet import quietly
 from fastmlp.samples import Samples, check_input, check_weight
 from fastmlp.stopping import EarlyStopping
+from fastmlp.teams import Team
 from fastmlp.training import Callback
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -323,6 +325,7 @@ class MLP(Interchange):
         shuffle: str | bool = "samples",
         l2: float = 0.0,
         clip_norm: float | None = None,
+        comm: Any = None,
     ) -> History:
         """Train; by default by full-batch gradient descent, the notebook's loop exactly.
 
@@ -386,6 +389,11 @@ class MLP(Interchange):
             history shows the loss without it.
         clip_norm : float, optional
             Scale a gradient whose norm is larger down to this norm.
+        comm : mpi4py.MPI.Intracomm, optional
+            The processes that train together, each of which calls this with its own samples, in the order of their
+            ranks, also with none, and with the same other arguments. X of a validation is divided likewise. All end
+            with the same parameters and history: those of one process with all samples, bit for bit. They begin with
+            the parameters of rank 0, which alone writes the checkpoint. If one fails, all do. Minibatches are refused.
 
         Returns
         -------
@@ -427,43 +435,50 @@ class MLP(Interchange):
         >>> model.predict([[0.0, 1.0], [1.0, 0.0]])
         array([0, 1])
         """
-        epochs = checks.epochs("epochs", epochs)
-        choice = methods.choose(alpha, optimizer, batch_size, shuffle, l2, clip_norm)
-        stopping = self._early_stopping(patience, min_delta, validation)
-        samples = self._samples(X, Y, sample_weight, batch_size=choice.batch_size)
-        if class_weight is not None:
-            name, outputs = "class_weight", self._layer_sizes[-1]
-            weights = targets.class_weights(name, class_weight, self._loss, outputs, samples.y)
-            samples = samples.times_weight(name, weights)
-        if frames.is_frame(X) and not self.features:
-            self._notes |= encoding.named(frames.names(X))
-        validate = held_out = None
-        if validation is not None:
-            held_out = self._samples(*checks.pair("validation", validation), names=("validation X", "validation Y"))
-            validate = functools.partial(self._evaluate, held_out)
-        step = functools.partial(self._step, samples=samples)
-        problem = methods.Problem(self._parameters, self._net, samples, step)
-        method = choice.method(problem, epochs, self._seed)
-        run = training.Run(
-            method,
-            epochs=epochs,
-            validate=validate,
-            callback=callback,
-            stopping=stopping,
-            checkpoint=self._checkpoint(
-                checkpoint, checkpoint_every, resume, lambda: _facts(samples, held_out, method)
-            ),
-            resume=resume,
-            loss=self._loss,
-        )
-        text = choice.warning(samples.w.size)
-        if text:
-            warnings.warn(text, TrainingWarning, stacklevel=2)
-        history = training.train(run, progress)
-        text = self._advice(history, samples, choice.rate)
-        if text:
-            warnings.warn(text, TrainingWarning, stacklevel=2)
-        return history
+        with distributed.team(comm) as team:
+            epochs = checks.epochs("epochs", epochs)
+            choice = methods.choose(alpha, optimizer, batch_size, shuffle, l2, clip_norm)
+            team.agree(
+                self._agreed(choice, epochs, (patience, min_delta, validation is None, checkpoint is None, resume))
+            )
+            np.copyto(self._parameters, team.from_first(lambda: self._parameters))
+            stopping = self._early_stopping(patience, min_delta, validation)
+            samples = self._samples(X, Y, sample_weight, batch_size=choice.batch_size, team=team)
+            if class_weight is not None:
+                name, outputs = "class_weight", self._layer_sizes[-1]
+                weights = targets.class_weights(name, class_weight, self._loss, outputs, samples.y)
+                samples = samples.times_weight(name, weights)
+            if frames.is_frame(X) and not self.features:
+                self._notes |= encoding.named(frames.names(X))
+            validate = held_out = None
+            if validation is not None:
+                names = "validation X", "validation Y"
+                held_out = self._samples(*checks.pair("validation", validation), names=names, team=team)
+                validate = functools.partial(self._evaluate, held_out)
+            step = functools.partial(self._step, samples=samples)
+            problem = methods.Problem(self._parameters, self._net, samples, step)
+            method = choice.method(problem, epochs, self._seed)
+            run = training.Run(
+                method,
+                epochs=epochs,
+                validate=validate,
+                callback=callback,
+                stopping=stopping,
+                checkpoint=self._checkpoint(
+                    checkpoint, checkpoint_every, resume, lambda: _facts(samples, held_out, method)
+                ),
+                resume=resume,
+                loss=self._loss,
+                team=team,
+            )
+            text = choice.warning(samples.w.size)
+            if text:
+                warnings.warn(text, TrainingWarning, stacklevel=2)
+            history = training.train(run, progress if team.rank == 0 else False)
+            text = self._advice(history, samples, choice.rate)
+            if text:
+                warnings.warn(text, TrainingWarning, stacklevel=2)
+            return history
 
     def save(self, path: storage.PathName) -> None:
         """Write parameters, what else makes the model, and notes to a safetensors file, atomically and durably.
@@ -649,20 +664,34 @@ class MLP(Interchange):
         *,
         batch_size: int | None = None,
         finite: bool = True,
+        team: Team | None = None,
     ) -> Samples:
         """Check samples, also that X and Y are ``finite``, and return them ready for kernels."""
         X = self._columns_of(names[0], X)
-        x = check_input(names[0], X, self._layer_sizes[0], self.dtype, batch_size, finite=finite)
+        team = team or Team()
+        x = team.matrix(names[0], X, self._layer_sizes[0], self.dtype, batch_size, finite=finite)
         y = targets.check(
             names[1],
-            frames.targets(names[1], Y),
+            team.joined(names[1], frames.targets(names[1], Y)),
             self._loss,
             self._layer_sizes[-1],
             x.shape[1],
             self.dtype,
             finite=finite,
         )
-        return Samples(x, y, check_weight("sample_weight", weight, x.shape[1], self.dtype))
+        return Samples(
+            x, y, check_weight("sample_weight", team.joined("sample_weight", weight), x.shape[1], self.dtype)
+        )
+
+    def _agreed(self, choice: methods.Choice, epochs: int, others: tuple[Any, ...]) -> dict[str, object]:
+        """Return what all processes of a run must have in common, by name."""
+        return {
+            "model": (self._layer_sizes, self.dtype.name, self._activation, self._loss),
+            "optimizer": None if choice.optimizer is None else choice.optimizer.describe(),
+            "l2, clip_norm, batch_size, shuffle": (choice.l2, choice.clip_norm, choice.batch_size, choice.shuffle),
+            "epochs": epochs,
+            "patience, min_delta, no validation, no checkpoint, resume": others,
+        }
 
     def _advice(self, history: History, samples: Samples, rate: str) -> str:
         x, classes = samples.x, self._layer_sizes[-1]
@@ -723,14 +752,11 @@ class MLP(Interchange):
     def _step(self, grad: Array, samples: Samples) -> tuple[float, float]:
         """Write the mean gradient; return mean loss and score."""
         x, y, w = samples
-        kernels = backend.kernels()
-        sums = kernels.network_step(grad, self._parameters, self._net, x.operands(self.dtype), y, w)
-        return of_sums(self._loss, *sums)
+        return of_sums(self._loss, *x.step(grad, self._parameters, self._net, y, w))
 
     def _logits(self, x: PackedMatrix) -> Array:
         logits = np.empty((self._layer_sizes[-1], x.shape[1]), self.dtype)
-        kernels = backend.kernels()
-        kernels.network_logits(logits, self._parameters, self._net, x.operands(self.dtype))
+        x.logits(logits, self._parameters, self._net)
         return logits
 
     def _evaluate(self, samples: Samples) -> methods.Scores:

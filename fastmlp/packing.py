@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from fastmlp import arrays, backend, checks, frames, sparse
 from fastmlp.kernels.columns import Columns, joined
+from fastmlp.kernels.nets import Net
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -178,6 +180,21 @@ class PackedMatrix:
                 self._forms[minibatches] = kernels.other_form(self._forms[not minibatches], self.density)
             self._operands[key] = kernels.operands(self._forms[minibatches], self._table(dtype))
         return self._operands[key]
+
+    def step(self, gradient: Array, parameters: Array, net: Net, y: Array, weight: Array) -> tuple[float, float, float]:
+        """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of hits and weight."""
+        kernels, x = backend.kernels(), self.operands(parameters.dtype)
+        sums: tuple[float, float, float] = kernels.network_step(gradient, parameters, net, x, y, weight)
+        return sums
+
+    def logits(self, out: Array, parameters: Array, net: Net) -> None:
+        """Set ``out`` (C, m) to the logits."""
+        kernels = backend.kernels()
+        kernels.network_logits(out, parameters, net, self.operands(parameters.dtype))
+
+    def digest(self, shapes: Array, y: Array, weight: Array) -> str:
+        """Return a digest of shapes, content, targets and weights."""
+        return arrays.digest(itertools.chain([shapes], self.blocks(weight.dtype), [y, weight]))
 
     def _check_backend(self) -> None:
         current = backend.get_backend()

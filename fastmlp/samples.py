@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -41,7 +40,7 @@ class Samples(NamedTuple):
     def digest(self) -> str:
         """Return a digest of samples, targets and weights: the same for plain and packed X, on either backend."""
         shapes = np.array([*self.x.shape, *self.y.shape])
-        return arrays.digest(itertools.chain([shapes], self.x.blocks(self.w.dtype), [self.y, self.w]))
+        return self.x.digest(shapes, self.y, self.w)
 
 
 def check_input(

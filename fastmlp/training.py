@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from fastmlp import backend, interrupts, notices
@@ -18,6 +18,7 @@ from fastmlp.history import History, TrainingWarning
 from fastmlp.methods import Method, Scores
 from fastmlp.progress import Bar
 from fastmlp.stopping import EarlyStopping
+from fastmlp.teams import Team
 
 Callback: TypeAlias = Callable[[int, History], bool | None]
 
@@ -44,6 +45,8 @@ class Run:
         Whether to continue from the checkpoint.
     loss : str
         The loss, for the history.
+    team : Team
+        The processes that train together.
     """
 
     method: Method
@@ -54,6 +57,7 @@ class Run:
     checkpoint: Checkpoint | None = None
     resume: bool = False
     loss: str = "cross_entropy"
+    team: Team = field(default_factory=Team)
 
 
 def train(run: Run, progress: bool | None = False) -> History:
@@ -101,10 +105,11 @@ class _Loop:
     def __call__(self, caller: interrupts.Caller) -> History:
         run = self.run
         if run.checkpoint is not None and run.resume:
-            self.history = run.checkpoint.resume(run.method, run.stopping)
+            self.history = run.checkpoint.resume(run.method, run.stopping, run.team)
         try:
             self.history.stopped = self._train(caller)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            run.team.interrupted(error)
             self.history.stopped = "interrupt"
         finally:
             run.method.settle()
@@ -123,11 +128,12 @@ class _Loop:
                 return "patience"
             if run.method.stopped:
                 return run.method.stopped
-            if caller.leaving:
+            if run.team.most(caller.leaving):
                 return "interrupt"
             self._run_epoch(epoch, caller)
             self._write_if_due()
-            if run.callback is not None and caller.ask(run.callback, epoch, self.history):
+            wanted = run.callback is not None and caller.ask(run.callback, epoch, self.history)
+            if run.team.most(bool(wanted)):
                 return "callback"
         return run.method.stopped or "epochs"
 
@@ -166,7 +172,7 @@ class _Loop:
             self._write()
 
     def _write(self) -> None:
-        if self.run.checkpoint is not None:
+        if self.run.checkpoint is not None and self.run.team.rank == 0:
             notice = self.run.checkpoint.write(self.history, self.run.method.state(), self.run.stopping)
             if notice:
                 self.notices.append(notice)

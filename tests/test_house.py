@@ -44,9 +44,9 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "encoding", "frames", "history",
-        "interchange", "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping",
-        "storage", "targets", "training",
+        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "distributed", "encoding", "frames",
+        "history", "interchange", "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping",
+        "storage", "targets", "teams", "training",
     },  # of the kernels only the description of a net, and its scores
     "onnx": {"checks", "estimator", "interchange"},
     "interchange": {
@@ -56,12 +56,18 @@ ARROWS = {
     "estimator": {
         "activations", "arrays", "backend", "checks", "estimator", "kernels", "packing", "parameters", "quiet",
     },  # of the kernels only their rules and the description of a net
-    "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
+    "training": {
+        "backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping", "teams",
+    },
+    "distributed": {
+        "arrays", "backend", "checks", "distributed", "interrupts", "kernels", "packing", "sparse", "teams", "version",
+    },  # of the kernels only their tree, scores, operands and the description of a net
+    "teams": {"packing", "samples"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
     "lbfgs": {"quiet"},
     "schedules": {"checks", "constants"},
     "constants": {"checks"},
-    "checkpoint": {"history", "methods", "stopping", "storage"},
+    "checkpoint": {"history", "methods", "stopping", "storage", "teams"},
     "methods": {
         "backend", "batches", "checks", "interrupts", "kernels", "methods", "optimizers", "quiet", "samples",
         "schedules",

@@ -1,0 +1,163 @@
+"""A matrix of samples of which each process holds whole leaves, and the passes over it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmlp import backend
+from fastmlp.distributed import plans
+from fastmlp.distributed.messages import Array, Messages
+from fastmlp.kernels import scores, tree
+from fastmlp.kernels.nets import Net
+from fastmlp.kernels.parts import Part
+from fastmlp.packing import PackedMatrix, scaled
+
+_UINT8 = np.dtype(np.uint8)
+_UNSCALED = 20.0  # as in `fastmlp.packing`
+
+
+class Facts(NamedTuple):
+    """What is known of all samples: the shape (n, m), the scale of uint8, the largest of about 1000 samples."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    scale: float
+    density: float
+    largest: float
+
+
+class Divided:
+    """A matrix (n, m), used as a `PackedMatrix` is; all processes call each method, and get the same.
+
+    Parameters
+    ----------
+    messages : Messages
+        Between the processes.
+    facts : Facts
+        Of the whole matrix.
+    rows : ndarray, shape (k, n)
+        The samples of this process.
+    cuts : list of int
+        The first sample of each process, and m.
+    """
+
+    def __init__(self, messages: Messages, facts: Facts, rows: Array, cuts: list[int]) -> None:
+        self._messages, self._facts, self._cuts = messages, facts, cuts
+        self.shape, self.dtype, self.density, self.largest = facts.shape, facts.dtype, facts.density, facts.largest
+        (n, m), self._kernels = self.shape, backend.kernels()
+        leaf = self._kernels.leaf_size(m, n)
+        self._leaf, self._leaves = leaf, -(-m // leaf)
+        self._mine = slice(*cuts[messages.rank : messages.rank + 2])
+        bounds = [-(-first // leaf) for first in cuts]
+        self._nodes = [plans.nodes_of(first, stop, self._leaves) for first, stop in itertools.pairwise(bounds)]
+        self._bounds, self._size = bounds, -1
+        # Few samples are one leaf: the first process has them all, in the form that it would have alone.
+        self._alone = leaf >= m
+        self._whole = PackedMatrix(rows.T, facts.scale) if self._alone and len(rows) else None
+        self._form = self._kernels.pack(rows.T, m) if not self._alone and len(rows) else None
+        self._operands: Any = None
+        self._is_dense = all(messages.gathered(self._form is None or self._kernels.all_dense(self._form)))
+
+    def looks_unscaled(self) -> bool:
+        """Return whether values are so large that a network hardly learns from them."""
+        return self.largest > (1 if self.dtype == _UINT8 and self._facts.scale == 1 else _UNSCALED)
+
+    def step(self, gradient: Array, parameters: Array, net: Net, y: Array, weight: Array) -> tuple[float, float, float]:
+        """Do as `PackedMatrix.step`: with the same bits."""
+        if not self._alone:
+            return self._divided_step(gradient, parameters, net, y, weight)
+        sums = np.empty(3)
+        if self._whole is not None:
+            sums[:] = self._whole.step(gradient, parameters, net, y, weight)
+        self._messages.broadcast(gradient)
+        self._messages.broadcast(sums)
+        loss, hits, total = sums.tolist()
+        return loss, hits, total
+
+    def _divided_step(
+        self, gradient: Array, parameters: Array, net: Net, y: Array, weight: Array
+    ) -> tuple[float, float, float]:
+        kernels, messages, (_, m) = self._kernels, self._messages, self.shape
+        sums = kernels.begin_parts(parameters, net, m, dense=self._is_dense)
+        first, stop = self._bounds[messages.rank : messages.rank + 2]
+        if first < stop:
+            scales = scores.hit_scales(net.loss, y, weight)
+            mine_y, mine_weight = (np.ascontiguousarray(one[..., self._mine]) for one in (y, weight))
+            part = Part(first, mine_y, mine_weight, scales)
+            kernels.enter(sums, net, self._operand(parameters.dtype), part)
+            kernels.accumulate(sums, first, stop)
+        nodes, of_leaves = kernels.nodes(sums)
+        packed = self._folded([one for _, one in sorted(nodes, key=lambda pair: pair[0])], parameters.dtype)
+        counts = 3 * np.diff(self._bounds)
+        mine = np.ascontiguousarray(of_leaves[first:stop], np.float64).reshape(-1)
+        kernels.complete(sums, packed, messages.joined(mine, counts).reshape(-1, 3))
+        result: tuple[float, float, float] = kernels.finish(gradient, sums)
+        return result
+
+    def _folded(self, gradients: list[Array], dtype: np.dtype[Any]) -> Array:
+        """Return the sum of the nodes of all processes, each of which adds a slice, in the order of the tree."""
+        messages = self._messages
+        if self._size < 0:
+            self._size = max(messages.gathered(max((len(one) for one in gradients), default=0)))
+        ends = plans.cuts(self._size, messages.size)
+        width = ends[messages.rank + 1] - ends[messages.rank]
+        slices = [one[a:b] for a, b in itertools.pairwise(ends) for one in gradients]
+        sent = np.concatenate(slices) if slices else np.empty(0, dtype)
+        every = [node for nodes in self._nodes for node in nodes]
+        rows = np.empty((len(every), width), dtype)
+        received = [width * len(nodes) for nodes in self._nodes]
+        messages.exchanged(rows.reshape(-1), received, sent, np.diff(ends) * len(gradients))
+        at = {first: k for k, (first, _) in enumerate(every)}
+        pairs, _ = tree.folds(every, self._leaves)
+        for one, other in pairs:
+            rows[at[one]] += rows[at[other]]
+        return messages.joined(rows[at[0]], np.diff(ends))
+
+    def logits(self, out: Array, parameters: Array, net: Net) -> None:
+        """Do as `PackedMatrix.logits`."""
+        outputs, count = len(out), self._mine.stop - self._mine.start
+        mine = np.empty((outputs, count), out.dtype)
+        if self._whole is not None:
+            self._whole.logits(mine, parameters, net)
+        elif count:
+            x = self._operand(parameters.dtype)
+            self._kernels.network_logits(mine, parameters, net, x, dense=self._is_dense)
+        every = self._messages.joined(mine.T.reshape(-1), outputs * np.diff(self._cuts))
+        out[...] = every.reshape(-1, outputs).T
+
+    def digest(self, shapes: Array, y: Array, weight: Array) -> str:
+        """Return the digest of one process that has all samples: see `fastmlp.samples.Samples.digest`."""
+        sha = hashlib.sha256(shapes.astype("<i8").data)
+        for rank in range(self._messages.size):
+            blocks = self._blocks(weight.dtype) if rank == self._messages.rank else None
+            while (block := self._messages.gathered(None if blocks is None else next(blocks, None))[rank]) is not None:
+                sha.update(block)
+        for one in (y, weight):
+            sha.update(np.ascontiguousarray(one, one.dtype.newbyteorder("<")).data)
+        return sha.hexdigest()
+
+    def _blocks(self, dtype: np.dtype[Any]) -> Iterator[bytes]:
+        n, first = self.shape[0], self._mine.start
+        if first == 0 and self.dtype == _UINT8 and self._mine.stop > 0:
+            yield b"uint8"
+        form = next(iter(self._whole._forms.values())) if self._whole is not None else self._form
+        for at, rows in () if form is None else self._kernels.unpack(form):
+            place = np.flatnonzero(rows)
+            value = rows.reshape(-1)[place]
+            entries = np.empty(len(place), [("place", "<i8"), ("value", dtype.newbyteorder("<"))])
+            entries["place"] = place + (first + at) * n
+            entries["value"] = self._table(dtype)[value] if value.dtype == _UINT8 else value
+            yield entries.tobytes()
+
+    def _operand(self, dtype: np.dtype[Any]) -> Any:
+        if self._operands is None:
+            self._operands = self._kernels.operands(self._form, self._table(dtype))
+        return self._operands
+
+    def _table(self, dtype: np.dtype[Any]) -> Array:
+        return scaled(np.arange(256, dtype=dtype), self._facts.scale)

@@ -1,0 +1,245 @@
+"""Training over the processes of MPI: the bits of one process, whatever the split, and one end for all."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp.distributed import plans
+
+HEAD = """
+import hashlib, os, signal, sys, time
+import numpy as np, fastmlp
+from fastmlp import optimizers
+from mpi4py import MPI
+comm = MPI.COMM_WORLD
+rng = np.random.default_rng(0)
+x = rng.integers(1, 256, size=(30, 2001)).astype(np.uint8) * (rng.random((30, 2001)) < 0.3)
+labels, w = rng.integers(4, size=2001), rng.random(2001)
+targets = rng.random((4, 2001))
+
+def digest(model, h):
+    facts = h.loss, h.scores, h.validation_loss, h.validation_scores, h.stopped
+    return hashlib.sha256(model.parameters.tobytes() + repr(facts).encode()).hexdigest()
+
+def share(split):
+    cut = {"even": np.linspace(0, 2001, comm.size + 1).astype(int),
+           "unequal": [0, 700, 701, 1999][: comm.size] + [2001],
+           "empty": [0, 0, 2001, 2001][: comm.size] + [2001]}[split]
+    return slice(int(cut[comm.rank]), int(cut[comm.rank + 1]))
+
+def few(some):
+    return slice(min(some.start, 600), min(some.stop, 600))
+
+def say(*words):  # in one piece, or the lines of processes would mix
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def packed(x):
+    return fastmlp.pack(x, scale=1/255) if x.size else None
+"""
+# Every leaf has few samples, so that these make up some leaves.
+SMALL_LEAVES = "from fastmlp.kernels import inputs; inputs.CHUNK = 150\n"
+SPLITS = {1: ["even"], 2: ["even", "empty"], 3: ["unequal", "empty"]}
+
+
+def test_shares_are_whole_leaves():
+    for m, leaf, size in [(95, 10, 3), (95, 10, 20), (95, 95, 3), (1, 5, 2), (40, 10, 4)]:
+        cuts = plans.sample_cuts(m, leaf, size)
+        assert cuts == sorted(cuts)
+        assert (len(cuts), cuts[0], cuts[-1]) == (size + 1, 0, m)
+        assert all(cut % leaf == 0 or cut == m for cut in cuts)
+
+
+def test_each_sample_moves_once_to_where_it_is_wanted(rng):
+    for _ in range(100):
+        held, wanted = ([0, *sorted(rng.integers(0, 30, 3).tolist()), 30] for _ in range(2))
+        owner = np.full(30, -1)
+        for move in plans.moves(held, wanted):
+            assert held[move.source] <= move.first < move.stop <= held[move.source + 1]
+            assert (owner[move.first : move.stop] == -1).all()
+            owner[move.first : move.stop] = move.target
+        assert owner.tolist() == np.repeat(np.arange(4), np.diff(wanted)).tolist()
+
+
+class Started:
+    """Processes of mpiexec that run a script."""
+
+    def __init__(self, code, ranks, backend="numpy", **env):
+        pytest.importorskip("mpi4py")
+        mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        if mpiexec is None:
+            pytest.skip("no mpiexec")
+        folders = [str(Path(fastmlp.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "FASTMLP_BACKEND": backend} | env
+        code = HEAD + (SMALL_LEAVES if backend == "numpy" else "") + code
+        words = [mpiexec, "-n", str(ranks), sys.executable, "-W", "ignore", "-c", code]
+        self.process = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def end(self, *, check=True, timeout=120):
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        finally:
+            self.process.kill()
+        assert not check or self.process.returncode == 0, err
+        return out, err
+
+    def number(self):
+        """Return the next number that a process prints."""
+        return int(self.process.stdout.readline())
+
+
+def run(code, ranks, backend="numpy", **env):
+    return Started(code, ranks, backend, **env).end()[0].split()
+
+
+TRAIN = """
+kw = dict(epochs=4, progress=False, patience=3)
+for split in SPLITS:
+    s = share(split)
+    one, v = [x, x / 255][split == "even"], few(s)
+    for loss, optimizer in [("cross_entropy", None), ("squared_error", optimizers.LBFGS()),
+                            ("cross_entropy", optimizers.Adam(0.1))]:
+        y = labels if loss == "cross_entropy" else targets
+        form = packed if split != "even" else (lambda x: x)
+        model = fastmlp.MLP((30, 9, 4), loss=loss, seed=comm.rank)
+        history = model.fit(form(one[:, s]), y[..., s], sample_weight=w[s], optimizer=optimizer, comm=comm,
+                            validation=(x[:, v] / 255, y[..., v]), **kw)
+        alone = fastmlp.MLP((30, 9, 4), loss=loss, seed=0)
+        expected = alone.fit(form(one), y, sample_weight=w, optimizer=optimizer,
+                             validation=(x[:, :600] / 255, y[..., :600]), **kw)
+        say(digest(model, history) == digest(alone, expected))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("ranks", SPLITS)
+def test_ranks_train_as_one_process(backend, ranks, threads):
+    if backend == "numpy" and threads == 2:
+        pytest.skip("the threads of BLAS may change bits")
+    code = f"SPLITS = {SPLITS[ranks]}\n" + TRAIN
+    printed = run(code, ranks, backend, FASTMLP_NUM_THREADS=str(threads), NUMBA_NUM_THREADS="2")
+    assert printed == ["True"] * 3 * ranks * len(SPLITS[ranks])
+
+
+def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path):
+    kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0"
+    kw += ", optimizer=optimizers.Adam(0.1)"
+    killed = f"""
+def stop(epoch, history):
+    if epoch == 4 and comm.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+s = share("unequal")
+fastmlp.MLP((30, 9, 4)).fit(x[:, s] / 255, labels[s], comm=comm, callback=stop, {kw})
+"""
+    started = Started(killed, 3)
+    started.end(check=False)
+    assert started.process.returncode != 0
+    resumed = f"""
+model, s = fastmlp.MLP((30, 9, 4)), share("even")
+part = (x[:, s] / 255, labels[s]) if comm.size > 1 else (x / 255, labels)
+history = model.fit(*part, comm=comm if comm.size > 1 else None, resume=True, {kw})
+alone = fastmlp.MLP((30, 9, 4))
+expected = alone.fit(x / 255, labels, epochs=8, progress=False, optimizer=optimizers.Adam(0.1))
+say(digest(model, history) == digest(alone, expected))
+"""
+    shutil.copy(tmp_path / "run", tmp_path / "kept")
+    assert run(resumed, 2) == ["True"] * 2
+    shutil.copy(tmp_path / "kept", tmp_path / "run")
+    assert run(resumed, 1) == ["True"]
+
+
+FOREVER = """
+def tell(epoch, history):
+    if epoch == 1 and comm.rank == 1:
+        say(os.getpid())
+s = share("even")
+fastmlp.MLP((30, 9, 4)).fit(x[:, s] / 255, labels[s], epochs=10**6, progress=False, callback=tell, comm=comm)
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [(signal.SIGKILL, ""), (signal.SIGSTOP, "rank 1 has been silent for 4 s")])
+def test_all_end_if_a_rank_is_killed_or_stopped(how, said):
+    started = Started(FOREVER, 3, FASTMLP_SILENCE="4")
+    os.kill(started.number(), how)
+    _, err = started.end(check=False, timeout=30)
+    assert started.process.returncode != 0
+    assert said in err
+
+
+def test_all_end_after_the_same_update_if_one_rank_gets_ctrl_c():
+    code = FOREVER.replace(
+        "fastmlp.MLP", "signal.signal(signal.SIGINT, signal.default_int_handler)\nmodel = fastmlp.MLP"
+    )
+    code = code.replace("model = fastmlp.MLP((30, 9, 4)).fit", "model = fastmlp.MLP((30, 9, 4))\nhistory = model.fit")
+    started = Started(code + "say(history.stopped, len(history), digest(model, history))", 3)
+    os.kill(started.number(), signal.SIGINT)
+    out, _ = started.end(timeout=30)
+    lines = out.split("\n")[:-1]
+    assert len(lines) == 3
+    assert len(set(lines)) == 1
+    assert lines[0].startswith("interrupt ")
+
+
+FAULTS = {
+    "callback": ("callback=lambda *_: comm.rank == 1 and 1 / 0", "rank 1 of 3 failed: ZeroDivisionError"),
+    "rows": ("", "rank 1 of 3 failed: ValueError: Y: got an array of shape (5,)"),
+    "epochs": ("epochs=4 + comm.rank // 2", "epochs 4 on rank 0 and 5 on rank 2"),
+    "dtype": ("", "got samples of dtype float64, uint8, float64"),
+    "nan": ("", "got nan at row 3, column 7 of all ranks' samples"),
+    "diverged": ("alpha=1e300", "the loss or the parameters stopped being finite"),
+    "batches": ("batch_size=10", "batch_size: got 10 with comm"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_error_on_one_rank_ends_all_and_names_it(fault):
+    words, said = FAULTS[fault]
+    code = f"""
+s = share("even")
+X, y = x[:, s] / 255, labels[s]
+if {fault!r} == "rows" and comm.rank == 1: y = y[:5]
+if {fault!r} == "dtype" and comm.rank == 1: X = x[:, s]
+if {fault!r} == "nan" and comm.rank == 0: X[3, 7] = np.nan
+try:
+    fastmlp.MLP((30, 9, 4)).fit(X, y, comm=comm, **(dict(epochs=4, progress=False) | dict({words})))
+except Exception as error:
+    say({said!r} in str(error), type(error).__name__)
+"""
+    printed = run(code, 3)
+    ending = {"callback": "RankError", "rows": "RankError", "diverged": "FloatingPointError"}.get(fault, "ValueError")
+    # The rank itself raises its own error.
+    own = 1 if fault in ("callback", "rows") else 0
+    assert printed.count("True") == 3 - own
+    assert printed.count(ending) == 3 - own
+
+
+def test_without_mpi4py_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ImportError, match=r"needs mpi4py.*\[mpi\]"):
+        fastmlp.MLP((1, 2)).fit([[1.0, 2.0]], [0, 1], comm="world")
+
+
+def test_something_else_than_a_communicator_is_refused():
+    pytest.importorskip("mpi4py")
+    with pytest.raises(TypeError, match="comm: got str"):
+        fastmlp.MLP((1, 2)).fit([[1.0, 2.0]], [0, 1], comm="world")
+
+
+def test_a_share_moves_nothing():
+    code = """
+from fastmlp import distributed
+from fastmlp.distributed.messages import Messages
+Messages.moved = None
+s = distributed.share(2001, 30, comm)
+fastmlp.MLP((30, 9, 4)).fit(x[:, s], labels[s], epochs=1, progress=False, comm=comm)
+say(s.stop - s.start)
+"""
+    assert sum(map(int, run(code, 3))) == 2001
