@@ -15,6 +15,7 @@ from fastmlp import (
     advice,
     arrays,
     backend,
+    callbacks,
     checks,
     encoding,
     frames,
@@ -22,9 +23,11 @@ from fastmlp import (
     methods,
     parameters,
     storage,
+    summary,
     targets,
     training,
 )  # fmt: skip
+from fastmlp.callbacks import Together, Watcher
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.encoding import Encoder
 from fastmlp.history import History, TrainingWarning
@@ -35,7 +38,7 @@ from fastmlp.packing import Input, PackedMatrix
 from fastmlp.quiet import quietly
 from fastmlp.samples import Samples, check_input, check_weight
 from fastmlp.stopping import EarlyStopping
-from fastmlp.training import Callback
+from fastmlp.summary import Layers
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -154,6 +157,33 @@ class MLP:
         activation = "" if self._activation == activations.DEFAULT else f", activation={self._activation!r}"
         loss = "" if self._loss == losses.DEFAULT else f", loss='{self._loss}'"
         return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init}{activation}{loss})"
+
+    def _repr_html_(self) -> str:
+        return summary.as_html(self._described())
+
+    def summary(self) -> str:
+        """Return the layers as a text table: shapes, parameters, activations and memory.
+
+        Returns
+        -------
+        str
+            A line for the model, the table, and the sums. The activation of the last layer is the one of `predict` or
+            `predict_proba`. The memory is that of the parameters; training with gradients and optimizer takes more.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> print(fastmlp.MLP((784, 128, 10)).summary())
+        MLP((784, 128, 10), dtype='float64')
+        layer      weight      bias  parameters  activation     memory
+            1  (128, 784)  (128, 1)     100,480        relu  785.0 KiB
+            2   (10, 128)   (10, 1)       1,290     softmax   10.1 KiB
+        101,770 parameters, 795.1 KiB; loss: cross-entropy
+        """
+        return summary.text(self._described())
+
+    def _described(self) -> Layers:
+        return Layers(self._layer_sizes, self.dtype.itemsize, self._activation, self._loss, repr(self))
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -312,7 +342,7 @@ class MLP:
         class_weight: Mapping[int, float] | ArrayLike | None = None,
         patience: int | None = None,
         min_delta: float = 0.0,
-        callback: Callback | None = None,
+        callback: Watcher | Sequence[Watcher] | None = None,
         checkpoint: storage.PathName | None = None,
         checkpoint_every: float = 10.0,
         resume: bool = False,
@@ -353,8 +383,9 @@ class MLP:
             training ends. However it ends, the model then holds the parameters of the lowest validation loss.
         min_delta : float
             See ``patience``.
-        callback : callable, optional
-            Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value.
+        callback : callable or sequence of callable, optional
+            Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value. Those of
+            a list or tuple are called in turn. See `fastmlp.callbacks`, also for ready ones.
         checkpoint : str or path-like, optional
             File for the state of the run, written at the end and every ``checkpoint_every`` seconds, with minibatches
             also within an epoch. It is replaced atomically: a kill or a power cut leaves the old or the new file.
@@ -427,6 +458,7 @@ class MLP:
         array([0, 1])
         """
         epochs = checks.epochs("epochs", epochs)
+        watchers = callbacks.listed("callback", callback)
         choice = methods.choose(alpha, optimizer, batch_size, shuffle, l2, clip_norm)
         stopping = self._early_stopping(patience, min_delta, validation)
         samples = self._samples(X, Y, sample_weight, batch_size=choice.batch_size)
@@ -447,7 +479,7 @@ class MLP:
             method,
             epochs=epochs,
             validate=validate,
-            callback=callback,
+            callbacks=Together(watchers),
             stopping=stopping,
             checkpoint=self._checkpoint(
                 checkpoint, checkpoint_every, resume, lambda: _facts(samples, held_out, method)

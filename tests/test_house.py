@@ -16,8 +16,8 @@ ROOT = PACKAGE.parent
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
     "__init__": {
-        "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "optimizers", "packing", "plots",
-        "preprocessing", "schedules", "version",
+        "backend", "callbacks", "datasets", "estimator", "history", "loading", "model", "notebook", "optimizers",
+        "packing", "plots", "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
@@ -44,14 +44,19 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "encoding", "frames", "history",
-        "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping", "storage", "targets",
-        "training",
+        "activations", "advice", "arrays", "backend", "callbacks", "checkpoint", "checks", "encoding", "frames",
+        "history", "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping", "storage",
+        "summary", "targets", "training",
     },  # of the kernels only the description of a net, and its scores
     "estimator": {
-        "activations", "arrays", "backend", "checks", "estimator", "kernels", "packing", "parameters", "quiet",
+        "activations", "arrays", "backend", "callbacks", "checks", "estimator", "history", "kernels", "packing",
+        "parameters", "quiet",
     },  # of the kernels only their rules and the description of a net
-    "training": {"backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping"},
+    "training": {
+        "backend", "callbacks", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping",
+    },
+    "callbacks": {"checks", "history"},
+    "summary": {"activations", "losses"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
     "lbfgs": {"quiet"},
     "schedules": {"checks", "constants"},
@@ -229,7 +234,7 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
 def test_names_come_when_they_are_used(run_python):
     run_python("""
 import sys, fastmlp
-modules = "datasets", "estimator", "optimizers", "plots", "preprocessing", "schedules"
+modules = "callbacks", "datasets", "estimator", "optimizers", "plots", "preprocessing", "schedules"
 assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data
