@@ -403,4 +403,4 @@ def test_the_scoring_monitor_of_sklearn_scores_each_iteration():
     model = classifier(random_state=0, max_iter=4, callback=lambda one: scores.append(one.score(X, Y)))
     model.set_callbacks(monitor).fit(X, Y)
     logged = monitor.get_logs().data_as_pandas["accuracy"].tolist()
-    assert logged == [*scores, scores[-1]]  # and of the whole fit
+    assert logged == [scores[-1], *scores]  # the whole fit first

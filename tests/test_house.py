@@ -22,8 +22,8 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "activations", "answers", "arrays", "backend", "bench", "checks", "console", "datasets", "losses", "model",
-        "preprocessing", "recipes", "refusals", "runs", "units",
+        "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets", "losses",
+        "model", "preprocessing", "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
