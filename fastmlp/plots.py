@@ -279,7 +279,7 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
+    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.3))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
         true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
@@ -338,7 +338,7 @@ def first_layer(
     (8, 8)
     """
     matrix = checks.array("weights", weights, shape=(None, None), axes="(n_out, n_in)")
-    rows, columns = _shape(shape, matrix.shape[1])
+    rows, columns = figures.image_shape(shape, matrix.shape[1])
     shown = matrix[: checks.epochs("count", count)]
     limit = float(np.max(np.abs(shown))) or 1.0
     across = min(len(shown), max(4, math.ceil(math.sqrt(1.6 * len(shown)))))
@@ -375,7 +375,7 @@ def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | No
 def _write_counts(ax: Axes, counts: Array, shares: Array) -> None:
     for (i, j), count in np.ndenumerate(counts):
         color = "black" if shares[i, j] > _BLACK_FROM else "white"
-        share = f"\n{100 * shares[i, j]:.2g} %" if len(counts) <= _PERCENTAGES else ""
+        share = f"\n{100 * shares[i, j]:.{int(shares[i, j] < 0.0995)}f} %" if len(counts) <= _PERCENTAGES else ""
         ax.text(j, i, f"{count}{share}" if count else "", ha="center", va="center", color=color, fontsize=7)
 
 
@@ -397,14 +397,3 @@ def _picture(ax: Axes, pixels: Array, title: str, **colors: Any) -> None:
     ax.imshow(pixels, **(colors or {"cmap": "gray_r"}))
     ax.set_title(title, fontsize=8)
     ax.set(xticks=[], yticks=[])
-
-
-def _shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
-    side = math.isqrt(width)
-    rows, columns = (side, side) if shape is None else shape
-    if rows * columns != width:
-        got = f"{rows} x {columns} for inputs of {width} values"
-        raise ValueError(
-            checks.message("shape", got, "rows x columns with as many values", "pass shape=(rows, columns)")
-        )
-    return rows, columns
