@@ -6,7 +6,9 @@ else: a module is imported when one of its names is first used.
 
 TYPE_CHECKING = False  # not from `typing`, whose import takes longer than that of this package
 if TYPE_CHECKING:
+    from fastmlp import callbacks as callbacks
     from fastmlp import datasets as datasets
+    from fastmlp import distributed as distributed
     from fastmlp import estimator as estimator
     from fastmlp import onnx as onnx
     from fastmlp import optimizers as optimizers
@@ -77,7 +79,9 @@ _NAMES = {  # the public names by the module that defines them
     "packing": ("PackedMatrix", "pack"),
     "version": ("__version__",),
 }
-_MODULES = ("datasets", "estimator", "onnx", "optimizers", "plots", "preprocessing", "schedules")
+_MODULES = (
+    "callbacks", "datasets", "distributed", "estimator", "onnx", "optimizers", "plots", "preprocessing", "schedules",
+)  # fmt: skip
 
 if not TYPE_CHECKING:  # or a type checker would accept any name
 

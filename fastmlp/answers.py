@@ -1,5 +1,7 @@
 """What ``fastmlp predict`` reads, rows of tables and pictures, and what it answers."""
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -86,12 +88,14 @@ def answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str
     if not names:
         values = list(map(float, p))
         return {"source": source, "value": values[0] if len(values) == 1 else values, "done": done}
-    best = int(p.argmax())
+    best, *others = np.argsort(-p, kind="stable").tolist()
+    second = {"runner_up": names[others[0]], "runner_up_probability": float(p[others[0]])} if others else {}
     return {
         "source": source,
         "class": best,
         "name": names[best],
         "probability": float(p[best]),
+        **second,
         "probabilities": list(map(float, p)),
         "done": done,
     }
@@ -103,4 +107,34 @@ def spoken(given: dict[str, Any]) -> str:
         values = np.atleast_1d(given["value"]).tolist()
         return f"{given['source']}: {', '.join(f'{value:.6g}' for value in values)}"
     done = "" if given["done"] == _UNCHANGED else f"  ({given['done']})"
-    return f"{given['source']}: {given['name']}, {given['probability']:.1%}{done}"
+    second = f", else {given['runner_up']}, {given['runner_up_probability']:.1%}" if "runner_up" in given else ""
+    return f"{given['source']}: {given['name']}, {given['probability']:.1%}{second}{done}"
+
+
+def as_csv(given: list[dict[str, Any]]) -> str:
+    r"""Return answers as CSV, names first and numbers with all their digits.
+
+    The columns are source, class, probability, runner_up and runner_up_probability, or of a regression source and
+    value, or value_0, value_1, ... of several.
+
+    Examples
+    --------
+    >>> from fastmlp.answers import as_csv
+    >>> as_csv([{"source": "new.csv[0]", "value": 2.5, "done": ""}])
+    'source,value\r\nnew.csv[0],2.5\r\n'
+    """
+    rows = [_row(one) for one in given]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["source"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _row(given: dict[str, Any]) -> dict[str, Any]:
+    if "value" not in given:
+        row = {"source": given["source"], "class": given["name"], "probability": given["probability"]}
+        return row | {name: given[name] for name in ("runner_up", "runner_up_probability") if name in given}
+    if not isinstance(given["value"], list):
+        return {"source": given["source"], "value": given["value"]}
+    return {"source": given["source"]} | {f"value_{i}": value for i, value in enumerate(given["value"])}

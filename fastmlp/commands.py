@@ -14,6 +14,7 @@ import numpy as np
 from fastmlp import (
     activations,
     arrays,
+    atomic,
     backend,
     bench,
     checks,
@@ -25,7 +26,7 @@ from fastmlp import (
     runs,
     units,
 )
-from fastmlp.answers import Unread, answer, prepared, spoken
+from fastmlp.answers import Unread, answer, as_csv, prepared, spoken
 from fastmlp.console import Console
 from fastmlp.datasets import bounded, files, tables
 from fastmlp.interchange import export as onnx_file
@@ -70,6 +71,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     if problem is None and not len(history):
         say.tell("stopped before the end of the first epoch")
         return 130, {"stopped": "interrupt", "epochs": 0}
+    model.notes = model.notes | {"trained": runs.in_words(plan, history)}
     result = runs.Result(say, {"data": data.name, "samples": len(y), **runs.told(plan, model, history)})
     if problem is not None:
         result.fail(problem)
@@ -118,10 +120,14 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
 
 def predict(options: argparse.Namespace, say: Console) -> Outcome:
     """Predict for rows of tables and for pictures, and report how pictures were prepared."""
+    if options.output not in (None, "-"):
+        with refusals.speaking_of("--output"):
+            atomic.check_place(options.output)
     _set_backend(options)
     model, inputs = preprocessing.load(options.model)
     if not model.notes:
-        say(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
+        told = say.complain if options.output == "-" else say
+        told(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
     answers: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     for what in options.what:
@@ -133,7 +139,14 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
             found = preprocessing.outputs(model, read.packed)
             for source, sentence, column in zip(read.sources, read.done, found.T, strict=True):
                 answers.append(answer(source, sentence, column, inputs.names))
-                say(spoken(answers[-1]))
+                if not options.output:
+                    say(spoken(answers[-1]))
+    if options.output == "-":
+        (say.tell if options.json else say.answer)(as_csv(answers).rstrip("\r\n"))
+    elif options.output:
+        with refusals.speaking_of("--output"):
+            atomic.replace(options.output, [as_csv(answers).encode("utf-8", "backslashreplace")])
+        say(f"written: {options.output}")
     if failures:
         say.complain(f"answers: {len(answers)}, unreadable inputs: {len(failures)}")
     return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
@@ -176,14 +189,18 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
 def info(options: argparse.Namespace, say: Say) -> Outcome:
     """Show the backend, the machine, and the contents of a model file."""
     _set_backend(options)
+    table: list[str] = []
     facts: dict[str, Any] = dict(backend.show_config(mode="dicts") or {})
     if options.model is not None:
         model = MLP.load(options.model)
         net = "-".join(map(str, model.layer_sizes))
         facts["model"] = f"{options.model}: {net}, {model.dtype}, {_start(model)}, seed {model.seed}"
+        table = model.summary().splitlines()[1:]
         facts |= {f"model {name}": note for name, note in sorted(model.notes.items())}
     for key, value in facts.items():
         say(f"{key + ':':17}{bounded.brief(value) if key.startswith('model ') else value}")
+    for line in table:
+        say(line)
     return 0, facts
 
 

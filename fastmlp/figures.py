@@ -83,6 +83,18 @@ def use_percent(axis: Any) -> None:
     axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
+def image_shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
+    """Return the rows and columns of an image of ``width`` values: those given, or of a square."""
+    side = math.isqrt(width)
+    rows, columns = (side, side) if shape is None else shape
+    if rows * columns != width:
+        got = f"{rows} x {columns} for inputs of {width} values"
+        raise ValueError(
+            checks.message("shape", got, "rows x columns with as many values", "pass shape=(rows, columns)")
+        )
+    return rows, columns
+
+
 def _subplots(rows: int, columns: int, size: tuple[float, float]) -> Array:
     """Return the axes of a new figure, row by row; the figure has room for titles and a colour bar at least."""
     from matplotlib.figure import Figure

@@ -110,7 +110,7 @@ class History:
         return ["epoch", "loss", self.score, "validation_loss", f"validation_{self.score}", "seconds"]
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return the columns by name, those of the validation only if there was one.
+        """Return the columns by name, without those that the run did not record, such as those of a validation.
 
         Returns
         -------
@@ -124,7 +124,38 @@ class History:
         {'epoch': [1], 'loss': [0.5], 'accuracy': [0.25], 'seconds': [0.125]}
         """
         columns = {name: list(getattr(self, name)) for name in self.names()}
-        return {name: column for name, column in columns.items() if column or not name.startswith("validation")}
+        return {
+            name: column
+            for name, column in columns.items()
+            if column or not (self.epoch or name.startswith("validation"))
+        }
+
+    def to_frame(self) -> Any:
+        """Return the columns of `to_dict` as a data frame of pandas, a row for each epoch.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Integer epochs and floats.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> frame = fastmlp.History([1, 2], [0.9, 0.5], [0.6, 0.8], seconds=[0.1, 0.1]).to_frame()
+        >>> frame.shape, float(frame["loss"].min())
+        ((2, 4), 0.5)
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            text = 'to_frame needs pandas; install it with: python -m pip install "pandas"'
+            raise ImportError(text) from error
+        return pd.DataFrame(self.to_dict())
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_dict` as CSV, names first and floats with all their digits.

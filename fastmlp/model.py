@@ -15,17 +15,21 @@ from fastmlp import (
     advice,
     arrays,
     backend,
+    callbacks,
     checks,
     distributed,
     encoding,
+    evaluation,
     frames,
     losses,
     methods,
     parameters,
     storage,
+    summary,
     targets,
     training,
 )  # fmt: skip
+from fastmlp.callbacks import Together, Watcher
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.encoding import Encoder
 from fastmlp.history import History, TrainingWarning
@@ -34,18 +38,14 @@ from fastmlp.kernels.nets import Net
 from fastmlp.kernels.scores import of_sums
 from fastmlp.methods import Optimizer, Schedule
 from fastmlp.packing import Input, PackedMatrix
-from fastmlp.quiet import quietly
 from fastmlp.samples import Samples, check_input, check_weight
 from fastmlp.stopping import EarlyStopping
+from fastmlp.summary import Layers
 from fastmlp.teams import Team
-from fastmlp.training import Callback
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _DEFAULT_INIT = "glorot"
-
-# Logits that are evaluated at once. Bounds the memory for targets and gradients, each as large as the logits.
-_EVALUATED_ENTRIES = 1 << 21
 
 
 class MLP(Interchange):
@@ -157,6 +157,33 @@ class MLP(Interchange):
         activation = "" if self._activation == activations.DEFAULT else f", activation={self._activation!r}"
         loss = "" if self._loss == losses.DEFAULT else f", loss='{self._loss}'"
         return f"MLP({self._layer_sizes}, dtype='{self.dtype}'{init}{activation}{loss})"
+
+    def _repr_html_(self) -> str:
+        return summary.as_html(self._described())
+
+    def summary(self) -> str:
+        """Return the layers as a text table: shapes, parameters, activations and memory.
+
+        Returns
+        -------
+        str
+            A line for the model, the table, and the sums. The activation of the last layer is the one of `predict` or
+            `predict_proba`. The memory is that of the parameters; training with gradients and optimizer takes more.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> print(fastmlp.MLP((784, 128, 10)).summary())
+        MLP((784, 128, 10), dtype='float64')
+        layer      weight      bias  parameters  activation     memory
+            1  (128, 784)  (128, 1)     100,480        relu  785.0 KiB
+            2   (10, 128)   (10, 1)       1,290     softmax   10.1 KiB
+        101,770 parameters, 795.1 KiB; loss: cross-entropy
+        """
+        return summary.text(self._described())
+
+    def _described(self) -> Layers:
+        return Layers(self._layer_sizes, self.dtype.itemsize, self._activation, self._loss, repr(self))
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -315,7 +342,7 @@ class MLP(Interchange):
         class_weight: Mapping[int, float] | ArrayLike | None = None,
         patience: int | None = None,
         min_delta: float = 0.0,
-        callback: Callback | None = None,
+        callback: Watcher | Sequence[Watcher] | None = None,
         checkpoint: storage.PathName | None = None,
         checkpoint_every: float = 10.0,
         resume: bool = False,
@@ -357,8 +384,9 @@ class MLP(Interchange):
             training ends. However it ends, the model then holds the parameters of the lowest validation loss.
         min_delta : float
             See ``patience``.
-        callback : callable, optional
-            Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value.
+        callback : callable or sequence of callable, optional
+            Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value. Those of
+            a list or tuple are called in turn. See `fastmlp.callbacks`, also for ready ones.
         checkpoint : str or path-like, optional
             File for the state of the run, written at the end and every ``checkpoint_every`` seconds, with minibatches
             also within an epoch. It is replaced atomically: a kill or a power cut leaves the old or the new file.
@@ -437,6 +465,7 @@ class MLP(Interchange):
         """
         with distributed.team(comm) as team:
             epochs = checks.epochs("epochs", epochs)
+            watchers = callbacks.listed("callback", callback)
             choice = methods.choose(alpha, optimizer, batch_size, shuffle, l2, clip_norm)
             team.agree(
                 self._agreed(choice, epochs, (patience, min_delta, validation is None, checkpoint is None, resume))
@@ -462,7 +491,7 @@ class MLP(Interchange):
                 method,
                 epochs=epochs,
                 validate=validate,
-                callback=callback,
+                callbacks=Together(watchers),
                 stopping=stopping,
                 checkpoint=self._checkpoint(
                     checkpoint, checkpoint_every, resume, lambda: _facts(samples, held_out, method)
@@ -760,35 +789,10 @@ class MLP(Interchange):
         return logits
 
     def _evaluate(self, samples: Samples) -> methods.Scores:
-        x, y, w = samples
-        logits = self._logits(x)
-        loss, hit = np.empty_like(w), np.empty_like(w)
-        step = max(1, _EVALUATED_ENTRIES // len(logits))
-        for first in range(0, w.size, step):
-            part = slice(first, first + step)
-            z = np.ascontiguousarray(logits[:, part])
-            _measure(self._loss, loss[part], hit[part], z, y[..., part], w[part])
-        mean, score = of_sums(self._loss, *(float(quietly(np.sum, one, dtype=np.float64)) for one in (loss, hit, w)))
-        if losses.is_regression(self._loss):
-            score = losses.r2(losses.values(self._loss, logits), y, w)
-        return methods.Scores(mean, score)
+        return evaluation.scores(self._loss, self._logits(samples.x), samples)
 
 
 def _facts(samples: Samples, held_out: Samples | None, method: methods.Method) -> dict[str, str]:
     """Return the facts that must agree with those of a checkpoint to resume from."""
     validation = "none" if held_out is None else held_out.digest()
     return {"data": samples.digest(), "validation": validation, **method.identity}
-
-
-def _measure(name: str, loss: Array, hit: Array, z: Array, y: Array, w: Array) -> None:
-    """Set ``loss`` (m,) and ``hit`` (m,) to each sample's weighted loss, and to its weight if the prediction is right.
-
-    z (C, m) logits, y labels (m,) or targets (C, m), w (m,).
-    """
-    kernels = backend.kernels()
-    if y.ndim == 1:
-        wanted = np.empty_like(z)
-        kernels.one_hot(wanted, y)
-    else:
-        wanted = np.ascontiguousarray(y)
-    kernels.loss_gradient(np.empty_like(z), loss, hit, z, wanted, w, name)

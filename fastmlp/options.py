@@ -90,10 +90,11 @@ another column.
 _PREDICT = """\
 examples:
   fastmlp predict digits.safetensors three.png
-  fastmlp predict digits.safetensors scans/            all pictures in a folder, in the order of their names
+  fastmlp predict digits.safetensors scans/            all pictures in a folder and in its folders
   fastmlp predict digits.safetensors t10k-images-idx3-ubyte.gz | head
   fastmlp predict digits.safetensors a.jpg b.jpg --json
   fastmlp predict houses.safetensors new.csv           a price for each row of a table
+  fastmlp predict houses.safetensors new.csv --output prices.csv
 
 A table, or a file of SVMlight, holds raw rows as in training, with or without labels. Columns are found by their names,
 in any order; other columns are ignored.
@@ -315,6 +316,7 @@ def _add_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
     what = "tables, pictures, folders of pictures, IDX files of images"
     command.add_argument("what", metavar="WHAT", nargs="+", help=what)
+    command.add_argument("--output", metavar="FILE", help="write the answers as CSV to FILE, or - for standard output")
 
 
 def _add_export(command: argparse.ArgumentParser) -> None:

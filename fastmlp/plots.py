@@ -34,6 +34,7 @@ _SCORES = {"accuracy": "Accuracy", "r2": "$R^2$"}
 _MARKERS = 10  # of each line
 _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
 _OPAQUE = 300  # points of a scatter plot; more become transparent, to show how many lie upon each other
+_PERCENTAGES = 10  # as _WRITTEN_CLASSES, for two lines in a cell
 _WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
 
 
@@ -100,6 +101,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
         _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
         if validation:
             _curve(ax, history.epoch, validation, "validation", _VERMILLION, "s--", 0.5)
+            _mark_best(ax, history, validation)
         ax.set(xlabel="Epoch", ylabel=name)
         ax.grid(alpha=0.3)
         ax.legend()
@@ -118,7 +120,7 @@ def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figu
 def confusion_matrix(
     labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Figure | None:
-    """Draw how often each true class (row) was predicted as each class (column).
+    r"""Draw how often each true class (row) was predicted as each class (column).
 
     Parameters
     ----------
@@ -135,7 +137,7 @@ def confusion_matrix(
     -------
     Figure or None
         The new figure. Colours are shares of the true class, on a scale of square roots to make rare mistakes visible.
-        Up to 20 classes, each cell shows its count.
+        Up to 20 classes, each cell shows its count, up to 10 also its share of the true class.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def confusion_matrix(
     >>> from fastmlp import plots
     >>> figure = plots.confusion_matrix([0, 1, 1, 1], [0, 1, 1, 0], names=["cat", "dog"])
     >>> [text.get_text() for text in figure.axes[0].texts]
-    ['1', '', '1', '2']
+    ['1\n100 %', '', '1\n33 %', '2\n67 %']
     """
     require()
     from matplotlib.colors import PowerNorm
@@ -277,12 +279,14 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.15))
+    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.3))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
         true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
         _picture(ax, pixels[i], f"{true}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
         ax.set_xlabel(f"sample {i}", fontsize=7)
+    if axes is None and len(worst):
+        grid[0].figure.suptitle("Lowest probability of the true class first", fontsize=9)
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
     return figures.new(grid, axes)
@@ -334,7 +338,7 @@ def first_layer(
     (8, 8)
     """
     matrix = checks.array("weights", weights, shape=(None, None), axes="(n_out, n_in)")
-    rows, columns = _shape(shape, matrix.shape[1])
+    rows, columns = figures.image_shape(shape, matrix.shape[1])
     shown = matrix[: checks.epochs("count", count)]
     limit = float(np.max(np.abs(shown))) or 1.0
     across = min(len(shown), max(4, math.ceil(math.sqrt(1.6 * len(shown)))))
@@ -352,6 +356,13 @@ def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: 
     ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
 
 
+def _mark_best(ax: Axes, history: Curves, values: list[float]) -> None:
+    """Mark the epoch of the lowest validation loss, and name its value."""
+    best = int(np.argmin(history.validation_loss))
+    label = f"best epoch, {history.epoch[best]}: {values[best]:.4g}"
+    ax.plot(history.epoch[best], values[best], "*", color="black", markersize=9, linestyle="none", label=label)
+
+
 def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None) -> Array:
     """Return how often each true class (row) was predicted as each (column), shape (n_classes, n_classes)."""
     most = 2**16 if names is None else len(names)
@@ -364,7 +375,8 @@ def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | No
 def _write_counts(ax: Axes, counts: Array, shares: Array) -> None:
     for (i, j), count in np.ndenumerate(counts):
         color = "black" if shares[i, j] > _BLACK_FROM else "white"
-        ax.text(j, i, str(count) if count else "", ha="center", va="center", color=color, fontsize=8)
+        share = f"\n{100 * shares[i, j]:.{int(shares[i, j] < 0.0995)}f} %" if len(counts) <= _PERCENTAGES else ""
+        ax.text(j, i, f"{count}{share}" if count else "", ha="center", va="center", color=color, fontsize=7)
 
 
 def _names(names: Sequence[str] | None, classes: int) -> list[str]:
@@ -385,14 +397,3 @@ def _picture(ax: Axes, pixels: Array, title: str, **colors: Any) -> None:
     ax.imshow(pixels, **(colors or {"cmap": "gray_r"}))
     ax.set_title(title, fontsize=8)
     ax.set(xticks=[], yticks=[])
-
-
-def _shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
-    side = math.isqrt(width)
-    rows, columns = (side, side) if shape is None else shape
-    if rows * columns != width:
-        got = f"{rows} x {columns} for inputs of {width} values"
-        raise ValueError(
-            checks.message("shape", got, "rows x columns with as many values", "pass shape=(rows, columns)")
-        )
-    return rows, columns

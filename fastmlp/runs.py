@@ -148,6 +148,12 @@ def told(plan: Recipe, model: MLP, history: History) -> dict[str, Any]:
     }
 
 
+def in_words(plan: Recipe, history: History) -> str:
+    """Return how a model was trained, for its notes."""
+    found = f"loss {history.loss[-1]:.4f}, {losses.spoken({history.score: history.scores[-1]})}"
+    return f"{plan}; ended after {len(history)} epochs ({history.stopped}): {found}"
+
+
 def save(options: argparse.Namespace, result: Result, model: MLP, history: History) -> None:
     """Save the model to the file of --save, or to another file if need be, and report where."""
     kept = keeping.save(model, Path(options.save), _UNFINISHED.get(history.stopped))

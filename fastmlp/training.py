@@ -10,17 +10,15 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from fastmlp import backend, interrupts, notices
+from fastmlp.callbacks import Together
 from fastmlp.checkpoint import Checkpoint
 from fastmlp.history import History, TrainingWarning
 from fastmlp.methods import Method, Scores
 from fastmlp.progress import Bar
 from fastmlp.stopping import EarlyStopping
 from fastmlp.teams import Team
-
-Callback: TypeAlias = Callable[[int, History], bool | None]
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class Run:
         Number of epochs, including those before a resumption.
     validate : callable, optional
         Returns the loss and the score, accuracy or R^2, at the current parameters.
-    callback : callable, optional
-        Called as ``callback(epoch, history)`` after each epoch; training ends if it returns a true value.
+    callbacks : Together
+        Called as ``callbacks(epoch, history)`` after each epoch; training ends if it returns a true value.
     stopping : EarlyStopping, optional
         Records each validation loss; at the end its best parameters are restored.
     checkpoint : Checkpoint, optional
@@ -52,7 +50,7 @@ class Run:
     method: Method
     epochs: int
     validate: Callable[[], Scores] | None = None
-    callback: Callback | None = None
+    callbacks: Together = Together(())  # noqa: RUF009  # it has no state of its own
     stopping: EarlyStopping | None = None
     checkpoint: Checkpoint | None = None
     resume: bool = False
@@ -85,12 +83,13 @@ def train(run: Run, progress: bool | None = False) -> History:
         If the checkpoint cannot be written.
     """
     loop = _Loop(run)
-    with _Watch(loop, Bar(progress, run.epochs)) as watch:
+    callbacks = run.callbacks.running(run.epochs, lambda: loop.history)
+    with callbacks, _Watch(loop, Bar(progress, run.epochs)) as watch:
         history, struck = interrupts.converse(loop, watch, f"after {run.method.unit}, and once kernels are compiled")
-    if isinstance(struck, KeyboardInterrupt):
-        history.stopped = "interrupt"
-    elif struck is not None:
-        raise struck
+        if isinstance(struck, KeyboardInterrupt):
+            history.stopped = "interrupt"
+        elif struck is not None:
+            raise struck
     return history
 
 
@@ -132,7 +131,7 @@ class _Loop:
                 return "interrupt"
             self._run_epoch(epoch, caller)
             self._write_if_due()
-            wanted = run.callback is not None and caller.ask(run.callback, epoch, self.history)
+            wanted = bool(run.callbacks) and caller.ask(run.callbacks, epoch, self.history)
             if run.team.most(bool(wanted)):
                 return "callback"
         return run.method.stopped or "epochs"

@@ -285,6 +285,11 @@ def test_predict_reads_pictures_of_mnist_digits(mnist_training, mnist_data, run,
     assert "rotated as its EXIF data says" in predictions[1]["done"]
 
 
+def second(p):
+    runner_up = np.argsort(p)[-2]
+    return f"{runner_up}, {p[runner_up]:.1%}"
+
+
 def test_predict_reads_idx_files(mnist_training, mnist_data, run):
     path = Path(os.environ["FASTMLP_DATA"], "mnist", "t10k-images-idx3-ubyte.gz")
     status, printed, _ = run("predict", mnist_training[0] / "digits.safetensors", path)
@@ -292,7 +297,9 @@ def test_predict_reads_idx_files(mnist_training, mnist_data, run):
     assert (status, len(lines)) == (0, 10000)
     model = fastmlp.MLP.load(mnist_training[0] / "digits.safetensors")
     p = model.predict_proba(fastmlp.pack(mnist_data[1][0][:5].reshape(5, -1).T, scale=1 / 255))
-    assert lines[:5] == [f"{path}[{i}]: {p[:, i].argmax()}, {p[:, i].max():.1%}" for i in range(5)]
+    assert lines[:5] == [
+        f"{path}[{i}]: {p[:, i].argmax()}, {p[:, i].max():.1%}, else {second(p[:, i])}" for i in range(5)
+    ]
 
 
 def test_predict_says_what_it_did(run, tmp_path, model):
@@ -304,8 +311,8 @@ def test_predict_says_what_it_did(run, tmp_path, model):
     pillow.fromarray(small).save(tmp_path / "exact.png")
     _, printed, _ = run("predict", model, tmp_path / "one.png", tmp_path / "exact.png")
     assert re.search(
-        r"one.png: \d, [\d.]+%  \(80x60, dark on light: inverted, cropped to 10x40, resized to 2x8, "
-        r"centred by its outline in 8x8\)\n.*exact.png: \d, [\d.]+%  \(8x8, used unchanged\)",
+        r"one.png: \d, [\d.]+%, else \d, [\d.]+%  \(80x60, dark on light: inverted, cropped to 10x40, resized to 2x8, "
+        r"centred by its outline in 8x8\)\n.*exact.png: \d, [\d.]+%, else \d, [\d.]+%  \(8x8, used unchanged\)",
         printed,
     )
 
@@ -354,6 +361,8 @@ def test_info(run, model):
     assert json.loads(found["model inputs"]) == [8, 8]
     printed = run("info", model)[1]
     assert all(f"{key + ':':17}{found[key]}" in printed for key in ("fastmlp", "model", "model data"))
+    assert "\n".join(fastmlp.MLP.load(model).summary().splitlines()[1:]) in printed
+    assert re.match(r"adam, .*; ended after \d+ epochs \(epochs\): loss \d.*, accuracy ", found["model trained"])
 
 
 @pytest.mark.parametrize(

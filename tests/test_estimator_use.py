@@ -2,6 +2,7 @@
 
 import _thread
 import copy
+import csv
 import pickle
 import threading
 import warnings
@@ -23,6 +24,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from fastmlp.callbacks import CSVLog, TimeBudget
 from fastmlp.estimator import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -339,3 +341,66 @@ def test_the_benchmark_prints_ratios_and_differences(capsys, monkeypatch):
     assert "predict, one row" in printed
     monkeypatch.setattr(benchmark, "DIFFERENCE", 1e-30)
     assert not benchmark.equality(quick=False)
+
+
+# ---- Ready callbacks, and those of scikit-learn
+
+
+def test_ready_callbacks_see_a_history_and_functions_the_estimator(tmp_path):
+    seen = []
+    log = CSVLog(tmp_path / "log.csv")
+    model = classifier(random_state=0, early_stopping=True, callback=[log, lambda one: seen.append(one.n_iter_)])
+    model.fit(X, Y)
+    assert seen == list(range(1, 1 + model.n_iter_))
+    with open(tmp_path / "log.csv", newline="", encoding="ascii") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "loss", "validation_loss", "validation_accuracy", "seconds"]
+    assert [float(row["loss"]) for row in rows] == model.loss_curve_
+    assert [float(row["validation_loss"]) for row in rows] == model.validation_loss_curve_
+    assert [float(row["validation_accuracy"]) for row in rows] == model.validation_scores_
+
+
+def test_a_time_budget_ends_the_fit_of_an_estimator():
+    model = classifier(random_state=0, max_iter=10**6, n_iter_no_change=np.inf, callback=TimeBudget(0.05)).fit(X, Y)
+    assert 1 <= model.n_iter_ < 10**6
+    assert clone(model).fit(X, Y).n_iter_ < 10**6
+
+
+def test_callbacks_of_sklearn_are_told_of_each_iteration():
+    pytest.importorskip("sklearn.callback")
+    seen = []
+
+    class Hooks:
+        def setup(self, estimator, context):
+            seen.append(("setup", context.max_subtasks))
+
+        def teardown(self, estimator, context):
+            seen.append(("teardown",))
+
+        def on_fit_task_begin(self, estimator, context):
+            seen.append(("begin", context.task_name))
+
+        def on_fit_task_end(self, estimator, context, *, X=None, y=None, fitted_estimator=None):
+            score = fitted_estimator.score(X, y)
+            seen.append(("end", context.task_name, score))
+            return context.task_name == "iteration" and context.task_id == 2
+
+    model = classifier(random_state=0).set_callbacks(Hooks()).fit(X, Y)
+    assert model.n_iter_ == 3
+    names = [one[:2] for one in seen]
+    iteration = [("begin", "iteration"), ("end", "iteration")]
+    assert names == [("setup", 20), ("begin", "fit"), *3 * iteration, ("end", "fit"), ("teardown",)]
+    assert seen[-2][2] == model.score(X, Y) == seen[-3][2]
+    three = classifier(random_state=0, max_iter=3).fit(X, Y)
+    assert_same_bits(model.coefs_[0], three.coefs_[0])
+
+
+def test_the_scoring_monitor_of_sklearn_scores_each_iteration():
+    callback = pytest.importorskip("sklearn.callback")
+    pytest.importorskip("pandas")
+    monitor = callback.ScoringMonitor(scoring="accuracy")
+    scores = []
+    model = classifier(random_state=0, max_iter=4, callback=lambda one: scores.append(one.score(X, Y)))
+    model.set_callbacks(monitor).fit(X, Y)
+    logged = monitor.get_logs().data_as_pandas["accuracy"].tolist()
+    assert logged == [scores[-1], *scores]  # the whole fit first

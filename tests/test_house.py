@@ -16,14 +16,14 @@ ROOT = PACKAGE.parent
 # What each module, or folder, may import of fastmlp; from the highest floor to the lowest.
 ARROWS = {
     "__init__": {
-        "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "onnx", "optimizers", "packing",
-        "plots", "preprocessing", "schedules", "version",
+        "backend", "callbacks", "datasets", "distributed", "estimator", "history", "loading", "model", "notebook",
+        "onnx", "optimizers", "packing", "plots", "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
     "commands": {
-        "activations", "answers", "arrays", "backend", "bench", "checks", "console", "datasets", "interchange",
-        "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
+        "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets",
+        "interchange", "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
@@ -44,9 +44,9 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
     "model": {
-        "activations", "advice", "arrays", "backend", "checkpoint", "checks", "distributed", "encoding", "frames",
-        "history", "interchange", "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping",
-        "storage", "targets", "teams", "training",
+        "activations", "advice", "arrays", "backend", "callbacks", "checkpoint", "checks", "distributed",
+        "encoding", "evaluation", "frames", "history", "interchange", "kernels", "losses", "methods", "packing",
+        "parameters", "samples", "stopping", "storage", "summary", "targets", "teams", "training",
     },  # of the kernels only the description of a net, and its scores
     "onnx": {"checks", "estimator", "interchange"},
     "interchange": {
@@ -54,14 +54,19 @@ ARROWS = {
         "units", "version",
     },  # of the kernels only the description of a net
     "estimator": {
-        "activations", "arrays", "backend", "checks", "estimator", "kernels", "packing", "parameters", "quiet",
+        "activations", "arrays", "backend", "callbacks", "checks", "estimator", "history", "kernels", "packing",
+        "parameters", "quiet",
     },  # of the kernels only their rules and the description of a net
     "training": {
-        "backend", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping", "teams",
+        "backend", "callbacks", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping",
+        "teams",
     },
     "distributed": {
         "arrays", "backend", "checks", "distributed", "interrupts", "kernels", "packing", "sparse", "teams", "version",
     },  # of the kernels only their tree, scores, operands and the description of a net
+    "callbacks": {"checks", "history"},
+    "summary": {"activations", "losses"},
+    "evaluation": {"backend", "kernels", "losses", "methods", "quiet", "samples"},  # of the kernels only their scores
     "teams": {"packing", "samples"},
     "optimizers": {"checks", "constants", "kernels", "lbfgs", "schedules"},  # of the kernels only their rules
     "lbfgs": {"quiet"},
@@ -240,7 +245,9 @@ def test_all_names_are_public_documented_and_known_to_type_checkers():
 def test_names_come_when_they_are_used(run_python):
     run_python("""
 import sys, fastmlp
-modules = "datasets", "estimator", "onnx", "optimizers", "plots", "preprocessing", "schedules"
+modules = (
+    "callbacks", "datasets", "distributed", "estimator", "onnx", "optimizers", "plots", "preprocessing", "schedules",
+)  # fmt: skip
 assert dir(fastmlp) == sorted([*fastmlp.__all__, *modules, "__version__"])
 assert {name for name in sys.modules if name.startswith("fastmlp")} == {"fastmlp"} and "numpy" not in sys.modules
 assert fastmlp.plots.learning_curves and fastmlp.datasets.mnist.load_data

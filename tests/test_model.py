@@ -166,7 +166,7 @@ def test_scores_do_not_depend_on_how_many_samples_are_evaluated_at_once(backend,
     soft = naive.softmax(rng.standard_normal((3, 301)))
     whole = [model.evaluate(x, target) for target in (labels, soft)]
     for entries in (1, 3 * 17, 3 * 300, 3 * 301):
-        monkeypatch.setattr("fastmlp.model._EVALUATED_ENTRIES", entries)
+        monkeypatch.setattr("fastmlp.evaluation._EVALUATED_ENTRIES", entries)
         assert [model.evaluate(x, target) for target in (labels, soft)] == whole
 
 

@@ -43,11 +43,15 @@ def test_learning_curves_are_the_columns(history):
         (accuracy, (history.accuracy, history.validation_accuracy)),
     ):
         assert ax.get_xlabel() == "Epoch"
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "validation"]
-        for line, column in zip(ax.lines, columns, strict=True):
+        best = int(np.argmin(history.validation_loss))
+        legend = ["training", "validation", f"best epoch, {history.epoch[best]}: {columns[1][best]:.4g}"]
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == legend
+        *curves, star = ax.lines
+        assert (star.get_xdata()[0], star.get_ydata()[0]) == (history.epoch[best], columns[1][best])
+        for line, column in zip(curves, columns, strict=True):
             np.testing.assert_array_equal(line.get_xdata(), history.epoch)
             np.testing.assert_array_equal(line.get_ydata(), column)
-        first, second = ax.lines
+        first, second = curves
         assert first.get_linestyle() != second.get_linestyle()
         assert first.get_marker() != second.get_marker()
         assert first.get_color() != second.get_color()
@@ -68,7 +72,7 @@ def test_markers_of_two_curves_do_not_cover_each_other():
     epochs = list(range(1, 101))
     columns = [[1 / (i + k) for i in epochs] for k in range(4)]
     for ax in plots.learning_curves(fastmlp.History(epochs, *columns, [0.1] * 100)).axes:
-        (first, every), (second, other) = (line.get_markevery() for line in ax.lines)
+        (first, every), (second, other) = (line.get_markevery() for line in ax.lines[:2])
         assert not set(range(first, 100, every)) & set(range(second, 100, other))
 
 
@@ -99,8 +103,10 @@ def test_a_confusion_matrix_counts(rng, names):
     labels[:3] = 0, 1, 2
     ax = plots.confusion_matrix(labels, predictions, names).axes[0]
     counts = np.array([[np.sum((labels == i) & (predictions == k)) for k in range(3)] for i in range(3)])
-    written = [text.get_text() or "0" for text in ax.texts]
-    np.testing.assert_array_equal(np.array(written, int).reshape(3, 3), counts)
+    written = [(text.get_text() or "0\n0 %").split("\n") for text in ax.texts]
+    np.testing.assert_array_equal(np.array([int(one) for one, _ in written]).reshape(3, 3), counts)
+    percent = np.array([float(one.removesuffix(" %")) for _, one in written]).reshape(3, 3)
+    np.testing.assert_allclose(percent, 100 * counts / counts.sum(axis=1, keepdims=True), atol=0.5)
     np.testing.assert_allclose(ax.images[0].get_array(), counts / counts.sum(axis=1, keepdims=True))
     assert [t.get_text() for t in ax.get_xticklabels()] == (names or ["0", "1", "2"])
     assert [t.get_text() for t in ax.get_yticklabels()] == (names or ["0", "1", "2"])
@@ -179,7 +185,7 @@ def test_axes_of_the_caller_are_drawn_on_and_nothing_is_returned(history, answer
     assert plots.learning_curves(history, pair) is None
     assert plots.confusion_matrix([0, 1], [0, 0], ax=ax) is None
     assert plots.first_layer(np.ones((4, 9)), axes=grid) is None
-    assert [len(one.lines) for one in pair] == [2, 2]
+    assert [len(one.lines) for one in pair] == [3, 3]
     assert [len(one.images) for one in (ax, *grid)] == [1] * 5
 
 
@@ -288,3 +294,10 @@ def test_the_curves_of_a_regression_are_r2_as_a_plain_number():
     assert (loss.get_ylabel(), score.get_ylabel()) == ("Loss (mean half squared error)", "$R^2$")
     np.testing.assert_array_equal(score.lines[0].get_ydata(), [0.1, 0.7])
     assert "%" not in score.yaxis.get_major_formatter()(0.5)
+
+
+def test_the_order_of_the_worst_mistakes_is_explained():
+    p = np.array([[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
+    figure = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], p)
+    assert figure.get_suptitle() == "Lowest probability of the true class first"
+    assert plots.worst_mistakes(np.zeros((1, 8, 8)), [0], p[:, 1:2]).get_suptitle() == ""

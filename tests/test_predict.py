@@ -1,6 +1,8 @@
 """Predictions on the command line: unreadable pictures, and the scale of readable ones."""
 
+import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -115,3 +117,78 @@ def test_pictures_are_divided_by_full_ink_and_idx_files_as_in_training(predict, 
     answers = np.array([one["probabilities"] for one in json.loads(printed)["predictions"]])
     assert_close(answers[:1], model.predict_proba(pixels.reshape(1, 64).T / 255).T, "product")
     assert_close(answers[1:], model.predict_proba(x.reshape(2, 64).T / 16).T, "product")
+
+
+# ---- Answers as CSV
+
+
+def test_answers_are_written_as_csv_with_the_runner_up(predict, folder, tmp_path):
+    out = tmp_path / "answers.csv"
+    status, printed, _ = predict(folder / "b good.png", folder / "d good.png", "--output", out)
+    assert (status, printed) == (0, f"written: {out}\n")
+    found = json.loads(predict("--json", folder / "b good.png", folder / "d good.png")[1])["predictions"]
+    with open(out, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["source"] for row in rows] == [str(folder / "b good.png"), str(folder / "d good.png")]
+    for row, one in zip(rows, found, strict=True):
+        p = one["probabilities"]
+        best, second = sorted(range(3), key=lambda i: -p[i])[:2]
+        assert (row["class"], row["runner_up"]) == ("abc"[best], "abc"[second])
+        assert (float(row["probability"]), float(row["runner_up_probability"])) == (p[best], p[second])
+    status, printed, _ = predict(folder / "b good.png", folder / "d good.png", "--output", "-")
+    assert printed.splitlines() == out.read_text().splitlines()
+
+
+def test_a_place_for_answers_that_does_not_exist_is_refused(predict, folder, tmp_path):
+    status, printed, error = predict(folder / "b good.png", "--output", tmp_path / "nowhere" / "a.csv")
+    assert (status, printed) == (2, "")
+    assert error.startswith("fastmlp: ")
+    assert "no such folder" in error
+
+
+def test_an_answer_names_the_runner_up(predict, folder):
+    line = predict(folder / "b good.png")[1]
+    assert re.match(r".*b good\.png: [abc], [\d.]+%, else [abc], [\d.]+%  \(", line)
+
+
+# ---- Deep pictures and folders in folders
+
+
+def test_folders_in_folders_are_read_but_not_hidden_ones_nor_links(predict, folder, tmp_path):
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "outer" / ".hidden").mkdir()
+    data = (folder / "b good.png").read_bytes()
+    for place in (inner / "x.png", inner.parent / "y.png", inner.parent / ".hidden" / "z.png"):
+        place.write_bytes(data)
+    (inner / "loop").symlink_to(inner.parent, target_is_directory=True)
+    assert images.find(inner.parent) == [inner / "x.png", inner.parent / "y.png"]
+    assert len(predict(inner.parent)[1].splitlines()) == 2
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+def test_pictures_of_8_12_and_16_bits_read_alike(tmp_path, white):
+    page = np.full((60, 80), 1.0)
+    page[10:50, 30:40] = 0.1
+    pillow.fromarray(np.rint(page * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    pillow.fromarray(np.rint(page * white).astype(np.uint16)).save(tmp_path / "b.png")
+    one, other = (images.read([tmp_path / f"{name}.png"]).pixels.astype(int) for name in "ab")
+    assert np.abs(one - other).max() <= 1
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_tiff_of_floats_reads_as_integers(tmp_path, white):
+    page = np.full((60, 80), 1.0)
+    page[10:50, 30:40] = 0.1
+    pillow.fromarray(np.rint(page * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    pillow.fromarray((page * white).astype(np.float32)).save(tmp_path / "b.tiff")
+    one, other = (images.read([tmp_path / name]).pixels.astype(int) for name in ("a.png", "b.tiff"))
+    assert np.abs(one - other).max() <= 1
+
+
+def test_tiff_of_floats_that_are_not_finite_is_refused(tmp_path):
+    page = np.ones((60, 80), np.float32)
+    page[3, 4] = np.nan
+    pillow.fromarray(page).save(tmp_path / "b.tiff")
+    with pytest.raises(ValueError, match="not a finite number"):
+        images.read([tmp_path / "b.tiff"])

@@ -1,5 +1,6 @@
 """Decode picture files to grey with Pillow; the memory is estimated before any pixel is read, and bounded."""
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -102,15 +103,31 @@ def _tiles(size: tuple[int, int], side: int) -> list[tuple[int, int, int, int]]:
 
 def _conversion(image: Image, tiles: list[tuple[int, int, int, int]]) -> Callable[[Image], Image]:
     """Return a function that converts a part of the picture to L, or to LA if it may be transparent."""
-    import PIL.Image
-
     if image.mode.startswith("I"):
         deepest = max(int(np.asarray(image.crop(box)).max()) for box in tiles)
-        divisor = 257 if deepest > 255 else 1
-        return lambda part: PIL.Image.fromarray(np.clip(np.asarray(part) / divisor, 0, 255).astype(np.uint8))
+        return lambda part: _scaled(part, _white(deepest))
+    if image.mode == "F":
+        values = [np.asarray(image.crop(box)) for box in tiles]
+        if not all(np.isfinite(one).all() for one in values):
+            raise ValueError("a pixel that is not a finite number")
+        largest = float(max(one.max() for one in values))
+        return lambda part: _scaled(part, 1.0 if largest <= 1 else _white(math.ceil(largest)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return lambda part: part.convert("RGBA").convert("LA")
     return lambda part: part.convert("L")
+
+
+def _white(deepest: int) -> int:
+    """Return the value of white in a picture of integers: the largest of 8, of 12 or of 16 bits."""
+    # Scanners and microscopes store 12 bits in files of 16. A dark picture of 16 bits is taken for one of 12, which
+    # only brightens it.
+    return next((2**bits - 1 for bits in (8, 12) if deepest < 2**bits), 2**16 - 1)
+
+
+def _scaled(part: Image, white: float) -> Image:
+    import PIL.Image
+
+    return PIL.Image.fromarray(np.clip(np.asarray(part) * (255 / white), 0, 255).astype(np.uint8))
 
 
 def _flat(image: Image, steps: list[str]) -> tuple[Array, list[str]]:

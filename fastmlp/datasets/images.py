@@ -6,7 +6,7 @@ files the centre is within half a pixel of 14.5, if the first pixel covers 0 to 
 the accuracy of a net, so `framing` measures side, box and middle of any set of square images, and `read` uses them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -115,12 +115,13 @@ def framing(images: ArrayLike) -> Framing:
 
 
 def find(path: str | Path) -> list[Path]:
-    """Return the path of a picture, or the paths of all pictures in a folder in the order of their names.
+    """Return the path of a picture, or the sorted paths of all pictures in a folder and in its folders.
 
     Parameters
     ----------
     path : str or Path
-        A file with any name, or a folder, in which files with the suffix of a picture are found.
+        A file with any name, or a folder, in which files with the suffix of a picture are found, also in folders of
+        it. Hidden ones are left out, and links to folders are not followed.
 
     Returns
     -------
@@ -145,11 +146,22 @@ def find(path: str | Path) -> list[Path]:
     bounded.status(path)
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+    found = sorted(_pictures(path))
     if not found:
         expected = f"files named {' '.join('*' + suffix for suffix in SUFFIXES)}"
         raise ValueError(checks.message(bounded.shown(path), "a folder without pictures", expected, "add pictures"))
     return found
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    for one in folder.iterdir():
+        if one.name[0] == ".":
+            continue
+        if one.is_dir():
+            if not one.is_symlink():  # which may lead back to a folder above
+                yield from _pictures(one)
+        elif one.suffix.lower() in SUFFIXES:
+            yield one
 
 
 def read(paths: Iterable[str | Path], frame: Framing = MNIST) -> Pictures:

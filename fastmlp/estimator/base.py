@@ -19,6 +19,7 @@ from fastmlp.estimator import solvers
 from fastmlp.estimator.run import Run
 from fastmlp.estimator.samples import HeldOut, Samples, logits
 from fastmlp.estimator.views import Views, joined
+from fastmlp.estimator.watching import CallbackSupportMixin, Watch
 from fastmlp.kernels.nets import ACTIVATIONS, Net
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -31,13 +32,13 @@ _ONE_THREAD_WORK = 1 << 21
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "activation": [StrOptions(set(ACTIVATIONS)), "array-like"],
-    "callback": [callable, None],
+    "callback": [callable, list, tuple, None],
     "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
 }
 
 
-class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
+class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[misc]
     """A multilayer perceptron of scikit-learn that is trained by kernels.
 
     It comes before scikit-learn's class among the bases, and replaces its private methods that train and predict. These
@@ -187,15 +188,18 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         samples = Samples(self._net(views.sizes), X, y, weight, views.vector.dtype, minibatches=True)
         clip = self.clip_norm or 0.0
         run = Run(views, samples, self._optimizer, self._samples_of_batch(len(chosen)), self.alpha, clip)
-        try:
-            self._train(run, chosen, validation, incremental)
-        except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=2)
-        finally:
-            run.settle()
-        if self.early_stopping:
-            self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
-            self._link()
+        watch = Watch(self, X, lambda: self._decoded(y), self._loss_name(), incremental)
+        with watch.running():
+            try:
+                watch.history.stopped = self._train(run, chosen, validation, incremental, watch)
+            except KeyboardInterrupt:
+                watch.history.stopped = "interrupt"
+                warnings.warn("Training interrupted by user.", stacklevel=2)
+            finally:
+                run.settle()
+            if self.early_stopping:
+                self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
+                self._link()
 
     def _split(self, X: Any, y: Array, weight: Array | None) -> tuple[Array, "_Validation | None"]:
         """Return the samples to train on, and those to validate on."""
@@ -258,24 +262,27 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             warnings.warn(text, stacklevel=2)
         return int(min(self.batch_size, m))
 
-    def _train(self, run: Run, chosen: Array, validation: "_Validation | None", incremental: bool) -> None:
-        """Train epoch by epoch, as scikit-learn's `_fit_stochastic`."""
+    def _train(self, run: Run, chosen: Array, validation: "_Validation | None", incremental: bool, watch: Watch) -> str:
+        """Train epoch by epoch, as scikit-learn's `_fit_stochastic`; return why it ended."""
         order = np.arange(len(chosen))
         self.n_iter_ = 0
         for _ in range(self.max_iter):
             if self.shuffle:
                 order = shuffle(order, random_state=self._random_state)
+            watch.begin()
             loss = run.epoch(chosen[order])
             self._record(loss, len(chosen))
-            if validation is not None or self.callback is not None or run.diverged:
+            if validation is not None or not watch.is_idle or run.diverged:
                 run.settle()
             self._validate(validation)
+            watch.record()
             if run.diverged:
                 self._warn_of_divergence()
-                return
+                return "diverged"
             self._optimizer.iteration_ends(self.t_)
-            if self._is_done() or (self.callback is not None and self.callback(self)) or incremental:
-                return
+            is_done, is_told = self._is_done(), watch.ask()
+            if is_done or is_told or incremental:
+                return "patience" if is_done else "callback" if is_told else "epochs"
             if self.n_iter_ == self.max_iter:
                 warnings.warn(
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
@@ -283,6 +290,7 @@ class Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
                     ConvergenceWarning,
                     stacklevel=2,
                 )
+        return "epochs"
 
     def _record(self, loss: float, samples: int) -> None:
         """Record an epoch."""

@@ -33,9 +33,10 @@ class MLPClassifier(Trained, _SklearnClassifier):  # type: ignore[misc]
         its frequency. A list has a dict for each output of a multilabel problem.
     clip_norm : float, optional
         Scale a gradient whose norm is larger down to this norm. Only used when solver="sgd" or "adam".
-    callback : callable, optional
-        Called as ``callback(estimator)`` after each iteration; training ends if it returns a true value. Only used when
-        solver="sgd" or "adam".
+    callback : callable or list or tuple of callable, optional
+        Called as ``callback(estimator)`` after each iteration, or those of `fastmlp.callbacks` as
+        ``callback(epoch, history)``; training ends if any returns a true value. Only used when solver="sgd" or "adam",
+        and so are the callbacks of scikit-learn, from its version 1.9 on: ``estimator.set_callbacks(ProgressBar())``.
     n_threads : int, optional
         Threads of fit and of predictions; by default those of `fastmlp.set_num_threads`.
 
@@ -100,7 +101,7 @@ class MLPClassifier(Trained, _SklearnClassifier):  # type: ignore[misc]
         max_fun: int = 15000,
         class_weight: Mapping[Any, float] | Sequence[Mapping[Any, float]] | str | None = None,
         clip_norm: float | None = None,
-        callback: Callable[[Any], bool | None] | None = None,
+        callback: Callable[..., bool | None] | Sequence[Callable[..., bool | None]] | None = None,
         n_threads: int | None = None,
     ) -> None:
         super().__init__(

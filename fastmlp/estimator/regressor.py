@@ -30,9 +30,10 @@ class MLPRegressor(Trained, _SklearnRegressor):  # type: ignore[misc]
         one name for each hidden layer.
     clip_norm : float, optional
         Scale a gradient whose norm is larger down to this norm. Only used when solver="sgd" or "adam".
-    callback : callable, optional
-        Called as ``callback(estimator)`` after each iteration; training ends if it returns a true value. Only used when
-        solver="sgd" or "adam".
+    callback : callable or list or tuple of callable, optional
+        Called as ``callback(estimator)`` after each iteration, or those of `fastmlp.callbacks` as
+        ``callback(epoch, history)``; training ends if any returns a true value. Only used when solver="sgd" or "adam",
+        and so are the callbacks of scikit-learn, from its version 1.9 on: ``estimator.set_callbacks(ProgressBar())``.
     n_threads : int, optional
         Threads of fit and of predictions; by default those of `fastmlp.set_num_threads`.
 
@@ -94,7 +95,7 @@ class MLPRegressor(Trained, _SklearnRegressor):  # type: ignore[misc]
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         clip_norm: float | None = None,
-        callback: Callable[[Any], bool | None] | None = None,
+        callback: Callable[..., bool | None] | Sequence[Callable[..., bool | None]] | None = None,
         n_threads: int | None = None,
     ) -> None:
         super().__init__(
