@@ -21,6 +21,7 @@ from fastmlp import (
     losses,
     methods,
     parameters,
+    passes,
     storage,
     targets,
     training,
@@ -721,16 +722,10 @@ class MLP:
 
     def _step(self, grad: Array, samples: Samples) -> tuple[float, float]:
         """Write the mean gradient; return mean loss and score."""
-        x, y, w = samples
-        kernels = backend.kernels()
-        sums = kernels.network_step(grad, self._parameters, self._net, x.operands(self.dtype), y, w)
-        return of_sums(self._loss, *sums)
+        return of_sums(self._loss, *passes.step(grad, self._parameters, self._net, samples))
 
     def _logits(self, x: PackedMatrix) -> Array:
-        logits = np.empty((self._layer_sizes[-1], x.shape[1]), self.dtype)
-        kernels = backend.kernels()
-        kernels.network_logits(logits, self._parameters, self._net, x.operands(self.dtype))
-        return logits
+        return passes.logits(self._parameters, self._net, x)
 
     def _evaluate(self, samples: Samples) -> methods.Scores:
         x, y, w = samples

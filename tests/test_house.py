@@ -17,7 +17,7 @@ ROOT = PACKAGE.parent
 ARROWS = {
     "__init__": {
         "backend", "datasets", "estimator", "history", "loading", "model", "notebook", "optimizers", "packing", "plots",
-        "preprocessing", "schedules", "version",
+        "packs", "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
     "cli": {"commands", "console", "notices", "options"},
@@ -38,15 +38,16 @@ ARROWS = {
     "console": set(),
     "options": set(),
     "preprocessing": {
-        "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "storage", "units",
+        "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "packs", "storage",
+        "units",
     },
     "units": {"checks", "encoding", "model"},
     # It measures the public functions and the model against the formulas.
-    "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
+    "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "packs", "quiet"},
     "model": {
         "activations", "advice", "arrays", "backend", "checkpoint", "checks", "encoding", "frames", "history",
-        "kernels", "losses", "methods", "packing", "parameters", "quiet", "samples", "stopping", "storage", "targets",
-        "training",
+        "kernels", "losses", "methods", "packing", "parameters", "passes", "quiet", "samples", "stopping", "storage",
+        "targets", "training",
     },  # of the kernels only the description of a net, and its scores
     "estimator": {
         "activations", "arrays", "backend", "checks", "estimator", "kernels", "packing", "parameters", "quiet",
@@ -72,6 +73,10 @@ ARROWS = {
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
     "encoding": {"checks", "datasets", "frames", "quiet"},
     "frames": {"checks", "datasets"},
+    "passes": {"backend", "kernels", "packing", "packs", "samples"},  # likewise, and parts
+    "packs": {"arrays", "atomic", "backend", "checks", "frames", "packfile", "packing", "sources"},
+    "packfile": {"atomic", "checks"},
+    "sources": {"arrays", "checks", "frames", "sparse"},
     "packing": {"arrays", "backend", "checks", "frames", "kernels", "quiet", "sparse"},  # only the operand
     "sparse": {"arrays", "checks", "kernels"},  # likewise
     "storage": {"activations", "arrays", "atomic", "checks", "losses", "parameters"},

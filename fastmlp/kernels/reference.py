@@ -15,12 +15,15 @@ from fastmlp.kernels import reference_losses, rules, scores, tree
 from fastmlp.kernels.inputs import (
     Rows,
     all_dense,  # noqa: F401
+    from_arrays,  # noqa: F401
+    layout,  # noqa: F401
     leaf_size,
     list_samples,  # noqa: F401
     operands,  # noqa: F401
     other_form,  # noqa: F401
     pack,  # noqa: F401
     packed_facts,  # noqa: F401
+    to_arrays,  # noqa: F401
     unpack,  # noqa: F401
 )
 from fastmlp.kernels.nets import Net
