@@ -151,7 +151,7 @@ def test_a_sequence_of_lightgbm_is_a_source(rng, tmp_path, small_blocks):
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        (np.zeros((0, 3)), {}, "empty"),
+        (np.zeros((0, 3)), {}, "at least one element"),
         (iter([]), {}, "no blocks"),
         (iter([np.zeros((2, 3)), np.zeros((2, 4))]), {}, "4 features"),
         (iter([np.zeros((2, 3)), np.zeros((2, 3), np.uint8)]), {}, "uint8"),
@@ -240,7 +240,7 @@ def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
     path = tmp_path / "a.pack"
     with fastmlp.use_backend("numpy"):
         mapped = fastmlp.pack(rng.random((3, 5)), path=path)
-        monkeypatch.setattr("fastmlp.kernels.reference.layout", lambda *_: {"leaf": 1})
+        monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 150)
         with pytest.raises(ValueError, match="vector width or version.*pack it again"):
             fastmlp.open_pack(path)
     if fastmlp.get_backend() != "numpy":

@@ -62,8 +62,8 @@ __all__ = [
     "cache_statistics", "compiler_locks", "complete", "cross_entropy", "describe", "enter", "enter_training",
     "finish", "forward", "from_arrays", "layout", "leaf_size", "leaf_starts", "limited_threads", "limits_threads",
     "list_samples", "loss_gradient", "max_threads", "network_logits", "network_step", "nodes", "one_hot", "operands",
-    "other_form", "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
-    "to_arrays", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
+    "other_form", "output_delta", "pack", "packed_facts", "preparation", "relu", "softmax_columns",
+    "softmax_cross_entropy_grad", "to_arrays", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
 ]  # fmt: skip
 
 
