@@ -63,8 +63,10 @@ def source(name: str, X: Any, folder: str, *, rows: bool) -> Source:
 
 
 def _of_rows(name: str, X: RowSource) -> Source:
-    if not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
-        expected, remedy = "an object with a length and slices", "pass an iterator of blocks of rows instead"
+    # Arrays of zarr have a shape, but no length.
+    shape = getattr(X, "shape", None)
+    if not hasattr(X, "__getitem__") or not (shape or hasattr(X, "__len__")):
+        expected, remedy = "an object with a length or shape, and slices", "pass an iterator of blocks of rows instead"
         raise TypeError(checks.message(name, f"a {type(X).__name__}", expected, remedy))
 
     def read(first: int, stop: int) -> Array:
@@ -72,7 +74,7 @@ def _of_rows(name: str, X: RowSource) -> Source:
             return np.asarray(X[first:stop].toarray()).T  # type: ignore[index]
         return np.asarray(X[first:stop]).T
 
-    m = X.shape[0] if arrays.is_sparse(X) else len(X)
+    m = int(shape[0]) if shape else len(X)
     width = read(0, min(m, 1))
     if width.ndim != 2:
         raise ValueError(
