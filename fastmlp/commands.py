@@ -52,7 +52,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     """Train a network, save it, test it and draw figures; a failed step does not stop the others."""
     start = time.perf_counter()
     crew = Crew()
-    with crew.together():
+    with crew:
         data, inputs, model, plan, samples, m = _prepared_run(options, say, crew)
     history, problem = runs.fit(options, say, crew, model, plan, samples)
     if crew.rank > 0:  # the first process does the rest

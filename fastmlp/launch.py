@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, Self
 
 # Where launchers tell the number of a process and of all: MPICH and Intel MPI, and Open MPI.
 _VARIABLES = (("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))
@@ -32,6 +30,8 @@ def place() -> tuple[int, int]:
 
 class Crew:
     """The processes that a launcher started, which train together; without a launcher, this one alone.
+
+    As a context manager it keeps them together: an error in the block on one process is one on all.
 
     Attributes
     ----------
@@ -71,15 +71,15 @@ class Crew:
 
         return distributed.share(m, n_features, self.comm)
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Run the block on all processes; if it fails on one, raise an error on all of them."""
-        try:
-            yield
-        except BaseException as error:
-            self._failures(error)
-            raise
-        for rank, (is_interrupt, text) in enumerate(self._failures(None)):
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Wait for all processes to leave the block; if it failed on one, raise an error on all of them."""
+        failures = self._failures(error)
+        if error is not None:
+            return
+        for rank, (is_interrupt, text) in enumerate(failures):
             if is_interrupt:
                 raise KeyboardInterrupt
             if text:
