@@ -178,8 +178,9 @@ def test_all_end_if_a_rank_is_killed_or_stopped(how, said):
     assert said in err
 
 
-def test_all_end_after_the_same_update_if_one_rank_gets_ctrl_c():
-    code = FOREVER.replace(
+@pytest.mark.parametrize("more", ["alpha=0.1", "batch_size=90, optimizer=optimizers.Adam()"])
+def test_all_end_after_the_same_update_if_one_rank_gets_ctrl_c(more):
+    code = FOREVER.replace("callback=tell", f"callback=tell, {more}").replace(
         "fastmlp.MLP", "signal.signal(signal.SIGINT, signal.default_int_handler)\nmodel = fastmlp.MLP"
     )
     code = code.replace("model = fastmlp.MLP((30, 9, 4)).fit", "model = fastmlp.MLP((30, 9, 4))\nhistory = model.fit")
@@ -192,12 +193,33 @@ def test_all_end_after_the_same_update_if_one_rank_gets_ctrl_c():
     assert lines[0].startswith("interrupt ")
 
 
+def test_ctrl_c_after_the_last_update_of_one_rank_is_in_the_record_of_all():
+    code = """
+from fastmlp import training
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ends = training._Loop._write
+def struck(loop):
+    if comm.rank == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    ends(loop)
+training._Loop._write = struck
+s = share("even")
+say(fastmlp.MLP((30, 9, 4)).fit(x[:, s], labels[s], epochs=2, progress=False, comm=comm).stopped)
+"""
+    assert run(code, 3) == ["interrupt"] * 3
+
+
 FAULTS = {
     "callback": ("callback=lambda *_: comm.rank == 1 and 1 / 0", "rank 1 of 3 failed: ZeroDivisionError"),
     "rows": ("", "rank 1 of 3 failed: ValueError: Y: got an array of shape (5,)"),
     "epochs": ("epochs=4 + comm.rank // 2", "epochs 4 on rank 0 and 5 on rank 2"),
     "dtype": ("", "got samples of dtype float64, uint8, float64"),
     "nan": ("", "got nan at row 3, column 7 of all ranks' samples"),
+    "schedule": (
+        "optimizer=optimizers.Adam(lambda u: 0.01 if comm.rank != 1 or u < 40 else 1 / 0), batch_size=90",
+        "rank 1 of 3 failed: ZeroDivisionError",
+    ),
     "diverged": ("alpha=1e300", "the loss or the parameters stopped being finite"),
 }
 
@@ -217,9 +239,14 @@ except Exception as error:
     say({said!r} in str(error), type(error).__name__)
 """
     printed = run(code, 3)
-    ending = {"callback": "RankError", "rows": "RankError", "diverged": "FloatingPointError"}.get(fault, "ValueError")
+    ending = {
+        "callback": "RankError",
+        "rows": "RankError",
+        "schedule": "RankError",
+        "diverged": "FloatingPointError",
+    }.get(fault, "ValueError")
     # The rank itself raises its own error.
-    own = 1 if fault in ("callback", "rows") else 0
+    own = 1 if fault in ("callback", "rows", "schedule") else 0
     assert printed.count("True") == 3 - own
     assert printed.count(ending) == 3 - own
 
