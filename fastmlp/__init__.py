@@ -36,7 +36,8 @@ if TYPE_CHECKING:
         one_hot,
         update_params,
     )
-    from fastmlp.packing import PackedMatrix, pack
+    from fastmlp.packing import PackedMatrix
+    from fastmlp.packs import open_pack, pack
     from fastmlp.version import __version__ as __version__
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "get_backend",
     "get_num_threads",
     "one_hot",
+    "open_pack",
     "pack",
     "set_backend",
     "set_num_threads",
@@ -76,7 +78,8 @@ _NAMES = {  # the public names by the module that defines them
     "history": ("History", "TrainingWarning"),
     "model": ("MLP",),
     "notebook": ("Forwardprop", "ReLU", "Softmax", "backward_prop", "compute_cost", "one_hot", "update_params"),
-    "packing": ("PackedMatrix", "pack"),
+    "packing": ("PackedMatrix",),
+    "packs": ("open_pack", "pack"),
     "version": ("__version__",),
 }
 _MODULES = (

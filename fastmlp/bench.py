@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 
 from fastmlp import backend, checks, formulas, notebook
 from fastmlp.model import MLP
-from fastmlp.packing import pack, scaled
+from fastmlp.packing import scaled
+from fastmlp.packs import pack
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]

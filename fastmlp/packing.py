@@ -23,11 +23,11 @@ _UINT8 = np.dtype(np.uint8)
 Input: TypeAlias = "ArrayLike | arrays.Sparse | frames.Frame | PackedMatrix"
 
 # About this many columns are searched for the largest value; inputs look unscaled if it exceeds the second number.
-_SEEN, _SCALED = 1000, 20.0
+SEEN, _SCALED = 1000, 20.0
 
 
 class PackedMatrix:
-    """An input matrix in the form that the kernels of one backend read fastest; `pack` makes it.
+    """An input matrix in the form that the kernels of one backend read fastest; `fastmlp.pack` makes it.
 
     With the Numba backend, samples with similar non-zero features are stored together, in tiles, and a tile keeps only
     its non-zero entries if that is faster. The choice depends on the values of the tile alone. Results for each sample
@@ -74,7 +74,7 @@ class PackedMatrix:
     def __init__(self, matrix: Array | Columns, scale: float, *, minibatches: bool = False) -> None:
         self.shape: tuple[int, int] = matrix.shape
         self.dtype = matrix.dtype
-        step = -(-self.shape[1] // _SEEN)
+        step = -(-self.shape[1] // SEEN)
         if isinstance(matrix, Columns):
             values, seen = matrix.value, matrix.chosen(np.arange(0, self.shape[1], step)).value
         else:
@@ -269,59 +269,6 @@ def _first_not_finite(n: int, place: Array, value: Array) -> tuple[int, int, Any
     sample, feature = np.divmod(place[bad], n)
     first = np.lexsort((sample, feature))[0]
     return int(feature[first]), int(sample[first]), value[bad[first]]
-
-
-def pack(
-    X: ArrayLike | arrays.Sparse | frames.Frame,
-    scale: float | None = None,
-    dtype: str | None = None,
-    *,
-    minibatches: bool = False,
-) -> PackedMatrix:
-    """Pack X once, to use it many times.
-
-    Parameters
-    ----------
-    X : array_like or sparse matrix or array of SciPy, shape (n_features, m)
-        uint8, float32, float64 or other real numbers, in any memory layout, also memory-mapped; samples as columns.
-        uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries. Of sparse matrices, CSC, or
-        the transpose of CSR, takes the least time and memory. A data frame of pandas or polars has samples as rows; all
-        of its columns must be numbers, and their names are not kept.
-    scale : float, optional
-        Positive factor for every value. If 1/scale rounds to an integer n, values are divided by n, so that
-        ``pack(I, scale=1/255)`` holds exactly the bits of ``I / 255.``.
-    dtype : {"float64", "float32"}, optional
-        The dtype of the packed values if X is not uint8; by default that of X.
-    minibatches : bool
-        Whether to make the form that `MLP.fit` reads with ``batch_size``, instead of the one that everything else
-        reads. The other form is made when it is first needed.
-
-    Returns
-    -------
-    PackedMatrix
-        A copy of X that `MLP.fit`, `MLP.loss_and_grad`, `MLP.predict` and the like accept in its place. It may hold
-        values that are not finite: see its ``finite``.
-
-    Raises
-    ------
-    ValueError
-        If X is empty or not two-dimensional, has 2**31 features or more, if the indices of a sparse X do not fit its
-        shape, or the scale is not positive and finite.
-    TypeError
-        If X does not hold real numbers.
-
-    Examples
-    --------
-    >>> import numpy as np, fastmlp
-    >>> P = fastmlp.pack(np.array([[0, 255], [0, 51]], np.uint8), scale=1/255)
-    >>> fastmlp.MLP((2, 2)).predict(P).shape
-    (2,)
-    """
-    factor = checks.positive("scale", 1.0 if scale is None else scale, "pass a factor such as 1/255")
-    X = frames.numbers("X", X) if frames.is_frame(X) else X
-    return packed(
-        "X", X, factor, None if dtype is None else checks.float_dtype("dtype", dtype), minibatches=minibatches
-    )
 
 
 def packed(name: str, X: Any, factor: float, wanted: np.dtype[Any] | None, *, minibatches: bool) -> PackedMatrix:

@@ -12,7 +12,8 @@ from fastmlp.datasets import bounded, images, tables
 from fastmlp.datasets.files import Dataset
 from fastmlp.encoding import Encoder
 from fastmlp.model import MLP
-from fastmlp.packing import PackedMatrix, pack
+from fastmlp.packing import PackedMatrix
+from fastmlp.packs import pack
 from fastmlp.units import Unit
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]

@@ -17,7 +17,7 @@ ROOT = PACKAGE.parent
 ARROWS = {
     "__init__": {
         "backend", "callbacks", "datasets", "distributed", "estimator", "history", "loading", "model", "notebook",
-        "onnx", "optimizers", "packing", "plots", "preprocessing", "schedules", "version",
+        "onnx", "optimizers", "packing", "packs", "plots", "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
     "cli": {"commands", "console", "launch", "notices", "options"},
@@ -39,11 +39,12 @@ ARROWS = {
     "console": set(),
     "options": set(),
     "preprocessing": {
-        "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "storage", "units",
+        "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "packs", "storage",
+        "units",
     },
     "units": {"checks", "encoding"},
     # It measures the public functions and the model against the formulas.
-    "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "quiet"},
+    "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "packs", "quiet"},
     "model": {
         "activations", "advice", "arrays", "backend", "callbacks", "checkpoint", "checks", "distributed",
         "encoding", "evaluation", "frames", "history", "interchange", "kernels", "losses", "methods", "packing",
@@ -89,6 +90,11 @@ ARROWS = {
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
     "encoding": {"checks", "datasets", "frames", "quiet"},
     "frames": {"checks", "datasets"},
+    "packs": {
+        "arrays", "atomic", "backend", "checks", "frames", "kernels", "packfile", "packing", "sources",
+    },  # of the kernels only parts, scores and the description of a net
+    "packfile": {"atomic", "checks"},
+    "sources": {"arrays", "checks", "frames", "sparse"},
     "packing": {"arrays", "backend", "checks", "frames", "kernels", "quiet", "sparse"},  # only the operand
     "sparse": {"arrays", "checks", "kernels"},  # likewise
     "storage": {"activations", "arrays", "atomic", "checks", "losses", "parameters"},

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.kernels
 API = {
     "accumulate", "all_dense", "apply", "attach", "backward", "begin", "begin_parts", "begin_training",
     "compiler_locks", "complete", "cross_entropy", "describe", "enter", "enter_training", "finish", "forward",
+    "from_arrays", "layout", "to_arrays",
     "leaf_size", "leaf_starts", "limited_threads", "limits_threads", "list_samples", "loss_gradient", "max_threads",
     "network_logits", "network_step", "nodes", "one_hot", "operands", "other_form", "output_delta", "pack",
     "packed_facts", "plain_operand", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",

@@ -9,7 +9,7 @@ import pytest
 from compare import assert_same_bits
 
 import fastmlp
-from fastmlp.packing import pack
+from fastmlp.packs import pack
 
 pytestmark = pytest.mark.kernels
 

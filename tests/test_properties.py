@@ -38,7 +38,7 @@ from inputs import (
 
 import fastmlp
 from fastmlp import Forwardprop, ReLU, Softmax, backward_prop, compute_cost, formulas, one_hot, update_params
-from fastmlp.packing import pack
+from fastmlp.packs import pack
 
 # Random nets and data, some with a single output unit, do not learn, and warn of it.
 pytestmark = pytest.mark.filterwarnings("ignore::fastmlp.TrainingWarning")

@@ -12,7 +12,7 @@ sparse = pytest.importorskip("scipy.sparse")
 
 import fastmlp  # noqa: E402
 from fastmlp import arrays  # noqa: E402
-from fastmlp.packing import pack  # noqa: E402
+from fastmlp.packs import pack  # noqa: E402
 
 # Random labels cannot be learnt, and a batch may be larger than all samples.
 pytestmark = [pytest.mark.kernels, pytest.mark.filterwarnings("ignore::fastmlp.history.TrainingWarning")]

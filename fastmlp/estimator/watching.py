@@ -88,7 +88,8 @@ class Watch:
         model, history = self._model, self.history
         history.seconds.append(time.perf_counter() - self._began)
         history.loss.append(model.loss_)
-        if model.validation_loss_curve_:
+        # A test of scikit-learn calls `partial_fit` on what `_initialize` has not seen.
+        if getattr(model, "validation_loss_curve_", None):
             history.validation_loss.append(model.validation_loss_curve_[-1])
         if model.early_stopping:
             history.validation_scores.append(float(model.validation_scores_[-1]))

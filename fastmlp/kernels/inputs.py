@@ -103,3 +103,19 @@ def unpack(x: Stored) -> Iterator[tuple[int, Stored]]:
 def packed_facts(x: Stored) -> tuple[str, int]:
     """Return the form and the bytes of a packed matrix."""
     return "sparse" if isinstance(x, Columns) else "dense", x.nbytes
+
+
+def layout(m: int, n: int, itemsize: int) -> dict[str, int]:
+    """Return the constants on which the layout of m samples of n features depends."""
+    return {"leaf": leaf_size(m, n)}
+
+
+def to_arrays(x: Stored) -> dict[str, Array]:
+    """Return the arrays of a matrix that `pack` returned, by name."""
+    assert isinstance(x, np.ndarray)
+    return {"rows": x}
+
+
+def from_arrays(arrays: dict[str, Array], n: int, whole: int) -> Array:
+    """Return the matrix of these arrays, which are not copied; ``whole`` as in `pack`."""
+    return arrays["rows"]

@@ -15,6 +15,8 @@ from fastmlp.kernels import reference_losses, rules, scores, tree
 from fastmlp.kernels.inputs import (
     Rows,
     all_dense,  # noqa: F401
+    from_arrays,  # noqa: F401
+    layout,  # noqa: F401
     leaf_size,
     list_samples,  # noqa: F401
     operands,  # noqa: F401
@@ -22,6 +24,7 @@ from fastmlp.kernels.inputs import (
     pack,  # noqa: F401
     packed_facts,  # noqa: F401
     plain_operand,  # noqa: F401
+    to_arrays,  # noqa: F401
     unpack,  # noqa: F401
 )
 from fastmlp.kernels.nets import Net

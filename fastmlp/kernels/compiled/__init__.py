@@ -50,6 +50,7 @@ from fastmlp.kernels.compiled.network import (
 from fastmlp.kernels.compiled.packing import pack
 from fastmlp.kernels.compiled.plan import all_dense
 from fastmlp.kernels.compiled.sample_lists import list_samples
+from fastmlp.kernels.compiled.stored import from_arrays, layout, to_arrays
 from fastmlp.kernels.compiled.trainer import begin_training, enter_training, train, training_vectors
 from fastmlp.kernels.compiled.tree import leaf_size
 from fastmlp.kernels.internals import cache
@@ -59,10 +60,11 @@ from fastmlp.kernels.rules import apply, weight_mask
 __all__ = [
     "accumulate", "all_dense", "apply", "attach", "backward", "begin", "begin_parts", "begin_training",
     "cache_statistics", "compiler_locks", "complete", "cross_entropy", "describe", "enter", "enter_training",
-    "finish", "forward", "leaf_size", "leaf_starts", "limited_threads", "limits_threads", "list_samples",
-    "loss_gradient", "max_threads", "network_logits", "network_step", "nodes", "one_hot", "operands", "other_form",
-    "output_delta", "pack", "packed_facts", "plain_operand", "preparation", "relu", "softmax_columns",
-    "softmax_cross_entropy_grad", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
+    "finish", "forward", "from_arrays", "layout", "leaf_size", "leaf_starts", "limited_threads", "limits_threads",
+    "list_samples", "loss_gradient", "max_threads", "network_logits", "network_step", "nodes", "one_hot",
+    "operands", "other_form", "output_delta", "pack", "packed_facts", "plain_operand", "preparation", "relu",
+    "softmax_columns", "softmax_cross_entropy_grad", "to_arrays", "train", "training_vectors", "unpack", "update",
+    "warmup", "weight_mask",
 ]  # fmt: skip
 
 
