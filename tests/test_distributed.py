@@ -217,7 +217,7 @@ FAULTS = {
     "dtype": ("", "got samples of dtype float64, uint8, float64"),
     "nan": ("", "got nan at row 3, column 7 of all ranks' samples"),
     "schedule": (
-        "optimizer=optimizers.Adam(lambda u: 0.01 if comm.rank != 1 or u < 40 else 1 / 0), batch_size=90",
+        "optimizer=optimizers.Adam(lambda u, _: 0.01 if comm.rank != 1 or u < 40 else 1 / 0), batch_size=90",
         "rank 1 of 3 failed: ZeroDivisionError",
     ),
     "diverged": ("alpha=1e300", "the loss or the parameters stopped being finite"),
