@@ -423,8 +423,8 @@ class MLP(Interchange):
             ranks, also with none, and with the same other arguments. X of a validation is divided likewise. All end
             with the same parameters and history: those of one process with all samples, bit for bit. They begin with
             the parameters of rank 0, which alone writes the checkpoint. If one fails, all do. With
-            minibatches, all make the same updates, on samples that they exchange: this takes longer than on one process,
-            but no process keeps all samples.
+            minibatches, all make the same updates, on samples that they exchange: this takes longer than on one
+            process, but no process keeps all samples.
 
         Returns
         -------
