@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from fastmlp import console
+from fastmlp import console, launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         console.occupy_closed_streams()
     interrupts = console.Interrupts(to_the_end=arguments is None)
-    say = console.Console(interrupts, json="--json" in words)
+    # Processes of a launcher train together, and the first one speaks for all.
+    silent = launch.place()[0] > 0 and "train" in words[:1]
+    say = console.Console(interrupts, json="--json" in words, silent=silent)
     try:
         interrupts.begin()
         status, facts = _answered(words, say)
@@ -69,7 +71,8 @@ def _run(words: Sequence[str], say: console.Console) -> tuple[int, dict[str, Any
     from fastmlp import notices
     from fastmlp import options as language
 
-    notices.announce_always()
+    if not say.silent:
+        notices.announce_always()
     try:
         with contextlib.redirect_stdout(io.StringIO()) as printed:  # argparse ignores errors when it prints
             options = language.parse(words)

@@ -27,9 +27,10 @@ from fastmlp import (
     units,
 )
 from fastmlp.answers import Unread, answer, as_csv, prepared, spoken
-from fastmlp.console import Console
+from fastmlp.console import Console, failure
 from fastmlp.datasets import bounded, files, tables
 from fastmlp.interchange import export as onnx_file
+from fastmlp.launch import Crew
 from fastmlp.model import MLP
 from fastmlp.preprocessing import Inputs, check_width, pack_samples
 from fastmlp.recipes import Recipe
@@ -50,29 +51,18 @@ class _Data(NamedTuple):
 def train(options: argparse.Namespace, say: Console) -> Outcome:
     """Train a network, save it, test it and draw figures; a failed step does not stop the others."""
     start = time.perf_counter()
-    refusals.check_train(options)
-    refusals.check_data(options.data, _NAMED)
-    refusals.check_plot(options.plot)
-    _set_backend(options)
-    backend.begin_loading()
-    data = _load(options.data, _roles(options))
-    x, y, validation = _split(options, data.parts)
-    plan = recipes.chosen(options, len(y))
-    inputs = _inputs(data, x, y, plan)
-    x, *others = (_placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
-    data = data._replace(parts=data.parts._replace(x_test=others[0]))
-    validation = None if validation is None else (others[1], validation[1])
-    model = _model(options, inputs, plan)
-    model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
-    _say_data(say, data, inputs)
-    _say_start(options, say, data, model, plan, len(y))
-    history, problem = runs.fit(options, say, model, inputs, plan, (x, y), validation)
+    crew = Crew()
+    with crew:
+        data, inputs, model, plan, samples, m = _prepared_run(options, say, crew)
+    history, problem = runs.fit(options, say, crew, model, plan, samples)
+    if crew.rank > 0:  # the first process does the rest
+        return (130 if history.stopped == "interrupt" else 0) if problem is None else failure(problem)[0], {}
     inputs = preprocessing.restored(model, inputs)
     if problem is None and not len(history):
         say.tell("stopped before the end of the first epoch")
         return 130, {"stopped": "interrupt", "epochs": 0}
     model.notes = model.notes | {"trained": runs.in_words(plan, history)}
-    result = runs.Result(say, {"data": data.name, "samples": len(y), **runs.told(plan, model, history)})
+    result = runs.Result(say, {"data": data.name, "samples": m, **runs.told(plan, model, history)})
     if problem is not None:
         result.fail(problem)
     runs.say_stopped(options, say, history)
@@ -88,6 +78,29 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
         say.tell("stopped by Ctrl-C before the test and the figures")
         return 130, result.facts
     return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
+
+
+def _prepared_run(
+    options: argparse.Namespace, say: Console, crew: Crew
+) -> tuple[_Data, Inputs, MLP, Recipe, runs.Ready, int]:
+    """Check the options, load the data and make the model; the last number is that of all training samples."""
+    refusals.check_train(options)
+    refusals.check_data(options.data, _NAMED)
+    refusals.check_plot(options.plot)
+    _set_backend(options)
+    backend.begin_loading()
+    data = _load(options.data, _roles(options))
+    x, y, validation = runs.split(options, data.parts)
+    plan = recipes.chosen(options, len(y))
+    inputs = _inputs(data, x, y, plan)
+    x, *others = (_placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
+    data = data._replace(parts=data.parts._replace(x_test=others[0]))
+    validation = None if validation is None else (others[1], validation[1])
+    model = _model(options, inputs, plan)
+    model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
+    _say_data(say, data, inputs)
+    _say_start(options, say, data, model, plan, len(y))
+    return data, inputs, model, plan, runs.ready(crew, model, inputs, plan, (x, y), validation), len(y)
 
 
 def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
@@ -305,21 +318,6 @@ def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
         say(f"{which} is standardised by the mean and standard deviation of the training samples{also}")
     elif len(inputs.shape) == 1:
         say(f"more than {preprocessing.MOST_COLUMNS} columns: all are divided by one number instead of standardised")
-
-
-def _split(options: argparse.Namespace, parts: datasets.Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
-    """Return training samples and labels, and a random choice of samples and labels set aside for validation."""
-    share, m = options.validation, len(parts.y_train)
-    if share is None:
-        return parts.x_train, parts.y_train, None
-    count = round(share * m) if math.isfinite(share) else 0
-    if not 1 <= count < m:
-        got, expected = f"{share} of {m} samples", "a share that leaves samples for training and for validation"
-        raise ValueError(checks.message("--validation", got, expected, "give a larger or smaller share, such as 0.1"))
-    aside = np.zeros(m, np.bool_)
-    aside[np.random.default_rng(checks.seed("seed", options.seed)).permutation(m)[:count]] = True
-    x, y = parts.x_train, parts.y_train
-    return x[~aside], y[~aside], (x[aside], y[aside])
 
 
 def _part(parts: datasets.Dataset, part: str) -> tuple[Array, Array]:

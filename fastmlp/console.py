@@ -86,6 +86,8 @@ class Console:
         Ctrl-C of the command.
     json : bool
         Whether standard output takes only one JSON object.
+    silent : bool
+        Whether to print nothing, because another process of the same command does.
 
     Attributes
     ----------
@@ -93,12 +95,14 @@ class Console:
         Whether the reader of a stream closed its pipe.
     lost : str or None
         Any other reason why standard output cannot be written.
+    silent : bool
+        As given.
     warnings : list of str
         The warnings shown so far.
     """
 
-    def __init__(self, interrupts: Interrupts, json: bool) -> None:
-        self.interrupts, self.json = interrupts, json
+    def __init__(self, interrupts: Interrupts, json: bool, *, silent: bool = False) -> None:
+        self.interrupts, self.json, self.silent = interrupts, json, silent
         self.gone = False
         self.lost: str | None = None
         self.warnings: list[str] = []
@@ -147,7 +151,7 @@ class Console:
         self._write(sys.stdout, None)
 
     def _write(self, stream: TextIO | None, text: str | None) -> None:
-        if stream is None or any(stream is closed for closed in self._given_up):
+        if self.silent or stream is None or any(stream is closed for closed in self._given_up):
             return
         try:
             if text is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeAlias
@@ -421,7 +422,9 @@ class MLP(Interchange):
             The processes that train together, each of which calls this with its own samples, in the order of their
             ranks, also with none, and with the same other arguments. X of a validation is divided likewise. All end
             with the same parameters and history: those of one process with all samples, bit for bit. They begin with
-            the parameters of rank 0, which alone writes the checkpoint. If one fails, all do. Minibatches are refused.
+            the parameters of rank 0, which alone writes the checkpoint. If one fails, all do. With
+            minibatches, all make the same updates, on samples that they exchange: this takes longer than on one
+            process, but no process keeps all samples.
 
         Returns
         -------
@@ -485,8 +488,9 @@ class MLP(Interchange):
                 held_out = self._samples(*checks.pair("validation", validation), names=names, team=team)
                 validate = functools.partial(self._evaluate, held_out)
             step = functools.partial(self._step, samples=samples)
-            problem = methods.Problem(self._parameters, self._net, samples, step)
-            method = choice.method(problem, epochs, self._seed)
+            problem = methods.Problem(self._parameters, self._net, samples, step, team.least)
+            seed = team.from_first(lambda: secrets.randbits(32) if self._seed is None else self._seed)
+            method = choice.method(problem, epochs, seed)
             run = training.Run(
                 method,
                 epochs=epochs,
@@ -501,11 +505,11 @@ class MLP(Interchange):
                 team=team,
             )
             text = choice.warning(samples.w.size)
-            if text:
+            if text and team.rank == 0:
                 warnings.warn(text, TrainingWarning, stacklevel=2)
             history = training.train(run, progress if team.rank == 0 else False)
             text = self._advice(history, samples, choice.rate)
-            if text:
+            if text and team.rank == 0:
                 warnings.warn(text, TrainingWarning, stacklevel=2)
             return history
 

@@ -52,6 +52,8 @@ examples:
       takes the numbers of rooms as categories, as columns of text are, and leaves the prices out
   fastmlp train news.svm
       a sparse file of SVMlight or LIBSVM
+  mpiexec -n 4 fastmlp train mnist --optimizer gd --threads 1
+      divides the samples among 4 processes, to the same bits; needs mpi4py
 
 Without options, train uses the recipe that learns fastest: adam, one-cycle to 0.008 (the learning rate rises to it for
 a tenth of the run, then falls), in single precision, from batches of 32 samples and 40 epochs for small data to batches

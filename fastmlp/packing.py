@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import arrays, backend, checks, frames, sparse
+from fastmlp.kernels import rules
 from fastmlp.kernels.columns import Columns, joined
 from fastmlp.kernels.nets import Net
 from fastmlp.quiet import quietly
@@ -185,6 +186,16 @@ class PackedMatrix:
         """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of hits and weight."""
         kernels, x = backend.kernels(), self.operands(parameters.dtype)
         sums: tuple[float, float, float] = kernels.network_step(gradient, parameters, net, x, y, weight)
+        return sums
+
+    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
+        """Return a trainer that begins with parameters (k,) and the state of an optimizer."""
+        kernels, x = backend.kernels(), self.operands(vectors[0].dtype, minibatches=True)
+        return kernels.begin_training(vectors, net, x, y, weight)
+
+    def train(self, trainer: Any, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
+        """Update on batch after batch, as the kernel ``train``; return the sums of each."""
+        sums: Array = backend.kernels().train(trainer, order, ends, rule, numbers)
         return sums
 
     def logits(self, out: Array, parameters: Array, net: Net) -> None:

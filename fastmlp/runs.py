@@ -7,14 +7,15 @@ import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import activations, backend, keeping, losses, refusals, storage
+from fastmlp import activations, backend, checks, keeping, losses, refusals, storage
 from fastmlp.console import FAILURES, Console, failure
 from fastmlp.datasets import Dataset
 from fastmlp.history import History
+from fastmlp.launch import Crew
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import Inputs, outputs, pack_samples
@@ -83,28 +84,66 @@ def resumption(checkpoint: str, epochs: int) -> str:
     return f"{checkpoint} is already at epoch {done}: nothing to train; give more --epochs to continue"
 
 
-def fit(
-    options: argparse.Namespace,
-    say: Console,
+class Ready(NamedTuple):
+    """The samples of a run, packed.
+
+    Attributes
+    ----------
+    training, validation : tuple of a PackedMatrix and an ndarray
+        Samples and targets. Of several processes, the share of this one: None and no targets if that is empty.
+        Validation is None without a part set aside.
+    """
+
+    training: tuple[Any, Array]
+    validation: tuple[Any, Array] | None
+
+
+def split(options: argparse.Namespace, parts: Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
+    """Return training samples and labels, and a random choice of samples and labels set aside for validation."""
+    share, m = options.validation, len(parts.y_train)
+    if share is None:
+        return parts.x_train, parts.y_train, None
+    count = round(share * m) if math.isfinite(share) else 0
+    if not 1 <= count < m:
+        got, expected = f"{share} of {m} samples", "a share that leaves samples for training and for validation"
+        raise ValueError(checks.message("--validation", got, expected, "give a larger or smaller share, such as 0.1"))
+    aside = np.zeros(m, np.bool_)
+    aside[np.random.default_rng(checks.seed("seed", options.seed)).permutation(m)[:count]] = True
+    x, y = parts.x_train, parts.y_train
+    return x[~aside], y[~aside], (x[aside], y[aside])
+
+
+def ready(
+    crew: Crew,
     model: MLP,
     inputs: Inputs,
     plan: Recipe,
     samples: tuple[Array, Array],
     validation: tuple[Array, Array] | None,
+) -> Ready:
+    """Return this process's share of training and validation samples (m, ...), packed."""
+    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[1])
+
+    def share(x: Array, y: Array, *, minibatches: bool = False) -> tuple[Any, Array]:
+        if crew.comm is not None:
+            some = crew.share(len(y), model.layer_sizes[0])
+            x, y = x[some], y[some]
+        packed = pack_samples(x, inputs, model, minibatches=minibatches) if len(y) else None
+        return packed, inputs.targets(y)
+
+    return Ready(share(*samples, minibatches=minibatches), None if validation is None else share(*validation))
+
+
+def fit(
+    options: argparse.Namespace, say: Console, crew: Crew, model: MLP, plan: Recipe, samples: Ready
 ) -> tuple[History, Exception | None]:
     """Train; return the history, and the error if one ended the run. Ctrl-C is held from then on."""
     watch = _Watch(say, plan.epochs, options.quiet)
-    minibatches = plan.batch_size is not None and plan.batch_size < len(samples[1])
     try:
         with refusals.speaking_of_options():
             history = model.fit(
-                pack_samples(samples[0], inputs, model, minibatches=minibatches),
-                inputs.targets(samples[1]),
-                validation=(
-                    None
-                    if validation is None
-                    else (pack_samples(validation[0], inputs, model), inputs.targets(validation[1]))
-                ),
+                *samples.training,
+                validation=samples.validation,
                 patience=options.patience,
                 min_delta=options.min_delta,
                 callback=watch,
@@ -112,6 +151,7 @@ def fit(
                 checkpoint_every=options.checkpoint_every,
                 resume=options.resume,
                 progress=False,
+                comm=crew.comm,
                 **plan.arguments(),
             )
         say.interrupts.hold()

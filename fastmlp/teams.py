@@ -38,6 +38,10 @@ class Team:
         """Return the largest of all processes' codes."""
         return code
 
+    def least(self, number: int) -> int:
+        """Return the smallest of all processes' numbers."""
+        return number
+
     def from_first(self, make: Callable[[], _Result]) -> _Result:
         """Call a function on the first process; return its result on all."""
         return make()

@@ -86,10 +86,11 @@ def train(run: Run, progress: bool | None = False) -> History:
     callbacks = run.callbacks.running(run.epochs, lambda: loop.history)
     with callbacks, _Watch(loop, Bar(progress, run.epochs)) as watch:
         history, struck = interrupts.converse(loop, watch, f"after {run.method.unit}, and once kernels are compiled")
-        if isinstance(struck, KeyboardInterrupt):
-            history.stopped = "interrupt"
-        elif struck is not None:
+        if struck is not None and not isinstance(struck, KeyboardInterrupt):
             raise struck
+        # Ctrl-C may have come after the last update of its process.
+        if run.team.most(struck is not None):
+            history.stopped = "interrupt"
     return history
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastmlp
+from fastmlp import cli
 from fastmlp.distributed import plans
 
 HEAD = """
@@ -70,15 +71,15 @@ def test_each_sample_moves_once_to_where_it_is_wanted(rng):
 class Started:
     """Processes of mpiexec that run a script."""
 
-    def __init__(self, code, ranks, backend="numpy", **env):
+    def __init__(self, code, ranks, backend="numpy", words=(), **env):
         pytest.importorskip("mpi4py")
         mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         if mpiexec is None:
             pytest.skip("no mpiexec")
         folders = [str(Path(fastmlp.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "FASTMLP_BACKEND": backend} | env
-        code = HEAD + (SMALL_LEAVES if backend == "numpy" else "") + code
-        words = [mpiexec, "-n", str(ranks), sys.executable, "-W", "ignore", "-c", code]
+        code = HEAD + (SMALL_LEAVES if backend == "numpy" else "") + code if not words else code
+        words = [mpiexec, "-n", str(ranks), sys.executable, "-W", "ignore", "-c", code, *words]
         self.process = subprocess.Popen(
             words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -105,16 +106,17 @@ kw = dict(epochs=4, progress=False, patience=3)
 for split in SPLITS:
     s = share(split)
     one, v = [x, x / 255][split == "even"], few(s)
-    for loss, optimizer in [("cross_entropy", None), ("squared_error", optimizers.LBFGS()),
-                            ("cross_entropy", optimizers.Adam(0.1))]:
+    for loss, optimizer, batch in [("cross_entropy", None, None), ("squared_error", optimizers.LBFGS(), None),
+                                   ("cross_entropy", optimizers.Adam(0.1), None),
+                                   ("squared_error", optimizers.Adam(0.01), 100)]:
         y = labels if loss == "cross_entropy" else targets
         form = packed if split != "even" else (lambda x: x)
         model = fastmlp.MLP((30, 9, 4), loss=loss, seed=comm.rank)
         history = model.fit(form(one[:, s]), y[..., s], sample_weight=w[s], optimizer=optimizer, comm=comm,
-                            validation=(x[:, v] / 255, y[..., v]), **kw)
+                            batch_size=batch, validation=(x[:, v] / 255, y[..., v]), **kw)
         alone = fastmlp.MLP((30, 9, 4), loss=loss, seed=0)
         expected = alone.fit(form(one), y, sample_weight=w, optimizer=optimizer,
-                             validation=(x[:, :600] / 255, y[..., :600]), **kw)
+                             batch_size=batch, validation=(x[:, :600] / 255, y[..., :600]), **kw)
         say(digest(model, history) == digest(alone, expected))
 """
 
@@ -126,12 +128,13 @@ def test_ranks_train_as_one_process(backend, ranks, threads):
         pytest.skip("the threads of BLAS may change bits")
     code = f"SPLITS = {SPLITS[ranks]}\n" + TRAIN
     printed = run(code, ranks, backend, FASTMLP_NUM_THREADS=str(threads), NUMBA_NUM_THREADS="2")
-    assert printed == ["True"] * 3 * ranks * len(SPLITS[ranks])
+    assert printed == ["True"] * 4 * ranks * len(SPLITS[ranks])
 
 
-def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path):
+@pytest.mark.parametrize("batch", [None, 90])
+def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path, batch):
     kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0"
-    kw += ", optimizer=optimizers.Adam(0.1)"
+    kw += f", optimizer=optimizers.Adam(0.1), batch_size={batch}"
     killed = f"""
 def stop(epoch, history):
     if epoch == 4 and comm.rank == 1:
@@ -147,9 +150,10 @@ model, s = fastmlp.MLP((30, 9, 4)), share("even")
 part = (x[:, s] / 255, labels[s]) if comm.size > 1 else (x / 255, labels)
 history = model.fit(*part, comm=comm if comm.size > 1 else None, resume=True, {kw})
 alone = fastmlp.MLP((30, 9, 4))
-expected = alone.fit(x / 255, labels, epochs=8, progress=False, optimizer=optimizers.Adam(0.1))
+expected = alone.fit(x / 255, labels, epochs=8, progress=False, optimizer=optimizers.Adam(0.1), batch_size=BATCH)
 say(digest(model, history) == digest(alone, expected))
 """
+    resumed = resumed.replace("BATCH", str(batch))
     shutil.copy(tmp_path / "run", tmp_path / "kept")
     assert run(resumed, 2) == ["True"] * 2
     shutil.copy(tmp_path / "kept", tmp_path / "run")
@@ -174,8 +178,9 @@ def test_all_end_if_a_rank_is_killed_or_stopped(how, said):
     assert said in err
 
 
-def test_all_end_after_the_same_update_if_one_rank_gets_ctrl_c():
-    code = FOREVER.replace(
+@pytest.mark.parametrize("more", ["alpha=0.1", "batch_size=90, optimizer=optimizers.Adam()"])
+def test_all_end_after_the_same_update_if_one_rank_gets_ctrl_c(more):
+    code = FOREVER.replace("callback=tell", f"callback=tell, {more}").replace(
         "fastmlp.MLP", "signal.signal(signal.SIGINT, signal.default_int_handler)\nmodel = fastmlp.MLP"
     )
     code = code.replace("model = fastmlp.MLP((30, 9, 4)).fit", "model = fastmlp.MLP((30, 9, 4))\nhistory = model.fit")
@@ -188,14 +193,34 @@ def test_all_end_after_the_same_update_if_one_rank_gets_ctrl_c():
     assert lines[0].startswith("interrupt ")
 
 
+def test_ctrl_c_after_the_last_update_of_one_rank_is_in_the_record_of_all():
+    code = """
+from fastmlp import training
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ends = training._Loop._write
+def struck(loop):
+    if comm.rank == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    ends(loop)
+training._Loop._write = struck
+s = share("even")
+say(fastmlp.MLP((30, 9, 4)).fit(x[:, s], labels[s], epochs=2, progress=False, comm=comm).stopped)
+"""
+    assert run(code, 3) == ["interrupt"] * 3
+
+
 FAULTS = {
     "callback": ("callback=lambda *_: comm.rank == 1 and 1 / 0", "rank 1 of 3 failed: ZeroDivisionError"),
     "rows": ("", "rank 1 of 3 failed: ValueError: Y: got an array of shape (5,)"),
     "epochs": ("epochs=4 + comm.rank // 2", "epochs 4 on rank 0 and 5 on rank 2"),
     "dtype": ("", "got samples of dtype float64, uint8, float64"),
     "nan": ("", "got nan at row 3, column 7 of all ranks' samples"),
+    "schedule": (
+        "optimizer=optimizers.Adam(lambda u, _: 0.01 if comm.rank != 1 or u < 40 else 1 / 0), batch_size=90",
+        "rank 1 of 3 failed: ZeroDivisionError",
+    ),
     "diverged": ("alpha=1e300", "the loss or the parameters stopped being finite"),
-    "batches": ("batch_size=10", "batch_size: got 10 with comm"),
 }
 
 
@@ -214,9 +239,14 @@ except Exception as error:
     say({said!r} in str(error), type(error).__name__)
 """
     printed = run(code, 3)
-    ending = {"callback": "RankError", "rows": "RankError", "diverged": "FloatingPointError"}.get(fault, "ValueError")
+    ending = {
+        "callback": "RankError",
+        "rows": "RankError",
+        "schedule": "RankError",
+        "diverged": "FloatingPointError",
+    }.get(fault, "ValueError")
     # The rank itself raises its own error.
-    own = 1 if fault in ("callback", "rows") else 0
+    own = 1 if fault in ("callback", "rows", "schedule") else 0
     assert printed.count("True") == 3 - own
     assert printed.count(ending) == 3 - own
 
@@ -243,3 +273,53 @@ fastmlp.MLP((30, 9, 4)).fit(x[:, s], labels[s], epochs=1, progress=False, comm=c
 say(s.stop - s.start)
 """
     assert sum(map(int, run(code, 3))) == 2001
+
+
+COMMAND = "from fastmlp import cli; raise SystemExit(cli.main())"
+TRAIN_DIGITS = "train digits --hidden 9 --epochs 3 --threads 1 --validation 0.2 --batch-size 100"
+
+
+@pytest.mark.parametrize("more", ["", "--optimizer gd"])
+def test_the_command_line_trains_over_ranks_as_alone(tmp_path, more):
+    pytest.importorskip("sklearn")
+    files = [tmp_path / "several.safetensors", tmp_path / "alone.safetensors"]
+    words = TRAIN_DIGITS.replace("--batch-size 100", more or "--batch-size 100").split()
+    several, alone = (
+        Started(COMMAND, ranks, words=(*words, "--save", str(file))).end()
+        for ranks, file in zip((3, 1), files, strict=True)
+    )
+    assert files[0].read_bytes() == files[1].read_bytes()
+    lines, expected = (out.splitlines() for out, _ in (several, alone))
+    assert len(lines) == len(expected)
+    epochs = [[line.rpartition("  ")[0] for line in some if line.startswith("epoch")] for some in (lines, expected)]
+    assert epochs[0] == epochs[1]
+    assert len(epochs[0]) == 3
+
+
+def test_an_error_of_the_command_line_on_one_rank_ends_all_in_one_line():
+    code = """
+import os, sys
+from fastmlp import cli
+sys.argv[2] = "nothing" if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "1" else "digits"
+raise SystemExit(cli.main())
+"""
+    pytest.importorskip("sklearn")
+    started = Started(code, 3, words=("train", "digits", "--epochs", "3"))
+    _, err = started.end(check=False)
+    assert started.process.returncode == 2
+    assert [line for line in err.splitlines() if line.startswith("fastmlp:")] == [
+        "fastmlp: rank 1 failed: DATA: got nothing, expected digits, fashion_mnist, mnist, or an existing path; "
+        "check its spelling"
+    ]
+
+
+@pytest.mark.parametrize("variables", [("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")])
+def test_under_a_launcher_without_mpi4py_the_first_rank_names_the_extra(variables, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.setenv(variables[1], "2")
+    for rank, said in [("0", "[mpi]"), ("1", "")]:
+        monkeypatch.setenv(variables[0], rank)
+        assert cli.main(["train"]) == 2
+        out, err = capsys.readouterr()
+        assert said in err
+        assert (out, err.count("\n")) == ("", int(rank == "0"))

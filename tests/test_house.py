@@ -20,16 +20,17 @@ ARROWS = {
         "onnx", "optimizers", "packing", "packs", "plots", "preprocessing", "schedules", "version",
     },
     "__main__": {"cli"},
-    "cli": {"commands", "console", "notices", "options"},
+    "cli": {"commands", "console", "launch", "notices", "options"},
     "commands": {
         "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets",
-        "interchange", "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
+        "interchange", "launch", "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
-        "activations", "backend", "console", "datasets", "history", "keeping", "losses", "model", "packing",
-        "preprocessing", "recipes", "refusals", "storage",
+        "activations", "backend", "checks", "console", "datasets", "history", "keeping", "launch", "losses", "model",
+        "packing", "preprocessing", "recipes", "refusals", "storage",
     },
+    "launch": {"checks", "distributed", "interrupts"},
     "refusals": {
         "activations", "backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads",
     },
@@ -276,4 +277,4 @@ except AttributeError as error:
 def test_the_command_line_imports_nothing_that_takes_time_before_it_answers_ctrl_c(run_python):
     code = "import sys; before = set(sys.modules); import fastmlp.cli; print(*sorted(set(sys.modules) - before))"
     added = run_python(code).stdout.split()
-    assert added == ["__future__", "fastmlp", "fastmlp.cli", "fastmlp.console"]
+    assert added == ["__future__", "fastmlp", "fastmlp.cli", "fastmlp.console", "fastmlp.launch"]

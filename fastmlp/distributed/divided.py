@@ -12,7 +12,7 @@ import numpy as np
 from fastmlp import backend
 from fastmlp.distributed import plans
 from fastmlp.distributed.messages import Array, Messages
-from fastmlp.kernels import scores, tree
+from fastmlp.kernels import rules, scores, tree
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.parts import Part
 from fastmlp.packing import PackedMatrix, scaled
@@ -31,6 +31,13 @@ class Facts(NamedTuple):
     largest: float
 
 
+class Batched(NamedTuple):
+    """The targets and weights of all samples, while minibatches of them are drawn."""
+
+    y: Array = np.empty(0)
+    weight: Array = np.empty(0)
+
+
 class Divided:
     """A matrix (n, m), used as a `PackedMatrix` is; all processes call each method, and get the same.
 
@@ -44,9 +51,13 @@ class Divided:
         The samples of this process.
     cuts : list of int
         The first sample of each process, and m.
+    minibatches : bool
+        Whether it is for minibatches; the form for whole passes is then made when it is first needed.
     """
 
-    def __init__(self, messages: Messages, facts: Facts, rows: Array, cuts: list[int]) -> None:
+    def __init__(
+        self, messages: Messages, facts: Facts, rows: Array, cuts: list[int], *, minibatches: bool = False
+    ) -> None:
         self._messages, self._facts, self._cuts = messages, facts, cuts
         self.shape, self.dtype, self.density, self.largest = facts.shape, facts.dtype, facts.density, facts.largest
         (n, m), self._kernels = self.shape, backend.kernels()
@@ -58,10 +69,23 @@ class Divided:
         self._bounds, self._size = bounds, -1
         # Few samples are one leaf: the first process has them all, in the form that it would have alone.
         self._alone = leaf >= m
-        self._whole = PackedMatrix(rows.T, facts.scale) if self._alone and len(rows) else None
-        self._form = self._kernels.pack(rows.T, m) if not self._alone and len(rows) else None
+        self._whole: PackedMatrix | None = None
+        self._form: Any = None
         self._operands: Any = None
-        self._is_dense = all(messages.gathered(self._form is None or self._kernels.all_dense(self._form)))
+        self._is_packed = self._is_dense = False
+        self._rows, self._batches = rows, Batched()
+        if not minibatches:
+            self._pack()
+            self._rows = rows[:0]  # the form has them all
+
+    def _pack(self) -> None:
+        """Make the form for whole passes, unless it is there."""
+        if self._is_packed:
+            return
+        rows, self._is_packed = self._rows, True
+        self._whole = PackedMatrix(rows.T, self._facts.scale) if self._alone and len(rows) else None
+        self._form = self._kernels.pack(rows.T, self.shape[1]) if not self._alone and len(rows) else None
+        self._is_dense = all(self._messages.gathered(self._form is None or self._kernels.all_dense(self._form)))
 
     def looks_unscaled(self) -> bool:
         """Return whether values are so large that a network hardly learns from them."""
@@ -69,6 +93,7 @@ class Divided:
 
     def step(self, gradient: Array, parameters: Array, net: Net, y: Array, weight: Array) -> tuple[float, float, float]:
         """Do as `PackedMatrix.step`: with the same bits."""
+        self._pack()
         if not self._alone:
             return self._divided_step(gradient, parameters, net, y, weight)
         sums = np.empty(3)
@@ -118,8 +143,38 @@ class Divided:
             rows[at[one]] += rows[at[other]]
         return messages.joined(rows[at[0]], np.diff(ends))
 
+    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
+        """Do as `PackedMatrix.begin_training`."""
+        self._batches = Batched(y, weight)
+        scales = scores.hit_scales(net.loss, y, weight)
+        x, y, weight = self._drawn(np.zeros(1, np.int32), vectors[0].dtype)[1]  # a trainer has samples
+        return self._kernels.begin_training(vectors, net, x, y, weight, scales)
+
+    def train(self, trainer: Any, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
+        """Do as `PackedMatrix.train`: the samples of these batches go to all processes, which make the same updates."""
+        places, drawn = self._drawn(order, self._batches.weight.dtype)
+        self._kernels.enter_training(trainer, *drawn)
+        sums: Array = self._kernels.train(trainer, places, ends, rule, numbers)
+        return sums
+
+    def _drawn(self, order: Array, dtype: np.dtype[Any]) -> tuple[Array, tuple[Any, Array, Array]]:
+        """Return samples (k,) with their targets and weights, in the order of the processes, and their places there."""
+        messages, n = self._messages, self.shape[0]
+        owner = np.searchsorted(self._cuts[1:], order, side="right")
+        mine = np.ascontiguousarray(self._rows[order[owner == messages.rank] - self._mine.start])
+        counts = n * np.bincount(owner, minlength=messages.size)
+        rows = messages.joined(mine.reshape(-1), counts).reshape(-1, n)
+        by_owner = np.argsort(owner, kind="stable")
+        places = np.empty(len(order), np.int32)
+        places[by_owner] = np.arange(len(order), dtype=np.int32)
+        listed = self._kernels.list_samples(rows.T, self.density)
+        some = order[by_owner]
+        y, weight = (np.ascontiguousarray(one[..., some]) for one in self._batches)
+        return places, (self._kernels.operands(listed, self._table(dtype)), y, weight)
+
     def logits(self, out: Array, parameters: Array, net: Net) -> None:
         """Do as `PackedMatrix.logits`."""
+        self._pack()
         outputs, count = len(out), self._mine.stop - self._mine.start
         mine = np.empty((outputs, count), out.dtype)
         if self._whole is not None:
@@ -132,6 +187,7 @@ class Divided:
 
     def digest(self, shapes: Array, y: Array, weight: Array) -> str:
         """Return the digest of one process that has all samples: see `fastmlp.samples.Samples.digest`."""
+        self._pack()
         sha = hashlib.sha256(shapes.astype("<i8").data)
         for rank in range(self._messages.size):
             blocks = self._blocks(weight.dtype) if rank == self._messages.rank else None

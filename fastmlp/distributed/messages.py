@@ -18,7 +18,7 @@ GOOD, INTERRUPTED, FAILED = 0, 1, 2
 _SPINS, _FIRST_SLEEP, _LONGEST_SLEEP = 2000, 2e-5, 1e-3
 
 
-class RankError(RuntimeError):
+class RankError(ConnectionError):
     """Another process of the run failed; the text names it."""
 
 

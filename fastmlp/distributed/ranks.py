@@ -71,8 +71,13 @@ class Ranks(Team):
 
     def most(self, code: int) -> int:
         """Return the largest of all processes' codes."""
-        largest: int = max(self._messages.gathered(code))
+        largest: int = max(interrupts.shielded(self._messages.gathered, code))
         return largest
+
+    def least(self, number: int) -> int:
+        """Return the smallest of all processes' numbers."""
+        smallest: int = min(self._messages.gathered(number))
+        return smallest
 
     def from_first(self, make: Callable[[], _Result]) -> _Result:
         """Call a function on the first process; return its result on all."""
@@ -84,13 +89,12 @@ class Ranks(Team):
         self, name: str, X: Input, width: int, dtype: Any, batch_size: int | None = None, *, finite: bool = True
     ) -> Any:
         """Return all processes' samples, of which each then holds an equal share."""
-        if batch_size is not None:
-            remedy = "leave batch_size out, or train on one process"
-            raise ValueError(checks.message("batch_size", f"{batch_size} with comm", "None", remedy))
         # A signal between two messages would leave the others waiting.
-        return interrupts.shielded(self._matrix, name, X, width, np.dtype(dtype), finite)
+        return interrupts.shielded(self._matrix, name, X, width, np.dtype(dtype), batch_size, finite)
 
-    def _matrix(self, name: str, X: Input, width: int, dtype: np.dtype[Any], finite: bool) -> Divided:
+    def _matrix(
+        self, name: str, X: Input, width: int, dtype: np.dtype[Any], batch_size: int | None, finite: bool
+    ) -> Divided:
         held = _rows(name, X, width, dtype)
         self._held = len(held.rows)
         every = self._messages.gathered((len(held.rows), held.rows.dtype, held.scale))
@@ -107,7 +111,8 @@ class Ranks(Team):
         facts = self._facts(rows, (width, m), kinds[0][1], wanted[self.rank])
         if finite:
             self._check_finite(name, rows, wanted[self.rank], dtype)
-        return Divided(self._messages, facts, rows, wanted)
+        minibatches = batch_size is not None and batch_size < m
+        return Divided(self._messages, facts, rows, wanted, minibatches=minibatches)
 
     def joined(self, name: str, values: ArrayLike | None) -> Any:
         """Return all processes' targets or weights of the samples of the last call of `matrix`, in the same order."""

@@ -1,6 +1,5 @@
 """The choice of a method by the arguments of `MLP.fit`."""
 
-import secrets
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -46,7 +45,7 @@ class Choice:
         remedy = "all samples are one batch, as with batch_size=None: pass a smaller one"
         return checks.message("batch_size", got, expected, remedy)
 
-    def method(self, problem: Problem, epochs: int, seed: int | None) -> Method:
+    def method(self, problem: Problem, epochs: int, seed: int) -> Method:
         """Return the method.
 
         Parameters
@@ -55,8 +54,8 @@ class Choice:
             What to train.
         epochs : int
             Number of epochs, for schedules.
-        seed : int or None
-            Seed of the batches; None draws one.
+        seed : int
+            Seed of the batches.
         """
         m, optimizer = problem.samples.w.size, self.optimizer
         batch_size = self.batch_size if self.batch_size is not None and self.batch_size < m else None
@@ -67,7 +66,7 @@ class Choice:
             return Descent(problem, Alpha(self.alpha))
         if batch_size is None:
             return FullBatch(problem, self._updates(optimizer, epochs), identity)
-        batches = Batches(m, batch_size, self.shuffle, secrets.randbits(32) if seed is None else seed)
+        batches = Batches(m, batch_size, self.shuffle, seed)
         return Minibatches(problem, self._updates(optimizer, epochs * batches.per_epoch), batches, identity)
 
     def _updates(self, optimizer: SGD | Adam | None, count: int) -> Updates:

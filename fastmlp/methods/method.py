@@ -30,12 +30,15 @@ class Problem(NamedTuple):
     loss_and_grad : callable
         Writes the gradient over all samples at the current parameters into its argument (k,); returns mean loss and
         score.
+    least : callable
+        Returns the smallest of the numbers that the processes of a run pass; of one process, its own.
     """
 
     parameters: Array
     net: Net
     samples: Samples
     loss_and_grad: Callable[[Array], tuple[float, float]]
+    least: Callable[[int], int] = int
 
 
 class Scores(NamedTuple):

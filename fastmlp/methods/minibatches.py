@@ -49,6 +49,9 @@ class Minibatches(Method):
         first, last = self._done, min(self._done + self._chunk, self._batches.per_epoch)
         before = self.epoch * self._batches.per_epoch + 1
         rates, numbers = self._updates.ask(caller, self.epoch + 1, range(before + first, before + last))
+        # A schedule of the user may fail earlier on another process.
+        count = self._problem.least(len(rates))
+        rates, numbers = rates[:count], numbers[:count]
         self._train(numbers)
         made = self._done - first
         if made < len(rates):
@@ -84,9 +87,8 @@ class Minibatches(Method):
         parameters, samples = self._problem.parameters, self._problem.samples
         # A callback may have changed the parameters.
         if self._trainer is None or not np.array_equal(parameters, self._settled):
-            x = samples.x.operands(parameters.dtype, minibatches=True)
-            begin = backend.kernels().begin_training
-            self._trainer = begin([parameters, *self._state], self._problem.net, x, samples.y, samples.w)
+            vectors = [parameters, *self._state]
+            self._trainer = samples.x.begin_training(vectors, self._problem.net, samples.y, samples.w)
         self._order, self._ends = self._batches.epoch(self.epoch + 1)
 
     def _train(self, numbers: Array) -> None:
@@ -94,14 +96,14 @@ class Minibatches(Method):
         first, ends = self._done, self._ends
         start, last = ends[first - 1] if first > 0 else 0, first + len(numbers)
         order, batches = self._order[start : ends[last - 1]], ends[first:last] - start
-        kernels, began = backend.kernels(), time.perf_counter()
-        sums = kernels.train(self._trainer, order, batches, self._updates.rule, numbers)
+        x, began = self._problem.samples.x, time.perf_counter()
+        sums = x.train(self._trainer, order, batches, self._updates.rule, numbers)
         seconds = time.perf_counter() - began
         # One after the other, not pairwise: the bits must not depend on the number of updates in a call.
         self._sums = np.add.accumulate(np.vstack((self._sums, sums)))[-1]
         self._done += len(sums)
         wanted = round(len(numbers) * _CHUNK_SECONDS / seconds) if seconds > 0 else 2 * len(numbers)
-        self._chunk = max(1, min(wanted, 2 * len(numbers)))
+        self._chunk = self._problem.least(max(1, min(wanted, 2 * len(numbers))))
 
     def _end(self) -> Scores:
         """Complete the epoch; return its means."""
