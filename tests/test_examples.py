@@ -63,6 +63,10 @@ RESULTS = {
     "predict houses.safetensors new.csv": lambda found: np.allclose(
         [one["value"] for one in found["predictions"]], [245_000, 185_000], atol=20_000
     ),
+    "predict houses.safetensors new.csv --output prices.csv": lambda found: (
+        len(found["predictions"]) == 2 and len(Path("prices.csv").read_text().splitlines()) == 3
+    ),
+    "export digits.safetensors --to digits.onnx": lambda found: Path("digits.onnx").stat().st_size > 0,
     "evaluate digits.safetensors mnist": lambda found: found["accuracy"] >= 0.975,
     "evaluate digits.safetensors mnist --plot pictures": drawn(after_training=False),
     "evaluate digits.safetensors mine.csv --part all --json": lambda found: (
@@ -150,6 +154,8 @@ def test_examples(request, folder, monkeypatch, capsys, example):
         monkeypatch.setattr(mnist, "load_data", lambda: data)
     if "digits.safetensors" in example:
         request.getfixturevalue("furnished")
+    if example.startswith("export"):
+        pytest.importorskip("onnx")
     if "--plot" in example:
         pytest.importorskip("matplotlib")
     if example == "train mnist --save digits.safetensors":
