@@ -15,7 +15,7 @@ from small import X, Y, held_out, model
 
 import fastmlp
 from fastmlp import storage
-from fastmlp.methods import choice, minibatches
+from fastmlp.methods import minibatches
 from fastmlp.optimizers import LBFGS, SGD, Adam, AdamW
 
 # Random labels: some runs do no better than guessing, and warn of it.
@@ -195,7 +195,7 @@ def test_a_model_without_a_seed_draws_that_of_its_batches_once(backend, path, mo
     start = model().parameters
 
     def ended(drawn, **options):
-        monkeypatch.setattr(choice.secrets, "randbits", lambda bits: drawn)
+        monkeypatch.setattr("secrets.randbits", lambda bits: drawn)
         net = fastmlp.MLP((12, 9, 4), seed=None)
         net.parameters = start
         return net, net.fit(X, Y, epochs=4, batch_size=64, **options)
