@@ -190,6 +190,8 @@ def told(plan: Recipe, model: MLP, history: History) -> dict[str, Any]:
 
 def in_words(plan: Recipe, history: History) -> str:
     """Return how a model was trained, for its notes."""
+    if not len(history):
+        return f"{plan}; ended within the first epoch ({history.stopped})"
     found = f"loss {history.loss[-1]:.4f}, {losses.spoken({history.score: history.scores[-1]})}"
     return f"{plan}; ended after {len(history)} epochs ({history.stopped}): {found}"
 
