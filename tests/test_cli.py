@@ -131,7 +131,7 @@ def test_every_option(run, tmp_path):
     assert (saved.seed, saved.init, saved.activation) == (7, "he", "tanh,gelu")
     assert checkpoint.facts["epoch"] == "3"
     assert saved.notes == checkpoint.notes | {"trained": saved.notes["trained"]}
-    assert saved.notes["trained"].startswith("gd, full batch, alpha 0.1, 3 epochs; ended after 3 epochs (epochs): loss ")
+    assert saved.notes["trained"].startswith("gd, full batch, alpha 0.1, 3 epochs; ended after 3 epochs (epochs)")
 
 
 def test_the_activation_is_shown_unless_it_is_the_usual_one(run, tmp_path):
