@@ -138,7 +138,7 @@ class PackedMatrix:
         >>> fastmlp.pack(pixels).looks_unscaled(), fastmlp.pack(pixels, scale=1/255).looks_unscaled()
         (True, False)
         """
-        return self.largest > (1 if self.dtype == _UINT8 and self._scale == 1 else _SCALED)
+        return looks_unscaled(self.dtype, self._scale, self.largest)
 
     def to_dense(self, dtype: str = "float64") -> Array:
         """Return the matrix as a plain array.
@@ -259,6 +259,11 @@ class PackedMatrix:
 
     def _decoded(self, stored: Array, dtype: np.dtype[Any]) -> Array:
         return self._table(dtype)[stored] if stored.dtype == _UINT8 else stored
+
+
+def looks_unscaled(dtype: np.dtype[Any], scale: float, largest: float) -> bool:
+    """Return whether values of a matrix up to ``largest`` are so large that a network hardly learns from them."""
+    return largest > (1 if dtype == _UINT8 and scale == 1 else _SCALED)
 
 
 def _first_not_finite(n: int, place: Array, value: Array) -> tuple[int, int, Any] | None:

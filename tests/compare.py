@@ -72,3 +72,17 @@ def assert_softmax(actual, z, expected):
     error = np.abs(actual - expected)
     assert actual.shape == expected.shape
     assert (error <= np.where(normal, (8 + spread) * info.eps * expected, 8 * info.tiny)).all()
+
+
+# Forms of an input, and the share of numbers that are not zero; of "mixed" the first half is dense.
+FORMS = {"uint8": 0.3, "sparse": 0.1, "dense": 1.0, "mixed": None}
+
+
+def matrix_of(rng, form, n, m, dtype):
+    """Return a matrix (n, m) of a form: uint8, or of this dtype from 0 to 1."""
+    x = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
+    if FORMS[form] is None:
+        x[:, m // 2 :] *= rng.random((n, m - m // 2)) < 0.1
+    else:
+        x *= rng.random((n, m)) < FORMS[form]
+    return x if form == "uint8" else (x / 255).astype(dtype)

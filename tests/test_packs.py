@@ -7,22 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from compare import assert_same_bits, columns
+from compare import FORMS, assert_same_bits, columns, matrix_of
 
 import fastmlp
 from fastmlp import packs
 
-FORMS = {"uint8": 0.3, "sparse": 0.1, "dense": 1.0, "mixed": None}
 N, M = 30, 2501
-
-
-def matrix(rng, form, dtype, m=M):
-    x = rng.integers(1, 256, size=(N, m)).astype(np.uint8)
-    if FORMS[form] is None:  # the first half is dense
-        x[:, m // 2 :] *= rng.random((N, m - m // 2)) < 0.1
-    else:
-        x *= rng.random((N, m)) < FORMS[form]
-    return x if form == "uint8" else (x / 255).astype(dtype)
 
 
 @pytest.fixture
@@ -43,7 +33,7 @@ def trained(x, y, dtype, **options):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_training_gives_the_bits_of_memory(backend, rng, dtype, form, tmp_path, small_blocks):
-    x, y = matrix(rng, form, dtype), rng.integers(4, size=M)
+    x, y = matrix_of(rng, form, N, M, dtype), rng.integers(4, size=M)
     held = fastmlp.pack(x, scale=1 / 255 if form == "uint8" else None)
     mapped = fastmlp.pack(x, scale=1 / 255 if form == "uint8" else None, path=tmp_path / "a.pack")
     assert blocks_of(mapped) > 1
@@ -62,13 +52,13 @@ def test_training_gives_the_bits_of_memory(backend, rng, dtype, form, tmp_path, 
 
 @pytest.mark.parametrize("m", [1, 7, 121, 2000])
 def test_few_samples_are_one_block(backend, rng, dtype, tmp_path, m):
-    x, y = matrix(rng, "dense", dtype, m), rng.integers(4, size=m)
+    x, y = matrix_of(rng, "dense", N, m, dtype), rng.integers(4, size=m)
     mapped = fastmlp.pack(x, path=tmp_path / "a.pack")
     assert_same_bits(trained(mapped, y, dtype)[0].parameters, trained(x, y, dtype)[0].parameters)
 
 
 def test_a_regression_gives_the_bits_of_memory(backend, rng, dtype, tmp_path, small_blocks):
-    x, y = matrix(rng, "sparse", dtype), rng.random((4, M)).astype(dtype)
+    x, y = matrix_of(rng, "sparse", N, M, dtype), rng.random((4, M)).astype(dtype)
     model = fastmlp.MLP((N, 9, 4), dtype=dtype.name, loss="squared_error")
     mapped = fastmlp.pack(x, path=tmp_path / "a.pack")
     assert_same_bits(model.loss_and_grad(mapped, y)[1], model.loss_and_grad(fastmlp.pack(x), y)[1])
@@ -102,7 +92,7 @@ def sources(x, folder):
 
 
 def test_all_sources_give_one_file(backend, rng, tmp_path, small_blocks):
-    x = matrix(rng, "uint8", np.float32)
+    x = matrix_of(rng, "uint8", N, M, np.float32)
     expected = fastmlp.pack(x, path=tmp_path / "expected")
     content = (tmp_path / "expected").read_bytes()
     for name, source, options in sources(x, tmp_path):
@@ -115,7 +105,7 @@ def test_all_sources_give_one_file(backend, rng, tmp_path, small_blocks):
 @pytest.mark.parametrize("kind", ["csc_array", "csr_array"])
 def test_sparse_matrices_are_sources(rng, tmp_path, small_blocks, kind):
     scipy_sparse = pytest.importorskip("scipy.sparse")
-    x = matrix(rng, "sparse", np.float64)
+    x = matrix_of(rng, "sparse", N, M, np.float64)
     fastmlp.pack(x, path=tmp_path / "a")
     fastmlp.pack(getattr(scipy_sparse, kind)(x), path=tmp_path / "b")
     fastmlp.pack(getattr(scipy_sparse, kind)(x.T), rows=True, path=tmp_path / "c")
@@ -124,7 +114,7 @@ def test_sparse_matrices_are_sources(rng, tmp_path, small_blocks, kind):
 
 def test_a_dataset_of_h5py_is_a_source(rng, tmp_path, small_blocks):
     h5py = pytest.importorskip("h5py")
-    x = matrix(rng, "uint8", np.float32)
+    x = matrix_of(rng, "uint8", N, M, np.float32)
     fastmlp.pack(x, path=tmp_path / "a")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         fastmlp.pack(file.create_dataset("x", data=x.T), rows=True, path=tmp_path / "b")
@@ -133,7 +123,7 @@ def test_a_dataset_of_h5py_is_a_source(rng, tmp_path, small_blocks):
 
 def test_an_array_of_zarr_is_a_source(rng, tmp_path, small_blocks):
     zarr = pytest.importorskip("zarr")
-    x = matrix(rng, "uint8", np.float32)
+    x = matrix_of(rng, "uint8", N, M, np.float32)
     fastmlp.pack(x, path=tmp_path / "a")
     fastmlp.pack(zarr.array(np.ascontiguousarray(x.T)), rows=True, path=tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -142,7 +132,7 @@ def test_an_array_of_zarr_is_a_source(rng, tmp_path, small_blocks):
 def test_a_sequence_of_lightgbm_is_a_source(rng, tmp_path, small_blocks):
     lightgbm = pytest.importorskip("lightgbm")
     sequence = type("Sequence", (Rows, lightgbm.Sequence), {})
-    x = matrix(rng, "uint8", np.float32)
+    x = matrix_of(rng, "uint8", N, M, np.float32)
     fastmlp.pack(x, path=tmp_path / "a")
     fastmlp.pack(sequence(x.T), rows=True, path=tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -166,7 +156,7 @@ def test_sources_that_do_not_fit_are_refused(source, options, words, tmp_path):
 
 
 def test_places_of_values_that_are_not_finite_are_named(rng, tmp_path, small_blocks):
-    x = matrix(rng, "dense", np.float64)
+    x = matrix_of(rng, "dense", N, M, np.float64)
     x[7, 2222] = np.nan
     mapped = fastmlp.pack(x, path=tmp_path / "a.pack")
     assert not mapped.finite
@@ -175,13 +165,13 @@ def test_places_of_values_that_are_not_finite_are_named(rng, tmp_path, small_blo
 
 
 def test_minibatches_are_refused(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix(rng, "uint8", np.float64), path=tmp_path / "a.pack")
+    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
     with pytest.raises(ValueError, match="full batch"):
         fastmlp.MLP((N, 4)).fit(mapped, rng.integers(4, size=M), epochs=1, batch_size=100)
 
 
 def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
-    x, y = matrix(rng, "uint8", dtype), rng.integers(4, size=M)
+    x, y = matrix_of(rng, "uint8", N, M, dtype), rng.integers(4, size=M)
     mapped = fastmlp.pack(x, path=tmp_path / "a.pack", scale=1 / 255)
     whole = fastmlp.MLP((N, 9, 4), dtype=dtype.name, seed=1)
     whole.fit(mapped, y, epochs=6)
@@ -197,13 +187,13 @@ def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
 
 
 def test_a_pickle_opens_the_file_again(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix(rng, "uint8", np.float64), path=tmp_path / "a.pack")
+    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
     assert_same_bits(pickle.loads(pickle.dumps(mapped)).to_dense(), mapped.to_dense())
 
 
 def test_damage_is_found_or_without_effect(backend, rng, tmp_path, small_blocks):
     path = tmp_path / "a.pack"
-    x = matrix(rng, "uint8", np.float64, m=2400)
+    x = matrix_of(rng, "uint8", N, 2400, np.float64)
     expected = fastmlp.pack(x, path=path).to_dense()
     content = path.read_bytes()
     found, places = 0, [*range(14), *range(len(content) - 40, len(content)), *rng.integers(len(content), size=150)]
@@ -229,7 +219,7 @@ def test_damage_is_found_or_without_effect(backend, rng, tmp_path, small_blocks)
 
 
 def test_a_file_that_is_cut_while_it_is_open_is_refused(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix(rng, "uint8", np.float64), path=tmp_path / "a.pack")
+    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
     with (tmp_path / "a.pack").open("r+b") as file:
         file.truncate(70_000)
     with pytest.raises(ValueError, match="cut short"):
@@ -256,7 +246,7 @@ def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
 
 
 def test_blocks_must_fit_into_the_memory(rng, tmp_path, small_blocks):
-    fastmlp.pack(matrix(rng, "uint8", np.float64), path=tmp_path / "a.pack")
+    fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
     with pytest.raises(ValueError, match="memory: got 1000 bytes"):
         fastmlp.open_pack(tmp_path / "a.pack", memory=1000)
 

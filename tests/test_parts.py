@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from compare import assert_same_bits
+from compare import FORMS, assert_same_bits, matrix_of
 
 import fastmlp
 from fastmlp import backend as backend_module
@@ -13,24 +13,13 @@ from fastmlp.kernels.parts import Part
 
 pytestmark = pytest.mark.kernels
 
-FORMS = {"uint8": 0.3, "sparse": 0.1, "dense": 1.0, "mixed": None}
-
-
-def matrix(rng, form, n, m, dtype):
-    x = rng.integers(1, 256, size=(n, m)).astype(np.uint8)
-    if FORMS[form] is None:  # the first half is dense
-        x[:, m // 2 :] *= rng.random((n, m - m // 2)) < 0.1
-    else:
-        x *= rng.random((n, m)) < FORMS[form]
-    return x if form == "uint8" else (x / 255).astype(dtype)
-
 
 class Whole:
     """A step and the logits of all samples at once, and by parts of so many leaves."""
 
     def __init__(self, rng, form, m, dtype, loss, n=30):
         self.kernels = backend_module.kernels()
-        self.x, self.m = matrix(rng, form, n, m, dtype), m
+        self.x, self.m = matrix_of(rng, form, n, m, dtype), m
         self.table = np.arange(256, dtype=dtype) / 255
         self.net = nets.Net((n, 9, 4), ("relu",), loss)
         self.parameters = fastmlp.MLP(self.net.sizes, dtype=dtype.name, seed=1).parameters

@@ -15,10 +15,9 @@ from fastmlp.distributed.messages import Array, Messages
 from fastmlp.kernels import rules, scores, tree
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.parts import Part
-from fastmlp.packing import PackedMatrix, scaled
+from fastmlp.packing import PackedMatrix, looks_unscaled, scaled
 
 _UINT8 = np.dtype(np.uint8)
-_UNSCALED = 20.0  # as in `fastmlp.packing`
 
 
 class Facts(NamedTuple):
@@ -89,7 +88,7 @@ class Divided:
 
     def looks_unscaled(self) -> bool:
         """Return whether values are so large that a network hardly learns from them."""
-        return self.largest > (1 if self.dtype == _UINT8 and self._facts.scale == 1 else _UNSCALED)
+        return looks_unscaled(self.dtype, self._facts.scale, self.largest)
 
     def step(self, gradient: Array, parameters: Array, net: Net, y: Array, weight: Array) -> tuple[float, float, float]:
         """Do as `PackedMatrix.step`: with the same bits."""
