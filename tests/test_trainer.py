@@ -212,15 +212,20 @@ class TestPace:
         return run
 
     def test_the_faster_is_chosen_and_the_other_one_tried_now_and_then(self, run):
-        assert run(3, {1: 3, 2: 2}) == [2, 2, 1]
-        chosen = run(64, {1: 3, 2: 2})
-        assert (chosen.count(1), chosen.count(2)) == (2, 62)
+        assert run(10, {1: 3, 2: 2}) == [2, 1, 2, 1, 2, 2, 1, 2, 2, 2]
+        run(100, {1: 3, 2: 2})
+        assert run(66, {1: 3, 2: 2}).count(1) == 2  # one of 33
 
     def test_a_core_that_another_process_takes_or_leaves_is_noticed(self, run):
         run(10, {1: 3, 2: 2})
         assert run(10, {1: 3, 2: 9})[-1] == 1
         assert run(120, {1: 3, 2: 2})[-1] == 2
 
-    def test_the_first_run_which_may_compile_does_not_count(self, run):
+    def test_a_first_run_of_the_team_that_waits_for_sleeping_threads_or_the_compiler_costs_a_run_or_two(self, run):
         run(1, {1: 3, 2: 1000})
-        assert run(10, {1: 3, 2: 2})[-1] == 2
+        assert run(10, {1: 3, 2: 2}).count(1) <= 3
+
+    def test_one_slow_run_of_the_faster_is_forgiven_at_once(self, run):
+        run(200, {1: 3, 2: 2})
+        run(1, {1: 9, 2: 9})
+        assert run(10, {1: 3, 2: 2}).count(1) <= 4

@@ -206,8 +206,8 @@ TEAM_WORK = 1 << 20
 # UPDATE_WORK.
 UPDATE_WORK = 8
 
-# Runs of updates in which the slower of one thread and a team is tried once: less often, a core that has become free is
-# found later; more often, the slower one takes more of the time. Row: RUNS_PER_TRIAL.
+# The most runs of updates until the slower of one thread and a team is tried again: with more, a core that has become
+# free is found later; with fewer, the slower one takes more of the time. Row: RUNS_PER_TRIAL.
 RUNS_PER_TRIAL = 32
 
 # Runs of updates after which parameters are saved. They are repeated from there if an update fails, so that more take
