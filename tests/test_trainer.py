@@ -223,7 +223,7 @@ class TestPace:
 
     def test_a_first_run_of_the_team_that_waits_for_sleeping_threads_or_the_compiler_costs_a_run_or_two(self, run):
         run(1, {1: 3, 2: 1000})
-        assert run(10, {1: 3, 2: 2}).count(1) <= 3
+        assert run(10, {1: 3, 2: 2}).count(1) <= 4
 
     def test_one_slow_run_of_the_faster_is_forgiven_at_once(self, run):
         run(200, {1: 3, 2: 2})
