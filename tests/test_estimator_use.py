@@ -5,6 +5,7 @@ import copy
 import csv
 import pickle
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -16,6 +17,7 @@ import fastmlp
 pytest.importorskip("sklearn", "1.7")
 
 import joblib
+import scipy.optimize
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -26,6 +28,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from fastmlp.callbacks import CSVLog, TimeBudget
 from fastmlp.estimator import MLPClassifier, MLPRegressor
+from fastmlp.threads import blas
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -289,6 +292,41 @@ def test_ctrl_c_leaves_the_model_so_far():
     assert are_linked(model)
     assert np.isfinite(model.coefs_[0]).all()
     assert model.score(X, Y) > 0.9
+
+
+def test_ctrl_c_ends_lbfgs_after_an_evaluation_and_blas_has_its_threads_again():
+    class Regressor(MLPRegressor):
+        evaluations = 0
+
+        def _loss_grad_lbfgs(self, *args):
+            self.evaluations += 1
+            if self.evaluations == 3:
+                _thread.interrupt_main()
+                time.sleep(1)
+            return super()._loss_grad_lbfgs(*args)
+
+    model = Regressor(hidden_layer_sizes=(8,), solver="lbfgs", max_iter=20)
+    before = [library["num_threads"] for library in blas().info()]
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, X[:, 0])
+    assert model.evaluations == 3
+    assert [library["num_threads"] for library in blas().info()] == before
+    assert model.fit(X, X[:, 0]).n_iter_ == 20
+
+
+def test_lbfgs_leaves_one_thread_to_blas_beside_compiled_kernels(monkeypatch):
+    seen, minimize = [], scipy.optimize.minimize
+
+    def spy(*args, **kwargs):
+        seen.append({library["num_threads"] for library in blas().info()})
+        return minimize(*args, **kwargs)
+
+    monkeypatch.setattr(scipy.optimize, "minimize", spy)
+    for name in ("numba", "numpy"):
+        with fastmlp.use_backend(name):
+            regressor(solver="lbfgs", max_iter=1).fit(X, Y)
+    assert seen[0] == {1}
+    assert seen[1] == {library["num_threads"] for library in blas().info()}
 
 
 def test_an_error_of_a_callback_leaves_the_model_so_far():

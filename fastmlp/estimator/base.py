@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing, shuffle
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from fastmlp import activations, arrays, backend
+from fastmlp import activations, arrays, backend, interrupts, threads
 from fastmlp.estimator import solvers
 from fastmlp.estimator.run import Run
 from fastmlp.estimator.samples import HeldOut, Samples, logits
@@ -26,8 +26,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _MOST_SAMPLES = 2**31 - 1  # orders are int32
 
-# Multiply-adds of a forward pass up to which L-BFGS evaluates the loss on one thread. Between two evaluations it
-# computes in BLAS, whose threads and those of the kernels wait for each other, which can take longer than all work.
+# Multiply-adds of a forward pass up to which L-BFGS evaluates the loss on one thread: other threads fall asleep while
+# SciPy computes between two evaluations, and waking them takes longer than all work.
 _ONE_THREAD_WORK = 1 << 21
 
 CONSTRAINTS: dict[str, list[Any]] = {
@@ -148,12 +148,24 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         if self._given[0] is not None:
             raise ValueError("X_val is only available for stochastic optimizers. lbfgs is not stochastic.")
         weight = self._weights(y, sample_weight)
-        self._problem = self._minimized(X, y, weight)
-        try:
-            with self._threads(few=len(y) * self._problem[1].vector.size < _ONE_THREAD_WORK):
-                super()._fit_lbfgs(X, y, weight, *rest)
-        finally:
-            del self._problem
+        minimized = self._minimized(X, y, weight)
+        few = len(y) * minimized[1].vector.size < _ONE_THREAD_WORK
+        # SciPy's vectors are short, and BLAS's idle threads would take the cores of the kernels between two evaluations
+        # of the loss. The NumPy backend computes in BLAS, and keeps its threads.
+        alone = backend.get_backend() == "numba"
+        minimize = super()._fit_lbfgs
+
+        def run(caller: interrupts.Caller) -> None:
+            self._problem = *minimized, caller
+            try:
+                with self._threads(few=few), threads.limited_blas(1) if alone else contextlib.nullcontext():
+                    minimize(X, y, weight, *rest)
+            finally:
+                del self._problem
+
+        _, struck = interrupts.converse(run)
+        if struck is not None:
+            raise struck
         self._link()
 
     def _minimized(self, X: Any, y: Array, weight: Array | None) -> tuple[Samples, Views, Views]:
@@ -167,7 +179,10 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         self, packed: Array, X: Any, y: Array, sample_weight: Array | None, *rest: Any
     ) -> tuple[float, Array]:
         """Return the loss with its penalty and the gradient, for parameters in scikit-learn's order, as its `_pack`."""
-        samples, parameters, slope = getattr(self, "_problem", None) or self._minimized(X, y, sample_weight)
+        problem = getattr(self, "_problem", None) or (*self._minimized(X, y, sample_weight), interrupts.Caller())
+        samples, parameters, slope, caller = problem
+        if caller.leaving:
+            raise KeyboardInterrupt
         _unpack(packed, parameters)
         loss = samples.loss_and_grad(slope.vector, parameters.vector)
         gradient = np.concatenate([one.ravel() for one in (*slope.coefs, *slope.intercepts)])
