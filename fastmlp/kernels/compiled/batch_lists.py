@@ -9,6 +9,9 @@ from fastmlp.kernels.compiled.runtime import body
 def prefetch_lists(x, order, count, blocks):
     """Ask for the lists of samples order[0:], which are far apart in memory: those of some blocks of features."""
     index_line, code_line, value_line = vector.LINE_BYTES // 2, vector.LINE_BYTES, vector.LINE_BYTES // 8
+    # Where the lists begin must be known first. Without this loop, each sample would wait for the memory by itself.
+    for s in range(count):
+        vector.prefetch(x.start, order[s] * x.parts + blocks[0])
     for s in range(count):
         number = order[s] * x.parts
         first, stop = x.start[number + blocks[0]], x.start[number + blocks[1]]
