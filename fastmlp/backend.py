@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import checks, interrupts, loading, notices, quiet, settings, threads
+from fastmlp import checks, companion, interrupts, loading, notices, quiet, settings, threads
 from fastmlp.version import __version__
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
@@ -371,7 +371,10 @@ def _import(name: str) -> ModuleType:
     with loading.lock:
         if name not in _imported:
             kernels = importlib.import_module(name)
-            kernels.attach(threads=settings.requested_threads, prepare=_prepare, compiling=notices.compiling)
+            kernels.attach(
+                threads=settings.requested_threads, prepare=_prepare, compiling=notices.compiling,
+                missed=companion.missed,
+            )  # fmt: skip
             loading.also_held += kernels.compiler_locks()
             _imported[name] = kernels
         return _imported[name]

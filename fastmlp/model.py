@@ -18,6 +18,7 @@ from fastmlp import (
     backend,
     callbacks,
     checks,
+    companion,
     distributed,
     encoding,
     evaluation,
@@ -145,6 +146,7 @@ class MLP(Interchange):
     ) -> None:
         self._layer_sizes = checks.layer_sizes("layer_sizes", layer_sizes)
         kind = checks.float_dtype("dtype", dtype)
+        companion.expect(kind.name)
         self._seed = checks.seed("seed", seed)
         self._init = checks.choice("init", init, parameters.INITIALISATIONS)
         self._activation = activations.check("activation", activation, len(self._layer_sizes) - 2)

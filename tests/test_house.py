@@ -46,7 +46,7 @@ ARROWS = {
     # It measures the public functions and the model against the formulas.
     "bench": {"backend", "checks", "formulas", "model", "notebook", "packing", "packs", "quiet"},
     "model": {
-        "activations", "advice", "arrays", "backend", "callbacks", "checkpoint", "checks", "distributed",
+        "activations", "advice", "arrays", "backend", "callbacks", "checkpoint", "checks", "companion", "distributed",
         "encoding", "evaluation", "frames", "history", "interchange", "kernels", "losses", "methods", "packing",
         "parameters", "samples", "stopping", "storage", "summary", "targets", "teams", "training",
     },  # of the kernels only the description of a net, and its scores
@@ -104,8 +104,9 @@ ARROWS = {
     "atomic": {"checks"},
     "parameters": {"quiet"},
     "backend": {
-        "checks", "interrupts", "kernels", "loading", "notices", "quiet", "settings", "threads", "version",
+        "checks", "companion", "interrupts", "kernels", "loading", "notices", "quiet", "settings", "threads", "version",
     },
+    "companion": {"kernels", "threads"},  # of the kernels those that it compiles
     "settings": {"checks"},
     "interrupts": {"notices"},
     "datasets": {"datasets", "checks", "quiet"},
@@ -144,7 +145,7 @@ def room_of(path):
 def test_modules_import_what_they_may(path):
     room = room_of(path)
     assert imported(path) <= ARROWS[room]
-    if room not in ("backend", "kernels"):
+    if room not in ("backend", "companion", "kernels"):
         assert not re.search(r"kernels\.(reference|compiled)", path.read_text())
 
 

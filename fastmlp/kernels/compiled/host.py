@@ -23,12 +23,18 @@ class _Host:
         Called before a kernel is compiled.
     verify : callable
         Tries this Numba before the first kernel is compiled.
+    missed : callable
+        Called with the name, the key and the dtype of a kernel that is not in the cache; returns whether to look again.
+    saved : callable
+        Called with the key of a kernel that is in the cache now.
     """
 
     threads: Callable[[], int | None] = staticmethod(lambda: None)
     prepare: Callable[..., Any] = staticmethod(lambda function, *args: function(*args))
     compiling: Callable[[], None] = staticmethod(lambda: None)
     verify: Callable[[], None] = staticmethod(lambda: None)
+    missed: Callable[[str, str, str | None], bool] = staticmethod(lambda name, key, dtype: False)
+    saved: Callable[[str], None] = staticmethod(lambda key: None)
 
 
 class _Preparation(internals.Listener):  # type: ignore[misc]
@@ -52,6 +58,14 @@ class _Preparation(internals.Listener):  # type: ignore[misc]
             yield
         finally:
             self.seconds += time.perf_counter() - start
+
+    def missed(self, name: str, key: str, dtype: str | None) -> bool:
+        """Return whether to look into the cache again for a kernel that was not there."""
+        return HOST.missed(name, key, dtype)
+
+    def saved(self, key: str) -> None:
+        """Note a new entry of the cache."""
+        HOST.saved(key)
 
     def on_start(self, event: Any) -> None:
         if event.data["dispatcher"] in DISPATCHERS:

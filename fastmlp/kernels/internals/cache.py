@@ -45,21 +45,35 @@ class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]
         return pickle.loads(content)
 
 
+def _dtype(sig: Any) -> str | None:
+    """Return the name of the float dtype in which a kernel computes, if its first argument tells."""
+    name = str(getattr(sig[0], "dtype", "")) if len(sig) else ""
+    return name if name.startswith("float") else None
+
+
 class _KernelCache(FunctionCache):  # type: ignore[misc]
     """A cache whose index is stamped with all kernel sources, where Numba's own looks at one file.
 
     A file that cannot be read is a miss, and after one that cannot be written nothing more is saved: caching never
-    makes a call fail. ``measured`` makes a context in which an entry is loaded.
+    makes a call fail. ``watch`` is told of entries: ``measured()`` makes a context in which one is
+    loaded, ``missed`` is called with name, key and dtype of a function that has none, and returns whether to look
+    again, ``saved`` is called with the key of a new one.
     """
 
-    def __init__(self, function: Callable[..., Any], stamp: str, variant: str, measured: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[..., Any], stamp: str, variant: str, watch: Any) -> None:
         super().__init__(function)
-        self._measured = measured
+        self._watch, self._name = watch, function.__name__
         self._cache_file = _CacheFile(self._cache_path, f"{self._impl.filename_base}-{variant}", stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with self._measured():
-            return self._load_or_none(sig, target_context)
+        with self._watch.measured():
+            result = self._load_or_none(sig, target_context)
+            if result is None and self._watch.missed(self._name, self._key(sig), _dtype(sig)):
+                result = self._load_or_none(sig, target_context)
+            return result
+
+    def _key(self, sig: Any) -> str:
+        return f"{self._name}-{hashlib.sha256(str(sig).encode()).hexdigest()[:16]}"
 
     def _load_or_none(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -79,6 +93,8 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
         except OSError:
             self.disable()
+        else:
+            self._watch.saved(self._key(sig))
 
     def _mend_index(self) -> None:
         try:
@@ -101,13 +117,13 @@ def _initialize(target_context: Any) -> None:
         target_context.refresh()
 
 
-def enable(dispatcher: Any, stamp: str, variant: str, measured: Callable[[], Any]) -> None:
+def enable(dispatcher: Any, stamp: str, variant: str, watch: Any) -> None:
     """Cache what a dispatcher compiles, unless no folder is writeable, or this Numba's cache is not known.
 
     Never by Numba's own means alone: they would serve code whose sources have changed.
     """
     try:
-        cache = _KernelCache(dispatcher.py_func, stamp, variant, measured)
+        cache = _KernelCache(dispatcher.py_func, stamp, variant, watch)
         for name in ("_load_overload", "_cache_file", "flush", "disable"):
             getattr(cache, name)
         dispatcher._cache  # noqa: B018
