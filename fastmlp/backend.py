@@ -22,6 +22,7 @@ from fastmlp.version import __version__
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
 _imported: dict[str, ModuleType] = {}  # and connected with this module
+_SERVICES = {"compiling": notices.compiling, "missed": companion.missed}
 _INSTALL = 'install it with: python -m pip install "numba>=0.62"'
 
 
@@ -371,10 +372,7 @@ def _import(name: str) -> ModuleType:
     with loading.lock:
         if name not in _imported:
             kernels = importlib.import_module(name)
-            kernels.attach(
-                threads=settings.requested_threads, prepare=_prepare, compiling=notices.compiling,
-                missed=companion.missed,
-            )  # fmt: skip
+            kernels.attach(threads=settings.requested_threads, prepare=_prepare, **_SERVICES)
             loading.also_held += kernels.compiler_locks()
             _imported[name] = kernels
         return _imported[name]

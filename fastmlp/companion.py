@@ -58,7 +58,10 @@ class _Companion:
     def _start(self, first: str, dtype: str) -> None:
         if threads.usable_cores() < 2 or not sys.executable:
             return
-        code = _CODE.format(folder=str(Path(__file__).parents[1]), first=first, dtype=dtype)
+        from fastmlp.kernels.compiled import ahead
+
+        folder = str(Path(__file__).parents[1])
+        code = _CODE.format(folder=folder, first=first, dtype=dtype, settings=ahead.settings())
         none = subprocess.DEVNULL
         with contextlib.suppress(OSError):
             process = subprocess.Popen(
@@ -99,11 +102,14 @@ def missed(name: str, key: str, dtype: str | None) -> bool:
     return _companion.missed(name, key, dtype)
 
 
-def work(first: str, dtype: str) -> None:
-    """Compile what comes after the kernel ``first``, and tell about it on standard output: the companion's main."""
+def work(first: str, dtype: str, settings: str) -> None:
+    """Compile what comes after the kernel ``first``, and tell about it on standard output: the companion's main.
+
+    It does nothing where its ``settings`` are others than those of the process that started it.
+    """
     import numpy as np
 
-    from fastmlp.kernels import compiled
+    from fastmlp.kernels.compiled import ahead, attach
 
     def tell(said: str, key: str) -> None:
         sys.stdout.write(f"{said} {key}\n")
@@ -113,5 +119,6 @@ def work(first: str, dtype: str) -> None:
         tell(_BEGUN, key)
         return False
 
-    compiled.attach(threads=lambda: 1, missed=begin, saved=lambda key: tell(_SAVED, key))
-    compiled.work_ahead(first, np.dtype(dtype))
+    attach(threads=lambda: 1, missed=begin, saved=lambda key: tell(_SAVED, key))
+    if settings == ahead.settings():
+        ahead.work_ahead(first, np.dtype(dtype))

@@ -43,10 +43,28 @@ print(*sorted(name.replace(" ", "_") for name, (_, misses) in compiled.cache_sta
 )
 def test_what_a_companion_has_compiled_is_all_that_a_training_needs(run_python, tmp_path, first, dtype, code, left):
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    said = run_python(f"from fastmlp import companion; companion.work({first!r}, {dtype!r})", env=env).stdout
+    work = "from fastmlp import companion; from fastmlp.kernels.compiled import ahead; companion.work"
+    said = run_python(f"{work}({first!r}, {dtype!r}, ahead.settings())", env=env).stdout
     assert said.count("begun") == said.count("saved") >= 8
     missed = set(run_python(code, env=env).stdout.split())
     assert missed - {"shell", "parallel_shell"} <= left
+
+
+@pytest.mark.parametrize(
+    "change", ["vector.VECTOR_BYTES = 8", "internals.missing.append('x')", "internals.CODE_FLAGS = ()"]
+)
+def test_a_companion_with_other_settings_compiles_nothing(run_python, change):
+    """Its code would be run by a process that lays out memory in another way."""
+    code = f"""
+from fastmlp import companion
+from fastmlp.kernels import internals, vector
+from fastmlp.kernels.compiled import ahead
+settings = ahead.settings()
+{change}
+ahead.work_ahead = print
+companion.work("_fill", "float64", settings)
+"""
+    assert not run_python(code).stdout
 
 
 def test_the_first_kernels_are_those_that_have_plans():

@@ -19,7 +19,6 @@ import numpy as np
 from fastmlp.kernels import internals, rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import relu
-from fastmlp.kernels.compiled.ahead import work_ahead
 from fastmlp.kernels.compiled.cost import cross_entropy
 from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, update
 from fastmlp.kernels.compiled.host import attach, compiler_locks, preparation
@@ -65,7 +64,7 @@ __all__ = [
     "list_samples", "loss_gradient", "max_threads", "network_logits", "network_step", "nodes", "one_hot",
     "operands", "other_form", "output_delta", "pack", "packed_facts", "plain_operand", "preparation", "relu",
     "softmax_columns", "softmax_cross_entropy_grad", "to_arrays", "train", "training_vectors", "unpack", "update",
-    "warmup", "weight_mask", "work_ahead",
+    "warmup", "weight_mask",
 ]  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 """Kernels that are compiled ahead by a second process: which ones come after another, on next to no work."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from fastmlp.kernels import internals, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
@@ -15,6 +17,7 @@ from fastmlp.kernels.compiled.network import backward, network_logits, network_s
 from fastmlp.kernels.compiled.operands import Lists, Packed
 from fastmlp.kernels.compiled.packing import pack
 from fastmlp.kernels.compiled.plan import no_input
+from fastmlp.kernels.compiled.runtime import STAMP
 from fastmlp.kernels.compiled.tree import tiling
 from fastmlp.kernels.nets import Net
 
@@ -81,6 +84,16 @@ PLANS: dict[str, tuple[Callable[[Any], None], ...]] = {
     "run_updates": (_outputs, _packing, _scores),
     "_one_hot": (_gradient, _outputs, _cost),
 }
+
+
+def settings() -> str:
+    """Return a digest of all that decides the code of kernels: two processes share theirs only if it is the same.
+
+    The cache's keys hold most of it, but not what a program changes in a Numba that it has imported.
+    """
+    numba = internals.TRIPLE, internals.PROCESSOR, sorted(internals.FEATURES), internals.CODE_FLAGS
+    found = STAMP, vector.VECTOR_BYTES, *numba, sorted(set(internals.missing))
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def work_ahead(first: str, dtype: Any) -> None:

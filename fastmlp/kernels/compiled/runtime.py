@@ -35,7 +35,7 @@ def _cache_stamp() -> str:
     return digest.hexdigest()
 
 
-_STAMP = _cache_stamp()
+STAMP = _cache_stamp()
 
 
 def _variant(*, parallel: bool) -> str:
@@ -51,7 +51,7 @@ def compile_cached(function: Callable[..., Any], *, parallel: bool = False, by_a
     DISPATCHERS.add(dispatcher)
     # A signal in the middle of a compilation would leave half a library behind.
     internals.wrap_compilation(dispatcher, _prepare)
-    cache.enable(dispatcher, _STAMP, _variant(parallel=parallel), PREPARATION)
+    cache.enable(dispatcher, STAMP, _variant(parallel=parallel), PREPARATION)
     return dispatcher
 
 

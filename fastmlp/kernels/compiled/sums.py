@@ -1,5 +1,6 @@
 """Sums over ranges of leaves: workers add packed gradients of subtrees, and the mean is taken once, at the end."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -204,8 +205,23 @@ def make_problem(
     return Problem(step, plan, x, rows)
 
 
+_kept = threading.local()  # the rooms of a thread's last step, if they are small, and what they are for
+
+
 def rooms_of(workers: int, problem: Problem) -> Rooms:
-    """Return the rooms of each worker for a problem."""
+    """Return the rooms of each worker for a problem: those of this thread's last one, if it was alike and small."""
+    key = workers, problem.step.tile, problem.rows is None, problem.step.weights.dtype
+    plan, last, kept = getattr(_kept, "rooms", (None, None, None))
+    # Plans are cached, so that of the same net is the same object.
+    if plan is problem.plan and last == key and kept is not None:
+        return kept
+    made: Rooms = _made_rooms(workers, problem)
+    small = sum(one.nbytes for one in made if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
+    _kept.rooms = (problem.plan, key, made) if small else (None, None, None)
+    return made
+
+
+def _made_rooms(workers: int, problem: Problem) -> Rooms:
     layers, dtype = problem.plan.layers, problem.step.weights.dtype
     groups, n, tile = hidden_groups(layers, dtype.itemsize), int(layers[0]["n_in"]), problem.step.tile
     back, skipping = (0, 0), (1, 1)

@@ -174,6 +174,10 @@ DENSE_FEATURES = 120
 # fewer outputs, the samples are copied more often. Row: LISTED_OUTPUTS.
 LISTED_OUTPUTS = 1024
 
+# Bytes of the rooms of all workers up to which a thread keeps them for its next step: to make them takes a tenth of a
+# step on a thousand samples, and of large steps nothing that counts. Row: KEPT_BYTES.
+KEPT_BYTES = 1 << 22
+
 # Rows of a plain product from which its factors are copied first: each is then used often enough. Row:
 # COPIED_FACTOR_ROWS.
 COPIED_FACTOR_ROWS = 24
