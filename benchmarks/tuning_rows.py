@@ -203,6 +203,7 @@ ROWS = {
     "DENSE_FEATURES": Row(TUNING, (60, 120, 240), "panels"),
     "LISTED_OUTPUTS": Row(TUNING, (256, 1024, 4096), "dense-2048"),
     "COPIED_FACTOR_ROWS": Row(TUNING, (12, 24, 48), "few20 few40"),
+    "KEPT_BYTES": Row(TUNING, (0, 1 << 22), "few200", host=True),
     "WAITING_SHARE": Row(TUNING, (0, 0.05, 0.5), "sgd40 sgd10", host=True),
     "BUSY_WAITING_SHARE": Row(TUNING, (0, 0.02, 0.5), "momentum40 momentum10 adam10 adam1", host=True),
     "ROWS_AHEAD": Row(TUNING, (1, 2, 4, 8), "sgd10"),

@@ -371,10 +371,9 @@ def _kernels(name: str) -> ModuleType:
 def _import(name: str) -> ModuleType:
     with loading.lock:
         if name not in _imported:
-            kernels = importlib.import_module(name)
+            kernels = _imported[name] = importlib.import_module(name)
             kernels.attach(threads=settings.requested_threads, prepare=_prepare, **_SERVICES)
             loading.also_held += kernels.compiler_locks()
-            _imported[name] = kernels
         return _imported[name]
 
 

@@ -212,13 +212,13 @@ def rooms_of(workers: int, problem: Problem) -> Rooms:
     """Return the rooms of each worker for a problem: those of this thread's last one, if it was alike and small."""
     key = workers, problem.step.tile, problem.rows is None, problem.step.weights.dtype
     plan, last, kept = getattr(_kept, "rooms", (None, None, None))
+    rooms: Rooms = kept
     # Plans are cached, so that of the same net is the same object.
-    if plan is problem.plan and last == key and kept is not None:
-        return kept
-    made: Rooms = _made_rooms(workers, problem)
-    small = sum(one.nbytes for one in made if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
-    _kept.rooms = (problem.plan, key, made) if small else (None, None, None)
-    return made
+    if plan is not problem.plan or last != key:
+        rooms = _made_rooms(workers, problem)
+        small = sum(one.nbytes for one in rooms if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
+        _kept.rooms = (problem.plan, key, rooms) if small else (None, None, None)
+    return rooms
 
 
 def _made_rooms(workers: int, problem: Problem) -> Rooms:
