@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import arrays, backend, checks, frames, sparse
+from fastmlp.blocks import block_size
 from fastmlp.kernels import rules
 from fastmlp.kernels.columns import Columns, joined
 from fastmlp.kernels.nets import Net
@@ -66,6 +67,9 @@ class PackedMatrix:
     array([[0. , 1. ],
            [0. , 0.2]])
     """
+
+    #: How minibatches are shuffled by default.
+    shuffle = "samples"
 
     __slots__ = (
         "_backend", "_forms", "_operands", "_scale", "density", "dtype", "finite", "largest", "shape",
@@ -188,10 +192,26 @@ class PackedMatrix:
         sums: tuple[float, float, float] = kernels.network_step(gradient, parameters, net, x, y, weight)
         return sums
 
+    @property
+    def block(self) -> int:
+        """Samples of a block, as `fastmlp.pack` would write it, for ``shuffle="blocks"``."""
+        return block_size(self.shape, self.dtype)
+
+    def check_shuffle(self, shuffle: str | bool) -> None:
+        """Do nothing: samples in memory may be taken in any order."""
+
     def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
         """Return a trainer that begins with parameters (k,) and the state of an optimizer."""
         kernels, x = backend.kernels(), self.operands(vectors[0].dtype, minibatches=True)
         return kernels.begin_training(vectors, net, x, y, weight)
+
+    def begin_epoch(self, trainer: Any, order: Array) -> None:
+        """Do nothing: the samples of the epoch are at hand."""
+
+    def vectors(self, trainer: Any) -> list[Array]:
+        """Return the parameters (k,) and the state of the optimizer of a trainer."""
+        vectors: list[Array] = backend.kernels().training_vectors(trainer)
+        return vectors
 
     def train(self, trainer: Any, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
         """Update on batch after batch, as the kernel ``train``; return the sums of each."""

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import arrays, atomic, backend, checks, frames
+from fastmlp.batches import BUFFER
+from fastmlp.blocks import block_size
+from fastmlp.feeding import Feed, Store
+from fastmlp.kernels import rules
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.parts import Part
 from fastmlp.kernels.scores import hit_scales
@@ -23,9 +27,6 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Progress: TypeAlias = Callable[[int, int], object]
 
 _UINT8 = np.dtype(np.uint8)
-
-# Bytes of the source in a block, about: large enough to be read in one go, and small beside what a process needs.
-BLOCK_BYTES = 1 << 24
 
 
 class Piece(NamedTuple):
@@ -39,8 +40,9 @@ class Piece(NamedTuple):
 class MappedMatrix(PackedMatrix):
     """An input matrix in a packed file; `pack` with a path and `open_pack` return it.
 
-    It is accepted wherever a `PackedMatrix` is, except for minibatches and by the functions of the notebook, and gives
-    the same bits. One block of the file after the other is mapped, and the next one is read ahead.
+    It is accepted wherever a `PackedMatrix` is, except by the functions of the notebook, and gives the same bits. One
+    block of the file after the other is mapped, and the next one is read ahead. Minibatches are taken from a few blocks
+    at a time, of which the samples are in memory.
 
     Examples
     --------
@@ -51,6 +53,8 @@ class MappedMatrix(PackedMatrix):
     ...     P.shape, P.density, P.finite
     ((2, 2), 0.5, True)
     """
+
+    shuffle = "blocks"
 
     __slots__ = ("_all_dense", "_digest", "_file", "_kept", "_kind", "_memory")
 
@@ -103,13 +107,55 @@ class MappedMatrix(PackedMatrix):
         """Yield the digest of the content, which was taken when the file was written, in place of the content."""
         yield np.frombuffer(bytes.fromhex(self._digest), np.uint8)
 
+    @property
+    def block(self) -> int:
+        """Samples of a block of the file."""
+        return block_size(self.shape, self.dtype, len(self._file.blocks))
+
+    def check_shuffle(self, shuffle: str | bool) -> None:
+        """Raise ValueError unless batches that are shuffled like this read each block once in an epoch."""
+        if shuffle in ("samples", "batches") and len(self._file.blocks) > BUFFER:
+            got, expected = f"{shuffle!r} for a packed file of {len(self._file.blocks)} blocks", "'blocks' or False"
+            remedy = "pass 'blocks', which shuffles the blocks, and the samples of several blocks together"
+            raise ValueError(checks.message("shuffle", got, expected, remedy))
+
+    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Feed:
+        """Do as `PackedMatrix.begin_training`, for a trainer that reads the file."""
+        self._check_backend()
+        rows = self.block * self.shape[0] * self.dtype.itemsize
+        wanted = min(len(self._file.blocks), BUFFER) * rows + max(block.length for block in self._file.blocks)
+        if wanted > self._memory:
+            got, expected = f"{self._memory} bytes", f"at least {wanted} for minibatches from a packed file"
+            raise ValueError(checks.message("memory", got, expected, f"open_pack(path, memory={wanted})"))
+        if wanted + self._file.size > self._memory:
+            self._kept = None
+        kernels, table = backend.kernels(), self._table(vectors[0].dtype)
+        store = Store(
+            self.block,
+            self._rows,
+            self._file.read_ahead,
+            lambda rows: kernels.operands(kernels.list_samples(rows.T, self.density), table),
+        )
+        return Feed(store, vectors, net, y, weight)
+
+    def begin_epoch(self, trainer: Feed, order: Array) -> None:
+        """Take note of the order in which blocks are to be read."""
+        trainer.begin_epoch(order)
+
+    def train(self, trainer: Feed, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
+        """Do as `PackedMatrix.train`."""
+        return trainer.train(order, ends, rule, numbers)
+
+    def vectors(self, trainer: Feed) -> list[Array]:
+        """Do as `PackedMatrix.vectors`."""
+        return trainer.vectors()
+
     def operands(self, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
-        """Return the operand of all samples, if the file has one block; refuse minibatches."""
+        """Return the operand of all samples for whole passes, if the file has one block."""
         self._check_backend()
         if minibatches or len(self._file.blocks) > 1:
-            use = "for minibatches" if minibatches else "as a whole"
-            remedy = "train on the full batch with MLP.fit, or pack the samples in memory, without a path"
-            raise ValueError(checks.message("X", f"a packed file {use}", "a matrix in memory", remedy))
+            remedy = "pack the samples in memory, without a path"
+            raise ValueError(checks.message("X", "a packed file as a whole", "a matrix in memory", remedy))
         (piece,) = self.pieces(dtype)
         return piece.operand
 
@@ -125,11 +171,19 @@ class MappedMatrix(PackedMatrix):
     def _blocks(self) -> Iterator[tuple[slice, Any]]:
         """Yield the samples of each block and their packed form."""
         kernels, (n, m) = backend.kernels(), self.shape
-        size = _block_size(self.shape, self.dtype, len(self._file.blocks))
         for number in range(len(self._file.blocks)):
             self._file.read_ahead(number + 1)
-            samples = slice(number * size, min((number + 1) * size, m))
+            samples = slice(number * self.block, min((number + 1) * self.block, m))
             yield samples, kernels.from_arrays(self._arrays(number), n, m)
+
+    def _rows(self, number: int) -> Array:
+        """Return a copy of the samples of a block, as rows (k, n) as they are stored."""
+        kernels, (n, m) = backend.kernels(), self.shape
+        form = kernels.from_arrays(self._arrays(number), n, m)
+        rows = np.empty((min(self.block, m - number * self.block), n), self.dtype)
+        for first, piece in kernels.unpack(form):
+            rows[first : first + len(piece)] = piece
+        return rows
 
     def _arrays(self, number: int) -> dict[str, Array]:
         if self._kept is None:
@@ -149,16 +203,6 @@ def _number(value: float | str) -> float:
     return float(value)  # "inf" and "nan" are strings in JSON
 
 
-def _block_size(shape: tuple[int, int], dtype: np.dtype[Any], blocks: int = 0) -> int:
-    """Return the samples of a block, whole leaves: of a file of so many, or of one that is to be written."""
-    n, m = shape
-    leaf = backend.kernels().leaf_size(m, n)
-    leaves = -(-m // leaf)
-    if blocks == 0:
-        blocks = -(-leaves // max(1, BLOCK_BYTES // (leaf * n * dtype.itemsize)))
-    return int(-(-leaves // blocks) * leaf)
-
-
 class _Writing:
     """Packs block after block of a source, and collects the facts about all of it on the way."""
 
@@ -174,7 +218,7 @@ class _Writing:
     def blocks(self, progress: Progress | None) -> Iterator[dict[str, Array]]:
         """Yield the arrays of each block."""
         kernels, m = backend.kernels(), self._source.shape[1]
-        size = _block_size(self._source.shape, self._dtype)
+        size = block_size(self._source.shape, self._dtype)
         for first in range(0, m, size):
             stop = min(first + size, m)
             values = self._values(first, stop)
@@ -246,12 +290,13 @@ def pack(
         The dtype of the packed values if X is not uint8; by default that of X.
     minibatches : bool
         Whether to make the form that `MLP.fit` reads with ``batch_size``, instead of the one that everything else
-        reads. The other form is made when it is first needed. Packed files are for the full batch.
+        reads. The other form is made when it is first needed. A packed file has one form for both.
     path : str or path-like, optional
         Write a packed file, block after block, and open it as `open_pack` does, instead of packing in memory. X need
         then not fit into memory and may also be the name of a .npy file, which is mapped, or an iterator of blocks of
         rows, which are stored in a temporary file beside ``path`` first. An existing file is replaced when the new one
-        is complete.
+        is complete. `MLP.fit` trains from it on the full batch, or on minibatches that ``shuffle="blocks"`` draws; they
+        are random if the blocks of the file, of about 16 MiB, resemble each other: shuffle a sorted X before.
     rows : bool
         With a path: samples are the rows of X, which may be any object with a length whose slices are rows: a dataset
         of h5py, an array of zarr, or a ``lightgbm.Sequence``.
@@ -285,8 +330,8 @@ def pack(
     wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
     if path is not None:
         if minibatches:
-            got, expected = "True with a path", "minibatches=False: packed files are for the full batch"
-            raise ValueError(checks.message("minibatches", got, expected, "pack in memory, without a path"))
+            got, expected = "True with a path", "False: a packed file has one form for all uses"
+            raise ValueError(checks.message("minibatches", got, expected, "leave it out"))
         atomic.check_place(path)
         samples = source("X", X, os.path.dirname(os.path.realpath(path)), rows=rows)
         writing = _Writing(samples, factor, wanted)
@@ -309,7 +354,7 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> PackedMatrix:
         The file. Open only files that you trust: the checksums detect damage, not malice.
     memory : int
         Bytes of the file to map at most. A file that is not larger stays mapped; of a larger one two blocks are mapped
-        at a time.
+        at a time. It also bounds the samples that minibatches keep in memory, those of 8 blocks.
 
     Returns
     -------

@@ -10,7 +10,7 @@ import pytest
 from compare import FORMS, assert_same_bits, columns, matrix_of
 
 import fastmlp
-from fastmlp import packs
+from fastmlp import blocks
 
 N, M = 30, 2501
 
@@ -18,7 +18,7 @@ N, M = 30, 2501
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 150)
-    monkeypatch.setattr(packs, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 20_000)
 
 
 def blocks_of(packed):
@@ -146,7 +146,7 @@ def test_a_sequence_of_lightgbm_is_a_source(rng, tmp_path, small_blocks):
         (iter([np.zeros((2, 3)), np.zeros((2, 4))]), {}, "4 features"),
         (iter([np.zeros((2, 3)), np.zeros((2, 3), np.uint8)]), {}, "uint8"),
         (Rows(np.zeros(5)), {"rows": True}, "shape"),
-        (np.eye(3), {"minibatches": True}, "full batch"),
+        (np.eye(3), {"minibatches": True}, "one form"),
     ],
 )
 def test_sources_that_do_not_fit_are_refused(source, options, words, tmp_path):
@@ -162,12 +162,6 @@ def test_places_of_values_that_are_not_finite_are_named(rng, tmp_path, small_blo
     assert not mapped.finite
     with pytest.raises(ValueError, match="nan at row 7, column 2222"):
         fastmlp.MLP((N, 4)).predict(mapped)
-
-
-def test_minibatches_are_refused(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
-    with pytest.raises(ValueError, match="full batch"):
-        fastmlp.MLP((N, 4)).fit(mapped, rng.integers(4, size=M), epochs=1, batch_size=100)
 
 
 def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
@@ -254,12 +248,12 @@ def test_blocks_must_fit_into_the_memory(rng, tmp_path, small_blocks):
 WRITER = """
 import sys, time, numpy as np, fastmlp
 fastmlp.set_backend("numpy")
-def blocks(done, all):
+def told(done, all):
     print(done, flush=True)
     time.sleep(0.2)
-from fastmlp import packs
-packs.BLOCK_BYTES = 100_000
-fastmlp.pack(np.ones((10, 400_000), np.uint8), path=sys.argv[1], progress=blocks)
+from fastmlp import blocks
+blocks.BLOCK_BYTES = 100_000
+fastmlp.pack(np.ones((10, 400_000), np.uint8), path=sys.argv[1], progress=told)
 """
 
 
@@ -298,7 +292,7 @@ print(resident("VmHWM:") - before, P.nbytes)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(packs, "BLOCK_BYTES", 4 << 20)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 << 20)
     x = rng.integers(256, size=(400, 400_000), dtype=np.uint8)
     fastmlp.pack(x, path=tmp_path / "a.pack", scale=1 / 255)
     bound = 40 << 20

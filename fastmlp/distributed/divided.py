@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp import backend
+from fastmlp.blocks import block_size
 from fastmlp.distributed import plans
 from fastmlp.distributed.messages import Array, Messages
 from fastmlp.kernels import rules, scores, tree
@@ -141,6 +142,22 @@ class Divided:
         for one, other in pairs:
             rows[at[one]] += rows[at[other]]
         return messages.joined(rows[at[0]], np.diff(ends))
+
+    @property
+    def block(self) -> int:
+        """Samples of a block of the whole matrix."""
+        return block_size(self.shape, self.dtype)
+
+    def check_shuffle(self, shuffle: str | bool) -> None:
+        """Do nothing: samples in memory may be taken in any order."""
+
+    def begin_epoch(self, trainer: Any, order: Array) -> None:
+        """Do nothing: the samples of the epoch are at hand."""
+
+    def vectors(self, trainer: Any) -> list[Array]:
+        """Return the parameters (k,) and the state of the optimizer of a trainer."""
+        vectors: list[Array] = self._kernels.training_vectors(trainer)
+        return vectors
 
     def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
         """Do as `PackedMatrix.begin_training`."""
