@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike
 from fastmlp import arrays, atomic, backend, checks, frames
 from fastmlp.batches import BUFFER
 from fastmlp.blocks import block_size
+from fastmlp.digests import Content
 from fastmlp.feeding import Feed, Store
 from fastmlp.kernels import rules
 from fastmlp.kernels.nets import Net
@@ -103,9 +103,9 @@ class MappedMatrix(PackedMatrix):
             kernels.network_logits(part, parameters, net, operand, dense=self._all_dense)
             out[:, some] = part
 
-    def blocks(self, dtype: np.dtype[Any]) -> Iterator[Array]:
-        """Yield the digest of the content, which was taken when the file was written, in place of the content."""
-        yield np.frombuffer(bytes.fromhex(self._digest), np.uint8)
+    def content(self) -> str:
+        """Return the digest that was taken when the file was written: that of the same matrix in memory."""
+        return self._digest
 
     @property
     def block(self) -> int:
@@ -213,7 +213,7 @@ class _Writing:
         self._later = factor if is_bytes else 1.0
         self._count, self._extreme, self._largest, self._finite = 0, 0.0, 0.0, True
         self._dense, self._kinds = True, set[str]()
-        self._sha = hashlib.sha256(f"{samples.shape} {self._dtype} {self._later!r}".encode())
+        self._content = Content(samples.shape, self._dtype, self._later)
 
     def blocks(self, progress: Progress | None) -> Iterator[dict[str, Array]]:
         """Yield the arrays of each block."""
@@ -242,7 +242,7 @@ class _Writing:
         kernels = backend.kernels()
         self._dense &= not isinstance(form, np.ndarray) and kernels.all_dense(form)
         self._kinds.add(kernels.packed_facts(form)[0])
-        self._sha.update(np.ascontiguousarray(values.T).data)
+        self._content.update(np.ascontiguousarray(values.T))
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for the header."""
@@ -258,7 +258,7 @@ class _Writing:
             "largest": str(self._largest * self._later),
             "kind": self._kinds.pop() if len(self._kinds) == 1 else "mixed",
             "all_dense": self._dense,
-            "digest": self._sha.hexdigest(),
+            "digest": self._content.hexdigest(),
             "backend": backend.get_backend(),
             "layout": backend.kernels().layout(shape[1], shape[0], self._dtype.itemsize),
         }

@@ -64,8 +64,8 @@ ARROWS = {
         "teams",
     },
     "distributed": {
-        "arrays", "backend", "blocks", "checks", "distributed", "interrupts", "kernels", "packing", "sparse", "teams",
-        "version",
+        "arrays", "backend", "blocks", "checks", "digests", "distributed", "interrupts", "kernels", "packing", "sparse",
+        "teams", "version",
     },  # of the kernels only their tree, scores, operands and the description of a net
     "callbacks": {"checks", "history"},
     "summary": {"activations", "losses"},
@@ -93,13 +93,16 @@ ARROWS = {
     "encoding": {"checks", "datasets", "frames", "quiet"},
     "frames": {"checks", "datasets"},
     "packs": {
-        "arrays", "atomic", "backend", "batches", "blocks", "checks", "feeding", "frames", "kernels", "packfile",
-        "packing", "sources",
+        "arrays", "atomic", "backend", "batches", "blocks", "checks", "digests", "feeding", "frames", "kernels",
+        "packfile", "packing", "sources",
     },  # of the kernels only parts, scores and the description of a net
+    "digests": {"arrays", "kernels"},  # of the kernels only the sparse operand
     "feeding": {"backend", "batches", "kernels"},  # of the kernels only rules, scores and the description of a net
     "packfile": {"atomic", "checks"},
     "sources": {"arrays", "checks", "frames", "sparse"},
-    "packing": {"arrays", "backend", "blocks", "checks", "frames", "kernels", "quiet", "sparse"},  # only the operand
+    "packing": {
+        "arrays", "backend", "blocks", "checks", "digests", "frames", "kernels", "quiet", "sparse",
+    },  # of the kernels only the sparse operand
     "sparse": {"arrays", "checks", "kernels"},  # likewise
     "storage": {"activations", "arrays", "atomic", "checks", "losses", "parameters"},
     "targets": {"arrays", "checks", "kernels", "losses", "quiet"},  # of the kernels only the description of a net

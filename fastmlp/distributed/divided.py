@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from fastmlp import backend
 from fastmlp.blocks import block_size
+from fastmlp.digests import Content, digest_of_samples
 from fastmlp.distributed import plans
 from fastmlp.distributed.messages import Array, Messages
 from fastmlp.kernels import rules, scores, tree
@@ -204,27 +204,17 @@ class Divided:
     def digest(self, shapes: Array, y: Array, weight: Array) -> str:
         """Return the digest of one process that has all samples: see `fastmlp.samples.Samples.digest`."""
         self._pack()
-        sha = hashlib.sha256(shapes.astype("<i8").data)
+        content = Content(self.shape, self.dtype, self._facts.scale)
         for rank in range(self._messages.size):
-            blocks = self._blocks(weight.dtype) if rank == self._messages.rank else None
-            while (block := self._messages.gathered(None if blocks is None else next(blocks, None))[rank]) is not None:
-                sha.update(block)
-        for one in (y, weight):
-            sha.update(np.ascontiguousarray(one, one.dtype.newbyteorder("<")).data)
-        return sha.hexdigest()
+            mine = self._pieces() if rank == self._messages.rank else iter(())
+            while (piece := self._messages.gathered(next(mine, None))[rank]) is not None:
+                content.update(piece)
+        return digest_of_samples(content.hexdigest(), shapes, y, weight)
 
-    def _blocks(self, dtype: np.dtype[Any]) -> Iterator[bytes]:
-        n, first = self.shape[0], self._mine.start
-        if first == 0 and self.dtype == _UINT8 and self._mine.stop > 0:
-            yield b"uint8"
+    def _pieces(self) -> Iterator[Array]:
         form = next(iter(self._whole._forms.values())) if self._whole is not None else self._form
-        for at, rows in () if form is None else self._kernels.unpack(form):
-            place = np.flatnonzero(rows)
-            value = rows.reshape(-1)[place]
-            entries = np.empty(len(place), [("place", "<i8"), ("value", dtype.newbyteorder("<"))])
-            entries["place"] = place + (first + at) * n
-            entries["value"] = self._table(dtype)[value] if value.dtype == _UINT8 else value
-            yield entries.tobytes()
+        for _, rows in () if form is None else self._kernels.unpack(form):
+            yield rows
 
     def _operand(self, dtype: np.dtype[Any]) -> Any:
         if self._operands is None:
