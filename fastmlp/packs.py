@@ -176,6 +176,16 @@ class MappedMatrix(PackedMatrix):
             samples = slice(number * self.block, min((number + 1) * self.block, m))
             yield samples, kernels.from_arrays(self._arrays(number), n, m)
 
+    def rows(self, first: int, stop: int) -> Array:
+        """Return the samples from the first to below the stop, as rows (k, n) as they are stored."""
+        rows = np.empty((stop - first, self.shape[0]), self.dtype)
+        for number in range(first // self.block, -(-stop // self.block)) if first < stop else ():
+            block, start = self._rows(number), number * self.block
+            some = slice(max(first - start, 0), stop - start)
+            at = max(start - first, 0)
+            rows[at : at + len(block[some])] = block[some]
+        return rows
+
     def _rows(self, number: int) -> Array:
         """Return a copy of the samples of a block, as rows (k, n) as they are stored."""
         kernels, (n, m) = backend.kernels(), self.shape

@@ -131,6 +131,31 @@ def test_ranks_train_as_one_process(backend, ranks, threads):
     assert printed == ["True"] * 4 * ranks * len(SPLITS[ranks])
 
 
+PACKED = """
+from fastmlp import blocks
+blocks.BLOCK_BYTES = 10_000
+if comm.rank == 0:
+    fastmlp.pack(x, scale=1/255, path=PATH)
+comm.Barrier()
+P = fastmlp.open_pack(PATH)
+say(len(P._file.blocks) > 5)
+for batch, optimizer in (None, optimizers.LBFGS()), (90, optimizers.Adam(0.05)):
+    kw = dict(epochs=3, progress=False, sample_weight=w, batch_size=batch, optimizer=optimizer, validation=(P, labels))
+    model, alone = fastmlp.MLP((30, 9, 4), seed=comm.rank), fastmlp.MLP((30, 9, 4))
+    history = model.fit(P, labels, comm=comm, **kw)
+    say(digest(model, history) == digest(alone, alone.fit(P, labels, **kw)))
+try:
+    model.fit(P, labels + (comm.rank == 1), comm=comm)
+except ValueError as error:
+    say("same on all ranks" in str(error))
+"""
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_a_packed_file(backend, ranks, tmp_path):
+    assert run(f"PATH = {str(tmp_path / 'a.pack')!r}\n" + PACKED, ranks, backend) == ["True"] * 4 * ranks
+
+
 @pytest.mark.parametrize("batch", [None, 90])
 def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path, batch):
     kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0"

@@ -64,8 +64,8 @@ ARROWS = {
         "teams",
     },
     "distributed": {
-        "arrays", "backend", "blocks", "checks", "digests", "distributed", "interrupts", "kernels", "packing", "sparse",
-        "teams", "version",
+        "arrays", "backend", "blocks", "checks", "digests", "distributed", "interrupts", "kernels", "packing", "packs",
+        "sparse", "teams", "version",
     },  # of the kernels only their tree, scores, operands and the description of a net
     "callbacks": {"checks", "history"},
     "summary": {"activations", "losses"},

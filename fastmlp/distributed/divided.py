@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp import backend
-from fastmlp.blocks import block_size
 from fastmlp.digests import Content, digest_of_samples
 from fastmlp.distributed import plans
 from fastmlp.distributed.messages import Array, Messages
@@ -22,13 +21,33 @@ _UINT8 = np.dtype(np.uint8)
 
 
 class Facts(NamedTuple):
-    """What is known of all samples: the shape (n, m), the scale of uint8, the largest of about 1000 samples."""
+    """What is known of all samples.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, m).
+    dtype : numpy.dtype
+        That of the stored numbers.
+    scale : float
+        That of uint8.
+    density : float
+        Share of the non-zero numbers.
+    largest : float
+        The largest absolute value, in about 1000 of the samples.
+    block : int
+        Samples of a block, for ``shuffle="blocks"``.
+    shuffle : str
+        How minibatches are shuffled by default.
+    """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     scale: float
     density: float
     largest: float
+    block: int
+    shuffle: str
 
 
 class Batched(NamedTuple):
@@ -60,6 +79,7 @@ class Divided:
     ) -> None:
         self._messages, self._facts, self._cuts = messages, facts, cuts
         self.shape, self.dtype, self.density, self.largest = facts.shape, facts.dtype, facts.density, facts.largest
+        self.block, self.shuffle = facts.block, facts.shuffle
         (n, m), self._kernels = self.shape, backend.kernels()
         leaf = self._kernels.leaf_size(m, n)
         self._leaf, self._leaves = leaf, -(-m // leaf)
@@ -142,11 +162,6 @@ class Divided:
         for one, other in pairs:
             rows[at[one]] += rows[at[other]]
         return messages.joined(rows[at[0]], np.diff(ends))
-
-    @property
-    def block(self) -> int:
-        """Samples of a block of the whole matrix."""
-        return block_size(self.shape, self.dtype)
 
     def check_shuffle(self, shuffle: str | bool) -> None:
         """Do nothing: samples in memory may be taken in any order."""
