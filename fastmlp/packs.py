@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,20 +12,17 @@ from numpy.typing import ArrayLike
 from fastmlp import arrays, atomic, backend, checks, frames
 from fastmlp.batches import BUFFER
 from fastmlp.blocks import block_size
-from fastmlp.digests import Content
 from fastmlp.feeding import Feed, Store
 from fastmlp.kernels import rules
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.parts import Part
 from fastmlp.kernels.scores import hit_scales
-from fastmlp.packfile import PackFile, write
-from fastmlp.packing import SEEN, PackedMatrix, packed, scaled
-from fastmlp.sources import RowSource, Source, source
+from fastmlp.packfile import PackFile
+from fastmlp.packing import PackedMatrix, packed
+from fastmlp.packwriter import Beside, Progress, Writing, checked_labels
+from fastmlp.sources import RowSource, source
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Progress: TypeAlias = Callable[[int, int], object]
-
-_UINT8 = np.dtype(np.uint8)
 
 
 class Piece(NamedTuple):
@@ -56,12 +52,12 @@ class MappedMatrix(PackedMatrix):
 
     shuffle = "blocks"
 
-    __slots__ = ("_all_dense", "_digest", "_file", "_kept", "_kind", "_memory")
+    __slots__ = ("_all_dense", "_digest", "_file", "_kept", "_kind", "_memory", "_notes")
 
     def __init__(self, file: PackFile, memory: int) -> None:
         try:
             self._take(file.facts)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise file.refusal("a header without the facts about the matrix") from error
         self._file, self._memory = file, memory
         self._operands, self._forms = {}, {}
@@ -73,6 +69,17 @@ class MappedMatrix(PackedMatrix):
         self.density, self.largest = float(facts["density"]), _number(facts["largest"])
         self.finite, self._scale, self._backend = bool(facts["finite"]), float(facts["scale"]), str(facts["backend"])
         self._all_dense, self._digest, self._kind = bool(facts["all_dense"]), str(facts["digest"]), str(facts["kind"])
+        self._notes = {str(name): str(note) for name, note in facts["notes"].items()}
+
+    @property
+    def labels(self) -> Array | None:
+        """Labels (m,) or targets (m,) or (n_outputs, m), read from the file; None if it holds none."""
+        return self._file.beside().get("labels")
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Texts about the data, which ``fastmlp pack`` writes: how the inputs were scaled, the names of classes."""
+        return dict(self._notes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_pack, (self._file.path, self._memory)
@@ -213,67 +220,6 @@ def _number(value: float | str) -> float:
     return float(value)  # "inf" and "nan" are strings in JSON
 
 
-class _Writing:
-    """Packs block after block of a source, and collects the facts about all of it on the way."""
-
-    def __init__(self, samples: Source, factor: float, wanted: np.dtype[Any] | None) -> None:
-        self._source, self._factor = samples, factor
-        is_bytes = samples.dtype == _UINT8
-        self._dtype = _UINT8 if is_bytes else wanted or arrays.result_dtype(np.empty(0, samples.dtype))
-        self._later = factor if is_bytes else 1.0
-        self._count, self._extreme, self._largest, self._finite = 0, 0.0, 0.0, True
-        self._dense, self._kinds = True, set[str]()
-        self._content = Content(samples.shape, self._dtype, self._later)
-
-    def blocks(self, progress: Progress | None) -> Iterator[dict[str, Array]]:
-        """Yield the arrays of each block."""
-        kernels, m = backend.kernels(), self._source.shape[1]
-        size = block_size(self._source.shape, self._dtype)
-        for first in range(0, m, size):
-            stop = min(first + size, m)
-            values = self._values(first, stop)
-            form = kernels.pack(values, m)
-            self._collect(values, first, form)
-            yield kernels.to_arrays(form)
-            if progress is not None:
-                progress(stop, m)
-
-    def _values(self, first: int, stop: int) -> Array:
-        values = arrays.native(self._dtype, self._source.read(first, stop))
-        return values if self._dtype == _UINT8 else scaled(values, self._factor)
-
-    def _collect(self, values: Array, first: int, form: Any) -> None:
-        step = -(-self._source.shape[1] // SEEN)
-        seen = values[:, -first % step :: step]
-        self._count += int(np.count_nonzero(values))
-        self._extreme = max(self._extreme, float(values.max(initial=0)))
-        self._finite &= arrays.all_finite(values)
-        self._largest = float(np.maximum(self._largest, max(seen.max(initial=0), -float(seen.min(initial=0)))))
-        kernels = backend.kernels()
-        self._dense &= not isinstance(form, np.ndarray) and kernels.all_dense(form)
-        self._kinds.add(kernels.packed_facts(form)[0])
-        self._content.update(np.ascontiguousarray(values.T))
-
-    def facts(self) -> dict[str, Any]:
-        """Return the facts for the header."""
-        shape = self._source.shape
-        if self._dtype == _UINT8:
-            self._finite = arrays.all_finite(scaled(np.array([self._extreme], np.float64), self._later))
-        return {
-            "shape": shape,
-            "dtype": self._dtype.name,
-            "scale": self._later,
-            "density": self._count / math.prod(shape),
-            "finite": self._finite,
-            "largest": str(self._largest * self._later),
-            "kind": self._kinds.pop() if len(self._kinds) == 1 else "mixed",
-            "all_dense": self._dense,
-            "digest": self._content.hexdigest(),
-            "backend": backend.get_backend(),
-            "layout": backend.kernels().layout(shape[1], shape[0], self._dtype.itemsize),
-        }
-
-
 def pack(
     X: ArrayLike | arrays.Sparse | frames.Frame | RowSource | Iterator[ArrayLike],
     scale: float | None = None,
@@ -283,6 +229,7 @@ def pack(
     path: atomic.PathName | None = None,
     rows: bool = False,
     progress: Progress | None = None,
+    Y: ArrayLike | None = None,
 ) -> PackedMatrix:
     """Pack X once, to use it many times.
 
@@ -312,6 +259,8 @@ def pack(
         of h5py, an array of zarr, or a ``lightgbm.Sequence``.
     progress : callable, optional
         With a path: called after each block with the number of samples done and that of all.
+    Y : array_like, shape (m,) or (n_outputs, m), optional
+        With a path: labels or targets, which the file then holds too: see `MappedMatrix.labels`.
 
     Returns
     -------
@@ -344,11 +293,11 @@ def pack(
             raise ValueError(checks.message("minibatches", got, expected, "leave it out"))
         atomic.check_place(path)
         samples = source("X", X, os.path.dirname(os.path.realpath(path)), rows=rows)
-        writing = _Writing(samples, factor, wanted)
-        write(path, writing.blocks(progress), writing.facts)
+        labels = None if Y is None else checked_labels("Y", Y, samples.shape[1])
+        Writing(samples, factor, wanted, Beside(labels)).write(path, progress)
         return open_pack(path)
-    if rows or progress is not None:
-        got, expected = "rows or progress without a path", "a path with them"
+    if rows or progress is not None or Y is not None:
+        got, expected = "rows, progress or Y without a path", "a path with them"
         raise ValueError(checks.message("path", got, expected, "name the file to write"))
     return packed("X", frames.numbers("X", X) if frames.is_frame(X) else X, factor, wanted, minibatches=minibatches)
 

@@ -93,11 +93,14 @@ ARROWS = {
     "encoding": {"checks", "datasets", "frames", "quiet"},
     "frames": {"checks", "datasets"},
     "packs": {
-        "arrays", "atomic", "backend", "batches", "blocks", "checks", "digests", "feeding", "frames", "kernels",
-        "packfile", "packing", "sources",
+        "arrays", "atomic", "backend", "batches", "blocks", "checks", "feeding", "frames", "kernels", "packfile",
+        "packing", "packwriter", "sources",
     },  # of the kernels only parts, scores and the description of a net
     "digests": {"arrays", "kernels"},  # of the kernels only the sparse operand
     "feeding": {"backend", "batches", "kernels"},  # of the kernels only rules, scores and the description of a net
+    "packwriter": {
+        "arrays", "atomic", "backend", "blocks", "checks", "digests", "packfile", "packing", "sources",
+    },
     "packfile": {"atomic", "checks"},
     "sources": {"arrays", "checks", "frames", "sparse"},
     "packing": {

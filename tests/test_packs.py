@@ -180,6 +180,24 @@ def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
         rest.fit(other, y, epochs=7, resume=True, **options)
 
 
+@pytest.mark.parametrize("shape", [(M,), (3, M)])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_labels_are_in_the_file(backend, rng, tmp_path, small_blocks, kind, shape):
+    x, y = matrix_of(rng, "uint8", N, M, np.float64), rng.integers(4, size=shape).astype(kind)
+    mapped = fastmlp.pack(x, path=tmp_path / "a.pack", Y=y)
+    assert_same_bits(mapped.labels, y)
+    assert fastmlp.pack(x, path=tmp_path / "b.pack").labels is None
+    content = bytearray((tmp_path / "a.pack").read_bytes())
+    content[mapped._file._beside.offset + 1] ^= 4
+    (tmp_path / "a.pack").write_bytes(content)
+    damaged = fastmlp.open_pack(tmp_path / "a.pack")
+    damaged.to_dense()
+    with pytest.raises(ValueError, match="damage in the labels.*pack it again"):
+        damaged.labels  # noqa: B018
+    with pytest.raises(ValueError, match=r"^Y: got an array of shape \(7,\)"):
+        fastmlp.pack(x, path=tmp_path / "a.pack", Y=y[:7] if y.ndim == 1 else y[0, :7])
+
+
 def test_a_pickle_opens_the_file_again(rng, tmp_path, small_blocks):
     mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
     assert_same_bits(pickle.loads(pickle.dumps(mapped)).to_dense(), mapped.to_dense())
@@ -232,7 +250,7 @@ def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
             fastmlp.open_pack(path)
         with pytest.raises(ValueError, match="packed for the numpy backend"):
             mapped.to_dense()
-    path.write_bytes(path.read_bytes().replace(b"fastmlp pack 1", b"fastmlp pack 2"))
+    path.write_bytes(path.read_bytes().replace(b"fastmlp pack 2", b"fastmlp pack 1"))
     with pytest.raises(ValueError, match="another version"):
         fastmlp.open_pack(path)
     with pytest.raises(FileNotFoundError):
