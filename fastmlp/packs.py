@@ -302,7 +302,7 @@ def pack(
     return packed("X", frames.numbers("X", X) if frames.is_frame(X) else X, factor, wanted, minibatches=minibatches)
 
 
-def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> PackedMatrix:
+def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:
     """Open a packed file that `pack` wrote.
 
     The header is read and verified now, and each block when it is first used.
@@ -317,8 +317,8 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> PackedMatrix:
 
     Returns
     -------
-    PackedMatrix
-        The matrix, which reads the file when it is used.
+    MappedMatrix
+        The matrix, which reads the file when it is used. Its ``labels`` are those that the file holds.
 
     Raises
     ------

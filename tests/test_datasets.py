@@ -7,7 +7,8 @@ import pytest
 from hostile_corpus import idx
 
 from fastmlp.datasets import bounded, digits, load
-from fastmlp.datasets.files import held_out, read_idx
+from fastmlp.datasets.files import held_out
+from fastmlp.datasets.idx import read as read_idx
 
 
 def test_digits_are_split_once_for_all_and_stratified():

@@ -22,9 +22,14 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "launch", "notices", "options"},
     "commands": {
-        "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets",
-        "interchange", "launch", "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
+        "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets", "given",
+        "interchange", "launch", "losses", "model", "packed_sets", "packfile", "packing", "preprocessing", "progress",
+        "recipes", "refusals", "runs",
     },
+    "packed_sets": {
+        "checks", "datasets", "given", "packs", "packwriter", "preprocessing", "sources", "units",
+    },
+    "given": {"arrays", "checks", "datasets", "preprocessing", "refusals", "units"},
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
         "activations", "backend", "checks", "console", "datasets", "history", "keeping", "launch", "losses", "model",
