@@ -25,6 +25,11 @@ from fastmlp.sources import RowSource, source
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
+# Bytes of the rows of all samples and of their lists, at most, over those of the rows: an entry of a list has two bytes
+# more than its number, and lists hold at most half of the numbers.
+_FORMS = 3
+
+
 class Piece(NamedTuple):
     """An operand with whole leaves of the samples: its samples and its leaves, from the first to below the stop."""
 
@@ -126,9 +131,11 @@ class MappedMatrix(PackedMatrix):
             remedy = "pass 'blocks', which shuffles the blocks, and the samples of several blocks together"
             raise ValueError(checks.message("shuffle", got, expected, remedy))
 
-    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Feed:
-        """Do as `PackedMatrix.begin_training`, for a trainer that reads the file."""
+    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
+        """Do as `PackedMatrix.begin_training`, if the file is small; else return a trainer that reads it."""
         self._check_backend()
+        if self._is_small():
+            return super().begin_training(vectors, net, y, weight)
         rows = self.block * self.shape[0] * self.dtype.itemsize
         wanted = min(len(self._file.blocks), BUFFER) * rows + max(block.length for block in self._file.blocks)
         if wanted > self._memory:
@@ -145,26 +152,38 @@ class MappedMatrix(PackedMatrix):
         )
         return Feed(store, vectors, net, y, weight)
 
-    def begin_epoch(self, trainer: Feed, order: Array) -> None:
+    def begin_epoch(self, trainer: Any, order: Array) -> None:
         """Take note of the order in which blocks are to be read."""
-        trainer.begin_epoch(order)
+        if isinstance(trainer, Feed):
+            trainer.begin_epoch(order)
 
-    def train(self, trainer: Feed, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
+    def train(self, trainer: Any, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
         """Do as `PackedMatrix.train`."""
-        return trainer.train(order, ends, rule, numbers)
+        if isinstance(trainer, Feed):
+            return trainer.train(order, ends, rule, numbers)
+        return super().train(trainer, order, ends, rule, numbers)
 
-    def vectors(self, trainer: Feed) -> list[Array]:
+    def vectors(self, trainer: Any) -> list[Array]:
         """Do as `PackedMatrix.vectors`."""
-        return trainer.vectors()
+        return trainer.vectors() if isinstance(trainer, Feed) else super().vectors(trainer)
 
     def operands(self, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
-        """Return the operand of all samples for whole passes, if the file has one block."""
+        """Return the operand of all samples, if the file is small, or for whole passes has one block."""
         self._check_backend()
+        if minibatches and self._is_small():
+            if not self._forms:
+                self._forms[True] = backend.kernels().list_samples(self.rows(0, self.shape[1]).T, self.density)
+            return super().operands(dtype, minibatches=True)
         if minibatches or len(self._file.blocks) > 1:
             remedy = "pack the samples in memory, without a path"
             raise ValueError(checks.message("X", "a packed file as a whole", "a matrix in memory", remedy))
         (piece,) = self.pieces(dtype)
         return piece.operand
+
+    def _is_small(self) -> bool:
+        """Return whether minibatches may have all samples in memory, in their own form, and first as rows."""
+        size = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        return len(self._file.blocks) <= BUFFER and self._file.size + _FORMS * size <= self._memory
 
     def pieces(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
         """Yield the operands of all blocks in the order of the samples; while one is used, the next one is read."""

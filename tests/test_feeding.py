@@ -87,8 +87,10 @@ def test_a_small_file_allows_every_order(backend, pair, monkeypatch):
     held, mapped, y = pair()
     for module in ("batches", "feeding", "packs"):
         monkeypatch.setattr(f"fastmlp.{module}.BUFFER", 30)
-    for shuffle in ("samples", "batches"):
-        assert_same_end(trained(mapped, y, shuffle=shuffle), trained(held, y, shuffle=shuffle))
+    tight = fastmlp.open_pack(mapped._file.path, memory=mapped._file.size + 2 * M * N)  # rows, but not lists as well
+    for shuffle in ("samples", "batches", "blocks"):
+        for given in (mapped, tight):
+            assert_same_end(trained(given, y, shuffle=shuffle), trained(held, y, shuffle=shuffle))
 
 
 def test_each_block_is_read_once_in_an_epoch_and_ahead_of_use(backend, pair, monkeypatch):
