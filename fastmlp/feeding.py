@@ -65,6 +65,20 @@ class Feed:
 
     def train(self, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
         """Update on batch after batch, as the kernel ``train``; return the sums of each."""
+        done: list[Array] = []
+        first = 0
+        while first < len(ends):
+            start = int(ends[first - 1]) if first > 0 else 0
+            # Not more samples than a quarter of a block, which bounds the memory for them.
+            last = max(first + 1, int(np.searchsorted(ends, start + self._store.block // 4, "right")))
+            stop = int(ends[last - 1])
+            done.append(self._train(order[start:stop], ends[first:last] - start, rule, numbers[first:last]))
+            if len(done[-1]) < last - first:
+                break
+            first = last
+        return np.concatenate(done)
+
+    def _train(self, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
         kernels = backend.kernels()
         x, y, weight = self._store.operand(self._drawn(order)), np.take(self._y, order, -1), self._weight[order]
         if self._trainer is None:

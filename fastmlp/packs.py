@@ -25,9 +25,12 @@ from fastmlp.sources import RowSource, source
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
-# Bytes of the rows of all samples and of their lists, at most, over those of the rows: an entry of a list has two bytes
-# more than its number, and lists hold at most half of the numbers.
+# Bytes of rows and of their lists, at most, over those of the rows: an entry of a list has two bytes more than its
+# number, and lists hold at most half of the numbers.
 _FORMS = 3
+
+# Blocks of memory for the samples of a call of the kernel, a quarter of a block: rows, lists, and the lists before.
+_DRAWN = 2
 
 
 class Piece(NamedTuple):
@@ -137,7 +140,9 @@ class MappedMatrix(PackedMatrix):
         if self._is_small():
             return super().begin_training(vectors, net, y, weight)
         rows = self.block * self.shape[0] * self.dtype.itemsize
-        wanted = min(len(self._file.blocks), BUFFER) * rows + max(block.length for block in self._file.blocks)
+        wanted = (min(len(self._file.blocks), BUFFER) + _DRAWN) * rows + max(
+            block.length for block in self._file.blocks
+        )
         if wanted > self._memory:
             got, expected = f"{self._memory} bytes", f"at least {wanted} for minibatches from a packed file"
             raise ValueError(checks.message("memory", got, expected, f"open_pack(path, memory={wanted})"))

@@ -67,7 +67,8 @@ def test_a_regression_gives_the_bits_of_memory(backend, dtype, pair, rng):
 def test_neither_threads_nor_memory_nor_the_length_of_calls_changes_bits(backend, pair, monkeypatch):
     _, mapped, y = pair()
     expected = trained(mapped, y)
-    tight = fastmlp.open_pack(mapped._file.path, memory=3 * mapped.block * N + 3 * mapped._file.blocks[0].length)
+    longest = max(block.length for block in mapped._file.blocks)
+    tight = fastmlp.open_pack(mapped._file.path, memory=5 * mapped.block * N + longest)
     assert_same_end(trained(tight, y), expected)
     for seconds, threads in ((0.0, 1), (9.0, 2)):
         monkeypatch.setattr("fastmlp.methods.minibatches._CHUNK_SECONDS", seconds)
@@ -87,7 +88,9 @@ def test_a_small_file_allows_every_order(backend, pair, monkeypatch):
     held, mapped, y = pair()
     for module in ("batches", "feeding", "packs"):
         monkeypatch.setattr(f"fastmlp.{module}.BUFFER", 30)
-    tight = fastmlp.open_pack(mapped._file.path, memory=mapped._file.size + 2 * M * N)  # rows, but not lists as well
+    tight = fastmlp.open_pack(
+        mapped._file.path, memory=mapped._file.size + 2 * M * N + 1
+    )  # rows, but not lists as well
     for shuffle in ("samples", "batches", "blocks"):
         for given in (mapped, tight):
             assert_same_end(trained(given, y, shuffle=shuffle), trained(held, y, shuffle=shuffle))
