@@ -321,6 +321,17 @@ def test_the_command_line_trains_over_ranks_as_alone(tmp_path, more):
     assert len(epochs[0]) == 3
 
 
+@pytest.mark.parametrize("more", ["--batch-size 100", "--optimizer gd"])
+def test_ranks_of_the_command_line_share_a_packed_file(tmp_path, more):
+    pytest.importorskip("sklearn")
+    with fastmlp.use_backend("numpy"):
+        assert cli.main(["pack", "digits", "--to", str(tmp_path / "digits.pack")]) == 0
+    words = ["train", str(tmp_path / "digits.pack"), *f"--hidden 9 --epochs 3 {more} --save".split()]
+    for ranks in (3, 1):
+        Started(COMMAND, ranks, words=(*words, str(tmp_path / str(ranks)))).end()
+    assert (tmp_path / "3").read_bytes() == (tmp_path / "1").read_bytes()
+
+
 def test_an_error_of_the_command_line_on_one_rank_ends_all_in_one_line():
     code = """
 import os, sys
