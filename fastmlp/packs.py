@@ -97,7 +97,7 @@ class MappedMatrix(PackedMatrix):
 
     def step(self, gradient: Array, parameters: Array, net: Net, y: Array, weight: Array) -> tuple[float, float, float]:
         """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of hits and weight."""
-        if len(self._file.blocks) == 1:
+        if self.blocks == 1:
             return super().step(gradient, parameters, net, y, weight)
         kernels, scales = backend.kernels(), hit_scales(net.loss, y, weight)
         sums = kernels.begin_parts(parameters, net, self.shape[1], dense=self._all_dense)
@@ -109,7 +109,7 @@ class MappedMatrix(PackedMatrix):
 
     def logits(self, out: Array, parameters: Array, net: Net) -> None:
         """Set ``out`` (C, m) to the logits."""
-        if len(self._file.blocks) == 1:
+        if self.blocks == 1:
             super().logits(out, parameters, net)
             return
         kernels = backend.kernels()
@@ -123,26 +123,34 @@ class MappedMatrix(PackedMatrix):
         return self._digest
 
     @property
+    def blocks(self) -> int:
+        """The number of blocks."""
+        return len(self._file.blocks)
+
+    @property
+    def all_dense(self) -> bool:
+        """Whether every block is stored as dense rows."""
+        return self._all_dense
+
+    @property
     def block(self) -> int:
         """Samples of a block of the file."""
-        return block_size(self.shape, self.dtype, len(self._file.blocks))
+        return block_size(self.shape, self.dtype, self.blocks)
 
     def check_shuffle(self, shuffle: str | bool) -> None:
         """Raise ValueError unless batches that are shuffled like this read each block once in an epoch."""
-        if shuffle in ("samples", "batches") and len(self._file.blocks) > BUFFER:
-            got, expected = f"{shuffle!r} for a packed file of {len(self._file.blocks)} blocks", "'blocks' or False"
+        if shuffle in ("samples", "batches") and self.blocks > BUFFER:
+            got, expected = f"{shuffle!r} for a packed file of {self.blocks} blocks", "'blocks' or False"
             remedy = "pass 'blocks', which shuffles the blocks, and the samples of several blocks together"
             raise ValueError(checks.message("shuffle", got, expected, remedy))
 
     def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
         """Do as `PackedMatrix.begin_training`, if the file is small; else return a trainer that reads it."""
         self._check_backend()
-        if self._is_small():
+        if self.is_small():
             return super().begin_training(vectors, net, y, weight)
         rows = self.block * self.shape[0] * self.dtype.itemsize
-        wanted = (min(len(self._file.blocks), BUFFER) + _DRAWN) * rows + max(
-            block.length for block in self._file.blocks
-        )
+        wanted = (min(self.blocks, BUFFER) + _DRAWN) * rows + max(block.length for block in self._file.blocks)
         if wanted > self._memory:
             got, expected = f"{self._memory} bytes", f"at least {wanted} for minibatches from a packed file"
             raise ValueError(checks.message("memory", got, expected, f"open_pack(path, memory={wanted})"))
@@ -175,34 +183,34 @@ class MappedMatrix(PackedMatrix):
     def operands(self, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
         """Return the operand of all samples, if the file is small, or for whole passes has one block."""
         self._check_backend()
-        if minibatches and self._is_small():
+        if minibatches and self.is_small():
             if not self._forms:
                 self._forms[True] = backend.kernels().list_samples(self.rows(0, self.shape[1]).T, self.density)
             return super().operands(dtype, minibatches=True)
-        if minibatches or len(self._file.blocks) > 1:
+        if minibatches or self.blocks > 1:
             remedy = "pack the samples in memory, without a path"
             raise ValueError(checks.message("X", "a packed file as a whole", "a matrix in memory", remedy))
         (piece,) = self.pieces(dtype)
         return piece.operand
 
-    def _is_small(self) -> bool:
-        """Return whether minibatches may have all samples in memory, in their own form, and first as rows."""
+    def is_small(self) -> bool:
+        """Return whether all samples may be in memory as rows and in another form, beside the file."""
         size = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        return len(self._file.blocks) <= BUFFER and self._file.size + _FORMS * size <= self._memory
+        return self.blocks <= BUFFER and self._file.size + _FORMS * size <= self._memory
 
-    def pieces(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
-        """Yield the operands of all blocks in the order of the samples; while one is used, the next one is read."""
+    def pieces(self, dtype: np.dtype[Any], some: range | None = None) -> Iterator[Piece]:
+        """Yield the operands of all or some blocks, in the order of the samples; the next one is read meanwhile."""
         self._check_backend()
         kernels, table, m = backend.kernels(), self._table(dtype), self.shape[1]
         leaf = kernels.leaf_size(m, self.shape[0])
-        for samples, form in self._blocks():
+        for samples, form in self._blocks(some):
             first, stop = samples.start // leaf, -(-samples.stop // leaf)
             yield Piece(samples, (first, stop), kernels.operands(form, table))
 
-    def _blocks(self) -> Iterator[tuple[slice, Any]]:
-        """Yield the samples of each block and their packed form."""
+    def _blocks(self, some: range | None = None) -> Iterator[tuple[slice, Any]]:
+        """Yield the samples of each block, or of some, and their packed form."""
         kernels, (n, m) = backend.kernels(), self.shape
-        for number in range(len(self._file.blocks)):
+        for number in range(self.blocks) if some is None else some:
             self._file.read_ahead(number + 1)
             samples = slice(number * self.block, min((number + 1) * self.block, m))
             yield samples, kernels.from_arrays(self._arrays(number), n, m)

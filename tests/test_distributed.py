@@ -132,13 +132,14 @@ def test_ranks_train_as_one_process(backend, ranks, threads):
 
 
 PACKED = """
-from fastmlp import blocks
+from fastmlp import batches, blocks, feeding, packs
 blocks.BLOCK_BYTES = 10_000
 if comm.rank == 0:
     fastmlp.pack(x, scale=1/255, path=PATH)
 comm.Barrier()
-P = fastmlp.open_pack(PATH)
-say(len(P._file.blocks) > 5)
+batches.BUFFER = feeding.BUFFER = packs.BUFFER = 5 if MEMORY < 10**6 else 99
+P = fastmlp.open_pack(PATH, memory=MEMORY)
+say(P.blocks > 5 and P.is_small() == (MEMORY > 10**6))
 for batch, optimizer in (None, optimizers.LBFGS()), (90, optimizers.Adam(0.05)):
     kw = dict(epochs=3, progress=False, sample_weight=w, batch_size=batch, optimizer=optimizer, validation=(P, labels))
     model, alone = fastmlp.MLP((30, 9, 4), seed=comm.rank), fastmlp.MLP((30, 9, 4))
@@ -151,9 +152,11 @@ except ValueError as error:
 """
 
 
+@pytest.mark.parametrize("memory", [10**8, 150_000])  # larger and smaller than the file and the samples in memory
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_share_a_packed_file(backend, ranks, tmp_path):
-    assert run(f"PATH = {str(tmp_path / 'a.pack')!r}\n" + PACKED, ranks, backend) == ["True"] * 4 * ranks
+def test_ranks_share_a_packed_file(backend, ranks, memory, tmp_path):
+    code = f"PATH, MEMORY = {str(tmp_path / 'a.pack')!r}, {memory}\n" + PACKED
+    assert run(code, ranks, backend) == ["True"] * 4 * ranks
 
 
 @pytest.mark.parametrize("batch", [None, 90])

@@ -16,6 +16,7 @@ from fastmlp.kernels import rules, scores, tree
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.parts import Part
 from fastmlp.packing import PackedMatrix, looks_unscaled, scaled
+from fastmlp.packs import Piece
 
 _UINT8 = np.dtype(np.uint8)
 
@@ -130,12 +131,11 @@ class Divided:
         kernels, messages, (_, m) = self._kernels, self._messages, self.shape
         sums = kernels.begin_parts(parameters, net, m, dense=self._is_dense)
         first, stop = self._bounds[messages.rank : messages.rank + 2]
-        if first < stop:
-            scales = scores.hit_scales(net.loss, y, weight)
-            mine_y, mine_weight = (np.ascontiguousarray(one[..., self._mine]) for one in (y, weight))
-            part = Part(first, mine_y, mine_weight, scales)
-            kernels.enter(sums, net, self._operand(parameters.dtype), part)
-            kernels.accumulate(sums, first, stop)
+        scales = scores.hit_scales(net.loss, y, weight)
+        for some, leaves, operand in self._pieces(parameters.dtype):
+            mine_y, mine_weight = (np.ascontiguousarray(one[..., some]) for one in (y, weight))
+            kernels.enter(sums, net, operand, Part(leaves[0], mine_y, mine_weight, scales))
+            kernels.accumulate(sums, *leaves)
         nodes, of_leaves = kernels.nodes(sums)
         packed = self._folded([one for _, one in sorted(nodes, key=lambda pair: pair[0])], parameters.dtype)
         counts = 3 * np.diff(self._bounds)
@@ -210,9 +210,11 @@ class Divided:
         mine = np.empty((outputs, count), out.dtype)
         if self._whole is not None:
             self._whole.logits(mine, parameters, net)
-        elif count:
-            x = self._operand(parameters.dtype)
-            self._kernels.network_logits(mine, parameters, net, x, dense=self._is_dense)
+        else:
+            for some, _, x in self._pieces(parameters.dtype):
+                part = np.empty((outputs, some.stop - some.start), out.dtype)
+                self._kernels.network_logits(part, parameters, net, x, dense=self._is_dense)
+                mine[:, some.start - self._mine.start : some.stop - self._mine.start] = part
         every = self._messages.joined(mine.T.reshape(-1), outputs * np.diff(self._cuts))
         out[...] = every.reshape(-1, outputs).T
 
@@ -221,20 +223,24 @@ class Divided:
         self._pack()
         content = Content(self.shape, self.dtype, self._facts.scale)
         for rank in range(self._messages.size):
-            mine = self._pieces() if rank == self._messages.rank else iter(())
+            mine = self._unpacked() if rank == self._messages.rank else iter(())
             while (piece := self._messages.gathered(next(mine, None))[rank]) is not None:
                 content.update(piece)
         return digest_of_samples(content.hexdigest(), shapes, y, weight)
 
-    def _pieces(self) -> Iterator[Array]:
+    def _unpacked(self) -> Iterator[Array]:
         form = next(iter(self._whole._forms.values())) if self._whole is not None else self._form
         for _, rows in () if form is None else self._kernels.unpack(form):
             yield rows
 
-    def _operand(self, dtype: np.dtype[Any]) -> Any:
+    def _pieces(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
+        """Yield the operands of the samples of this process."""
+        if self._form is None:
+            return
         if self._operands is None:
             self._operands = self._kernels.operands(self._form, self._table(dtype))
-        return self._operands
+        first, stop = self._bounds[self._messages.rank : self._messages.rank + 2]
+        yield Piece(self._mine, (first, stop), self._operands)
 
     def _table(self, dtype: np.dtype[Any]) -> Array:
         return scaled(np.arange(256, dtype=dtype), self._facts.scale)

@@ -13,6 +13,7 @@ from fastmlp.blocks import block_size
 from fastmlp.distributed import plans
 from fastmlp.distributed.divided import Divided, Facts
 from fastmlp.distributed.messages import Array, Messages
+from fastmlp.distributed.shared import Shared
 from fastmlp.distributed.watchdog import Watchdog
 from fastmlp.kernels.columns import Columns
 from fastmlp.packing import Input, PackedMatrix
@@ -97,7 +98,13 @@ class Ranks(Team):
     def _matrix(
         self, name: str, X: Input, width: int, dtype: np.dtype[Any], batch_size: int | None, finite: bool
     ) -> Divided:
-        held = self._share(name, X, width, dtype)
+        self._is_shared, is_large = self._agreed(X)
+        file = X if isinstance(X, MappedMatrix) and self._is_shared else None
+        if file is not None and is_large:
+            super().matrix(name, file, width, dtype, finite=finite)  # checks it
+            facts = Facts(file.shape, file.dtype, file._scale, file.density, file.largest, file.block, file.shuffle)
+            return Shared(self._messages, facts, file)
+        held = _rows(name, X, width, dtype) if file is None else self._share(name, file, width, dtype)
         self._held = len(held.rows)
         every = self._messages.gathered((len(held.rows), held.rows.dtype, held.scale))
         m = sum(count for count, *_ in every)
@@ -111,19 +118,23 @@ class Ranks(Team):
         given = np.cumsum([0, *(count for count, *_ in every)]).tolist()
         rows = self._moved(held.rows.astype(kinds[0][0], copy=False), given, wanted)
         facts = self._facts(rows, (width, m), kinds[0][1], wanted[self.rank])
-        if isinstance(X, MappedMatrix) and self._is_shared:
-            facts = facts._replace(block=X.block, shuffle=X.shuffle)
+        if file is not None:
+            facts = facts._replace(block=file.block, shuffle=file.shuffle)
         if finite:
             self._check_finite(name, rows, wanted[self.rank], dtype)
         minibatches = batch_size is not None and batch_size < m
         return Divided(self._messages, facts, rows, wanted, minibatches=minibatches)
 
-    def _share(self, name: str, X: Input, width: int, dtype: np.dtype[Any]) -> _Held:
-        """Return the samples that this process was given; of a packed file that all opened, the share of this one."""
-        digests = self._messages.gathered(X.content() if isinstance(X, MappedMatrix) else None)
-        self._is_shared = isinstance(X, MappedMatrix) and all(one == digests[0] for one in digests)
-        if not (isinstance(X, MappedMatrix) and self._is_shared):
-            return _rows(name, X, width, dtype)
+    def _agreed(self, X: Input) -> tuple[bool, bool]:
+        """Return whether all processes opened the same packed file, and whether it is too large to be held."""
+        file = X if isinstance(X, MappedMatrix) else None
+        mine = None if file is None else (file.content(), file.blocks > 1 and not file.is_small())
+        every = self._messages.gathered(mine)
+        is_shared = mine is not None and all(one is not None and one[0] == mine[0] for one in every)
+        return is_shared, is_shared and any(large for _, large in every)
+
+    def _share(self, name: str, X: MappedMatrix, width: int, dtype: np.dtype[Any]) -> _Held:
+        """Return the samples that this process is to hold of a packed file."""
         checks.input_width(name, X, width, dtype)
         leaf = backend.kernels().leaf_size(X.shape[1], width)
         cuts = plans.sample_cuts(X.shape[1], leaf, self._messages.size)
