@@ -425,11 +425,11 @@ class MLP(Interchange):
         comm : mpi4py.MPI.Intracomm, optional
             The processes that train together, each of which calls this with its own samples, in the order of their
             ranks, also with none, and with the same other arguments. If all pass the same packed file, with the targets
-            and weights of all samples, each takes its share. X of a validation is divided likewise. All end
-            with the same parameters and history: those of one process with all samples, bit for bit. They begin with
-            the parameters of rank 0, which alone writes the checkpoint. If one fails, all do. With
-            minibatches, all make the same updates, on samples that they exchange: this takes longer than on one
-            process, but no process keeps all samples.
+            and weights of all samples, each takes its share; for minibatches from a large file each reads all of it. X
+            of a validation is divided likewise. All end with the same parameters and history: those of one process with
+            all samples, bit for bit. They begin with the parameters of rank 0, which alone writes the checkpoint. If
+            one fails, all do. With minibatches, all make the same updates, on samples that they exchange: this takes
+            longer than on one process, but no process keeps all samples.
 
         Returns
         -------

@@ -58,6 +58,7 @@ class MappedMatrix(PackedMatrix):
     ((2, 2), 0.5, True)
     """
 
+    #: How minibatches are shuffled by default.
     shuffle = "blocks"
 
     __slots__ = ("_all_dense", "_digest", "_file", "_kept", "_kind", "_memory", "_notes")
@@ -358,16 +359,19 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:
         If there is no such file.
     ValueError
         If it is damaged, cut short or not a packed file, if it was written by another backend, for another vector width
-        or by another version, or if two of its blocks do not fit into ``memory``.
+        or by another version, or if two of its blocks do not fit into ``memory``. `MLP.fit` says how much more
+        minibatches need, if they do.
 
     Examples
     --------
     >>> import tempfile
     >>> import numpy as np, fastmlp
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = fastmlp.pack(np.eye(3), path=f"{folder}/train.pack")
-    ...     fastmlp.open_pack(f"{folder}/train.pack").shape
-    (3, 3)
+    ...     _ = fastmlp.pack(np.eye(3), path=f"{folder}/train.pack", Y=[0, 1, 1])
+    ...     P = fastmlp.open_pack(f"{folder}/train.pack")
+    ...     history = fastmlp.MLP((3, 4, 2)).fit(P, P.labels, epochs=3, batch_size=2)
+    >>> P.shape, len(history)
+    ((3, 3), 3)
     """
     checks.positive("memory", memory, "pass bytes such as 256 << 20")
     file = PackFile(path)
