@@ -314,7 +314,7 @@ print(resident("VmHWM:") - before, P.nbytes)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded(rng, tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 2 << 20)
-    x = rng.integers(256, size=(400, 400_000), dtype=np.uint8)
+    x = rng.integers(256, size=(400, 200_000), dtype=np.uint8)
     fastmlp.pack(x, path=tmp_path / "a.pack", scale=1 / 255)
     bound = 40 << 20
     command = [sys.executable, "-c", TRAINING, tmp_path / "a.pack", str(bound)]
