@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks, preprocessing
-from fastmlp.datasets import bounded, files, images
+from fastmlp.datasets import bounded, files, idx, images
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
@@ -46,7 +46,7 @@ def prepared(path: Path, inputs: Inputs, model: MLP) -> Iterator[Read | Unread]:
         if files.is_rows(path) and not path.is_dir():
             yield _rows(path, inputs, model)
             return
-        if path.is_file() and files.is_idx(path):
+        if path.is_file() and idx.is_idx(path):
             yield _idx_images(path, inputs, model)
             return
         found = images.find(path)
@@ -77,7 +77,7 @@ def _rows(path: Path, inputs: Inputs, model: MLP) -> Read:
 
 
 def _idx_images(path: Path, inputs: Inputs, model: MLP) -> Read:
-    x = files.read_idx(path)
+    x = idx.read(path)
     check_width(bounded.shown(path), x.shape[1:], inputs)
     names = [f"{path}[{i}]" for i in range(len(x))]
     return Read(names, pack_samples(x, inputs, model), [_UNCHANGED] * len(x))

@@ -1,4 +1,11 @@
-"""Minibatches: which samples an update takes, and in which order."""
+"""Minibatches: which samples an update takes, and in which order.
+
+Of samples that are not in memory, ``"blocks"`` is a shuffle that reads each block of a packed file once in an epoch, as
+a whole: the blocks in a random order, divided into groups of up to `BUFFER` blocks, and the samples of each group in a
+random order. A block has about 16 MiB, so that a group has up to 128 MiB, or 170,000 pictures of MNIST. A batch is thus
+a random choice from `BUFFER` blocks, others in each epoch. It teaches as much as one from all samples, as long as such
+a group resembles the whole: a source that is sorted, for example by class, should be shuffled before it is packed.
+"""
 
 from typing import Any, TypeAlias
 
@@ -8,6 +15,8 @@ from fastmlp import checks
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+BUFFER = 8  #: Blocks whose samples are shuffled together: it decides on the bits of a run.
 
 _MOST_SAMPLES = 2**31 - 1  # orders are int32
 
@@ -24,11 +33,13 @@ class Batches:
         Number of samples.
     batch_size : int
         Samples in a batch, at least 1.
-    shuffle : {"samples", "batches", False}
+    shuffle : {"samples", "batches", "blocks", False}
         A new order of the samples in each epoch; or batches that are drawn once, and a new order of these in each
-        epoch; or the given order.
+        epoch; or a new order of the blocks, and of the samples in each group of them; or the given order.
     seed : int
         From 0 to 2**32 - 1.
+    block : int
+        Samples of a block.
 
     Raises
     ------
@@ -43,13 +54,13 @@ class Batches:
     ([0, 1, 2, 3, 4], array([2, 4, 5]))
     """
 
-    def __init__(self, m: int, batch_size: int, shuffle: str | bool, seed: int) -> None:
+    def __init__(self, m: int, batch_size: int, shuffle: str | bool, seed: int, block: int = 1) -> None:
         if m > _MOST_SAMPLES:
             got, expected = f"{m} samples", f"at most {_MOST_SAMPLES} for minibatches"
             raise ValueError(checks.message("X", got, expected, "train on parts of the data, one after the other"))
         self.shuffle, self.seed = shuffle, seed
         self.per_epoch = -(-m // batch_size)
-        self._m, self._batch_size = m, batch_size
+        self._m, self._batch_size, self._block = m, batch_size, block
         self._ends = np.minimum(np.arange(1, self.per_epoch + 1, dtype=np.int64) * batch_size, m)
 
     def epoch(self, number: int) -> tuple[Array, Array]:
@@ -71,6 +82,8 @@ class Batches:
             return self._permutation(number, self._m), self._ends
         if self.shuffle == "batches":
             return self._drawn_once(self._permutation(number, self.per_epoch))
+        if self.shuffle == "blocks":
+            return self._by_blocks(number), self._ends
         return np.arange(self._m, dtype=np.int32), self._ends
 
     def _drawn_once(self, batches: Array) -> tuple[Array, Array]:
@@ -82,7 +95,19 @@ class Batches:
         # There is no epoch 0: its permutation belongs to no other use.
         return self._permutation(0, self._m)[place], ends
 
+    def _by_blocks(self, number: int) -> Array:
+        """Return the samples (m,) of an epoch, those of a group of blocks after those of another."""
+        generator, block = self._generator(number), self._block
+        blocks = generator.permutation(-(-self._m // block))
+        order = []
+        for group in np.array_split(blocks, -(-len(blocks) // BUFFER)):
+            samples = (group[:, None] * block + np.arange(block)).reshape(-1)
+            order.append(generator.permutation(samples[samples < self._m]).astype(np.int32))
+        return np.concatenate(order)
+
     def _permutation(self, number: int, length: int) -> Array:
+        return self._generator(number).permutation(length).astype(np.int32)
+
+    def _generator(self, number: int) -> np.random.RandomState:
         # The stream of RandomState never changes. Quietly, because seeding sets NumPy's error state for a moment.
-        generator = quietly(np.random.RandomState, [self.seed, number])
-        return generator.permutation(length).astype(np.int32)
+        return quietly(np.random.RandomState, [self.seed, number])

@@ -1,4 +1,4 @@
-"""The command line: ``fastmlp train``, ``evaluate``, ``predict``, ``export``, ``bench``, ``info``.
+"""The command line: ``fastmlp train``, ``evaluate``, ``predict``, ``export``, ``pack``, ``bench``, ``info``.
 
 Slow imports are delayed until Ctrl-C is handled.
 """

@@ -1,7 +1,6 @@
 """The commands. Each prints its report and returns an exit status and the facts for ``--json``."""
 
 import argparse
-import contextlib
 import json
 import math
 import time
@@ -19,33 +18,39 @@ from fastmlp import (
     bench,
     checks,
     datasets,
+    given,
     losses,
+    packed_sets,
     preprocessing,
     recipes,
     refusals,
     runs,
-    units,
 )
 from fastmlp.answers import Unread, answer, as_csv, prepared, spoken
 from fastmlp.console import Console, failure
-from fastmlp.datasets import bounded, files, tables
+from fastmlp.datasets import bounded
 from fastmlp.interchange import export as onnx_file
 from fastmlp.launch import Crew
 from fastmlp.model import MLP
+from fastmlp.packfile import is_pack
+from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import Inputs, check_width, pack_samples
+from fastmlp.progress import Samples
 from fastmlp.recipes import Recipe
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Say: TypeAlias = Callable[..., None]
 Outcome: TypeAlias = tuple[int, dict[str, Any]]
 
-_NAMED = ("digits", "fashion_mnist", "mnist")
 
-
-class _Data(NamedTuple):
+class _Prepared(NamedTuple):
     name: str
-    parts: datasets.Dataset
-    names: tuple[str, ...] | None  # class names
+    parts: datasets.Dataset | None  # None of a packed file
+    inputs: Inputs
+    model: MLP
+    plan: Recipe
+    samples: runs.Ready
+    m: int  # training samples of all processes
 
 
 def train(options: argparse.Namespace, say: Console) -> Outcome:
@@ -53,7 +58,8 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     start = time.perf_counter()
     crew = Crew()
     with crew:
-        data, inputs, model, plan, samples, m = _prepared_run(options, say, crew)
+        prepare = _prepared_pack if is_pack(options.data) else _prepared_run
+        name, parts, inputs, model, plan, samples, m = prepare(options, say, crew)
     history, problem = runs.fit(options, say, crew, model, plan, samples)
     if crew.rank > 0:  # the first process does the rest
         return (130 if history.stopped == "interrupt" else 0) if problem is None else failure(problem)[0], {}
@@ -62,7 +68,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
         say.tell("stopped before the end of the first epoch")
         return 130, {"stopped": "interrupt", "epochs": 0}
     model.notes = model.notes | {"trained": runs.in_words(plan, history)}
-    result = runs.Result(say, {"data": data.name, "samples": m, **runs.told(plan, model, history)})
+    result = runs.Result(say, {"data": name, "samples": m, **runs.told(plan, model, history)})
     if problem is not None:
         result.fail(problem)
     runs.say_stopped(options, say, history)
@@ -71,7 +77,8 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     try:
         say.interrupts.release()
         if problem is None:
-            result.attempt(runs.test, options, result, model, inputs, data.parts, history)
+            if parts is not None:
+                result.attempt(runs.test, options, result, model, inputs, parts, history)
             result.facts["seconds"] = time.perf_counter() - start
     except KeyboardInterrupt:
         say.interrupts.hold()
@@ -80,55 +87,123 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
     return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
 
 
-def _prepared_run(
-    options: argparse.Namespace, say: Console, crew: Crew
-) -> tuple[_Data, Inputs, MLP, Recipe, runs.Ready, int]:
-    """Check the options, load the data and make the model; the last number is that of all training samples."""
+def _prepared_run(options: argparse.Namespace, say: Console, crew: Crew) -> _Prepared:
+    """Check the options, load the data and make the model."""
     refusals.check_train(options)
-    refusals.check_data(options.data, _NAMED)
+    refusals.check_data(options.data, given.NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
     backend.begin_loading()
-    data = _load(options.data, _roles(options))
+    data = given.load(options.data, given.roles(options))
     x, y, validation = runs.split(options, data.parts)
     plan = recipes.chosen(options, len(y))
-    inputs = _inputs(data, x, y, plan)
-    x, *others = (_placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
+    inputs = given.inputs(data, x, y, plan.dtype)
+    x, *others = (given.placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
     data = data._replace(parts=data.parts._replace(x_test=others[0]))
     validation = None if validation is None else (others[1], validation[1])
     model = _model(options, inputs, plan)
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
     _say_data(say, data, inputs)
-    _say_start(options, say, data, model, plan, len(y))
-    return data, inputs, model, plan, runs.ready(crew, model, inputs, plan, (x, y), validation), len(y)
+    aside = len(data.parts.y_train) - len(y)
+    watched = f", {aside} validation" if aside else ""
+    tested = f"{len(data.parts.y_test)} test samples{given.set_aside(data.parts)}"
+    say(f"{data.name}: {len(y)} training{watched} and {tested}")
+    _say_start(options, say, model, plan)
+    ready = runs.ready(crew, model, inputs, plan, (x, y), validation)
+    return _Prepared(data.name, data.parts, inputs, model, plan, ready, len(y))
+
+
+def _prepared_pack(options: argparse.Namespace, say: Console, _: Crew) -> _Prepared:
+    """Do as `_prepared_run` for a packed file, which has no test part; processes share it by themselves."""
+    refusals.check_train(options)
+    refusals.check_pack_options(options, ("validation", "plot"))
+    _set_backend(options)
+    backend.begin_loading()
+    found = packed_sets.read(options.data)
+    if options.dtype is None and found.x.dtype != np.uint8:
+        options.dtype = found.x.dtype.name
+    plan = recipes.chosen(options, len(found.y))
+    model = _model(options, found.inputs, plan)
+    model.notes = found.notes
+    say(f"{found.name}: {len(found.y)} training samples, packed; fastmlp evaluate MODEL FILE tests it on others")
+    _say_start(options, say, model, plan)
+    ready = runs.Ready((found.x, found.inputs.targets(found.y)), None, "blocks")
+    return _Prepared(found.name, None, found.inputs, model, plan, ready, len(found.y))
 
 
 def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     """Report the accuracy of a trained network on data, and on each of its classes; or the R^2 of a regression."""
-    refusals.check_data(options.data, _NAMED)
+    refusals.check_data(options.data, given.NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
     model, inputs = preprocessing.load(options.model)
-    data = _load(options.data, _roles(options), preprocessing.known(inputs, model.notes.get("label", "")))
-    x, y = _part(data.parts, options.part)
-    check_width(data.name, x.shape[1:], inputs)
-    x = _placed(data, x, inputs)
-    if inputs.unit is None:
-        y = preprocessing.class_indices(data.name, data.parts, data.names, inputs)[y]
-    X = pack_samples(x, inputs, model)
+    subject = (_packed_subject if is_pack(options.data) else _subject)(options, say, model, inputs)
+    X, y = subject.packed, subject.y
     scores = runs.scores(model, inputs, X, y)
     answers = preprocessing.outputs(model, X)
     classes = _by_class(y, answers.argmax(axis=0), inputs.names) if inputs.unit is None else []
-    part = "all samples" if options.part == "all" else f"the {options.part} part"
-    _say_data(say, data, inputs)
-    say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
+    say(f"{subject.described}: {len(y)} samples")
     for row in classes:
         say(f"  {row['name']:12} {row['right'] / row['samples']:7.2%} of {row['samples']}{_mostly(row)}")
     say(runs.scores_in_words(scores))
-    facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
+    facts = {"model": options.model, "data": subject.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
-    result.attempt(runs.draw, options.plot, result, model, inputs, x, y, answers, None)
+    if subject.x is not None:
+        result.attempt(runs.draw, options.plot, result, model, inputs, subject.x, y, answers, None)
     return result.status, result.facts
+
+
+class _Subject(NamedTuple):
+    """Samples to evaluate a model on: as they were read, None of a packed file, and packed; classes or targets."""
+
+    name: str
+    described: str
+    x: Any
+    packed: PackedMatrix
+    y: Array
+
+
+def _subject(options: argparse.Namespace, say: Say, model: MLP, inputs: Inputs) -> _Subject:
+    data = given.load(options.data, given.roles(options), preprocessing.known(inputs, model.notes.get("label", "")))
+    options.part = options.part or "test"
+    x, y = given.part(data.parts, options.part)
+    check_width(data.name, x.shape[1:], inputs)
+    x = given.placed(data, x, inputs)
+    if inputs.unit is None:
+        y = preprocessing.class_indices(data.name, data.parts.names, data.names, inputs)[y]
+    part = "all samples" if options.part == "all" else f"the {options.part} part"
+    _say_data(say, data, inputs)
+    described = f"{data.name}, {part}{given.set_aside(data.parts)}"
+    return _Subject(data.name, described, x, pack_samples(x, inputs, model), y)
+
+
+def _packed_subject(options: argparse.Namespace, _: Say, model: MLP, inputs: Inputs) -> _Subject:
+    refusals.check_pack_options(options, ("plot", "part"))
+    found = packed_sets.read(options.data)
+    checks.input_width(found.name, found.x, model.layer_sizes[0], model.dtype)
+    packed_sets.check_prepared(found, inputs)
+    y, theirs = found.y, found.inputs
+    if inputs.unit is None:
+        y = preprocessing.class_indices(found.name, theirs.labels or theirs.names, theirs.names, inputs)[y]
+    options.part = "all"
+    return _Subject(found.name, f"{found.name}, all samples", None, found.x, y)
+
+
+def pack(options: argparse.Namespace, say: Console) -> Outcome:
+    """Write a data set as a packed file, which training reads a part at a time."""
+    refusals.check_pack(options, given.NAMED)
+    _set_backend(options)
+    found = packed_sets.content(options)
+    for remark in found.remarks:
+        say(remark)
+    with refusals.speaking_of("--to"), Samples(wanted=not options.json) as bar:
+        packed = packed_sets.write(options, found, bar)
+    n, m = packed.shape
+    labels = "none" if found.y is None else "targets" if found.inputs.unit else f"{len(found.inputs.names)} classes"
+    say(f"{m} samples of {n} features, {packed.dtype}, {packed.kind}, labels: {labels}")
+    say(f"packed: {options.to}, {packed.nbytes / 1e6:.1f} MB")
+    facts = {"data": bounded.shown(options.data), "file": options.to, "samples": m, "features": n}
+    return 0, {**facts, "dtype": packed.dtype.name, "bytes": packed.nbytes, "labels": labels}
 
 
 def predict(options: argparse.Namespace, say: Console) -> Outcome:
@@ -185,9 +260,9 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
     """Compare fastmlp with the notebook's formulas on one training step."""
     checks.positive("--seconds", options.seconds, "give a number of seconds such as 20")
     checks.layer_sizes("--hidden", (1, options.hidden, 1))
-    refusals.check_data(options.data, _NAMED)
+    refusals.check_data(options.data, given.NAMED)
     _set_backend(options)
-    data = _load(options.data, _roles(options))
+    data = given.load(options.data, given.roles(options))
     x = data.parts.x_train
     if arrays.is_sparse(x):
         raise ValueError(checks.message("DATA", data.name, "dense data", "bench measures the notebook's formulas"))
@@ -204,7 +279,9 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
     _set_backend(options)
     table: list[str] = []
     facts: dict[str, Any] = dict(backend.show_config(mode="dicts") or {})
-    if options.model is not None:
+    if options.model is not None and is_pack(options.model):
+        facts |= packed_sets.described(options.model)
+    elif options.model is not None:
         model = MLP.load(options.model)
         net = "-".join(map(str, model.layer_sizes))
         facts["model"] = f"{options.model}: {net}, {model.dtype}, {_start(model)}, seed {model.seed}"
@@ -235,50 +312,6 @@ def _set_backend(options: argparse.Namespace) -> None:
             backend.set_num_threads(options.threads)
 
 
-def _roles(options: argparse.Namespace) -> tables.Roles:
-    """Return what the options say about the columns of a table."""
-    several = (tuple(getattr(options, name, None) or ()) for name in ("category", "ignore"))
-    return tables.Roles(options.label, getattr(options, "target", None), *several)
-
-
-def _load(what: str, roles: tables.Roles, known: tables.Known | None = None) -> _Data:
-    """Load a data set by its name or from files; the columns of a table are those of the roles, or else as known."""
-    name = bounded.shown(what)
-    with contextlib.ExitStack() as stack:
-        for argument in ("label", "target", "category", "ignore"):
-            stack.enter_context(refusals.speaking_of(f"--{argument}", argument))
-        if what in _NAMED:
-            files.check_roles(roles, what)
-            return _named(what)
-        refusals.check_data(what, _NAMED)
-        if known is not None and files.is_rows(Path(what)):
-            roles = _roles_of_model(roles, known)
-        return _Data(name, files.load_as(what, roles, known), None)
-
-
-def _roles_of_model(roles: tables.Roles, known: tables.Known) -> tables.Roles:
-    """Return the roles with the label or target of the model's training, unless another one is given."""
-    ours, other = ("target", "label") if known.is_regression else ("label", "target")
-    given = getattr(roles, other)
-    if given is not None:
-        expected = "the target of a regression" if known.is_regression else "the label of classes"
-        remedy = f"name it by --{ours}, or choose another model"
-        raise ValueError(checks.message(f"--{other}", bounded.brief(repr(given)), expected, remedy))
-    usual = known.label or None
-    if known.is_regression:
-        return roles._replace(target=roles.target or usual)
-    return roles._replace(label=usual) if roles.label is None else roles
-
-
-def _inputs(data: _Data, x: Array, y: Array, plan: Recipe) -> Inputs:
-    """Return the preprocessing for training samples (m, ...) and their labels or targets (m,)."""
-    found = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
-    if data.parts.names:
-        _check_classes(data, y)
-        return found
-    return found._replace(unit=units.of(data.name, y, plan.dtype))
-
-
 def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe) -> MLP:
     loss, outputs = ("cross_entropy", len(inputs.names)) if inputs.unit is None else ("squared_error", 1)
     sizes = preprocessing.width(inputs), *options.hidden, outputs
@@ -286,27 +319,7 @@ def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe) -> MLP:
     return MLP(sizes, plan.dtype, options.seed, options.init, activation, loss)
 
 
-def _named(name: str) -> _Data:
-    module: Any = getattr(datasets, name)
-    (x_train, y_train), (x_test, y_test) = module.load_data()
-    labels = tuple(map(str, range(1 + int(y_train.max()))))
-    parts = datasets.Dataset(x_train, y_train, x_test, y_test, float(module.MAX_VALUE), False, labels)
-    return _Data(name, parts, getattr(module, "CLASSES", None))
-
-
-def _placed(data: _Data, x: Array, inputs: Inputs) -> Array:
-    return preprocessing.placed(data.name, x, data.parts.words, inputs)
-
-
-def _check_classes(data: _Data, y: Array) -> None:
-    """Raise ValueError if all training samples have the same class."""
-    if (y == y[0]).all():
-        got = f"only class {bounded.brief(data.parts.names[y[0]])} in {len(y)} training samples"
-        remedy = "add samples of other classes, or choose another label column of a table: --label first, last or NAME"
-        raise ValueError(checks.message(data.name, got, "at least two classes", remedy))
-
-
-def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
+def _say_data(say: Say, data: given.Data, inputs: Inputs) -> None:
     for remark in data.parts.remarks:
         say(remark)
     if inputs.first_index is not None:
@@ -320,25 +333,7 @@ def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
         say(f"more than {preprocessing.MOST_COLUMNS} columns: all are divided by one number instead of standardised")
 
 
-def _part(parts: datasets.Dataset, part: str) -> tuple[Array, Array]:
-    x, y = {"train": (parts.x_train, parts.y_train), "test": (parts.x_test, parts.y_test)}.get(part, (None, None))
-    if x is None or y is None:
-        return _joined(parts.x_train, parts.x_test), np.concatenate([parts.y_train, parts.y_test])
-    return x, y
-
-
-def _joined(one: Any, other: Any) -> Any:
-    if not arrays.is_sparse(one):
-        return np.concatenate([one, other])
-    from scipy import sparse
-
-    return sparse.vstack([one, other], format="csr")
-
-
-def _say_start(options: argparse.Namespace, say: Console, data: _Data, model: MLP, plan: Recipe, m: int) -> None:
-    aside = len(data.parts.y_train) - m
-    watched = f", {aside} validation" if aside else ""
-    say(f"{data.name}: {m} training{watched} and {len(data.parts.y_test)} test samples{_set_aside(data.parts)}")
+def _say_start(options: argparse.Namespace, say: Console, model: MLP, plan: Recipe) -> None:
     say(
         f"network {'-'.join(map(str, model.layer_sizes))}, {plan.dtype}, {_start(model)}, "
         f"{backend.get_backend()} backend, threads: {backend.get_num_threads()}"
@@ -356,12 +351,6 @@ def _start(model: MLP) -> str:
     words += [f"activation {activation}"] if activation != activations.DEFAULT else []
     words += [f"loss {model.loss}"] if model.loss != losses.DEFAULT else []
     return ", ".join(words)
-
-
-def _set_aside(parts: datasets.Dataset) -> str:
-    if not parts.held_out:
-        return ""
-    return f" (set aside: every fifth{' of each class' if parts.names else ''})"
 
 
 def _by_class(y: Array, predictions: Array, names: tuple[str, ...]) -> list[dict[str, Any]]:

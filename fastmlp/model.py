@@ -352,7 +352,7 @@ class MLP(Interchange):
         progress: bool | None = None,
         optimizer: Optimizer | None = None,
         batch_size: int | None = None,
-        shuffle: str | bool = "samples",
+        shuffle: str | bool | None = None,
         l2: float = 0.0,
         clip_norm: float | None = None,
         comm: Any = None,
@@ -367,7 +367,7 @@ class MLP(Interchange):
         Parameters
         ----------
         X : array_like of float, sparse matrix of SciPy or PackedMatrix, shape (n_features, m)
-            Samples as columns; or a data frame of pandas or polars, with samples as rows.
+            Samples as columns, also in a packed file; or a data frame of pandas or polars, with samples as rows.
         Y : array_like, shape (m,) or (n_outputs, m)
             As in `loss_and_grad`, and finite. Targets of ``"logistic"`` are from 0 to 1, those of ``"poisson"`` >= 0.
         epochs : int
@@ -411,10 +411,14 @@ class MLP(Interchange):
         batch_size : int, optional
             Number of samples of an update, at least 1. The last batch of an epoch may be smaller. By default an update
             takes all samples.
-        shuffle : {"samples", "batches", False}
+        shuffle : {"samples", "batches", "blocks", False}, optional
             Of minibatches: take the samples in a new order in each epoch; or draw the batches once, and take them in a
-            new order in each epoch; or take the samples as they are. The order of an epoch depends on its number and
-            on the model's seed alone; if that is None, each run draws one.
+            new order in each epoch; or take blocks of samples, of about 16 MiB, in a new order in each epoch, and
+            shuffle the samples of up to 8 blocks together; or take the samples as they are. By default ``"blocks"``
+            for a packed file, which is then read a block at a time, and ``"samples"`` for other X; the same seed gives
+            a packed file and the same matrix in memory the same bits. A packed file of more than 8 blocks allows no
+            other order than ``"blocks"`` and False. The order of an epoch depends on its number and on the model's seed
+            alone; if that is None, each run draws one.
         l2 : float
             Adds l2 / 2 times the sum of the squares of all weights, without biases, to the loss that is minimized. The
             history shows the loss without it.
@@ -422,11 +426,12 @@ class MLP(Interchange):
             Scale a gradient whose norm is larger down to this norm.
         comm : mpi4py.MPI.Intracomm, optional
             The processes that train together, each of which calls this with its own samples, in the order of their
-            ranks, also with none, and with the same other arguments. X of a validation is divided likewise. All end
-            with the same parameters and history: those of one process with all samples, bit for bit. They begin with
-            the parameters of rank 0, which alone writes the checkpoint. If one fails, all do. With
-            minibatches, all make the same updates, on samples that they exchange: this takes longer than on one
-            process, but no process keeps all samples.
+            ranks, also with none, and with the same other arguments. If all pass the same packed file, with the targets
+            and weights of all samples, each takes its share; for minibatches from a large file each reads all of it. X
+            of a validation is divided likewise. All end with the same parameters and history: those of one process with
+            all samples, bit for bit. They begin with the parameters of rank 0, which alone writes the checkpoint. If
+            one fails, all do. With minibatches, all make the same updates, on samples that they exchange: this takes
+            longer than on one process, but no process keeps all samples.
 
         Returns
         -------

@@ -25,6 +25,7 @@ examples:
   fastmlp export digits.safetensors --to digits.onnx
                                                  for other programs
   fastmlp bench                                  fastmlp against the notebook's formulas
+  fastmlp pack mnist --to mnist.pack             in the form that training reads; also more than fits into memory
   fastmlp info                                   the active backend, and why it was chosen
   fastmlp train --help                           all options of a command, with examples
 """
@@ -52,6 +53,8 @@ examples:
       takes the numbers of rooms as categories, as columns of text are, and leaves the prices out
   fastmlp train news.svm
       a sparse file of SVMlight or LIBSVM
+  fastmlp train mnist.pack --save packed.safetensors
+      a packed file, which need not fit into memory; it has no test part
   mpiexec -n 4 fastmlp train mnist --optimizer gd --threads 1
       divides the samples among 4 processes, to the same bits; needs mpi4py
 
@@ -66,7 +69,8 @@ y_test, a table (.csv, .tsv or .txt) separated by commas, semicolons or tabs, or
 .svmlight or .libsvm). The label of a table is in the column given by --label, else in the column named label, class or
 target, else in the only text column, else in the first column. Other columns of text hold categories, which become
 columns of 0 and 1; all others must be numbers and are standardised. The label of SVMlight is the first number of each
-line; with --target first, it is the target of a regression. If there is no test part, every fifth sample of each class
+line; with --target first, it is the target of a regression. A file that fastmlp pack wrote is recognised by its
+content; all of it is used for training. If there is no test part, every fifth sample of each class
 becomes a test sample.
 """
 _OPTIMIZERS = ("gd", "sgd", "adam", "adamw", "lbfgs")
@@ -84,6 +88,7 @@ examples:
   fastmlp evaluate digits.safetensors mnist --plot pictures
   fastmlp evaluate digits.safetensors mine.csv --part all --json
   fastmlp evaluate houses.safetensors houses.csv
+  fastmlp evaluate packed.safetensors test.pack        a packed file, all of its samples
 
 MODEL is a file written by train --save or --checkpoint. Inputs are scaled as in training. The columns of a table are
 found by their names, in any order. Its label or target is the one of the training, unless --label or --target names
@@ -112,6 +117,19 @@ Writes a trained network as an ONNX file, which other programs and languages run
 numbers, as train does: the scaling of pictures, the mean and standard deviation of columns and the encoding of
 categories are part of the file. Prints its inputs and outputs. Pictures must have the size of the training images.
 """
+_PACK = """\
+examples:
+  fastmlp pack mnist --to mnist.pack                   the training part
+  fastmlp pack mnist --part test --to test.pack        the test part, for fastmlp evaluate
+  fastmlp pack houses.csv --target price --to houses.pack
+  fastmlp pack x.npy --labels y.npy --to own.pack      arrays of your own, samples as rows
+
+Writes samples in the form that training reads, with their labels and their preparation, into one file. Training maps it
+a block at a time, so that it need not fit into memory. DATA is as for train, or a .npy file of samples (m, ...). A .npy
+file, and a folder of IDX files that are not compressed, need not fit into memory either. Labels in a .npy file are
+integers, or numbers with a fraction to predict. Tables are standardised by their training part, all other samples are
+divided by one number, or multiplied by --scale. Shuffle data that are sorted by class before you pack them.
+"""
 _BENCH = """\
 examples:
   fastmlp bench
@@ -124,6 +142,7 @@ _INFO = """\
 examples:
   fastmlp info
   fastmlp info digits.safetensors   also shows the contents of a model file
+  fastmlp info mnist.pack           or of a packed file
 """
 
 
@@ -220,6 +239,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         ("evaluate", "evaluate", "measure the accuracy of a trained network, or R2", _EVALUATE, _add_evaluate),
         ("predict", "predict", "predict for pictures, or for the rows of a table", _PREDICT, _add_predict),
         ("export", "export", "write a trained network as an ONNX file", _EXPORT, _add_export),
+        ("pack", "pack", "write data as a packed file, which training reads a part at a time", _PACK, _add_pack),
         ("bench", "compare", "compare the speed with the notebook's formulas in NumPy", _BENCH, _add_bench),
         ("info", "info", "show backend, threads, BLAS, CPU and versions", _INFO, _add_info),
     ):
@@ -290,7 +310,7 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
     command.add_argument("data", metavar="DATA", help="as for train")
     command.add_argument(
-        "--part", choices=("test", "train", "all"), default="test", help="part of the data; default: %(default)s"
+        "--part", choices=("test", "train", "all"), help="part of the data; default: test, of a packed file all"
     )
     _add_label(command)
     _add_target(command)
@@ -326,6 +346,33 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--to", metavar="FILE", required=True, help="file to write; its name ends in .onnx")
 
 
+def _add_pack(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("data", metavar="DATA", help="as for train, or a .npy file")
+    add("--to", metavar="FILE", required=True, help="file to write; an existing file is replaced")
+    add("--labels", metavar="FILE", help="a .npy file with the labels or targets of DATA, if that is a .npy file")
+    add("--part", choices=("train", "test", "all"), help="part of the data; default: train")
+    add("--scale", type=_factor, metavar="S", help="factor for each value, such as 1/255; default: see below")
+    add(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="of values that are not bytes; default: float32",
+    )
+    _add_label(command)
+    _add_target(command)
+    _add_columns(command)
+
+
+def _factor(text: str) -> float:
+    """Return the number in a text such as 0.5 or 1/255."""
+    number, _, divisor = text.partition("/")
+    try:
+        return float(number) / float(divisor or 1)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number such as 0.5 or 1/255") from None
+
+
 def _add_bench(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("data", nargs="?", metavar="DATA", default="digits", help="as for train; default: %(default)s")
@@ -336,4 +383,4 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
 
 
 def _add_info(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", nargs="?", help="a model or checkpoint file")
+    command.add_argument("model", metavar="MODEL", nargs="?", help="a model or checkpoint file, or a packed file")

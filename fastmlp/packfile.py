@@ -1,15 +1,17 @@
 """The format of packed files: blocks of arrays, each mapped by itself, and behind them a header and its checksum.
 
 A file begins with `MAGIC`. Blocks follow, each at a multiple of 65536 bytes, where every system can map it; the arrays
-of a block are aligned to 64 bytes. The header is JSON: facts about the matrix, and of each block its place, its
-CRC-32 and its arrays. It comes last, because only then are the places of the blocks known, and so a file is written in
-one go. The file ends with the length and the CRC-32 of the header, and `MAGIC` again.
+of a block are aligned to 64 bytes. The last block holds what belongs to all samples, such as labels. The header is
+JSON: facts about the matrix, and of each block its place, its CRC-32 and its arrays. It comes last, because only then
+are the places of the blocks known, and so a file is written in one go. The file ends with the length and the CRC-32 of
+the header, and `MAGIC` again.
 
 The checksums detect damage, not malice: kernels trust the indices in a block, so open only files that you trust.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -26,7 +28,7 @@ from fastmlp import atomic, checks
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _FAMILY = b"fastmlp pack "
-MAGIC = _FAMILY + b"1\r\n"
+MAGIC = _FAMILY + b"2\r\n"
 
 _TAIL = struct.Struct(f"<QI{len(MAGIC)}s")
 _LONGEST_HEADER = 1 << 28
@@ -45,15 +47,28 @@ class Block(NamedTuple):
     arrays: list[tuple[str, str, list[int], int]]
 
 
-def write(path: atomic.PathName, blocks: Iterable[dict[str, Array]], facts: Callable[[], dict[str, Any]]) -> None:
-    """Write a packed file atomically, block after block; ``facts`` is called behind the last one.
+def write(
+    path: atomic.PathName,
+    blocks: Iterable[dict[str, Array]],
+    beside: dict[str, Array],
+    facts: Callable[[], dict[str, Any]],
+) -> None:
+    """Write a packed file atomically, block after block, and then ``beside``; ``facts`` is called behind the last one.
 
     Raises
     ------
     OSError, ValueError
         As `atomic.replace`; no file is then written.
     """
-    atomic.replace(path, _content(blocks, facts))
+    atomic.replace(path, _content(itertools.chain(blocks, [beside]), facts))
+
+
+def is_pack(path: atomic.PathName) -> bool:
+    """Return whether a path is a file that begins like a packed one, of any version."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(_FAMILY)) == _FAMILY
 
 
 def _content(blocks: Iterable[dict[str, Array]], facts: Callable[[], dict[str, Any]]) -> Iterator[atomic.Block]:
@@ -89,6 +104,7 @@ class PackFile:
     facts : dict
         What `write` was given.
     blocks : list of Block
+        Those of the samples.
     """
 
     def __init__(self, path: atomic.PathName) -> None:
@@ -100,8 +116,8 @@ class PackFile:
         header = self._header()
         try:
             self.facts: dict[str, Any] = header["facts"]
-            self.blocks = [Block(*one) for one in header["blocks"]]
-        except (KeyError, TypeError) as error:
+            *self.blocks, self._beside = [Block(*one) for one in header["blocks"]]
+        except (KeyError, TypeError, ValueError) as error:
             raise self.refusal("a header without facts or blocks") from error
         self._verified: set[int] = set()
 
@@ -115,14 +131,20 @@ class PackFile:
         It stays mapped as long as any of the arrays lives. Kernels take only arrays that can be written; one that is
         written does not change the file.
         """
-        block = self.blocks[number]
+        return self._arrays(self.blocks[number], f"block {number + 1} of {len(self.blocks)}")
+
+    def beside(self) -> dict[str, Array]:
+        """Map what belongs to all samples, as `arrays` does."""
+        return self._arrays(self._beside, "the labels")
+
+    def _arrays(self, block: Block, what: str) -> dict[str, Array]:
         if os.fstat(self._descriptor).st_size < block.offset + block.length:  # else reading would kill the process
             raise self.refusal("a file that has been cut short")
         mapped = mmap.mmap(self._descriptor, block.length, access=mmap.ACCESS_COPY, offset=block.offset)
-        if number not in self._verified:
+        if block.offset not in self._verified:
             if zlib.crc32(mapped) != block.crc:
-                raise self.refusal(f"damage in block {number + 1} of {len(self.blocks)}")
-            self._verified.add(number)
+                raise self.refusal(f"damage in {what}")
+            self._verified.add(block.offset)
         found = {}
         for name, dtype, shape, at in block.arrays:
             count = int(np.prod(shape, dtype=np.int64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -11,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import arrays, backend, checks, frames, sparse
+from fastmlp.blocks import block_size
+from fastmlp.digests import Content, digest_of_samples
 from fastmlp.kernels import rules
 from fastmlp.kernels.columns import Columns, joined
 from fastmlp.kernels.nets import Net
@@ -66,6 +67,9 @@ class PackedMatrix:
     array([[0. , 1. ],
            [0. , 0.2]])
     """
+
+    #: How minibatches are shuffled by default.
+    shuffle = "samples"
 
     __slots__ = (
         "_backend", "_forms", "_operands", "_scale", "density", "dtype", "finite", "largest", "shape",
@@ -188,10 +192,26 @@ class PackedMatrix:
         sums: tuple[float, float, float] = kernels.network_step(gradient, parameters, net, x, y, weight)
         return sums
 
+    @property
+    def block(self) -> int:
+        """Samples of a block, as `fastmlp.pack` would write it, for ``shuffle="blocks"``."""
+        return block_size(self.shape, self.dtype)
+
+    def check_shuffle(self, shuffle: str | bool) -> None:
+        """Do nothing: samples in memory may be taken in any order."""
+
     def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
         """Return a trainer that begins with parameters (k,) and the state of an optimizer."""
         kernels, x = backend.kernels(), self.operands(vectors[0].dtype, minibatches=True)
         return kernels.begin_training(vectors, net, x, y, weight)
+
+    def begin_epoch(self, trainer: Any, order: Array) -> None:
+        """Do nothing: the samples of the epoch are at hand."""
+
+    def vectors(self, trainer: Any) -> list[Array]:
+        """Return the parameters (k,) and the state of the optimizer of a trainer."""
+        vectors: list[Array] = backend.kernels().training_vectors(trainer)
+        return vectors
 
     def train(self, trainer: Any, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
         """Update on batch after batch, as the kernel ``train``; return the sums of each."""
@@ -205,7 +225,7 @@ class PackedMatrix:
 
     def digest(self, shapes: Array, y: Array, weight: Array) -> str:
         """Return a digest of shapes, content, targets and weights."""
-        return arrays.digest(itertools.chain([shapes], self.blocks(weight.dtype), [y, weight]))
+        return digest_of_samples(self.content(), shapes, y, weight)
 
     def _check_backend(self) -> None:
         current = backend.get_backend()
@@ -226,19 +246,10 @@ class PackedMatrix:
         first = min((one for one in found if one is not None), default=None)
         return None if first is None else "{2} at row {0}, column {1}".format(*first)
 
-    def blocks(self, dtype: np.dtype[Any]) -> Iterator[Array]:
-        """Yield the content for a digest: place and value in ``dtype`` of each non-zero number, sample by sample.
-
-        They depend neither on the layout or form of X nor on the backend. A mark in front says that X is uint8, because
-        dense samples of uint8 are stored in another form than the same values in floating point, and may train to other
-        bits.
-        """
-        if self.dtype == _UINT8:
-            yield np.frombuffer(b"uint8", np.uint8)
-        for place, value in self._entries(dtype):
-            entries = np.empty(len(place), [("place", np.int64), ("value", dtype)])
-            entries["place"], entries["value"] = place, value
-            yield entries
+    def content(self) -> str:
+        """Return the digest of shape, dtype, scale and values: see `fastmlp.digests`."""
+        pieces = (piece for _, piece in self._pieces())
+        return Content(self.shape, self.dtype, self._scale).updated(pieces).hexdigest()
 
     def _entries(self, dtype: np.dtype[Any]) -> Iterator[tuple[Array, Array]]:
         """Yield the places and values in ``dtype`` of non-zero numbers; feature k of sample j has the place j n + k."""

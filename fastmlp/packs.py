@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import arrays, atomic, backend, checks, frames
+from fastmlp.batches import BUFFER
+from fastmlp.blocks import block_size
+from fastmlp.feeding import Feed, Store
+from fastmlp.kernels import rules
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.parts import Part
 from fastmlp.kernels.scores import hit_scales
-from fastmlp.packfile import PackFile, write
-from fastmlp.packing import SEEN, PackedMatrix, packed, scaled
-from fastmlp.sources import RowSource, Source, source
+from fastmlp.packfile import PackFile
+from fastmlp.packing import PackedMatrix, packed
+from fastmlp.packwriter import Beside, Progress, Writing, checked_labels
+from fastmlp.sources import RowSource, source
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Progress: TypeAlias = Callable[[int, int], object]
 
-_UINT8 = np.dtype(np.uint8)
 
-# Bytes of the source in a block, about: large enough to be read in one go, and small beside what a process needs.
-BLOCK_BYTES = 1 << 24
+# Bytes of rows and of their lists, at most, over those of the rows: an entry of a list has two bytes more than its
+# number, and lists hold at most half of the numbers.
+_FORMS = 3
+
+# Blocks of memory for the samples of a call of the kernel, a quarter of a block: rows, lists, and the lists before.
+_DRAWN = 2
 
 
 class Piece(NamedTuple):
@@ -39,8 +44,9 @@ class Piece(NamedTuple):
 class MappedMatrix(PackedMatrix):
     """An input matrix in a packed file; `pack` with a path and `open_pack` return it.
 
-    It is accepted wherever a `PackedMatrix` is, except for minibatches and by the functions of the notebook, and gives
-    the same bits. One block of the file after the other is mapped, and the next one is read ahead.
+    It is accepted wherever a `PackedMatrix` is, except by the functions of the notebook, and gives the same bits. One
+    block of the file after the other is mapped, and the next one is read ahead. Minibatches are taken from a few blocks
+    at a time, of which the samples are in memory.
 
     Examples
     --------
@@ -52,12 +58,15 @@ class MappedMatrix(PackedMatrix):
     ((2, 2), 0.5, True)
     """
 
-    __slots__ = ("_all_dense", "_digest", "_file", "_kept", "_kind", "_memory")
+    #: How minibatches are shuffled by default.
+    shuffle = "blocks"
+
+    __slots__ = ("_all_dense", "_digest", "_file", "_kept", "_kind", "_memory", "_notes")
 
     def __init__(self, file: PackFile, memory: int) -> None:
         try:
             self._take(file.facts)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise file.refusal("a header without the facts about the matrix") from error
         self._file, self._memory = file, memory
         self._operands, self._forms = {}, {}
@@ -69,6 +78,17 @@ class MappedMatrix(PackedMatrix):
         self.density, self.largest = float(facts["density"]), _number(facts["largest"])
         self.finite, self._scale, self._backend = bool(facts["finite"]), float(facts["scale"]), str(facts["backend"])
         self._all_dense, self._digest, self._kind = bool(facts["all_dense"]), str(facts["digest"]), str(facts["kind"])
+        self._notes = {str(name): str(note) for name, note in facts["notes"].items()}
+
+    @property
+    def labels(self) -> Array | None:
+        """Labels (m,) or targets (m,) or (n_outputs, m), read from the file; None if it holds none."""
+        return self._file.beside().get("labels")
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Texts about the data, which ``fastmlp pack`` writes: how the inputs were scaled, the names of classes."""
+        return dict(self._notes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_pack, (self._file.path, self._memory)
@@ -78,7 +98,7 @@ class MappedMatrix(PackedMatrix):
 
     def step(self, gradient: Array, parameters: Array, net: Net, y: Array, weight: Array) -> tuple[float, float, float]:
         """Set ``gradient`` to the weighted mean gradient; return the sums of loss, weight of hits and weight."""
-        if len(self._file.blocks) == 1:
+        if self.blocks == 1:
             return super().step(gradient, parameters, net, y, weight)
         kernels, scales = backend.kernels(), hit_scales(net.loss, y, weight)
         sums = kernels.begin_parts(parameters, net, self.shape[1], dense=self._all_dense)
@@ -90,7 +110,7 @@ class MappedMatrix(PackedMatrix):
 
     def logits(self, out: Array, parameters: Array, net: Net) -> None:
         """Set ``out`` (C, m) to the logits."""
-        if len(self._file.blocks) == 1:
+        if self.blocks == 1:
             super().logits(out, parameters, net)
             return
         kernels = backend.kernels()
@@ -99,37 +119,121 @@ class MappedMatrix(PackedMatrix):
             kernels.network_logits(part, parameters, net, operand, dense=self._all_dense)
             out[:, some] = part
 
-    def blocks(self, dtype: np.dtype[Any]) -> Iterator[Array]:
-        """Yield the digest of the content, which was taken when the file was written, in place of the content."""
-        yield np.frombuffer(bytes.fromhex(self._digest), np.uint8)
+    def content(self) -> str:
+        """Return the digest that was taken when the file was written: that of the same matrix in memory."""
+        return self._digest
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks."""
+        return len(self._file.blocks)
+
+    @property
+    def all_dense(self) -> bool:
+        """Whether every block is stored as dense rows."""
+        return self._all_dense
+
+    @property
+    def block(self) -> int:
+        """Samples of a block of the file."""
+        return block_size(self.shape, self.dtype, self.blocks)
+
+    def check_shuffle(self, shuffle: str | bool) -> None:
+        """Raise ValueError unless batches that are shuffled like this read each block once in an epoch."""
+        if shuffle in ("samples", "batches") and self.blocks > BUFFER:
+            got, expected = f"{shuffle!r} for a packed file of {self.blocks} blocks", "'blocks' or False"
+            remedy = "pass 'blocks', which shuffles the blocks, and the samples of several blocks together"
+            raise ValueError(checks.message("shuffle", got, expected, remedy))
+
+    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
+        """Do as `PackedMatrix.begin_training`, if the file is small; else return a trainer that reads it."""
+        self._check_backend()
+        if self.is_small():
+            return super().begin_training(vectors, net, y, weight)
+        rows = self.block * self.shape[0] * self.dtype.itemsize
+        wanted = (min(self.blocks, BUFFER) + _DRAWN) * rows + max(block.length for block in self._file.blocks)
+        if wanted > self._memory:
+            got, expected = f"{self._memory} bytes", f"at least {wanted} for minibatches from a packed file"
+            raise ValueError(checks.message("memory", got, expected, f"open_pack(path, memory={wanted})"))
+        if wanted + self._file.size > self._memory:
+            self._kept = None
+        kernels, table = backend.kernels(), self._table(vectors[0].dtype)
+        store = Store(
+            self.block,
+            self._rows,
+            self._file.read_ahead,
+            lambda rows: kernels.operands(kernels.list_samples(rows.T, self.density), table),
+        )
+        return Feed(store, vectors, net, y, weight)
+
+    def begin_epoch(self, trainer: Any, order: Array) -> None:
+        """Take note of the order in which blocks are to be read."""
+        if isinstance(trainer, Feed):
+            trainer.begin_epoch(order)
+
+    def train(self, trainer: Any, order: Array, ends: Array, rule: rules.Rule, numbers: Array) -> Array:
+        """Do as `PackedMatrix.train`."""
+        if isinstance(trainer, Feed):
+            return trainer.train(order, ends, rule, numbers)
+        return super().train(trainer, order, ends, rule, numbers)
+
+    def vectors(self, trainer: Any) -> list[Array]:
+        """Do as `PackedMatrix.vectors`."""
+        return trainer.vectors() if isinstance(trainer, Feed) else super().vectors(trainer)
 
     def operands(self, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
-        """Return the operand of all samples, if the file has one block; refuse minibatches."""
+        """Return the operand of all samples, if the file is small, or for whole passes has one block."""
         self._check_backend()
-        if minibatches or len(self._file.blocks) > 1:
-            use = "for minibatches" if minibatches else "as a whole"
-            remedy = "train on the full batch with MLP.fit, or pack the samples in memory, without a path"
-            raise ValueError(checks.message("X", f"a packed file {use}", "a matrix in memory", remedy))
+        if minibatches and self.is_small():
+            if not self._forms:
+                self._forms[True] = backend.kernels().list_samples(self.rows(0, self.shape[1]).T, self.density)
+            return super().operands(dtype, minibatches=True)
+        if minibatches or self.blocks > 1:
+            remedy = "pack the samples in memory, without a path"
+            raise ValueError(checks.message("X", "a packed file as a whole", "a matrix in memory", remedy))
         (piece,) = self.pieces(dtype)
         return piece.operand
 
-    def pieces(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
-        """Yield the operands of all blocks in the order of the samples; while one is used, the next one is read."""
+    def is_small(self) -> bool:
+        """Return whether all samples may be in memory as rows and in another form, beside the file."""
+        size = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        return self.blocks <= BUFFER and self._file.size + _FORMS * size <= self._memory
+
+    def pieces(self, dtype: np.dtype[Any], some: range | None = None) -> Iterator[Piece]:
+        """Yield the operands of all or some blocks, in the order of the samples; the next one is read meanwhile."""
         self._check_backend()
         kernels, table, m = backend.kernels(), self._table(dtype), self.shape[1]
         leaf = kernels.leaf_size(m, self.shape[0])
-        for samples, form in self._blocks():
+        for samples, form in self._blocks(some):
             first, stop = samples.start // leaf, -(-samples.stop // leaf)
             yield Piece(samples, (first, stop), kernels.operands(form, table))
 
-    def _blocks(self) -> Iterator[tuple[slice, Any]]:
-        """Yield the samples of each block and their packed form."""
+    def _blocks(self, some: range | None = None) -> Iterator[tuple[slice, Any]]:
+        """Yield the samples of each block, or of some, and their packed form."""
         kernels, (n, m) = backend.kernels(), self.shape
-        size = _block_size(self.shape, self.dtype, len(self._file.blocks))
-        for number in range(len(self._file.blocks)):
+        for number in range(self.blocks) if some is None else some:
             self._file.read_ahead(number + 1)
-            samples = slice(number * size, min((number + 1) * size, m))
+            samples = slice(number * self.block, min((number + 1) * self.block, m))
             yield samples, kernels.from_arrays(self._arrays(number), n, m)
+
+    def rows(self, first: int, stop: int) -> Array:
+        """Return the samples from the first to below the stop, as rows (k, n) as they are stored."""
+        rows = np.empty((stop - first, self.shape[0]), self.dtype)
+        for number in range(first // self.block, -(-stop // self.block)) if first < stop else ():
+            block, start = self._rows(number), number * self.block
+            some = slice(max(first - start, 0), stop - start)
+            at = max(start - first, 0)
+            rows[at : at + len(block[some])] = block[some]
+        return rows
+
+    def _rows(self, number: int) -> Array:
+        """Return a copy of the samples of a block, as rows (k, n) as they are stored."""
+        kernels, (n, m) = backend.kernels(), self.shape
+        form = kernels.from_arrays(self._arrays(number), n, m)
+        rows = np.empty((min(self.block, m - number * self.block), n), self.dtype)
+        for first, piece in kernels.unpack(form):
+            rows[first : first + len(piece)] = piece
+        return rows
 
     def _arrays(self, number: int) -> dict[str, Array]:
         if self._kept is None:
@@ -149,77 +253,6 @@ def _number(value: float | str) -> float:
     return float(value)  # "inf" and "nan" are strings in JSON
 
 
-def _block_size(shape: tuple[int, int], dtype: np.dtype[Any], blocks: int = 0) -> int:
-    """Return the samples of a block, whole leaves: of a file of so many, or of one that is to be written."""
-    n, m = shape
-    leaf = backend.kernels().leaf_size(m, n)
-    leaves = -(-m // leaf)
-    if blocks == 0:
-        blocks = -(-leaves // max(1, BLOCK_BYTES // (leaf * n * dtype.itemsize)))
-    return int(-(-leaves // blocks) * leaf)
-
-
-class _Writing:
-    """Packs block after block of a source, and collects the facts about all of it on the way."""
-
-    def __init__(self, samples: Source, factor: float, wanted: np.dtype[Any] | None) -> None:
-        self._source, self._factor = samples, factor
-        is_bytes = samples.dtype == _UINT8
-        self._dtype = _UINT8 if is_bytes else wanted or arrays.result_dtype(np.empty(0, samples.dtype))
-        self._later = factor if is_bytes else 1.0
-        self._count, self._extreme, self._largest, self._finite = 0, 0.0, 0.0, True
-        self._dense, self._kinds = True, set[str]()
-        self._sha = hashlib.sha256(f"{samples.shape} {self._dtype} {self._later!r}".encode())
-
-    def blocks(self, progress: Progress | None) -> Iterator[dict[str, Array]]:
-        """Yield the arrays of each block."""
-        kernels, m = backend.kernels(), self._source.shape[1]
-        size = _block_size(self._source.shape, self._dtype)
-        for first in range(0, m, size):
-            stop = min(first + size, m)
-            values = self._values(first, stop)
-            form = kernels.pack(values, m)
-            self._collect(values, first, form)
-            yield kernels.to_arrays(form)
-            if progress is not None:
-                progress(stop, m)
-
-    def _values(self, first: int, stop: int) -> Array:
-        values = arrays.native(self._dtype, self._source.read(first, stop))
-        return values if self._dtype == _UINT8 else scaled(values, self._factor)
-
-    def _collect(self, values: Array, first: int, form: Any) -> None:
-        step = -(-self._source.shape[1] // SEEN)
-        seen = values[:, -first % step :: step]
-        self._count += int(np.count_nonzero(values))
-        self._extreme = max(self._extreme, float(values.max(initial=0)))
-        self._finite &= arrays.all_finite(values)
-        self._largest = float(np.maximum(self._largest, max(seen.max(initial=0), -float(seen.min(initial=0)))))
-        kernels = backend.kernels()
-        self._dense &= not isinstance(form, np.ndarray) and kernels.all_dense(form)
-        self._kinds.add(kernels.packed_facts(form)[0])
-        self._sha.update(np.ascontiguousarray(values.T).data)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the facts for the header."""
-        shape = self._source.shape
-        if self._dtype == _UINT8:
-            self._finite = arrays.all_finite(scaled(np.array([self._extreme], np.float64), self._later))
-        return {
-            "shape": shape,
-            "dtype": self._dtype.name,
-            "scale": self._later,
-            "density": self._count / math.prod(shape),
-            "finite": self._finite,
-            "largest": str(self._largest * self._later),
-            "kind": self._kinds.pop() if len(self._kinds) == 1 else "mixed",
-            "all_dense": self._dense,
-            "digest": self._sha.hexdigest(),
-            "backend": backend.get_backend(),
-            "layout": backend.kernels().layout(shape[1], shape[0], self._dtype.itemsize),
-        }
-
-
 def pack(
     X: ArrayLike | arrays.Sparse | frames.Frame | RowSource | Iterator[ArrayLike],
     scale: float | None = None,
@@ -229,6 +262,7 @@ def pack(
     path: atomic.PathName | None = None,
     rows: bool = False,
     progress: Progress | None = None,
+    Y: ArrayLike | None = None,
 ) -> PackedMatrix:
     """Pack X once, to use it many times.
 
@@ -246,17 +280,20 @@ def pack(
         The dtype of the packed values if X is not uint8; by default that of X.
     minibatches : bool
         Whether to make the form that `MLP.fit` reads with ``batch_size``, instead of the one that everything else
-        reads. The other form is made when it is first needed. Packed files are for the full batch.
+        reads. The other form is made when it is first needed. A packed file has one form for both.
     path : str or path-like, optional
         Write a packed file, block after block, and open it as `open_pack` does, instead of packing in memory. X need
         then not fit into memory and may also be the name of a .npy file, which is mapped, or an iterator of blocks of
         rows, which are stored in a temporary file beside ``path`` first. An existing file is replaced when the new one
-        is complete.
+        is complete. `MLP.fit` trains from it on the full batch, or on minibatches that ``shuffle="blocks"`` draws; they
+        are random if the blocks of the file, of about 16 MiB, resemble each other: shuffle a sorted X before.
     rows : bool
         With a path: samples are the rows of X, which may be any object with a length whose slices are rows: a dataset
         of h5py, an array of zarr, or a ``lightgbm.Sequence``.
     progress : callable, optional
         With a path: called after each block with the number of samples done and that of all.
+    Y : array_like, shape (m,) or (n_outputs, m), optional
+        With a path: labels or targets, which the file then holds too: see `MappedMatrix.labels`.
 
     Returns
     -------
@@ -285,20 +322,20 @@ def pack(
     wanted = None if dtype is None else checks.float_dtype("dtype", dtype)
     if path is not None:
         if minibatches:
-            got, expected = "True with a path", "minibatches=False: packed files are for the full batch"
-            raise ValueError(checks.message("minibatches", got, expected, "pack in memory, without a path"))
+            got, expected = "True with a path", "False: a packed file has one form for all uses"
+            raise ValueError(checks.message("minibatches", got, expected, "leave it out"))
         atomic.check_place(path)
         samples = source("X", X, os.path.dirname(os.path.realpath(path)), rows=rows)
-        writing = _Writing(samples, factor, wanted)
-        write(path, writing.blocks(progress), writing.facts)
+        labels = None if Y is None else checked_labels("Y", Y, samples.shape[1])
+        Writing(samples, factor, wanted, Beside(labels)).write(path, progress)
         return open_pack(path)
-    if rows or progress is not None:
-        got, expected = "rows or progress without a path", "a path with them"
+    if rows or progress is not None or Y is not None:
+        got, expected = "rows, progress or Y without a path", "a path with them"
         raise ValueError(checks.message("path", got, expected, "name the file to write"))
     return packed("X", frames.numbers("X", X) if frames.is_frame(X) else X, factor, wanted, minibatches=minibatches)
 
 
-def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> PackedMatrix:
+def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:
     """Open a packed file that `pack` wrote.
 
     The header is read and verified now, and each block when it is first used.
@@ -309,12 +346,12 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> PackedMatrix:
         The file. Open only files that you trust: the checksums detect damage, not malice.
     memory : int
         Bytes of the file to map at most. A file that is not larger stays mapped; of a larger one two blocks are mapped
-        at a time.
+        at a time. It also bounds the samples that minibatches keep in memory, those of 8 blocks.
 
     Returns
     -------
-    PackedMatrix
-        The matrix, which reads the file when it is used.
+    MappedMatrix
+        The matrix, which reads the file when it is used. Its ``labels`` are those that the file holds.
 
     Raises
     ------
@@ -322,16 +359,19 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> PackedMatrix:
         If there is no such file.
     ValueError
         If it is damaged, cut short or not a packed file, if it was written by another backend, for another vector width
-        or by another version, or if two of its blocks do not fit into ``memory``.
+        or by another version, or if two of its blocks do not fit into ``memory``. `MLP.fit` says how much more
+        minibatches need, if they do.
 
     Examples
     --------
     >>> import tempfile
     >>> import numpy as np, fastmlp
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = fastmlp.pack(np.eye(3), path=f"{folder}/train.pack")
-    ...     fastmlp.open_pack(f"{folder}/train.pack").shape
-    (3, 3)
+    ...     _ = fastmlp.pack(np.eye(3), path=f"{folder}/train.pack", Y=[0, 1, 1])
+    ...     P = fastmlp.open_pack(f"{folder}/train.pack")
+    ...     history = fastmlp.MLP((3, 4, 2)).fit(P, P.labels, epochs=3, batch_size=2)
+    >>> P.shape, len(history)
+    ((3, 3), 3)
     """
     checks.positive("memory", memory, "pass bytes such as 256 << 20")
     file = PackFile(path)

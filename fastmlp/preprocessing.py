@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -143,8 +143,18 @@ def from_dataset(parts: Dataset, names: tuple[str, ...] | None = None) -> Inputs
     if len(shape) == 1:
         encoded = parts.words or shape[0] <= MOST_COLUMNS
         return inputs._replace(columns=encoding.fit(x, parts.words, parts.columns) if encoded else None)
+    return inputs._replace(frame=_frame(x, shape))
+
+
+def from_array(x: Array, max_value: float, names: tuple[str, ...] = ()) -> Inputs:
+    """Determine the preprocessing of samples (m, ...) that are divided by one number, without a pass over them."""
+    shape = _shape(x.shape[1:]) if x.dtype == np.uint8 else x.shape[1:]
+    return Inputs(shape, max_value, names, _frame(x, shape))
+
+
+def _frame(x: Array, shape: tuple[int, ...]) -> images.Framing | None:
     square = len(shape) == 2 and shape[0] == shape[1]
-    return inputs._replace(frame=images.framing(x.reshape(-1, *shape)) if square else None)
+    return images.framing(x.reshape(-1, *shape)) if square else None
 
 
 def to_notes(name: str, inputs: Inputs, label: str = "") -> dict[str, str]:
@@ -191,19 +201,24 @@ def from_model(model: MLP) -> Inputs:
     if "inputs" not in texts and texts.keys() & {"features", "columns"}:
         return _of_frames(model)
     try:
-        frame = images.Framing(*json.loads(texts["frame"])) if "frame" in texts else None
-        columns = encoding.read(texts)
-        names, labels = (tuple(map(str, json.loads(texts.get(key, "[]")))) for key in ("classes", "labels"))
-        shape = tuple(json.loads(texts["inputs"]))
-        unit = units.read(texts)
-        index = int(texts["first_index"]) if "first_index" in texts else None
-        inputs = Inputs(shape, float(texts["max_value"]), names, frame, columns, labels, unit, index)
+        inputs = from_notes(texts)
         fits = _fits(inputs, model)
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise storage.refusal("MODEL", f"notes that cannot be read ({bounded.brief(error)})") from None
     if not fits:
         raise storage.refusal("MODEL", "notes that do not fit its layers")
     return inputs
+
+
+def from_notes(texts: Mapping[str, str]) -> Inputs:
+    """Return the preprocessing that `to_notes` described, without checks; KeyError, ValueError or TypeError if none."""
+    frame = images.Framing(*json.loads(texts["frame"])) if "frame" in texts else None
+    columns = encoding.read(texts)
+    names, labels = (tuple(map(str, json.loads(texts.get(key, "[]")))) for key in ("classes", "labels"))
+    shape = tuple(json.loads(texts["inputs"]))
+    unit = units.read(texts)
+    index = int(texts["first_index"]) if "first_index" in texts else None
+    return Inputs(shape, float(texts["max_value"]), names, frame, columns, labels, unit, index)
 
 
 def width(inputs: Inputs) -> int:
@@ -225,21 +240,16 @@ def placed(name: str, x: Array, words: encoding.Words, inputs: Inputs) -> Array:
 
 def pack_samples(x: Array, inputs: Inputs, model: MLP, *, minibatches: bool = False) -> PackedMatrix:
     """Return samples (m, ...), scaled or encoded according to ``inputs``, as packed columns for the model."""
-    if arrays.is_sparse(x):
-        return _pack_sparse(x, inputs, model, minibatches=minibatches)
-    rows = x.reshape(len(x), -1)
+    X, scale = columns(x, inputs)
+    return pack(X, scale, model.dtype.name, minibatches=minibatches)
+
+
+def columns(x: Any, inputs: Inputs) -> tuple[Any, float]:
+    """Return samples (m, ...), encoded, as columns, and the factor that scales them; a CSR matrix stays sparse."""
+    rows: Any = x if arrays.is_sparse(x) else x.reshape(len(x), -1)
     if inputs.columns is None:
-        dtype = None if x.dtype == np.uint8 else model.dtype.name
-        return pack(rows.T, scale=1 / inputs.max_value, dtype=dtype, minibatches=minibatches)
-    return pack(inputs.columns.encode(rows).T, dtype=model.dtype.name, minibatches=minibatches)
-
-
-def _pack_sparse(x: Any, inputs: Inputs, model: MLP, *, minibatches: bool) -> PackedMatrix:
-    """Return a CSR matrix (m, n), scaled, as packed columns; it stays sparse."""
-    if inputs.columns is not None:
-        x = inputs.columns.scaled(x)
-    scale = 1 / inputs.max_value if inputs.columns is None else None
-    return pack(x.T, scale=scale, dtype=model.dtype.name, minibatches=minibatches)
+        return rows.T, 1 / inputs.max_value
+    return (inputs.columns.scaled(rows) if arrays.is_sparse(x) else inputs.columns.encode(rows)).T, 1.0
 
 
 def outputs(model: MLP, X: PackedMatrix) -> Array:
@@ -261,15 +271,15 @@ def outputs(model: MLP, X: PackedMatrix) -> Array:
     return np.stack([1 - p, p])
 
 
-def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inputs: Inputs) -> Array:
+def class_indices(name: str, labels: tuple[str, ...], names: tuple[str, ...] | None, inputs: Inputs) -> Array:
     """Return the model's class for each class of a data set, which may have fewer classes or another order.
 
     Parameters
     ----------
     name : str
         Name of the data, for messages.
-    parts : Dataset
-        The data set, whose ``names`` are the labels.
+    labels : tuple of str
+        The labels of its classes.
     names : tuple of str, optional
         Names of its classes, if they are not the labels.
     inputs : Inputs
@@ -277,7 +287,7 @@ def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inpu
 
     Returns
     -------
-    ndarray of int64, shape (parts.classes,)
+    ndarray of int64, shape (len(labels),)
         Indices into ``inputs.names``.
 
     Raises
@@ -286,10 +296,10 @@ def class_indices(name: str, parts: Dataset, names: tuple[str, ...] | None, inpu
         If the model does not know a class.
     """
     known = {label: i for texts in (inputs.labels, inputs.names) for i, label in enumerate(texts)}
-    for called in (names or parts.names, parts.names):
+    for called in (names or labels, labels):
         if known.keys() >= set(called):
             return np.array([known[one] for one in called], np.int64)
-    got = bounded.brief(f"class {', '.join(one for one in parts.names if one not in known)}")
+    got = bounded.brief(f"class {', '.join(one for one in labels if one not in known)}")
     expected = bounded.brief(f"the model's classes {', '.join(inputs.names)}")
     remedy = "leave those samples out, or name another column: --label first, last or NAME"
     raise ValueError(checks.message(name, got, expected, remedy))

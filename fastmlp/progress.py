@@ -1,7 +1,7 @@
-"""The progress bar of a training run, drawn by tqdm."""
+"""Progress bars, drawn by tqdm."""
 
 import sys
-from typing import Any
+from typing import Any, Self
 
 from fastmlp import checks
 from fastmlp.history import History
@@ -52,6 +52,32 @@ class Bar:
         if tqdm is not None:
             self._bar = tqdm(total=self._total, initial=done, unit="epoch", file=sys.stdout)
         self._wanted = tqdm is not None
+
+
+class Samples:
+    """A bar of samples on standard error, if that is a terminal and tqdm is installed; called with those done and all.
+
+    Standard output belongs to results.
+    """
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._tqdm = _tqdm(required=False) if wanted and sys.stderr is not None and sys.stderr.isatty() else None
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how many samples of all are done."""
+        if self._tqdm is None:
+            return
+        if self._bar is None:
+            self._bar = self._tqdm(total=total, unit="sample", unit_scale=True, file=sys.stderr)
+        self._bar.update(done - self._bar.n)
 
 
 def _tqdm(*, required: bool) -> Any | None:

@@ -69,13 +69,13 @@ class Recipe(NamedTuple):
     alpha: float | None = None
     l2: float = 0.0
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `MLP.fit` that the recipe sets."""
+    def arguments(self, shuffle: str = "batches") -> dict[str, Any]:
+        """Return the arguments of `MLP.fit` that the recipe sets; minibatches are shuffled as this argument says."""
         found: dict[str, Any] = {"epochs": self.epochs, "l2": self.l2}
         if self.optimizer == "gd":
             return found | {"alpha": self.alpha}
         if self.batch_size is not None:
-            found |= {"batch_size": self.batch_size, "shuffle": "batches"}
+            found |= {"batch_size": self.batch_size, "shuffle": shuffle}
         return found | {"optimizer": self._optimizer()}
 
     def _optimizer(self) -> SGD | Adam | LBFGS:

@@ -186,6 +186,28 @@ def check_export(model: str, path: str) -> None:
         storage.check_place(path)
 
 
+def check_pack(options: argparse.Namespace, named: Iterable[str]) -> None:
+    """Raise ValueError or OSError for wrong options of ``fastmlp pack``."""
+    check_data(options.data, named)
+    if options.scale is not None:
+        checks.positive("--scale", options.scale, "give a factor such as 1/255")
+    for option, path in (("DATA", options.data), ("--labels", options.labels)):
+        if path is not None and _same_file(options.to, path):
+            got = f"the file of {option}: {bounded.shown(path)}"
+            raise ValueError(checks.message("--to", got, "a different file", "give it another name"))
+    with speaking_of("--to"):
+        storage.check_place(options.to)
+
+
+def check_pack_options(options: argparse.Namespace, names: Iterable[str]) -> None:
+    """Raise ValueError for options that a packed file as DATA does not allow."""
+    for name in (*names, "label", "target", "category", "ignore"):
+        value = getattr(options, name, None)
+        if value is not None:
+            expected, remedy = "other data than a packed file", "omit it; fastmlp pack chooses labels and parts"
+            raise ValueError(checks.message(f"--{name}", bounded.brief(value), expected, remedy))
+
+
 def _same_file(one: str, other: str) -> bool:
     """Return whether two paths lead to the same file, also through links or before it exists."""
     try:

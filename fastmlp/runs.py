@@ -92,10 +92,13 @@ class Ready(NamedTuple):
     training, validation : tuple of a PackedMatrix and an ndarray
         Samples and targets. Of several processes, the share of this one: None and no targets if that is empty.
         Validation is None without a part set aside.
+    shuffle : str
+        How minibatches are shuffled.
     """
 
     training: tuple[Any, Array]
     validation: tuple[Any, Array] | None
+    shuffle: str = "batches"
 
 
 def split(options: argparse.Namespace, parts: Dataset) -> tuple[Array, Array, tuple[Array, Array] | None]:
@@ -152,7 +155,7 @@ def fit(
                 resume=options.resume,
                 progress=False,
                 comm=crew.comm,
-                **plan.arguments(),
+                **plan.arguments(samples.shuffle),
             )
         say.interrupts.hold()
     except KeyboardInterrupt:

@@ -47,7 +47,7 @@ def source(name: str, X: Any, folder: str, *, rows: bool) -> Source:
         Whether samples are rows. They are in any case in an iterator and in a frame.
     """
     if isinstance(X, (str, os.PathLike)):
-        X = _npy(name, X)
+        X = map_npy(name, X)
     elif frames.is_frame(X):
         X, rows = frames.numbers(name, X), False
     elif isinstance(X, Iterator):
@@ -96,8 +96,8 @@ def _checked(name: str, shape: tuple[int, int], read: Callable[[int, int], Array
     return Source(shape, checked(0, min(shape[1], 1) or 1).dtype, checked)
 
 
-def _npy(name: str, path: str | os.PathLike[str]) -> Array:
-    """Map a .npy file."""
+def map_npy(name: str, path: str | os.PathLike[str]) -> Array:
+    """Map a .npy file, which the argument ``name`` names."""
     try:
         x: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

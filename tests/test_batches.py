@@ -5,7 +5,7 @@ import pytest
 
 from fastmlp.batches import Batches
 
-SHUFFLES = ["samples", "batches", False]
+SHUFFLES = ["samples", "batches", "blocks", False]
 SIZES = [(1, 1), (10, 1), (10, 3), (10, 5), (10, 9), (10, 10), (10, 99), (1000, 64)]
 
 
@@ -16,7 +16,7 @@ def split(order, ends):
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize(("m", "batch_size"), SIZES)
 def test_an_epoch_takes_each_sample_once_in_full_batches_but_one(m, batch_size, shuffle):
-    batches = Batches(m, batch_size, shuffle, seed=3)
+    batches = Batches(m, batch_size, shuffle, seed=3, block=3)
     for number in (1, 2, 50):
         order, ends = batches.epoch(number)
         assert (order.dtype, ends.dtype) == (np.int32, np.int64)
@@ -49,7 +49,27 @@ def test_without_shuffling_samples_are_in_the_given_order():
     assert (order.tolist(), ends.tolist()) == (list(range(10)), [4, 8, 10])
 
 
-@pytest.mark.parametrize("shuffle", ["samples", "batches"])
+def test_groups_of_blocks_are_shuffled():
+    batches = Batches(1000, 64, "blocks", seed=3, block=30)
+    epochs = [batches.epoch(number)[0] for number in (1, 2)]
+    groups = []
+    for order in epochs:
+        at = 0
+        while at < len(order):
+            # A group ends where all samples of its blocks have been.
+            stop = next(k for k in range(at + 1, 1001) if set(order[at:k]) == samples_of_blocks(order[at:k], 30, 1000))
+            assert not np.array_equal(np.sort(order[at:stop]), order[at:stop])
+            groups.append(frozenset(order[at:stop] // 30))
+            at = stop
+    assert [len(one) for one in groups] == [7, 7, 7, 7, 6] * 2
+    assert len(set(groups)) == 10
+
+
+def samples_of_blocks(samples, block, m):
+    return {k for number in samples // block for k in range(number * block, min((number + 1) * block, m))}
+
+
+@pytest.mark.parametrize("shuffle", ["samples", "batches", "blocks"])
 def test_an_epoch_is_a_function_of_seed_and_number_alone(shuffle):
     one, other = Batches(100, 8, shuffle, seed=3), Batches(100, 8, shuffle, seed=3)
     for number in (1, 2, 3):
@@ -63,6 +83,7 @@ def test_an_epoch_is_a_function_of_seed_and_number_alone(shuffle):
 def test_the_orders_of_an_earlier_version():
     """A run that began before an update of fastmlp or NumPy must be resumable after it."""
     assert Batches(8, 3, "samples", seed=0).epoch(1)[0].tolist() == [0, 5, 6, 1, 3, 2, 4, 7]
+    assert Batches(8, 3, "blocks", seed=0, block=2).epoch(1)[0].tolist() == [7, 0, 2, 6, 3, 1, 5, 4]
     order, ends = Batches(8, 3, "batches", seed=2**32 - 1).epoch(2)
     assert (order.tolist(), ends.tolist()) == ([4, 2, 5, 3, 6, 7, 1, 0], [2, 5, 8])
 

@@ -7,7 +7,9 @@ import pytest
 from hostile_corpus import idx
 
 from fastmlp.datasets import bounded, digits, load
-from fastmlp.datasets.files import held_out, read_idx
+from fastmlp.datasets.files import held_out
+from fastmlp.datasets.idx import mapped
+from fastmlp.datasets.idx import read as read_idx
 
 
 def test_digits_are_split_once_for_all_and_stratified():
@@ -87,6 +89,11 @@ def test_idx_files(tmp_path, rng, compressed):
         path = tmp_path / ("x.gz" if compressed else "x")
         path.write_bytes(gzip.compress(idx(array)) if compressed else idx(array))
         np.testing.assert_array_equal(read_idx(path), array)
+        np.testing.assert_array_equal(mapped(path), array)
+        assert isinstance(mapped(path), np.memmap) is not compressed
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(ValueError, match="header says|damaged content"):
+            mapped(path)
 
 
 def test_a_gzip_file_is_known_by_its_content(tmp_path):

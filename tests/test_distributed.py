@@ -131,6 +131,34 @@ def test_ranks_train_as_one_process(backend, ranks, threads):
     assert printed == ["True"] * 4 * ranks * len(SPLITS[ranks])
 
 
+PACKED = """
+from fastmlp import batches, blocks, feeding, packs
+blocks.BLOCK_BYTES = 10_000
+if comm.rank == 0:
+    fastmlp.pack(x, scale=1/255, path=PATH)
+comm.Barrier()
+batches.BUFFER = feeding.BUFFER = packs.BUFFER = 5 if MEMORY < 10**6 else 99
+P = fastmlp.open_pack(PATH, memory=MEMORY)
+say(P.blocks > 5 and P.is_small() == (MEMORY > 10**6))
+for batch, optimizer in (None, optimizers.LBFGS()), (90, optimizers.Adam(0.05)):
+    kw = dict(epochs=3, progress=False, sample_weight=w, batch_size=batch, optimizer=optimizer, validation=(P, labels))
+    model, alone = fastmlp.MLP((30, 9, 4), seed=comm.rank), fastmlp.MLP((30, 9, 4))
+    history = model.fit(P, labels, comm=comm, **kw)
+    say(digest(model, history) == digest(alone, alone.fit(P, labels, **kw)))
+try:
+    model.fit(P, labels + (comm.rank == 1), comm=comm)
+except ValueError as error:
+    say("same on all ranks" in str(error))
+"""
+
+
+@pytest.mark.parametrize("memory", [10**8, 150_000])  # larger and smaller than the file and the samples in memory
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_a_packed_file(backend, ranks, memory, tmp_path):
+    code = f"PATH, MEMORY = {str(tmp_path / 'a.pack')!r}, {memory}\n" + PACKED
+    assert run(code, ranks, backend) == ["True"] * 4 * ranks
+
+
 @pytest.mark.parametrize("batch", [None, 90])
 def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path, batch):
     kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0"
@@ -294,6 +322,17 @@ def test_the_command_line_trains_over_ranks_as_alone(tmp_path, more):
     epochs = [[line.rpartition("  ")[0] for line in some if line.startswith("epoch")] for some in (lines, expected)]
     assert epochs[0] == epochs[1]
     assert len(epochs[0]) == 3
+
+
+@pytest.mark.parametrize("more", ["--batch-size 100", "--optimizer gd"])
+def test_ranks_of_the_command_line_share_a_packed_file(tmp_path, more):
+    pytest.importorskip("sklearn")
+    with fastmlp.use_backend("numpy"):
+        assert cli.main(["pack", "digits", "--to", str(tmp_path / "digits.pack")]) == 0
+    words = ["train", str(tmp_path / "digits.pack"), *f"--hidden 9 --epochs 3 {more} --save".split()]
+    for ranks in (3, 1):
+        Started(COMMAND, ranks, words=(*words, str(tmp_path / str(ranks)))).end()
+    assert (tmp_path / "3").read_bytes() == (tmp_path / "1").read_bytes()
 
 
 def test_an_error_of_the_command_line_on_one_rank_ends_all_in_one_line():

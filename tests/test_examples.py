@@ -81,6 +81,13 @@ RESULTS = {
     "bench mnist --dtype float32 --seconds 5": compared,
     "info": lambda found: found["backend"] in ("numba", "numpy"),
     "info digits.safetensors": lambda found: "784-128-10" in found["model"],
+    "pack mnist --to mnist.pack": lambda found: (found["samples"], found["features"]) == (60000, 784),
+    "pack mnist --part test --to test.pack": lambda found: found["samples"] == 10000,
+    "pack houses.csv --target price --to houses.pack": lambda found: found["labels"] == "targets",
+    "pack x.npy --labels y.npy --to own.pack": lambda found: found["labels"] == "3 classes",
+    "train mnist.pack --save packed.safetensors": lambda found: found["history"]["accuracy"][-1] >= 0.98,
+    "evaluate packed.safetensors test.pack": lambda found: found["accuracy"] >= 0.975,
+    "info mnist.pack": lambda found: "60000 samples" in found["packed file"],
 }
 
 
@@ -140,14 +147,28 @@ def write_tables():
     np.savetxt("letters.csv", np.column_stack([labels, values]), fmt=["%d", *["%.6f"] * 6], delimiter=",")
     dump_svmlight_file(np.where(values > 2, values, 0), labels, "news.svm", zero_based=False)
     write_houses(rng)
+    np.save("x.npy", values)
+    np.save("y.npy", labels)
     iris = load_iris()
     lines = [f"{','.join(map(str, row))},{iris.target_names[k]}" for row, k in zip(iris.data, iris.target, strict=True)]
     Path("iris.csv").write_text("\n".join(["a,b,c,d,species", *lines]))
 
 
+def make_packed(example):
+    """Make the packed files of MNIST, and the model that learnt from one, unless they are there or made now."""
+    needed = {
+        "mnist.pack": "pack mnist --to mnist.pack",
+        "test.pack": "pack mnist --part test --to test.pack",
+        "packed.safetensors": "train mnist.pack --save packed.safetensors --quiet",
+    }
+    for name, words in needed.items():
+        if not Path(name).exists() and not re.search(f"(--to|--save) {name}", example):
+            assert cli.main(words.split()) == 0
+
+
 @pytest.mark.parametrize("example", examples())
 def test_examples(request, folder, monkeypatch, capsys, example):
-    if "mnist" in example:
+    if re.search(r"mnist|packed", example):
         data = request.getfixturevalue("mnist_data")
         if example.startswith("bench"):
             data = tuple((x[:2000], y[:2000]) for x, y in data)
@@ -163,6 +184,9 @@ def test_examples(request, folder, monkeypatch, capsys, example):
     else:
         monkeypatch.chdir(folder)
         write_tables()
+        if re.search(r"mnist\.pack|packed", example) and not example.startswith("pack"):
+            make_packed(example)
+            capsys.readouterr()
         if "houses.safetensors" in example and not example.startswith("train"):
             words = "train houses.csv --target price --save houses.safetensors --quiet"
             assert cli.main(words.split()) == 0

@@ -16,7 +16,7 @@ import pytest
 from hostile_corpus import CORPUS, HONEST, LARGE
 
 import fastmlp
-from fastmlp.datasets import files
+from fastmlp.datasets import files, idx
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="address space and processor time are limited on Linux")
 
@@ -27,7 +27,7 @@ import gzip, json, os, resource, signal, sys, warnings
 from pathlib import Path
 import numpy as np
 from fastmlp import datasets
-from fastmlp.datasets import files
+from fastmlp.datasets import files, idx
 
 def spin(path):
     while True:
@@ -35,7 +35,7 @@ def spin(path):
 
 READERS = {
     "load": datasets.load,
-    "read_idx": files.read_idx,
+    "read_idx": idx.read,
     "gunzip": lambda path: gzip.decompress(Path(path).read_bytes()),
     "unpickle": lambda path: np.load(path, allow_pickle=True)["x_train"],
     "abort": lambda path: os.abort(),
@@ -160,7 +160,7 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path, kind):
     )
     path = make(tmp_path)
     damaged = path if path.is_file() else path / "train-images-idx3-ubyte"
-    read = files.read_idx if HONEST[kind].reader == hostile_corpus.READ else files.load
+    read = idx.read if HONEST[kind].reader == hostile_corpus.READ else files.load
     whole, chance = damaged.read_bytes(), random.Random(kind)
     for _ in range(300):
         content = bytearray(whole[: chance.choice([len(whole), chance.randrange(len(whole))])])

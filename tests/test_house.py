@@ -22,9 +22,14 @@ ARROWS = {
     "__main__": {"cli"},
     "cli": {"commands", "console", "launch", "notices", "options"},
     "commands": {
-        "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets",
-        "interchange", "launch", "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
+        "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets", "given",
+        "interchange", "launch", "losses", "model", "packed_sets", "packfile", "packing", "preprocessing", "progress",
+        "recipes", "refusals", "runs",
     },
+    "packed_sets": {
+        "checks", "datasets", "given", "packs", "packwriter", "preprocessing", "sources", "units",
+    },
+    "given": {"arrays", "checks", "datasets", "preprocessing", "refusals", "units"},
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
         "activations", "backend", "checks", "console", "datasets", "history", "keeping", "launch", "losses", "model",
@@ -64,7 +69,8 @@ ARROWS = {
         "teams",
     },
     "distributed": {
-        "arrays", "backend", "checks", "distributed", "interrupts", "kernels", "packing", "sparse", "teams", "version",
+        "arrays", "backend", "blocks", "checks", "digests", "distributed", "interrupts", "kernels", "packing", "packs",
+        "sparse", "teams", "version",
     },  # of the kernels only their tree, scores, operands and the description of a net
     "callbacks": {"checks", "history"},
     "summary": {"activations", "losses"},
@@ -80,6 +86,7 @@ ARROWS = {
         "schedules",
     },  # of the kernels only their rules, the description of a net, and its scores
     "batches": {"checks", "quiet"},
+    "blocks": {"backend"},
     "stopping": set(),
     "progress": {"checks", "history"},
     "advice": {"history"},
@@ -91,11 +98,19 @@ ARROWS = {
     "encoding": {"checks", "datasets", "frames", "quiet"},
     "frames": {"checks", "datasets"},
     "packs": {
-        "arrays", "atomic", "backend", "checks", "frames", "kernels", "packfile", "packing", "sources",
+        "arrays", "atomic", "backend", "batches", "blocks", "checks", "feeding", "frames", "kernels", "packfile",
+        "packing", "packwriter", "sources",
     },  # of the kernels only parts, scores and the description of a net
+    "digests": {"arrays", "kernels"},  # of the kernels only the sparse operand
+    "feeding": {"backend", "batches", "kernels"},  # of the kernels only rules, scores and the description of a net
+    "packwriter": {
+        "arrays", "atomic", "backend", "blocks", "checks", "digests", "packfile", "packing", "sources",
+    },
     "packfile": {"atomic", "checks"},
     "sources": {"arrays", "checks", "frames", "sparse"},
-    "packing": {"arrays", "backend", "checks", "frames", "kernels", "quiet", "sparse"},  # only the operand
+    "packing": {
+        "arrays", "backend", "blocks", "checks", "digests", "frames", "kernels", "quiet", "sparse",
+    },  # of the kernels only the sparse operand
     "sparse": {"arrays", "checks", "kernels"},  # likewise
     "storage": {"activations", "arrays", "atomic", "checks", "losses", "parameters"},
     "targets": {"arrays", "checks", "kernels", "losses", "quiet"},  # of the kernels only the description of a net

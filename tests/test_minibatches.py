@@ -516,7 +516,6 @@ BAD = [
     ({"batch_size": True}, TypeError),
     ({"batch_size": "64"}, TypeError),
     ({"shuffle": True}, ValueError),
-    ({"shuffle": None}, ValueError),
     ({"shuffle": 0}, ValueError),
     ({"shuffle": "epochs"}, ValueError),
     ({"shuffle": np.array(["samples", "batches"])}, ValueError),

@@ -10,7 +10,7 @@ import pytest
 from compare import FORMS, assert_same_bits, columns, matrix_of
 
 import fastmlp
-from fastmlp import packs
+from fastmlp import blocks
 
 N, M = 30, 2501
 
@@ -18,7 +18,7 @@ N, M = 30, 2501
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr("fastmlp.kernels.inputs.CHUNK", 150)
-    monkeypatch.setattr(packs, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 20_000)
 
 
 def blocks_of(packed):
@@ -146,7 +146,7 @@ def test_a_sequence_of_lightgbm_is_a_source(rng, tmp_path, small_blocks):
         (iter([np.zeros((2, 3)), np.zeros((2, 4))]), {}, "4 features"),
         (iter([np.zeros((2, 3)), np.zeros((2, 3), np.uint8)]), {}, "uint8"),
         (Rows(np.zeros(5)), {"rows": True}, "shape"),
-        (np.eye(3), {"minibatches": True}, "full batch"),
+        (np.eye(3), {"minibatches": True}, "one form"),
     ],
 )
 def test_sources_that_do_not_fit_are_refused(source, options, words, tmp_path):
@@ -164,12 +164,6 @@ def test_places_of_values_that_are_not_finite_are_named(rng, tmp_path, small_blo
         fastmlp.MLP((N, 4)).predict(mapped)
 
 
-def test_minibatches_are_refused(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
-    with pytest.raises(ValueError, match="full batch"):
-        fastmlp.MLP((N, 4)).fit(mapped, rng.integers(4, size=M), epochs=1, batch_size=100)
-
-
 def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
     x, y = matrix_of(rng, "uint8", N, M, dtype), rng.integers(4, size=M)
     mapped = fastmlp.pack(x, path=tmp_path / "a.pack", scale=1 / 255)
@@ -184,6 +178,24 @@ def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
     other = fastmlp.pack(x, path=tmp_path / "b.pack", scale=1 / 255)
     with pytest.raises(ValueError, match="data"):
         rest.fit(other, y, epochs=7, resume=True, **options)
+
+
+@pytest.mark.parametrize("shape", [(M,), (3, M)])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_labels_are_in_the_file(backend, rng, tmp_path, small_blocks, kind, shape):
+    x, y = matrix_of(rng, "uint8", N, M, np.float64), rng.integers(4, size=shape).astype(kind)
+    mapped = fastmlp.pack(x, path=tmp_path / "a.pack", Y=y)
+    assert_same_bits(mapped.labels, y)
+    assert fastmlp.pack(x, path=tmp_path / "b.pack").labels is None
+    content = bytearray((tmp_path / "a.pack").read_bytes())
+    content[mapped._file._beside.offset + 1] ^= 4
+    (tmp_path / "a.pack").write_bytes(content)
+    damaged = fastmlp.open_pack(tmp_path / "a.pack")
+    damaged.to_dense()
+    with pytest.raises(ValueError, match="damage in the labels.*pack it again"):
+        damaged.labels  # noqa: B018
+    with pytest.raises(ValueError, match=r"^Y: got an array of shape \(7,\)"):
+        fastmlp.pack(x, path=tmp_path / "a.pack", Y=y[:7] if y.ndim == 1 else y[0, :7])
 
 
 def test_a_pickle_opens_the_file_again(rng, tmp_path, small_blocks):
@@ -238,7 +250,7 @@ def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
             fastmlp.open_pack(path)
         with pytest.raises(ValueError, match="packed for the numpy backend"):
             mapped.to_dense()
-    path.write_bytes(path.read_bytes().replace(b"fastmlp pack 1", b"fastmlp pack 2"))
+    path.write_bytes(path.read_bytes().replace(b"fastmlp pack 2", b"fastmlp pack 1"))
     with pytest.raises(ValueError, match="another version"):
         fastmlp.open_pack(path)
     with pytest.raises(FileNotFoundError):
@@ -254,12 +266,12 @@ def test_blocks_must_fit_into_the_memory(rng, tmp_path, small_blocks):
 WRITER = """
 import sys, time, numpy as np, fastmlp
 fastmlp.set_backend("numpy")
-def blocks(done, all):
+def told(done, all):
     print(done, flush=True)
     time.sleep(0.2)
-from fastmlp import packs
-packs.BLOCK_BYTES = 100_000
-fastmlp.pack(np.ones((10, 400_000), np.uint8), path=sys.argv[1], progress=blocks)
+from fastmlp import blocks
+blocks.BLOCK_BYTES = 100_000
+fastmlp.pack(np.ones((10, 400_000), np.uint8), path=sys.argv[1], progress=told)
 """
 
 
@@ -288,18 +300,21 @@ def resident(key):
 P = fastmlp.open_pack(sys.argv[1], memory=int(sys.argv[2]))
 model, y = fastmlp.MLP((P.shape[0], 8, 3), dtype="float32"), np.zeros(P.shape[1], np.int64)
 small = fastmlp.pack(np.ones((P.shape[0], 5000), np.uint8), scale=1 / 255)
+kw = dict(epochs=1, batch_size=100, optimizer=fastmlp.optimizers.Adam(), progress=False)
 model.loss_and_grad(small, y[:5000])  # compiles
+model.fit(small, y[:5000], **kw)
 before = resident("VmHWM:")
 model.loss_and_grad(P, y)
 model.loss_and_grad(P, y)
+model.fit(P, y, **kw)
 print(resident("VmHWM:") - before, P.nbytes)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr(packs, "BLOCK_BYTES", 4 << 20)
-    x = rng.integers(256, size=(400, 400_000), dtype=np.uint8)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2 << 20)
+    x = rng.integers(256, size=(400, 200_000), dtype=np.uint8)
     fastmlp.pack(x, path=tmp_path / "a.pack", scale=1 / 255)
     bound = 40 << 20
     command = [sys.executable, "-c", TRAINING, tmp_path / "a.pack", str(bound)]

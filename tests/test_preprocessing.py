@@ -185,9 +185,9 @@ def test_a_name_that_is_not_utf_8_is_escaped(tmp_path):
 def test_classes_are_those_of_the_model_in_its_order():
     model = Inputs((4,), 1.0, ("a", "b", "c"), None)
     data = parts((4,), 2)._replace(names=("a", "c"))
-    np.testing.assert_array_equal(preprocessing.class_indices("x", data, None, model), [0, 2])
+    np.testing.assert_array_equal(preprocessing.class_indices("x", data.names, None, model), [0, 2])
     with pytest.raises(ValueError, match=r"^x: got class d, z, expected the model's classes a, b, c; leave"):
-        preprocessing.class_indices("x", data._replace(names=("a", "d", "z")), None, model)
+        preprocessing.class_indices("x", ("a", "d", "z"), None, model)
 
 
 def test_classes_with_names_are_known_by_their_labels_too():
@@ -197,6 +197,6 @@ def test_classes_with_names_are_known_by_their_labels_too():
     by_number = preprocessing.from_dataset(data)
     for names in (None, fashion_mnist.CLASSES):
         for inputs in (by_name, by_number):
-            np.testing.assert_array_equal(preprocessing.class_indices("x", data, names, inputs), np.arange(10))
+            np.testing.assert_array_equal(preprocessing.class_indices("x", data.names, names, inputs), np.arange(10))
     with pytest.raises(ValueError, match="got class 0, "):
-        preprocessing.class_indices("x", data, None, by_name._replace(labels=()))
+        preprocessing.class_indices("x", data.names, None, by_name._replace(labels=()))

@@ -84,9 +84,14 @@ def source(path: Path) -> Source:
     """Return the content of a file, decompressed if it begins with gzip's magic bytes."""
     with regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        compressed = file.read(2) == b"\x1f\x8b"
+    opened = _decompressed if is_compressed(path) else regular
+    return Source(shown(path), size, functools.partial(opened, path))
 
-    return Source(shown(path), size, functools.partial(_decompressed if compressed else regular, path))
+
+def is_compressed(path: Path) -> bool:
+    """Return whether a regular file begins with gzip's magic bytes."""
+    with regular(path) as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def allowance(content: Source) -> int:

@@ -1,8 +1,5 @@
-"""Readers for untrusted data files: IDX (the format of MNIST), ``.npz`` as in Keras, and tables."""
+"""Data sets from untrusted files: IDX (the format of MNIST), ``.npz`` as in Keras, and tables."""
 
-import hashlib
-import math
-import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,22 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks
-from fastmlp.datasets import bounded, classes, npz, svmlight, tables
+from fastmlp.datasets import bounded, classes, idx, npz, svmlight, tables
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_UNSIGNED_BYTES = b"\x00\x00\x08"  # IDX magic: two zeros, then the code of uint8
-_LONGEST_HEADER = 4 + 4 * 255
 _TEST_EVERY = 5
 _FULL_INK = 255
-# Names as in MNIST and EMNIST, also with a dot: emnist-letters-test-images-idx3-ubyte, train-images.idx3-ubyte
-_IDX_NAME = re.compile(r"(?P<part>train|t10k|test)[-_.]?(?P<kind>images|labels)[-_.]idx\d[-_.]ubyte(\.gz)?$")
-_IDX_NAMES = {
-    "x_train": "train-images-idx3-ubyte",
-    "y_train": "train-labels-idx1-ubyte",
-    "x_test": "t10k-images-idx3-ubyte",
-    "y_test": "t10k-labels-idx1-ubyte",
-}
 
 
 class Dataset(NamedTuple):
@@ -164,7 +151,7 @@ def load_as(path: str | Path, roles: tables.Roles, known: tables.Known | None = 
         return _sparse(name, path, roles, known)
     check_roles(roles, name)
     if is_folder:
-        return _dataset(name, _idx_folder(path))
+        return _dataset(name, idx.read_folder(path))
     if path.name.lower().endswith(".npz"):
         return _dataset(name, npz.read(path))
     expected = "a folder of IDX files, a .npz file or a table (.csv, .tsv, .txt)"
@@ -172,61 +159,6 @@ def load_as(path: str | Path, roles: tables.Roles, known: tables.Known | None = 
     if path.name.lower().endswith(".npy"):
         remedy = "save samples and labels together: np.savez(path, x_train=..., y_train=...)"
     raise ValueError(checks.message(name, "a file with another suffix", expected, remedy))
-
-
-def read_idx(path: str | Path, sha256: str | None = None) -> Array:
-    """Read one IDX file of unsigned bytes.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file; it is decompressed if it begins with gzip's magic bytes, whatever its name.
-    sha256 : str, optional
-        The required digest of the decompressed content.
-
-    Returns
-    -------
-    ndarray of uint8
-        The array, with the shape in the file's header, which is checked against the length of the content.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or is not an IDX file of unsigned bytes.
-    OSError
-        If the file does not exist or cannot be read.
-    """
-    content = bounded.source(Path(path))
-    beginning = bounded.head(content, _LONGEST_HEADER)
-    bounded.refuse_page(content.name, beginning)
-    start = 4 + 4 * beginning[3] if len(beginning) > 3 else 4
-    if beginning[:3] != _UNSIGNED_BYTES or len(beginning) < start:
-        got = f"a file that begins with {beginning[:4].hex()}" if beginning else "an empty file"
-        raise ValueError(checks.message(content.name, got, "an IDX file of unsigned bytes", bounded.SAVE_AGAIN))
-    shape = tuple(int.from_bytes(beginning[at : at + 4], "big") for at in range(4, start, 4))
-    bounded.check_shape(content.name, shape)
-    data = bounded.exactly(content, start, math.prod(shape))
-    if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise ValueError(checks.message(content.name, f"content with sha256 {found}", sha256, bounded.SAVE_AGAIN))
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def is_idx(path: str | Path) -> bool:
-    """Return whether the content of a file, decompressed if need be, begins like IDX of unsigned bytes.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be decompressed.
-    OSError
-        If the file does not exist or cannot be read.
-    """
-    return bounded.head(bounded.source(Path(path)), len(_UNSIGNED_BYTES)) == _UNSIGNED_BYTES
 
 
 def held_out(labels: Array) -> Array:
@@ -317,31 +249,6 @@ def _check_labels(name: str, y: Array, guessed: bool) -> None:
         raise ValueError(checks.message(f"{name}: labels", got, "labels that repeat", remedy))
 
 
-def _idx_folder(folder: Path) -> dict[str, Array]:
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        got = (error.strerror or str(error)).lower()
-        expected = "a readable folder"
-        raise type(error)(checks.message(bounded.shown(folder), got, expected, "check its permissions")) from error
-    found: dict[str, str] = {}
-    for match in filter(None, map(_IDX_NAME.search, names)):
-        key = f"{'x' if match['kind'] == 'images' else 'y'}_{'train' if match['part'] == 'train' else 'test'}"
-        taken = found.setdefault(key, match.string)  # if both exist, the plain file, which sorts first
-        if match.string not in (taken, f"{taken}.gz"):
-            got = f"both {taken} and {match.string}"
-            raise ValueError(
-                checks.message(bounded.shown(folder), bounded.brief(got), "one file", "remove one of them")
-            )
-    missing = [name for key, name in _IDX_NAMES.items() if key in ("x_train", "y_train") and key not in found]
-    if missing:
-        got = f"only {', '.join(found.values())}" if found else f"{len(names)} files, none with the name of an IDX file"
-        wanted = " and ".join(missing) if found else ", ".join(_IDX_NAMES.values())
-        expected = f"{wanted}, plain or .gz"
-        raise FileNotFoundError(checks.message(bounded.shown(folder), bounded.brief(got), expected, "put them there"))
-    return {key: read_idx(folder / name) for key, name in found.items()}
-
-
 def _dataset(name: str, parts: dict[str, Array]) -> Dataset:
     if ("x_test" in parts) != ("y_test" in parts):
         got, expected = f"only {', '.join(sorted(parts))}", "x_test and y_test, or neither"
@@ -353,7 +260,7 @@ def _dataset(name: str, parts: dict[str, Array]) -> Dataset:
             got, expected = f"test samples of shape {x_test.shape[1:]}", f"{x_train.shape[1:]}, as in training"
             raise ValueError(checks.message(name, got, expected, "save both parts of the same data set"))
         (y_train, y_test), names = classes.of_integers(f"{name}: labels", y_train, y_test)
-        return Dataset(x_train, y_train, x_test, y_test, _max_value(x_train), False, names)
+        return Dataset(x_train, y_train, x_test, y_test, max_value(x_train), False, names)
     (y_train,), names = classes.of_integers(f"{name}: labels", y_train)
     return _held_out(name, x_train, y_train, names)
 
@@ -364,7 +271,7 @@ def _held_out(name: str, x: Array, y: Array, names: tuple[str, ...]) -> Dataset:
     if not test.any():
         expected = f"at least two samples{' of some class' if names else ''}, one of them for the test part"
         raise ValueError(checks.message(name, f"{y.size} samples", expected, "add samples"))
-    return Dataset(x[~test], y[~test], x[test], y[test], _max_value(x[~test]), True, names)
+    return Dataset(x[~test], y[~test], x[test], y[test], max_value(x[~test]), True, names)
 
 
 def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
@@ -385,7 +292,8 @@ def _pair(name: str, part: str, parts: dict[str, Array]) -> tuple[Array, Array]:
     return x, y.ravel()
 
 
-def _max_value(x: Array) -> float:
+def max_value(x: Array) -> float:
+    """Return the divisor that scales samples to [-1, 1]: see `Dataset`."""
     lowest, highest = (
         (x.min(), x.max()) if isinstance(x, np.ndarray) else (x.data.min(initial=0), x.data.max(initial=0))
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks
-from fastmlp.datasets import bounded, download, files
+from fastmlp.datasets import bounded, download, idx
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -143,7 +143,7 @@ def _find(folder: Path, file: File) -> Path:
 
 
 def _read(path: Path, file: File) -> Array:
-    array = files.read_idx(path, file.sha256)
+    array = idx.read(path, file.sha256)
     if array.shape != file.shape:
         expected = f"{file.shape}, as in the published file"
         raise ValueError(checks.message(bounded.shown(path), f"shape {array.shape}", expected, "download it again"))

@@ -1,6 +1,7 @@
 """Training over many processes, on one machine or several, by MPI: the bits are those of one process.
 
 Pass ``comm=MPI.COMM_WORLD`` to `MLP.fit` on each process, with its own samples. `share` says which these may be.
+All processes may also pass the same packed file, of `fastmlp.open_pack`, with all labels: each then takes its share.
 """
 
 from typing import Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,24 +9,46 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp import backend
+from fastmlp.digests import Content, digest_of_samples
 from fastmlp.distributed import plans
 from fastmlp.distributed.messages import Array, Messages
 from fastmlp.kernels import rules, scores, tree
 from fastmlp.kernels.nets import Net
 from fastmlp.kernels.parts import Part
 from fastmlp.packing import PackedMatrix, looks_unscaled, scaled
+from fastmlp.packs import Piece
 
 _UINT8 = np.dtype(np.uint8)
 
 
 class Facts(NamedTuple):
-    """What is known of all samples: the shape (n, m), the scale of uint8, the largest of about 1000 samples."""
+    """What is known of all samples.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, m).
+    dtype : numpy.dtype
+        That of the stored numbers.
+    scale : float
+        That of uint8.
+    density : float
+        Share of the non-zero numbers.
+    largest : float
+        The largest absolute value, in about 1000 of the samples.
+    block : int
+        Samples of a block, for ``shuffle="blocks"``.
+    shuffle : str
+        How minibatches are shuffled by default.
+    """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     scale: float
     density: float
     largest: float
+    block: int
+    shuffle: str
 
 
 class Batched(NamedTuple):
@@ -59,6 +80,7 @@ class Divided:
     ) -> None:
         self._messages, self._facts, self._cuts = messages, facts, cuts
         self.shape, self.dtype, self.density, self.largest = facts.shape, facts.dtype, facts.density, facts.largest
+        self.block, self.shuffle = facts.block, facts.shuffle
         (n, m), self._kernels = self.shape, backend.kernels()
         leaf = self._kernels.leaf_size(m, n)
         self._leaf, self._leaves = leaf, -(-m // leaf)
@@ -109,12 +131,11 @@ class Divided:
         kernels, messages, (_, m) = self._kernels, self._messages, self.shape
         sums = kernels.begin_parts(parameters, net, m, dense=self._is_dense)
         first, stop = self._bounds[messages.rank : messages.rank + 2]
-        if first < stop:
-            scales = scores.hit_scales(net.loss, y, weight)
-            mine_y, mine_weight = (np.ascontiguousarray(one[..., self._mine]) for one in (y, weight))
-            part = Part(first, mine_y, mine_weight, scales)
-            kernels.enter(sums, net, self._operand(parameters.dtype), part)
-            kernels.accumulate(sums, first, stop)
+        scales = scores.hit_scales(net.loss, y, weight)
+        for some, leaves, operand in self._pieces(parameters.dtype):
+            mine_y, mine_weight = (np.ascontiguousarray(one[..., some]) for one in (y, weight))
+            kernels.enter(sums, net, operand, Part(leaves[0], mine_y, mine_weight, scales))
+            kernels.accumulate(sums, *leaves)
         nodes, of_leaves = kernels.nodes(sums)
         packed = self._folded([one for _, one in sorted(nodes, key=lambda pair: pair[0])], parameters.dtype)
         counts = 3 * np.diff(self._bounds)
@@ -141,6 +162,17 @@ class Divided:
         for one, other in pairs:
             rows[at[one]] += rows[at[other]]
         return messages.joined(rows[at[0]], np.diff(ends))
+
+    def check_shuffle(self, shuffle: str | bool) -> None:
+        """Do nothing: samples in memory may be taken in any order."""
+
+    def begin_epoch(self, trainer: Any, order: Array) -> None:
+        """Do nothing: the samples of the epoch are at hand."""
+
+    def vectors(self, trainer: Any) -> list[Array]:
+        """Return the parameters (k,) and the state of the optimizer of a trainer."""
+        vectors: list[Array] = self._kernels.training_vectors(trainer)
+        return vectors
 
     def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
         """Do as `PackedMatrix.begin_training`."""
@@ -178,41 +210,37 @@ class Divided:
         mine = np.empty((outputs, count), out.dtype)
         if self._whole is not None:
             self._whole.logits(mine, parameters, net)
-        elif count:
-            x = self._operand(parameters.dtype)
-            self._kernels.network_logits(mine, parameters, net, x, dense=self._is_dense)
+        else:
+            for some, _, x in self._pieces(parameters.dtype):
+                part = np.empty((outputs, some.stop - some.start), out.dtype)
+                self._kernels.network_logits(part, parameters, net, x, dense=self._is_dense)
+                mine[:, some.start - self._mine.start : some.stop - self._mine.start] = part
         every = self._messages.joined(mine.T.reshape(-1), outputs * np.diff(self._cuts))
         out[...] = every.reshape(-1, outputs).T
 
     def digest(self, shapes: Array, y: Array, weight: Array) -> str:
         """Return the digest of one process that has all samples: see `fastmlp.samples.Samples.digest`."""
         self._pack()
-        sha = hashlib.sha256(shapes.astype("<i8").data)
+        content = Content(self.shape, self.dtype, self._facts.scale)
         for rank in range(self._messages.size):
-            blocks = self._blocks(weight.dtype) if rank == self._messages.rank else None
-            while (block := self._messages.gathered(None if blocks is None else next(blocks, None))[rank]) is not None:
-                sha.update(block)
-        for one in (y, weight):
-            sha.update(np.ascontiguousarray(one, one.dtype.newbyteorder("<")).data)
-        return sha.hexdigest()
+            mine = self._unpacked() if rank == self._messages.rank else iter(())
+            while (piece := self._messages.gathered(next(mine, None))[rank]) is not None:
+                content.update(piece)
+        return digest_of_samples(content.hexdigest(), shapes, y, weight)
 
-    def _blocks(self, dtype: np.dtype[Any]) -> Iterator[bytes]:
-        n, first = self.shape[0], self._mine.start
-        if first == 0 and self.dtype == _UINT8 and self._mine.stop > 0:
-            yield b"uint8"
+    def _unpacked(self) -> Iterator[Array]:
         form = next(iter(self._whole._forms.values())) if self._whole is not None else self._form
-        for at, rows in () if form is None else self._kernels.unpack(form):
-            place = np.flatnonzero(rows)
-            value = rows.reshape(-1)[place]
-            entries = np.empty(len(place), [("place", "<i8"), ("value", dtype.newbyteorder("<"))])
-            entries["place"] = place + (first + at) * n
-            entries["value"] = self._table(dtype)[value] if value.dtype == _UINT8 else value
-            yield entries.tobytes()
+        for _, rows in () if form is None else self._kernels.unpack(form):
+            yield rows
 
-    def _operand(self, dtype: np.dtype[Any]) -> Any:
+    def _pieces(self, dtype: np.dtype[Any]) -> Iterator[Piece]:
+        """Yield the operands of the samples of this process."""
+        if self._form is None:
+            return
         if self._operands is None:
             self._operands = self._kernels.operands(self._form, self._table(dtype))
-        return self._operands
+        first, stop = self._bounds[self._messages.rank : self._messages.rank + 2]
+        yield Piece(self._mine, (first, stop), self._operands)
 
     def _table(self, dtype: np.dtype[Any]) -> Array:
         return scaled(np.arange(256, dtype=dtype), self._facts.scale)

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import arrays, backend, checks, interrupts, sparse
+from fastmlp.blocks import block_size
 from fastmlp.distributed import plans
 from fastmlp.distributed.divided import Divided, Facts
 from fastmlp.distributed.messages import Array, Messages
+from fastmlp.distributed.shared import Shared
 from fastmlp.distributed.watchdog import Watchdog
 from fastmlp.kernels.columns import Columns
 from fastmlp.packing import Input, PackedMatrix
+from fastmlp.packs import MappedMatrix
 from fastmlp.teams import Team
 from fastmlp.version import __version__
 
@@ -37,7 +40,7 @@ class Ranks(Team):
     def __init__(self, comm: Any) -> None:
         self._messages = Messages(comm)
         self._watchdog = Watchdog(comm)
-        self.rank, self._held = self._messages.rank, 0
+        self.rank, self._held, self._is_shared = self._messages.rank, 0, False
 
     def __exit__(self, *raised: Any) -> None:
         """Wait until all processes have ended the run; if one fails, all do."""
@@ -95,7 +98,13 @@ class Ranks(Team):
     def _matrix(
         self, name: str, X: Input, width: int, dtype: np.dtype[Any], batch_size: int | None, finite: bool
     ) -> Divided:
-        held = _rows(name, X, width, dtype)
+        self._is_shared, is_large = self._agreed(X)
+        file = X if isinstance(X, MappedMatrix) and self._is_shared else None
+        if file is not None and is_large:
+            super().matrix(name, file, width, dtype, finite=finite)  # checks it
+            facts = Facts(file.shape, file.dtype, file._scale, file.density, file.largest, file.block, file.shuffle)
+            return Shared(self._messages, facts, file)
+        held = _rows(name, X, width, dtype) if file is None else self._share(name, file, width, dtype)
         self._held = len(held.rows)
         every = self._messages.gathered((len(held.rows), held.rows.dtype, held.scale))
         m = sum(count for count, *_ in every)
@@ -109,14 +118,33 @@ class Ranks(Team):
         given = np.cumsum([0, *(count for count, *_ in every)]).tolist()
         rows = self._moved(held.rows.astype(kinds[0][0], copy=False), given, wanted)
         facts = self._facts(rows, (width, m), kinds[0][1], wanted[self.rank])
+        if file is not None:
+            facts = facts._replace(block=file.block, shuffle=file.shuffle)
         if finite:
             self._check_finite(name, rows, wanted[self.rank], dtype)
         minibatches = batch_size is not None and batch_size < m
         return Divided(self._messages, facts, rows, wanted, minibatches=minibatches)
 
+    def _agreed(self, X: Input) -> tuple[bool, bool]:
+        """Return whether all processes opened the same packed file, and whether it is too large to be held."""
+        file = X if isinstance(X, MappedMatrix) else None
+        mine = None if file is None else (file.content(), file.blocks > 1 and not file.is_small())
+        every = self._messages.gathered(mine)
+        is_shared = mine is not None and all(one is not None and one[0] == mine[0] for one in every)
+        return is_shared, is_shared and any(large for _, large in every)
+
+    def _share(self, name: str, X: MappedMatrix, width: int, dtype: np.dtype[Any]) -> _Held:
+        """Return the samples that this process is to hold of a packed file."""
+        checks.input_width(name, X, width, dtype)
+        leaf = backend.kernels().leaf_size(X.shape[1], width)
+        cuts = plans.sample_cuts(X.shape[1], leaf, self._messages.size)
+        return _Held(X.rows(*cuts[self.rank : self.rank + 2]), X._scale)
+
     def joined(self, name: str, values: ArrayLike | None) -> Any:
         """Return all processes' targets or weights of the samples of the last call of `matrix`, in the same order."""
         mine = None if values is None else np.asarray(values)
+        if self._is_shared:
+            return self._alike(name, mine)
         if mine is not None and (mine.ndim == 0 or mine.shape[-1] != self._held):
             got, expected = f"an array of shape {mine.shape}", f"one for each of the {self._held} samples of this rank"
             raise ValueError(checks.message(name, got, expected, "pass X, Y and weights of the same samples"))
@@ -128,6 +156,15 @@ class Ranks(Team):
             got = ", ".join("none" if one is None else str(one.shape) for one in parts)
             raise ValueError(checks.message(name, f"shapes {got}", "one kind on all ranks", "pass them alike"))
         return np.concatenate(parts, axis=-1)
+
+    def _alike(self, name: str, mine: Array | None) -> Array | None:
+        """Return the targets or weights of all samples, which all processes were given."""
+        digest = None if mine is None else (mine.shape, arrays.digest([mine]))
+        every = interrupts.shielded(self._messages.gathered, digest)
+        if any(one != every[0] for one in every):
+            got, expected = "other values on one rank than on another", "those of all samples of the packed file"
+            raise ValueError(checks.message(name, got, expected, "pass the same on all ranks"))
+        return mine
 
     def _moved(self, rows: Array, given: list[int], wanted: list[int]) -> Array:
         """Return the samples (k, n) that this process is to hold; a block at a time is on its way."""
@@ -154,7 +191,8 @@ class Ranks(Team):
         largest = max(float(seen.max(initial=0)), -float(seen.min(initial=0)))
         found = self._messages.gathered((np.count_nonzero(rows), largest))
         density = sum(int(count) for count, _ in found) / (shape[0] * shape[1])
-        return Facts(shape, rows.dtype, scale, density, max(one for _, one in found) * scale)
+        largest = max(one for _, one in found) * scale
+        return Facts(shape, rows.dtype, scale, density, largest, block_size(shape, rows.dtype), PackedMatrix.shuffle)
 
     def _check_finite(self, name: str, rows: Array, first: int, dtype: np.dtype[Any]) -> None:
         bad = None

@@ -26,7 +26,7 @@ class Choice:
     alpha: float | Schedule
     optimizer: Optimizer | None
     batch_size: int | None
-    shuffle: str | bool
+    shuffle: str | bool | None
     l2: float
     clip_norm: float | None
 
@@ -59,25 +59,27 @@ class Choice:
         """
         m, optimizer = problem.samples.w.size, self.optimizer
         batch_size = self.batch_size if self.batch_size is not None and self.batch_size < m else None
-        identity = self._identity(batch_size)
+        shuffle = problem.samples.x.shuffle if self.shuffle is None else self.shuffle
+        identity = self._identity(batch_size, shuffle)
         if isinstance(optimizer, LBFGS):
             return Minimization(problem, optimizer, self.l2, identity)
         if batch_size is None and optimizer is None and self.l2 == 0 and self.clip_norm is None:
             return Descent(problem, Alpha(self.alpha))
         if batch_size is None:
             return FullBatch(problem, self._updates(optimizer, epochs), identity)
-        batches = Batches(m, batch_size, self.shuffle, seed)
+        problem.samples.x.check_shuffle(shuffle)
+        batches = Batches(m, batch_size, shuffle, seed, problem.samples.x.block)
         return Minibatches(problem, self._updates(optimizer, epochs * batches.per_epoch), batches, identity)
 
     def _updates(self, optimizer: SGD | Adam | None, count: int) -> Updates:
         rates: Rates = Alpha(self.alpha) if optimizer is None else LearningRate(optimizer.learning_rate, count)
         return Updates(optimizer or SGD(), rates, self.l2, self.clip_norm or 0.0)
 
-    def _identity(self, batch_size: int | None) -> dict[str, str]:
+    def _identity(self, batch_size: int | None, shuffle: str | bool) -> dict[str, str]:
         return {
             "optimizer": "None" if self.optimizer is None else self.optimizer.describe(),
             "batch_size": str(batch_size),
-            "shuffle": "None" if batch_size is None else str(self.shuffle),
+            "shuffle": "None" if batch_size is None else str(shuffle),
             "l2": repr(self.l2),
             "clip_norm": repr(self.clip_norm),
         }
@@ -87,7 +89,7 @@ def choose(
     alpha: float | Schedule | None,
     optimizer: Optimizer | None,
     batch_size: int | None,
-    shuffle: str | bool,
+    shuffle: str | bool | None,
     l2: float,
     clip_norm: float | None,
 ) -> Choice:
@@ -129,10 +131,10 @@ def _check_optimizer(optimizer: object, alpha: object, batch_size: object, clip_
             raise ValueError(checks.message(argument, got, "None: L-BFGS searches along the whole gradient", remedy))
 
 
-def _shuffle(value: Any) -> str | bool:
-    if isinstance(value, bool) and not value:
+def _shuffle(value: Any) -> str | bool | None:
+    if value is None or (isinstance(value, bool) and not value):
         return value
-    if not isinstance(value, str) or value not in ("samples", "batches"):
-        expected = "one of 'samples', 'batches', False"
+    if not isinstance(value, str) or value not in ("samples", "batches", "blocks"):
+        expected = "one of 'samples', 'batches', 'blocks', False"
         raise ValueError(checks.message("shuffle", repr(value), expected, "pass one of these"))
     return value

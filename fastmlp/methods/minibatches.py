@@ -5,7 +5,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastmlp import backend
 from fastmlp.batches import Batches
 from fastmlp.interrupts import Caller
 from fastmlp.kernels import scores
@@ -63,7 +62,7 @@ class Minibatches(Method):
         """Copy the parameters, and the state of the optimizer, from the kernel's trainer, unless no update was made."""
         # Between epochs the parameters are those of the trainer, or a callback has changed them.
         if self._done > 0 and self._trainer is not None:
-            self._settled, *self._state = backend.kernels().training_vectors(self._trainer)
+            self._settled, *self._state = self._problem.samples.x.vectors(self._trainer)
             np.copyto(self._problem.parameters, self._settled)
 
     def state(self) -> State:
@@ -90,6 +89,7 @@ class Minibatches(Method):
             vectors = [parameters, *self._state]
             self._trainer = samples.x.begin_training(vectors, self._problem.net, samples.y, samples.w)
         self._order, self._ends = self._batches.epoch(self.epoch + 1)
+        samples.x.begin_epoch(self._trainer, self._order)
 
     def _train(self, numbers: Array) -> None:
         """Make the next updates, and adapt how many are made next time to the time they take."""

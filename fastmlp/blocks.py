@@ -1,0 +1,35 @@
+"""Blocks of samples: the units in which packed files are written and read, and in which ``shuffle="blocks"`` draws."""
+
+from typing import Any
+
+import numpy as np
+
+from fastmlp import backend
+
+# Bytes of the source in a block, about: large enough to be read in one go, and small beside what a process needs.
+BLOCK_BYTES = 1 << 24
+
+
+def block_size(shape: tuple[int, int], dtype: np.dtype[Any], blocks: int = 0) -> int:
+    """Return the samples of a block of a matrix (n, m), whole leaves of the tree in which gradients are summed.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n_features, m).
+    dtype : numpy.dtype
+        That of the stored numbers.
+    blocks : int
+        The number of blocks of a file; by default as many as `fastmlp.pack` would write.
+
+    Returns
+    -------
+    int
+        Samples of all blocks but the last one, which may be smaller.
+    """
+    n, m = shape
+    leaf = backend.kernels().leaf_size(m, n)
+    leaves = -(-m // leaf)
+    if blocks == 0:
+        blocks = -(-leaves // max(1, BLOCK_BYTES // (leaf * n * dtype.itemsize)))
+    return int(-(-leaves // blocks) * leaf)
