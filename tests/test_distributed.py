@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import cli
+from fastmlp import cli, launch
 from fastmlp.distributed import plans
 
 HEAD = """
@@ -299,7 +299,7 @@ def test_the_command_line_trains_over_ranks_as_alone(tmp_path, more):
 def test_an_error_of_the_command_line_on_one_rank_ends_all_in_one_line():
     code = """
 import os, sys
-from fastmlp import cli
+from fastmlp import cli, launch
 sys.argv[2] = "nothing" if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "1" else "digits"
 raise SystemExit(cli.main())
 """
@@ -313,7 +313,46 @@ raise SystemExit(cli.main())
     ]
 
 
-@pytest.mark.parametrize("variables", [("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")])
+PLACES = {
+    "MPICH": ({"PMI_RANK": "1", "PMI_SIZE": "3", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1"}, (1, 3)),
+    "Open MPI": ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "1"}, (1, 3)),
+    "MVAPICH2": ({"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "3"}, (1, 3)),
+    "PMIx under Slurm": ({"PMIX_RANK": "1", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "8"}, (1, 3)),
+    "PMIx": ({"PMIX_RANK": "1"}, (1, None)),
+    "a script of Slurm, outside srun": ({"SLURM_NTASKS": "3", "SLURM_PROCID": "0"}, (0, 1)),
+    "none": ({"PMI_RANK": "", "PMIX_RANK": "x"}, (0, 1)),
+}
+
+
+@pytest.mark.parametrize("launcher", PLACES)
+def test_the_place_of_a_process_is_that_which_its_launcher_tells(launcher, monkeypatch):
+    variables, expected = PLACES[launcher]
+    for name in [one for pair in launch._VARIABLES for one in pair if one]:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launch.place() == expected
+
+
+def test_a_launcher_of_pmix_does_not_tell_how_many_and_mpi_does():
+    """The variables of PMIx take the place of those that this launcher has set and that MPI itself has read."""
+    code = """
+from fastmlp import launch
+comm.size  # MPI is initialised
+rank = os.environ.pop("PMI_RANK", None) or os.environ.pop("OMPI_COMM_WORLD_RANK")
+os.environ["PMIX_RANK"] = str(int(rank) + EXTRA)
+try:
+    crew = launch.Crew()
+    say(crew.rank, crew.comm and crew.comm.size)
+except OSError as error:
+    say("sees" in str(error))
+"""
+    assert sorted(run(code.replace("EXTRA", "0"), 2)) == ["0", "1", "2", "2"]
+    assert run(code.replace("EXTRA", "0"), 1) == ["0", "None"]
+    assert run(code.replace("EXTRA", "1"), 1) == ["True"]
+
+
+@pytest.mark.parametrize("variables", [("PMI_RANK", "PMI_SIZE"), ("PMIX_RANK", "SLURM_STEP_NUM_TASKS")])
 def test_under_a_launcher_without_mpi4py_the_first_rank_names_the_extra(variables, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setenv(variables[1], "2")
