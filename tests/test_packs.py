@@ -79,6 +79,13 @@ class Rows:
         return self._rows[index]
 
 
+class Torn(Rows):
+    """Lacks its last sample."""
+
+    def __getitem__(self, index):
+        return self._rows[:-1][index]
+
+
 def sources(x, folder):
     """Yield the name of a source of the samples, the source, and options of `pack`."""
     rows = np.ascontiguousarray(x.T)
@@ -146,6 +153,7 @@ def test_a_sequence_of_lightgbm_is_a_source(rng, tmp_path, small_blocks):
         (iter([np.zeros((2, 3)), np.zeros((2, 4))]), {}, "4 features"),
         (iter([np.zeros((2, 3)), np.zeros((2, 3), np.uint8)]), {}, "uint8"),
         (Rows(np.zeros(5)), {"rows": True}, "shape"),
+        (Torn(np.zeros((5, 3))), {"rows": True}, "got 4 of 3, expected 5 samples of 3 features"),
         (np.eye(3), {"minibatches": True}, "full batch"),
     ],
 )
@@ -162,6 +170,16 @@ def test_places_of_values_that_are_not_finite_are_named(rng, tmp_path, small_blo
     assert not mapped.finite
     with pytest.raises(ValueError, match="nan at row 7, column 2222"):
         fastmlp.MLP((N, 4)).predict(mapped)
+
+
+@pytest.mark.parametrize("column", [0, 2000, 3995])
+def test_the_largest_value_may_be_in_any_block(rng, tmp_path, small_blocks, column):
+    """Every fifth sample is searched, those of a matrix in memory."""
+    x = matrix_of(rng, "dense", N, 4001, np.float64)
+    x[3, column : column + 5] = [100, 200, 300, 400, 500]
+    mapped, held = fastmlp.pack(x, path=tmp_path / "a.pack"), fastmlp.pack(x)
+    assert mapped.largest == held.largest == 100
+    assert mapped.looks_unscaled()
 
 
 def test_minibatches_are_refused(rng, tmp_path, small_blocks):
@@ -187,8 +205,11 @@ def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
 
 
 def test_a_pickle_opens_the_file_again(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
-    assert_same_bits(pickle.loads(pickle.dumps(mapped)).to_dense(), mapped.to_dense())
+    fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
+    mapped = fastmlp.open_pack(tmp_path / "a.pack", 12_345_678)
+    again = pickle.loads(pickle.dumps(mapped))
+    assert_same_bits(again.to_dense(), mapped.to_dense())
+    assert again._memory == mapped._memory
 
 
 def test_damage_is_found_or_without_effect(backend, rng, tmp_path, small_blocks):
