@@ -102,6 +102,8 @@ def run(code, ranks, backend="numpy", **env):
 
 
 TRAIN = """
+from fastmlp.distributed import ranks
+ranks._MOVED_BYTES = 5000  # samples move in many blocks
 kw = dict(epochs=4, progress=False, patience=3)
 for split in SPLITS:
     s = share(split)
@@ -131,26 +133,38 @@ def test_ranks_train_as_one_process(backend, ranks, threads):
     assert printed == ["True"] * 4 * ranks * len(SPLITS[ranks])
 
 
+def test_few_samples_are_trained_by_the_first_rank(backend):
+    code = """
+s = slice(*np.minimum(100, [share("even").start, share("even").stop]))
+model, alone = fastmlp.MLP((30, 9, 4), seed=0), fastmlp.MLP((30, 9, 4), seed=0)
+history = model.fit(x[:, s] / 255, labels[s], epochs=3, progress=False, comm=comm)
+say(digest(model, history) == digest(alone, alone.fit(x[:, :100] / 255, labels[:100], epochs=3, progress=False)))
+"""
+    assert run(code, 2, backend) == ["True"] * 2
+
+
 @pytest.mark.parametrize("batch", [None, 90])
 def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path, batch):
     kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0"
     kw += f", optimizer=optimizers.Adam(0.1), batch_size={batch}"
+    form = "packed({})" if batch is None else "{} / 255"
     killed = f"""
 def stop(epoch, history):
     if epoch == 4 and comm.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 s = share("unequal")
-fastmlp.MLP((30, 9, 4)).fit(x[:, s] / 255, labels[s], comm=comm, callback=stop, {kw})
+fastmlp.MLP((30, 9, 4)).fit({form.format("x[:, s]")}, labels[s], comm=comm, callback=stop, {kw})
 """
     started = Started(killed, 3)
     started.end(check=False)
     assert started.process.returncode != 0
     resumed = f"""
 model, s = fastmlp.MLP((30, 9, 4)), share("even")
-part = (x[:, s] / 255, labels[s]) if comm.size > 1 else (x / 255, labels)
+part = ({form.format("x[:, s]")}, labels[s]) if comm.size > 1 else ({form.format("x")}, labels)
 history = model.fit(*part, comm=comm if comm.size > 1 else None, resume=True, {kw})
 alone = fastmlp.MLP((30, 9, 4))
-expected = alone.fit(x / 255, labels, epochs=8, progress=False, optimizer=optimizers.Adam(0.1), batch_size=BATCH)
+expected = alone.fit({form.format("x")}, labels, epochs=8, progress=False,
+                     optimizer=optimizers.Adam(0.1), batch_size=BATCH)
 say(digest(model, history) == digest(alone, expected))
 """
     resumed = resumed.replace("BATCH", str(batch))
@@ -176,6 +190,17 @@ def test_all_end_if_a_rank_is_killed_or_stopped(how, said):
     _, err = started.end(check=False, timeout=30)
     assert started.process.returncode != 0
     assert said in err
+
+
+def test_a_rank_that_works_for_long_is_not_silent():
+    code = """
+def wait(epoch, history):
+    if comm.rank == 1:
+        time.sleep(5)
+s = share("even")
+say(fastmlp.MLP((30, 9, 4)).fit(x[:, s], labels[s], epochs=1, progress=False, callback=wait, comm=comm).stopped)
+"""
+    assert run(code, 2, FASTMLP_SILENCE="3") == ["epochs"] * 2
 
 
 @pytest.mark.parametrize("more", ["alpha=0.1", "batch_size=90, optimizer=optimizers.Adam()"])
@@ -215,7 +240,8 @@ FAULTS = {
     "rows": ("", "rank 1 of 3 failed: ValueError: Y: got an array of shape (5,)"),
     "epochs": ("epochs=4 + comm.rank // 2", "epochs 4 on rank 0 and 5 on rank 2"),
     "dtype": ("", "got samples of dtype float64, uint8, float64"),
-    "nan": ("", "got nan at row 3, column 7 of all ranks' samples"),
+    "version": ("", "version 0.1 on rank 0 and 0.2 on rank 1"),
+    "nan": ("", "got nan at row 3, column 1100 of all ranks' samples"),
     "schedule": (
         "optimizer=optimizers.Adam(lambda u, _: 0.01 if comm.rank != 1 or u < 40 else 1 / 0), batch_size=90",
         "rank 1 of 3 failed: ZeroDivisionError",
@@ -232,7 +258,10 @@ s = share("even")
 X, y = x[:, s] / 255, labels[s]
 if {fault!r} == "rows" and comm.rank == 1: y = y[:5]
 if {fault!r} == "dtype" and comm.rank == 1: X = x[:, s]
-if {fault!r} == "nan" and comm.rank == 0: X[3, 7] = np.nan
+if {fault!r} == "nan" and comm.rank == 1: X[3, 1100 - s.start] = np.nan
+if {fault!r} == "version":
+    from fastmlp.distributed import ranks
+    ranks.__version__ = "0.2" if comm.rank == 1 else "0.1"
 try:
     fastmlp.MLP((30, 9, 4)).fit(X, y, comm=comm, **(dict(epochs=4, progress=False) | dict({words})))
 except Exception as error:

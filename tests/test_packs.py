@@ -1,5 +1,6 @@
 """Packed files: the bits of a matrix in memory, any source, no damage goes unnoticed, and bounded memory."""
 
+import importlib
 import pickle
 import signal
 import subprocess
@@ -264,6 +265,21 @@ def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
         fastmlp.open_pack(path)
     with pytest.raises(FileNotFoundError):
         fastmlp.open_pack(tmp_path / "none")
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("name", ["FULL_LEAF", "SAMPLE_TILE", "FEW_DENSE_SAMPLES", "FEATURE_BLOCK"])
+def test_a_layout_tells_each_constant_of_the_machine(compiled, monkeypatch, name):
+    tree, plan = (importlib.import_module(f"fastmlp.kernels.compiled.{one}") for one in ("tree", "plan"))
+    before = compiled.layout(960_000, 784, 1)
+    monkeypatch.setattr(compiled.tuning, name, getattr(compiled.tuning, name) // 4)
+    tree.tiling.cache_clear()
+    try:
+        after = compiled.layout(960_000, 784, 1)
+    finally:
+        tree.tiling.cache_clear()
+    assert after != before
+    assert plan.part_size(784) == after["part"]
 
 
 def test_blocks_must_fit_into_the_memory(rng, tmp_path, small_blocks):
