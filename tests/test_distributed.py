@@ -133,14 +133,29 @@ def test_ranks_train_as_one_process(backend, ranks, threads):
     assert printed == ["True"] * 4 * ranks * len(SPLITS[ranks])
 
 
-def test_few_samples_are_trained_by_the_first_rank(backend):
-    code = """
-s = slice(*np.minimum(100, [share("even").start, share("even").stop]))
-model, alone = fastmlp.MLP((30, 9, 4), seed=0), fastmlp.MLP((30, 9, 4), seed=0)
-history = model.fit(x[:, s] / 255, labels[s], epochs=3, progress=False, comm=comm)
-say(digest(model, history) == digest(alone, alone.fit(x[:, :100] / 255, labels[:100], epochs=3, progress=False)))
+@pytest.mark.parametrize("data", ["x = x[:, :100]", "x[:, :1100] = rng.integers(1, 256, size=(30, 1100))"])
+def test_few_samples_and_parts_of_other_density_train_as_one_process(backend, data):
+    code = f"""
+{data}
+m = x.shape[1]
+s = slice(m * comm.rank // comm.size, m * (comm.rank + 1) // comm.size)
+model, alone = fastmlp.MLP((30, 5, 4), seed=0), fastmlp.MLP((30, 5, 4), seed=0)
+history = model.fit(packed(x[:, s]), labels[:m][s], epochs=3, progress=False, comm=comm)
+say(digest(model, history) == digest(alone, alone.fit(packed(x), labels[:m], epochs=3, progress=False)))
 """
     assert run(code, 2, backend) == ["True"] * 2
+
+
+def test_what_is_known_of_all_samples_is_what_one_process_knows():
+    code = """
+from fastmlp import distributed
+x = np.minimum(x, 9) / 1.0
+x[0, 1998] = 255  # a sample that is searched, and that the last rank holds
+with distributed.team(comm) as team:
+    found, one = team.matrix("X", x[:, share("even")], 30, "float64"), fastmlp.pack(x)
+say((found.largest, found.density, found.looks_unscaled()) == (255, one.density, one.looks_unscaled()))
+"""
+    assert run(code, 3) == ["True"] * 3
 
 
 @pytest.mark.parametrize("batch", [None, 90])
