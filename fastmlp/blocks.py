@@ -7,7 +7,7 @@ import numpy as np
 from fastmlp import backend
 
 # Bytes of the source in a block, about: large enough to be read in one go, and small beside what a process needs.
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 24 << 20
 
 
 def block_size(shape: tuple[int, int], dtype: np.dtype[Any], blocks: int = 0) -> int:
@@ -31,5 +31,7 @@ def block_size(shape: tuple[int, int], dtype: np.dtype[Any], blocks: int = 0) ->
     leaf = backend.kernels().leaf_size(m, n)
     leaves = -(-m // leaf)
     if blocks == 0:
-        blocks = -(-leaves // max(1, BLOCK_BYTES // (leaf * n * dtype.itemsize)))
-    return int(-(-leaves // blocks) * leaf)
+        most = max(1, BLOCK_BYTES // (leaf * n * dtype.itemsize))
+        blocks = -(-leaves // (1 << most.bit_length() - 1))
+    # A power of two is shared evenly by the usual numbers of threads, and is one node of the summation tree.
+    return int(leaf * (1 << (-(-leaves // blocks) - 1).bit_length()))

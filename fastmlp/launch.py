@@ -8,12 +8,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-# Where launchers tell the number of a process and of all: MPICH and Intel MPI, and Open MPI.
-_VARIABLES = (("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))
+# Where launchers tell the number of a process and of all: MPICH, Intel MPI and Slurm's PMI-2; Open MPI; MVAPICH2; PMIx
+# under Slurm; any other launcher of PMIx, which tells no environment how many there are. The numbers that a launcher
+# counts for each machine, such as MPI_LOCALRANKID, say nothing about the whole, and every launcher that sets them also
+# sets one of these pairs.
+_VARIABLES = (
+    ("PMI_RANK", "PMI_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
+    ("PMIX_RANK", None),
+)
 
 
-def place() -> tuple[int, int]:
-    """Return the number of this process, from 0, and that of all; (0, 1) without a launcher.
+def place() -> tuple[int, int | None]:
+    """Return the number of this process, from 0, and that of all, None if only MPI knows; (0, 1) without a launcher.
 
     Examples
     --------
@@ -21,10 +30,11 @@ def place() -> tuple[int, int]:
     >>> launch.place()
     (0, 1)
     """
-    for names in _VARIABLES:
-        rank, size = (os.environ.get(name, "") for name in names)
-        if rank.isdecimal() and size.isdecimal():
-            return int(rank), int(size)
+    for of_rank, of_size in _VARIABLES:
+        rank = os.environ.get(of_rank, "")
+        size = None if of_size is None else os.environ.get(of_size, "")
+        if rank.isdecimal() and (size is None or size.isdecimal()):
+            return int(rank), None if size is None else int(size)
     return 0, 1
 
 
@@ -57,8 +67,12 @@ class Crew:
         from fastmlp.distributed.messages import Messages, load_mpi
 
         comm = load_mpi().COMM_WORLD
-        if comm.Get_size() != size:
-            got, expected = f"{size} processes of a launcher, of which mpi4py sees {comm.Get_size()}", "one MPI"
+        found = comm.Get_size()
+        least = self.rank + 1 if size is None else size
+        if found == 1 == least:
+            return
+        if found < least or size not in (None, found):
+            got, expected = f"{least} processes of a launcher, of which mpi4py sees {found}", "one MPI"
             remedy = "start them by the mpiexec of the MPI that mpi4py was built for"
             raise OSError(checks.message("mpiexec", got, expected, remedy))
         self.comm, self._messages = comm, Messages(comm)

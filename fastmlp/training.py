@@ -20,6 +20,9 @@ from fastmlp.progress import Bar
 from fastmlp.stopping import EarlyStopping
 from fastmlp.teams import Team
 
+# Why a process wants to end after an epoch, besides that a callback said so, which is 1; the largest counts for all.
+_INTERRUPT = 2
+
 
 @dataclass(frozen=True)
 class Run:
@@ -123,18 +126,20 @@ class _Loop:
     def _train(self, caller: interrupts.Caller) -> str:
         """Run the epochs; return why they ended."""
         run = self.run
+        if run.team.most(caller.leaving):
+            return "interrupt"
         for epoch in range(len(self.history) + 1, run.epochs + 1):
             if run.stopping is not None and run.stopping.exhausted(epoch - 1):
                 return "patience"
             if run.method.stopped:
                 return run.method.stopped
-            if run.team.most(caller.leaving):
-                return "interrupt"
             self._run_epoch(epoch, caller)
             self._write_if_due()
             wanted = bool(run.callbacks) and caller.ask(run.callbacks, epoch, self.history)
-            if run.team.most(bool(wanted)):
-                return "callback"
+            # One question, because processes wait for one another to answer.
+            end = run.team.most(_INTERRUPT if caller.leaving else bool(wanted))
+            if end:
+                return "interrupt" if end == _INTERRUPT else "callback"
         return run.method.stopped or "epochs"
 
     def _run_epoch(self, epoch: int, caller: interrupts.Caller) -> None:

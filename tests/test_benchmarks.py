@@ -1,5 +1,6 @@
 """The logic of the benchmarks and of `fastmlp.bench`: checks, sizes, tables. No test depends on time."""
 
+import itertools
 import json
 import re
 import tomllib
@@ -11,11 +12,12 @@ import pytest
 
 import fastmlp
 from fastmlp import bench, formulas, notebook
+from fastmlp.distributed import plans
 
 pytest.importorskip("benchmarks", reason="not a checkout")
 pytest.importorskip("numba", reason="the kernels' limits are measured with Numba", exc_type=ImportError)
 
-from benchmarks import contest, curves, epochs, learning, limits, nets, peers, problems, recipes, suite
+from benchmarks import contest, curves, epochs, learning, limits, nets, peers, problems, recipes, scale, suite
 from benchmarks.notebook import Functions
 from benchmarks.workers import Worker, WorkerError
 
@@ -160,6 +162,24 @@ def test_the_table_goes_between_its_markers(tmp_path, monkeypatch, capsys):
     readme.write_text("no markers\n")
     with pytest.raises(SystemExit, match="add them where the table goes"):
         peers.rewrite(readme, table)
+
+
+def test_the_model_of_scaling_is_its_formula():
+    """10 leaves of 100 samples, gradients of 6 numbers; ranks of 4, 3 and 3 leaves, in 1, 2 and 2 nodes."""
+    of, machine = scale.Problem(1000, 100, 6), scale.Machine(0.5, 0.01, 0.25, 0.125, 64.0)
+    bounds = [-(-cut // 100) for cut in plans.sample_cuts(1000, 100, 3)]
+    nodes = [len(plans.nodes_of(*pair, 10)) for pair in itertools.pairwise(bounds)]
+    for rank, found in enumerate(scale.traffic(of, 3)):
+        received = sum(
+            3 * 16 + 2 * 8 * (nodes[k] + 1) + 24 * (bounds[k + 1] - bounds[k]) for k in range(3) if k != rank
+        )
+        assert found == (5, 10, received)
+    slowest = max(one.received for one in scale.traffic(of, 3))
+    # 4 leaves on 3 cores are 2 in turn; 2 rounds for 3 ranks, of each of 3 statuses.
+    expected = 0.5 + 0.01 * 200 + 5 * 0.25 + (3 * 2 + 2 * 2) * 0.125 + slowest / 64
+    assert scale.seconds(machine, of, 3, 3) == pytest.approx(expected)
+    assert scale.seconds(machine, of, 1, 1) == pytest.approx(0.5 + 0.01 * 1000)
+    assert scale.efficiency(machine, of, 3, 3) == pytest.approx((0.5 + 0.01 * 1000) / (9 * expected))
 
 
 def test_batches_for_compilers_have_one_size(images):

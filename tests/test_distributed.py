@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import cli
+from fastmlp import cli, launch
 from fastmlp.distributed import plans
 
 HEAD = """
@@ -102,6 +102,8 @@ def run(code, ranks, backend="numpy", **env):
 
 
 TRAIN = """
+from fastmlp.distributed import ranks
+ranks._MOVED_BYTES = 5000  # samples move in many blocks
 kw = dict(epochs=4, progress=False, patience=3)
 for split in SPLITS:
     s = share(split)
@@ -159,26 +161,56 @@ def test_ranks_share_a_packed_file(backend, ranks, memory, tmp_path):
     assert run(code, ranks, backend) == ["True"] * 4 * ranks
 
 
+OF_OTHER_DENSITY = "x = np.repeat(x, 4, axis=0); x[:, :1100] = rng.integers(1, 256, size=(120, 1100))"
+
+
+@pytest.mark.parametrize("data", ["x = x[:, :100]", OF_OTHER_DENSITY])
+def test_few_samples_and_parts_of_other_density_train_as_one_process(backend, data):
+    code = f"""
+{data}
+m = x.shape[1]
+s = slice(m * comm.rank // comm.size, m * (comm.rank + 1) // comm.size)
+model, alone = (fastmlp.MLP((len(x), 5, 4), seed=0) for _ in range(2))
+history = model.fit(x[:, s] / 255, labels[:m][s], epochs=3, progress=False, comm=comm)
+say(digest(model, history) == digest(alone, alone.fit(x / 255, labels[:m], epochs=3, progress=False)))
+"""
+    assert run(code, 2, backend) == ["True"] * 2
+
+
+def test_what_is_known_of_all_samples_is_what_one_process_knows():
+    code = """
+from fastmlp import distributed
+x = np.minimum(x, 9) / 1.0
+x[0, 1998] = 255  # a sample that is searched, and that the last rank holds
+with distributed.team(comm) as team:
+    found, one = team.matrix("X", x[:, share("even")], 30, "float64"), fastmlp.pack(x)
+say((found.largest, found.density, found.looks_unscaled()) == (255, one.density, one.looks_unscaled()))
+"""
+    assert run(code, 3) == ["True"] * 3
+
+
 @pytest.mark.parametrize("batch", [None, 90])
 def test_a_run_that_was_killed_on_three_ranks_is_resumed_on_two_and_on_one(tmp_path, batch):
     kw = f"epochs=8, progress=False, checkpoint={str(tmp_path / 'run')!r}, checkpoint_every=0"
     kw += f", optimizer=optimizers.Adam(0.1), batch_size={batch}"
+    form = "packed({})" if batch is None else "{} / 255"
     killed = f"""
 def stop(epoch, history):
     if epoch == 4 and comm.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 s = share("unequal")
-fastmlp.MLP((30, 9, 4)).fit(x[:, s] / 255, labels[s], comm=comm, callback=stop, {kw})
+fastmlp.MLP((30, 9, 4)).fit({form.format("x[:, s]")}, labels[s], comm=comm, callback=stop, {kw})
 """
     started = Started(killed, 3)
     started.end(check=False)
     assert started.process.returncode != 0
     resumed = f"""
 model, s = fastmlp.MLP((30, 9, 4)), share("even")
-part = (x[:, s] / 255, labels[s]) if comm.size > 1 else (x / 255, labels)
+part = ({form.format("x[:, s]")}, labels[s]) if comm.size > 1 else ({form.format("x")}, labels)
 history = model.fit(*part, comm=comm if comm.size > 1 else None, resume=True, {kw})
 alone = fastmlp.MLP((30, 9, 4))
-expected = alone.fit(x / 255, labels, epochs=8, progress=False, optimizer=optimizers.Adam(0.1), batch_size=BATCH)
+expected = alone.fit({form.format("x")}, labels, epochs=8, progress=False,
+                     optimizer=optimizers.Adam(0.1), batch_size=BATCH)
 say(digest(model, history) == digest(alone, expected))
 """
     resumed = resumed.replace("BATCH", str(batch))
@@ -204,6 +236,17 @@ def test_all_end_if_a_rank_is_killed_or_stopped(how, said):
     _, err = started.end(check=False, timeout=30)
     assert started.process.returncode != 0
     assert said in err
+
+
+def test_a_rank_that_works_for_long_is_not_silent():
+    code = """
+def wait(epoch, history):
+    if comm.rank == 1:
+        time.sleep(5)
+s = share("even")
+say(fastmlp.MLP((30, 9, 4)).fit(x[:, s], labels[s], epochs=1, progress=False, callback=wait, comm=comm).stopped)
+"""
+    assert run(code, 2, FASTMLP_SILENCE="3") == ["epochs"] * 2
 
 
 @pytest.mark.parametrize("more", ["alpha=0.1", "batch_size=90, optimizer=optimizers.Adam()"])
@@ -243,7 +286,8 @@ FAULTS = {
     "rows": ("", "rank 1 of 3 failed: ValueError: Y: got an array of shape (5,)"),
     "epochs": ("epochs=4 + comm.rank // 2", "epochs 4 on rank 0 and 5 on rank 2"),
     "dtype": ("", "got samples of dtype float64, uint8, float64"),
-    "nan": ("", "got nan at row 3, column 7 of all ranks' samples"),
+    "version": ("", "version 0.1 on rank 0 and 0.2 on rank 1"),
+    "nan": ("", "got nan at row 3, column 1100 of all ranks' samples"),
     "schedule": (
         "optimizer=optimizers.Adam(lambda u, _: 0.01 if comm.rank != 1 or u < 40 else 1 / 0), batch_size=90",
         "rank 1 of 3 failed: ZeroDivisionError",
@@ -260,7 +304,10 @@ s = share("even")
 X, y = x[:, s] / 255, labels[s]
 if {fault!r} == "rows" and comm.rank == 1: y = y[:5]
 if {fault!r} == "dtype" and comm.rank == 1: X = x[:, s]
-if {fault!r} == "nan" and comm.rank == 0: X[3, 7] = np.nan
+if {fault!r} == "nan" and comm.rank == 1: X[3, 1100 - s.start] = np.nan
+if {fault!r} == "version":
+    from fastmlp.distributed import ranks
+    ranks.__version__ = "0.2" if comm.rank == 1 else "0.1"
 try:
     fastmlp.MLP((30, 9, 4)).fit(X, y, comm=comm, **(dict(epochs=4, progress=False) | dict({words})))
 except Exception as error:
@@ -338,7 +385,7 @@ def test_ranks_of_the_command_line_share_a_packed_file(tmp_path, more):
 def test_an_error_of_the_command_line_on_one_rank_ends_all_in_one_line():
     code = """
 import os, sys
-from fastmlp import cli
+from fastmlp import cli, launch
 sys.argv[2] = "nothing" if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "1" else "digits"
 raise SystemExit(cli.main())
 """
@@ -352,7 +399,46 @@ raise SystemExit(cli.main())
     ]
 
 
-@pytest.mark.parametrize("variables", [("PMI_RANK", "PMI_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")])
+PLACES = {
+    "MPICH": ({"PMI_RANK": "1", "PMI_SIZE": "3", "MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1"}, (1, 3)),
+    "Open MPI": ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "1"}, (1, 3)),
+    "MVAPICH2": ({"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "3"}, (1, 3)),
+    "PMIx under Slurm": ({"PMIX_RANK": "1", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "8"}, (1, 3)),
+    "PMIx": ({"PMIX_RANK": "1"}, (1, None)),
+    "a script of Slurm, outside srun": ({"SLURM_NTASKS": "3", "SLURM_PROCID": "0"}, (0, 1)),
+    "none": ({"PMI_RANK": "", "PMIX_RANK": "x"}, (0, 1)),
+}
+
+
+@pytest.mark.parametrize("launcher", PLACES)
+def test_the_place_of_a_process_is_that_which_its_launcher_tells(launcher, monkeypatch):
+    variables, expected = PLACES[launcher]
+    for name in [one for pair in launch._VARIABLES for one in pair if one]:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launch.place() == expected
+
+
+def test_a_launcher_of_pmix_does_not_tell_how_many_and_mpi_does():
+    """The variables of PMIx take the place of those that this launcher has set and that MPI itself has read."""
+    code = """
+from fastmlp import launch
+comm.size  # MPI is initialised
+rank = os.environ.pop("PMI_RANK", None) or os.environ.pop("OMPI_COMM_WORLD_RANK")
+os.environ["PMIX_RANK"] = str(int(rank) + EXTRA)
+try:
+    crew = launch.Crew()
+    say(crew.rank, crew.comm and crew.comm.size)
+except OSError as error:
+    say("sees" in str(error))
+"""
+    assert sorted(run(code.replace("EXTRA", "0"), 2)) == ["0", "1", "2", "2"]
+    assert run(code.replace("EXTRA", "0"), 1) == ["0", "None"]
+    assert run(code.replace("EXTRA", "1"), 1) == ["True"]
+
+
+@pytest.mark.parametrize("variables", [("PMI_RANK", "PMI_SIZE"), ("PMIX_RANK", "SLURM_STEP_NUM_TASKS")])
 def test_under_a_launcher_without_mpi4py_the_first_rank_names_the_extra(variables, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setenv(variables[1], "2")

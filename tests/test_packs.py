@@ -1,5 +1,6 @@
 """Packed files: the bits of a matrix in memory, any source, no damage goes unnoticed, and bounded memory."""
 
+import importlib
 import pickle
 import signal
 import subprocess
@@ -79,6 +80,13 @@ class Rows:
         return self._rows[index]
 
 
+class Torn(Rows):
+    """Lacks its last sample."""
+
+    def __getitem__(self, index):
+        return self._rows[:-1][index]
+
+
 def sources(x, folder):
     """Yield the name of a source of the samples, the source, and options of `pack`."""
     rows = np.ascontiguousarray(x.T)
@@ -147,6 +155,7 @@ def test_a_sequence_of_lightgbm_is_a_source(rng, tmp_path, small_blocks):
         (iter([np.zeros((2, 3)), np.zeros((2, 3), np.uint8)]), {}, "uint8"),
         (Rows(np.zeros(5)), {"rows": True}, "shape"),
         (np.eye(3), {"minibatches": True}, "one form"),
+        (Torn(np.zeros((5, 3))), {"rows": True}, "got 4 of 3, expected 5 samples of 3 features"),
     ],
 )
 def test_sources_that_do_not_fit_are_refused(source, options, words, tmp_path):
@@ -162,6 +171,16 @@ def test_places_of_values_that_are_not_finite_are_named(rng, tmp_path, small_blo
     assert not mapped.finite
     with pytest.raises(ValueError, match="nan at row 7, column 2222"):
         fastmlp.MLP((N, 4)).predict(mapped)
+
+
+@pytest.mark.parametrize("column", [0, 2000, 3995])
+def test_the_largest_value_may_be_in_any_block(rng, tmp_path, small_blocks, column):
+    """Every fifth sample is searched, those of a matrix in memory."""
+    x = matrix_of(rng, "dense", N, 4001, np.float64)
+    x[3, column : column + 5] = [100, 200, 300, 400, 500]
+    mapped, held = fastmlp.pack(x, path=tmp_path / "a.pack"), fastmlp.pack(x)
+    assert mapped.largest == held.largest == 100
+    assert mapped.looks_unscaled()
 
 
 def test_training_resumes(backend, rng, dtype, tmp_path, small_blocks):
@@ -199,8 +218,11 @@ def test_labels_are_in_the_file(backend, rng, tmp_path, small_blocks, kind, shap
 
 
 def test_a_pickle_opens_the_file_again(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
-    assert_same_bits(pickle.loads(pickle.dumps(mapped)).to_dense(), mapped.to_dense())
+    fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
+    mapped = fastmlp.open_pack(tmp_path / "a.pack", 12_345_678)
+    again = pickle.loads(pickle.dumps(mapped))
+    assert_same_bits(again.to_dense(), mapped.to_dense())
+    assert again._memory == mapped._memory
 
 
 def test_damage_is_found_or_without_effect(backend, rng, tmp_path, small_blocks):
@@ -255,6 +277,21 @@ def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
         fastmlp.open_pack(path)
     with pytest.raises(FileNotFoundError):
         fastmlp.open_pack(tmp_path / "none")
+
+
+@pytest.mark.numba
+@pytest.mark.parametrize("name", ["FULL_LEAF", "SAMPLE_TILE", "FEW_DENSE_SAMPLES", "FEATURE_BLOCK"])
+def test_a_layout_tells_each_constant_of_the_machine(compiled, monkeypatch, name):
+    tree, plan = (importlib.import_module(f"fastmlp.kernels.compiled.{one}") for one in ("tree", "plan"))
+    before = compiled.layout(960_000, 784, 1)
+    monkeypatch.setattr(compiled.tuning, name, getattr(compiled.tuning, name) // 4)
+    tree.tiling.cache_clear()
+    try:
+        after = compiled.layout(960_000, 784, 1)
+    finally:
+        tree.tiling.cache_clear()
+    assert after != before
+    assert plan.part_size(784) == after["part"]
 
 
 def test_blocks_must_fit_into_the_memory(rng, tmp_path, small_blocks):

@@ -102,6 +102,21 @@ def test_one_process_may_enter_several_parts(backend, rng, dtype, monkeypatch):
     assert_same_bits(actual, gradient)
 
 
+@pytest.mark.numba
+def test_a_small_part_of_many_leaves_is_shared_by_all_threads(compiled, rng, monkeypatch):
+    """Not a node for the part, which one thread would then sum alone."""
+    whole, found = Whole(rng, "uint8", 12_000, np.dtype("float32"), "cross_entropy"), []
+    nodes = tree.nodes
+    monkeypatch.setattr(tree, "nodes", lambda *words: found.append(nodes(*words)) or found[-1])
+    some, x = whole.packed(8, 16)
+    sums = compiled.begin_parts(whole.parameters, whole.net, whole.m, dense=False)
+    scales = scores.hit_scales(whole.net.loss, whole.y, whole.weight)
+    compiled.enter(sums, whole.net, x, Part(8, whole.y[some], whole.weight[some], scales))
+    with fastmlp.use_threads(1):
+        compiled.accumulate(sums, 8, 16)
+    assert [len(one) for one in found] == [8]
+
+
 def test_few_samples_are_one_leaf(compiled):
     for m in (1, 120, 121, 2000):
         assert compiled.leaf_size(m, 30) == m

@@ -137,31 +137,39 @@ class Divided:
             kernels.enter(sums, net, operand, Part(leaves[0], mine_y, mine_weight, scales))
             kernels.accumulate(sums, *leaves)
         nodes, of_leaves = kernels.nodes(sums)
-        packed = self._folded([one for _, one in sorted(nodes, key=lambda pair: pair[0])], parameters.dtype)
-        counts = 3 * np.diff(self._bounds)
         mine = np.ascontiguousarray(of_leaves[first:stop], np.float64).reshape(-1)
-        kernels.complete(sums, packed, messages.joined(mine, counts).reshape(-1, 3))
+        ordered = [one for _, one in sorted(nodes, key=lambda pair: pair[0])]
+        kernels.complete(sums, *self._folded(ordered, mine, parameters.dtype))
         result: tuple[float, float, float] = kernels.finish(gradient, sums)
         return result
 
-    def _folded(self, gradients: list[Array], dtype: np.dtype[Any]) -> Array:
-        """Return the sum of the nodes of all processes, each of which adds a slice, in the order of the tree."""
+    def _folded(self, gradients: list[Array], of_leaves: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """Return the sum of all processes' nodes, each of which adds a slice in the tree's order, and of all leaves."""
         messages = self._messages
         if self._size < 0:
-            self._size = max(messages.gathered(max((len(one) for one in gradients), default=0)))
+            self._size = max(messages.meet(max((len(one) for one in gradients), default=0)))
         ends = plans.cuts(self._size, messages.size)
         width = ends[messages.rank + 1] - ends[messages.rank]
-        slices = [one[a:b] for a, b in itertools.pairwise(ends) for one in gradients]
-        sent = np.concatenate(slices) if slices else np.empty(0, dtype)
+        # The sums of leaves go along with each slice, bit by bit: an exchange of their own would cost a wait.
+        own = of_leaves.view(dtype)
+        sent = np.concatenate(
+            [part for a, b in itertools.pairwise(ends) for part in (own, *(g[a:b] for g in gradients))]
+        )
+        scores = (np.diff(self._bounds) * (3 * of_leaves.itemsize // dtype.itemsize)).tolist()
+        received = [width * len(nodes) + few for nodes, few in zip(self._nodes, scores, strict=True)]
+        out = np.empty(sum(received), dtype)
+        messages.exchanged(out, received, sent, np.diff(ends) * len(gradients) + len(own))
+        rows: list[Array] = []
+        sums = []
+        for part, nodes, few in zip(np.split(out, np.cumsum(received)[:-1]), self._nodes, scores, strict=True):
+            sums.append(part[:few].view(np.float64))
+            rows.extend(part[few:].reshape(len(nodes), width))
         every = [node for nodes in self._nodes for node in nodes]
-        rows = np.empty((len(every), width), dtype)
-        received = [width * len(nodes) for nodes in self._nodes]
-        messages.exchanged(rows.reshape(-1), received, sent, np.diff(ends) * len(gradients))
         at = {first: k for k, (first, _) in enumerate(every)}
         pairs, _ = tree.folds(every, self._leaves)
         for one, other in pairs:
             rows[at[one]] += rows[at[other]]
-        return messages.joined(rows[at[0]], np.diff(ends))
+        return messages.joined(rows[at[0]], np.diff(ends)), np.concatenate(sums).reshape(-1, 3)
 
     def check_shuffle(self, shuffle: str | bool) -> None:
         """Do nothing: samples in memory may be taken in any order."""

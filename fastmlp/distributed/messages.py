@@ -15,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 GOOD, INTERRUPTED, FAILED = 0, 1, 2
 
 # A wait first asks so many times without a pause, then sleeps, each time twice as long, up to so many seconds.
-_SPINS, _FIRST_SLEEP, _LONGEST_SLEEP = 2000, 2e-5, 1e-3
+_SPINS, _FIRST_SLEEP, _LONGEST_SLEEP = 2000, 2e-5, 2e-4
 
 
 class RankError(ConnectionError):
@@ -64,16 +64,19 @@ class Messages:
         if isinstance(error, (RankError, _Interrupted)):
             return
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-        failures = self._tell(status, f"{type(error).__name__}: {error}")
+        self._told(status, 0)
+        failures = self._objects((status, f"{type(error).__name__}: {error}"))
         if status == INTERRUPTED:
             self._refuse(failures)
 
-    def meet(self) -> None:
-        """Wait for all processes; raise RankError or KeyboardInterrupt if one of them gave up."""
-        failures = self._tell(GOOD, "")
-        if failures is not None:
-            self._refuse(failures)
+    def meet(self, number: int = 0) -> list[int]:
+        """Wait for all processes; return the number of each. Raise RankError or KeyboardInterrupt if one gave up."""
+        told = self._told(GOOD, number)
+        if told[:, 0].any():
+            self._refuse(self._objects((GOOD, "")))
             raise _Interrupted
+        numbers: list[int] = told[:, 1].tolist()
+        return numbers
 
     def _refuse(self, failures: Any) -> None:
         """Raise RankError if a process failed."""
@@ -83,24 +86,24 @@ class Messages:
         failed = status.index(FAILED)
         raise RankError(f"rank {failed} of {self.size} failed: {failures[failed][1]}")
 
-    def _tell(self, status: int, text: str) -> list[tuple[int, str]] | None:
-        """Return the status and the text of each process, or None if all are well."""
-        mine, every = np.array([status], np.uint8), np.empty(self.size, np.uint8)
-        self._wait(self._comm.Iallgather(mine, every))
-        if not every.any():
-            return None
-        return self._objects((status, text))
+    def _told(self, status: int, number: int) -> Array:
+        """Return the status and a number of each process: one exchange, because each may have to wait for a process."""
+        every = np.empty((self.size, 2), np.int64)
+        self._wait(self._comm.Iallgather(np.array([status, number], np.int64), every))
+        return every
 
     def gathered(self, value: Any) -> list[Any]:
         """Return an object of each process."""
-        self.meet()
-        return self._objects(value)
+        text = pickle.dumps(value)
+        return self._loaded(text, self.meet(len(text)))
 
     def _objects(self, value: Any) -> list[Any]:
-        text = np.frombuffer(pickle.dumps(value), np.uint8)
-        sizes = np.empty(self.size, np.int64)
-        self._wait(self._comm.Iallgather(np.array([len(text)], np.int64), sizes))
-        return [pickle.loads(one.tobytes()) for one in self._all_of(text, sizes)]
+        """Do as `gathered`, after a process gave up."""
+        text = pickle.dumps(value)
+        return self._loaded(text, self._told(GOOD, len(text))[:, 1])
+
+    def _loaded(self, text: bytes, sizes: Any) -> list[Any]:
+        return [pickle.loads(one.tobytes()) for one in self._all_of(np.frombuffer(text, np.uint8), np.asarray(sizes))]
 
     def joined(self, part: Array, counts: Any) -> Array:
         """Return the elements (k,) of all processes, ``counts`` of each, one process after the other."""

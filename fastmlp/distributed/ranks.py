@@ -74,12 +74,12 @@ class Ranks(Team):
 
     def most(self, code: int) -> int:
         """Return the largest of all processes' codes."""
-        largest: int = max(interrupts.shielded(self._messages.gathered, code))
+        largest: int = max(interrupts.shielded(self._messages.meet, code))
         return largest
 
     def least(self, number: int) -> int:
         """Return the smallest of all processes' numbers."""
-        smallest: int = min(self._messages.gathered(number))
+        smallest: int = min(self._messages.meet(number))
         return smallest
 
     def from_first(self, make: Callable[[], _Result]) -> _Result:

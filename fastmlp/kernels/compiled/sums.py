@@ -266,7 +266,7 @@ class Sums:
         step = self._problem.step
         workers = min(usable_threads(), stop - first)
         largest = 1
-        while self.leaves > tuning.NODES_PER_WORKER * workers * largest:
+        while stop - first > tuning.NODES_PER_WORKER * workers * largest:
             largest *= 2
         added = tree.nodes(first, stop, self.leaves, largest)
         before = self._fold()
