@@ -287,6 +287,8 @@ def test_what_is_refused_beyond_sklearn():
         classifier.fit(X, Y, 0 * W)
     with pytest.raises(ValueError, match="loss='poisson' requires non-negative y"):
         regressor.fit(X, SUM)
+    with pytest.raises(ValueError, match="y must be numbers, got an array of dtype <U"):
+        regressor.fit(X, TARGETS["poisson"].astype(str))
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
