@@ -92,13 +92,14 @@ def _prepared_run(
     data = _load(options.data, _roles(options))
     x, y, validation = runs.split(options, data.parts)
     plan = recipes.chosen(options, len(y))
-    inputs = _inputs(data, x, y, plan)
+    loss = options.loss or "squared_error"
+    inputs = _inputs(data, x, y, plan.dtype, loss)
     x, *others = (_placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
     data = data._replace(parts=data.parts._replace(x_test=others[0]))
     validation = None if validation is None else (others[1], validation[1])
-    model = _model(options, inputs, plan)
+    model = _model(options, inputs, plan, loss if inputs.unit is not None else losses.DEFAULT)
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
-    _say_data(say, data, inputs)
+    _say_data(say, data, inputs, model.loss)
     _say_start(options, say, data, model, plan, len(y))
     return data, inputs, model, plan, runs.ready(crew, model, inputs, plan, (x, y), validation), len(y)
 
@@ -120,7 +121,7 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     answers = preprocessing.outputs(model, X)
     classes = _by_class(y, answers.argmax(axis=0), inputs.names) if inputs.unit is None else []
     part = "all samples" if options.part == "all" else f"the {options.part} part"
-    _say_data(say, data, inputs)
+    _say_data(say, data, inputs, model.loss)
     say(f"{data.name}, {part}{_set_aside(data.parts)}: {len(y)} samples")
     for row in classes:
         say(f"  {row['name']:12} {row['right'] / row['samples']:7.2%} of {row['samples']}{_mostly(row)}")
@@ -270,18 +271,19 @@ def _roles_of_model(roles: tables.Roles, known: tables.Known) -> tables.Roles:
     return roles._replace(label=usual) if roles.label is None else roles
 
 
-def _inputs(data: _Data, x: Array, y: Array, plan: Recipe) -> Inputs:
+def _inputs(data: _Data, x: Array, y: Array, dtype: str, loss: str) -> Inputs:
     """Return the preprocessing for training samples (m, ...) and their labels or targets (m,)."""
     found = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
     if data.parts.names:
         _check_classes(data, y)
         return found
-    return found._replace(unit=units.of(data.name, y, plan.dtype))
+    if loss == "poisson":
+        units.check_counts(data.name, data.parts.y_train, data.parts.y_test)
+    return found._replace(unit=units.of(data.name, y, dtype, loss))
 
 
-def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe) -> MLP:
-    loss, outputs = ("cross_entropy", len(inputs.names)) if inputs.unit is None else ("squared_error", 1)
-    sizes = preprocessing.width(inputs), *options.hidden, outputs
+def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe, loss: str) -> MLP:
+    sizes = preprocessing.width(inputs), *options.hidden, len(inputs.names) or 1
     activation = activations.read(options.activation)
     return MLP(sizes, plan.dtype, options.seed, options.init, activation, loss)
 
@@ -306,7 +308,7 @@ def _check_classes(data: _Data, y: Array) -> None:
         raise ValueError(checks.message(data.name, got, "at least two classes", remedy))
 
 
-def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
+def _say_data(say: Say, data: _Data, inputs: Inputs, loss: str) -> None:
     for remark in data.parts.remarks:
         say(remark)
     if inputs.first_index is not None:
@@ -314,7 +316,8 @@ def _say_data(say: Say, data: _Data, inputs: Inputs) -> None:
         say(f"each feature is divided by {by}; zeros stay zeros")
     elif inputs.columns is not None:
         which = "each column of numbers" if inputs.columns.categories else "each column"
-        also = "" if inputs.unit is None else ", and so is the target"
+        of_target = "; the target is divided by its mean" if loss == "poisson" else ", and so is the target"
+        also = "" if inputs.unit is None else of_target
         say(f"{which} is standardised by the mean and standard deviation of the training samples{also}")
     elif len(inputs.shape) == 1:
         say(f"more than {preprocessing.MOST_COLUMNS} columns: all are divided by one number instead of standardised")
