@@ -68,9 +68,9 @@ y_test, a table (.csv, .tsv or .txt) separated by commas, semicolons or tabs, or
 .svmlight or .libsvm). The label of a table is in the column given by --label, else in the column named label, class or
 target, else in the only text column, else in the first column. Other columns of text hold categories, which become
 columns of 0 and 1; all others must be numbers and are standardised. The label of SVMlight is the first number of each
-line; with --target first, it is the target of a regression. Targets are standardised, so huber counts a residual
-beyond one standard deviation linearly; counts for poisson are divided by their mean. If there is no test part, every fifth sample of each class
-becomes a test sample.
+line; with --target first, it is the target of a regression. Targets are standardised, so that huber counts a residual
+beyond one standard deviation linearly; counts for poisson are divided by their mean. If there is no test part, every
+fifth sample of each class becomes a test sample.
 """
 _OPTIMIZERS = ("gd", "sgd", "adam", "adamw", "lbfgs")
 _LOSSES = ("squared_error", "absolute_error", "huber", "poisson")

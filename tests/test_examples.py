@@ -142,7 +142,8 @@ def write_tables():
     dump_svmlight_file(np.where(values > 2, values, 0), labels, "news.svm", zero_based=False)
     write_houses(rng)
     warmth = rng.uniform(-5, 30, 400)
-    lines = [f"{one:.1f},{bicycles}" for one, bicycles in zip(warmth, rng.poisson(np.exp(1 + warmth / 12)), strict=True)]
+    counts = rng.poisson(np.exp(1 + warmth / 12))
+    lines = [f"{one:.1f},{count}" for one, count in zip(warmth, counts, strict=True)]
     Path("rentals.csv").write_text("\n".join(["warmth,bicycles", *lines]))
     iris = load_iris()
     lines = [f"{','.join(map(str, row))},{iris.target_names[k]}" for row, k in zip(iris.data, iris.target, strict=True)]
