@@ -59,8 +59,8 @@ _CONSTANTS = {types.float64: _Constants(np.float64), types.float32: _Constants(n
 def _logistic(builder, x, element):
     """Emit 1 / (1 + exp(-x)); the exponential is of a number below 0, and cannot overflow.
 
-    With e = exp(-|x|) and q = e / (1 + e), it is 1 - q above 0 and e - e q below, where the roundings of q are multiplied
-    by e. The plain quotient q is up to 3.05 ULP off.
+    With e = exp(-|x|) and q = e / (1 + e), it is 1 - q above 0 and e - e q below, where the roundings of q are
+    multiplied by e. The plain quotient q is up to 3.05 ULP off.
     """
     kind = x.type
     e = emit_exp(builder, builder.fneg(by_lanes(builder, "fabs", x)), EXP[element], precise=True)
