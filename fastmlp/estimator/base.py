@@ -1,6 +1,7 @@
 """What classifier and regressor share: training and predictions by kernels, in the place of scikit-learn's."""
 
 import contextlib
+import math
 import warnings
 from numbers import Integral, Real
 from typing import Any, Self, TypeAlias
@@ -108,9 +109,13 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
                 self._best_coefs, self._best_intercepts = self.coefs_, self.intercepts_
         return views
 
-    def _net(self, sizes: tuple[int, ...]) -> Net:
+    def _net(self, sizes: tuple[int, ...], dtype: Any = np.float64) -> Net:
+        """Return the net of these widths, whose losses scikit-learn would compute in ``dtype``."""
         activation = self.activation if isinstance(self.activation, str) else tuple(self.activation)
-        return activations.net(sizes, activations.check("activation", activation, len(sizes) - 2), self._loss_name())
+        net = activations.net(sizes, activations.check("activation", activation, len(sizes) - 2), self._loss_name())
+        # For scikit-learn, no probability is below the machine epsilon. Losses decide on the steps of L-BFGS, and when
+        # training ends.
+        return net._replace(most=-math.log(np.finfo(dtype).eps))
 
     def _loss_name(self) -> str:
         """Return the name of the loss as the kernels have it."""
@@ -185,7 +190,8 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         _check_count(X)
         weight, views = self._weights(y, sample_weight), self._link()
         chosen, validation = self._split(X, y, weight)
-        samples = Samples(self._net(views.sizes), X, y, weight, views.vector.dtype, minibatches=True)
+        dtype = views.vector.dtype
+        samples = Samples(self._net(views.sizes, dtype), X, y, weight, dtype, minibatches=True)
         clip = self.clip_norm or 0.0
         run = Run(views, samples, self._optimizer, self._samples_of_batch(len(chosen)), self.alpha, clip)
         watch = Watch(self, X, lambda: self._decoded(y), self._loss_name(), incremental)
