@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from fastmlp import activations, arrays, backend
 from fastmlp.estimator import solvers
 from fastmlp.estimator.run import Run
-from fastmlp.estimator.samples import HeldOut, Samples, logits
+from fastmlp.estimator.samples import HeldOut, Samples, check_width, logits
 from fastmlp.estimator.views import Views, joined
 from fastmlp.estimator.watching import CallbackSupportMixin, Watch
 from fastmlp.kernels.nets import ACTIVATIONS, Net
@@ -80,6 +80,8 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         self
             The fitted model.
         """
+        if X_val is None and not (y_val is None and sample_weight_val is None):
+            raise ValueError("X_val is required with y_val and sample_weight_val.")
         self._given = X_val, y_val, sample_weight_val
         try:
             return self._fit(X, y, sample_weight=sample_weight, incremental=False)
@@ -123,13 +125,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
 
     def _weights(self, y: Array, sample_weight: Array | None) -> Array | None:
         """Return the weights of samples with targets y (m, K), as `_validate_input` returns them; None if all are 1."""
-        if sample_weight is None:
-            return None
-        if (sample_weight < 0).any():
-            raise ValueError("Negative values in data passed to `sample_weight`")
-        if not (sample_weight > 0).any():
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        return sample_weight
+        return _checked("sample_weight", sample_weight)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Self:
         with self._threads():
@@ -141,7 +137,9 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         threads = self.n_threads
         if threads is None and few and backend.get_backend() == "numba":
             threads = 1
-        return contextlib.nullcontext() if threads is None else backend.use_threads(threads)
+        if threads is None:
+            return contextlib.nullcontext()
+        return backend.use_threads(backend.launchable("n_threads", threads))
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
@@ -243,7 +241,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
             reset=False,
         )
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = _checked("sample_weight_val", _check_sample_weight(sample_weight, X))
         y = self._encoded(y)
         return X, y.reshape(len(y), -1), sample_weight
 
@@ -348,6 +346,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         views: Views | None = getattr(self, "_views", None)
         if views is None or not views.are(self.coefs_, self.intercepts_):
             views = joined(self.coefs_, self.intercepts_)  # not linked: the arrays are the user's
+        check_width(views.sizes, X)
         parameters = views.vector.astype(arrays.result_dtype(views.vector, X.dtype), copy=False)
         return logits(parameters, self._net(views.sizes), X)
 
@@ -369,6 +368,14 @@ def _unpack(packed: Array, views: Views) -> None:
     for to in (*views.coefs, *views.intercepts):
         to[...] = packed[at : at + to.size].reshape(to.shape)
         at += to.size
+
+
+def _checked(name: str, weight: Array | None) -> Array | None:
+    if weight is not None and (weight < 0).any():
+        raise ValueError(f"Negative values in data passed to `{name}`")
+    if weight is not None and not (weight > 0).any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weight
 
 
 def _check_count(X: Any) -> None:
