@@ -60,7 +60,7 @@ def of(name: str, y: Array, dtype: str, loss: str) -> Unit:
         If all are equal, or a model of this dtype cannot return them.
     """
     largest = float(np.abs(y).max())
-    if largest > np.finfo(dtype).max:
+    if largest > float(np.finfo(dtype).max):  # else a cast to float32 overflows, with a warning
         remedy = "give them in a larger unit, or train with --dtype float64"
         raise ValueError(checks.message(name, f"the target {largest:g}", f"targets that are finite in {dtype}", remedy))
     if np.ptp(y) == 0:
