@@ -179,6 +179,13 @@ def test_class_weights_are_weights_of_their_samples():
     assert_same_bits(both.coefs_[0], product.coefs_[0])
 
 
+def test_a_batch_without_weight_is_passed_over():
+    kept, options = np.r_[0:30, 60:150], {"solver": "sgd", "batch_size": 30, "shuffle": False, "random_state": 0}
+    weighted = classifier(**options).fit(X, Y, np.isin(np.arange(150), kept).astype(float))
+    rest = classifier(**options).fit(X[kept], Y[kept])
+    assert_close(weighted.coefs_[0], rest.coefs_[0], "trajectory")
+
+
 def test_balanced_classes_and_lists_for_labels():
     rare = np.where(np.arange(150) % 10 == 0, Y, 1)
     balanced = classifier(random_state=0, class_weight="balanced").fit(X, rare)
