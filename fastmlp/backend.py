@@ -128,7 +128,7 @@ def set_num_threads(n: int) -> None:
     1
     >>> fastmlp.set_num_threads(before)
     """
-    settings.process.threads = _launchable("n", n)
+    settings.process.threads = launchable("n", n)
 
 
 def get_num_threads() -> int:
@@ -148,7 +148,7 @@ def get_num_threads() -> int:
     """
     requested = settings.requested_threads()
     if requested is not None:
-        return _launchable("FASTMLP_NUM_THREADS", requested)
+        return launchable("FASTMLP_NUM_THREADS", requested)
     return _kernels(get_backend()).max_threads() or threads.usable_cores()
 
 
@@ -175,7 +175,7 @@ def use_threads(n: int) -> Iterator[None]:
     ...     fastmlp.Softmax([0.0, 0.0])
     array([0.5, 0.5])
     """
-    token = settings.context_threads.set(_launchable("n", n))
+    token = settings.context_threads.set(launchable("n", n))
     try:
         yield
     finally:
@@ -282,7 +282,7 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     context = quiet.context()
     if requested is None:
         return context.run(function, *args, **kwargs)
-    requested = _launchable("FASTMLP_NUM_THREADS", requested)
+    requested = launchable("FASTMLP_NUM_THREADS", requested)
     context.run(settings.context_threads.set, requested)
     name = get_backend()
     if name == "numpy":  # the only backend that calls BLAS
@@ -313,9 +313,9 @@ def preparation() -> tuple[float, float]:
     return spent, time.perf_counter() - since if since else 0.0
 
 
-def _launchable(name: str, n: int) -> int:
-    count = checks.threads(name, n)
-    limit = _kernels(get_backend()).max_threads()
+def launchable(name: str, n: int) -> int:
+    """Return a number of threads; raise TypeError or ValueError, in the words of the argument, if it cannot be."""
+    count, limit = checks.threads(name, n), _kernels(get_backend()).max_threads()
     if limit is not None and count > limit:
         remedy = f"set NUMBA_NUM_THREADS={count} in the environment before Numba is imported"
         raise ValueError(checks.message(name, count, f"at most the {limit} threads that Numba can launch", remedy))

@@ -97,13 +97,14 @@ def _prepared_run(options: argparse.Namespace, say: Console, crew: Crew) -> _Pre
     data = given.load(options.data, given.roles(options))
     x, y, validation = runs.split(options, data.parts)
     plan = recipes.chosen(options, len(y))
-    inputs = given.inputs(data, x, y, plan.dtype)
+    loss = options.loss or "squared_error"
+    inputs = given.inputs(data, x, y, plan.dtype, loss)
     x, *others = (given.placed(data, one, inputs) for one in (x, data.parts.x_test, *(validation or ())[:1]))
     data = data._replace(parts=data.parts._replace(x_test=others[0]))
     validation = None if validation is None else (others[1], validation[1])
-    model = _model(options, inputs, plan)
+    model = _model(options, inputs, plan, loss if inputs.unit is not None else losses.DEFAULT)
     model.notes = preprocessing.to_notes(data.name, inputs, data.parts.label)
-    _say_data(say, data, inputs)
+    _say_data(say, data, inputs, model.loss)
     aside = len(data.parts.y_train) - len(y)
     watched = f", {aside} validation" if aside else ""
     tested = f"{len(data.parts.y_test)} test samples{given.set_aside(data.parts)}"
@@ -122,8 +123,11 @@ def _prepared_pack(options: argparse.Namespace, say: Console, _: Crew) -> _Prepa
     found = packed_sets.read(options.data)
     if options.dtype is None and found.x.dtype != np.uint8:
         options.dtype = found.x.dtype.name
-    plan = recipes.chosen(options, len(found.y))
-    model = _model(options, found.inputs, plan)
+    plan, loss = recipes.chosen(options, len(found.y)), options.loss or "squared_error"
+    if options.loss is not None and (found.inputs.unit is None or loss == "poisson"):
+        expected = "none for classes, and not poisson for packed targets, which are standardised"
+        raise ValueError(checks.message("--loss", loss, expected, "leave it out, or train on the table itself"))
+    model = _model(options, found.inputs, plan, loss if found.inputs.unit is not None else losses.DEFAULT)
     model.notes = found.notes
     say(f"{found.name}: {len(found.y)} training samples, packed; fastmlp evaluate MODEL FILE tests it on others")
     _say_start(options, say, model, plan)
@@ -172,7 +176,7 @@ def _subject(options: argparse.Namespace, say: Say, model: MLP, inputs: Inputs) 
     if inputs.unit is None:
         y = preprocessing.class_indices(data.name, data.parts.names, data.names, inputs)[y]
     part = "all samples" if options.part == "all" else f"the {options.part} part"
-    _say_data(say, data, inputs)
+    _say_data(say, data, inputs, model.loss)
     described = f"{data.name}, {part}{given.set_aside(data.parts)}"
     return _Subject(data.name, described, x, pack_samples(x, inputs, model), y)
 
@@ -312,14 +316,13 @@ def _set_backend(options: argparse.Namespace) -> None:
             backend.set_num_threads(options.threads)
 
 
-def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe) -> MLP:
-    loss, outputs = ("cross_entropy", len(inputs.names)) if inputs.unit is None else ("squared_error", 1)
-    sizes = preprocessing.width(inputs), *options.hidden, outputs
+def _model(options: argparse.Namespace, inputs: Inputs, plan: Recipe, loss: str) -> MLP:
+    sizes = preprocessing.width(inputs), *options.hidden, len(inputs.names) or 1
     activation = activations.read(options.activation)
     return MLP(sizes, plan.dtype, options.seed, options.init, activation, loss)
 
 
-def _say_data(say: Say, data: given.Data, inputs: Inputs) -> None:
+def _say_data(say: Say, data: given.Data, inputs: Inputs, loss: str) -> None:
     for remark in data.parts.remarks:
         say(remark)
     if inputs.first_index is not None:
@@ -327,7 +330,8 @@ def _say_data(say: Say, data: given.Data, inputs: Inputs) -> None:
         say(f"each feature is divided by {by}; zeros stay zeros")
     elif inputs.columns is not None:
         which = "each column of numbers" if inputs.columns.categories else "each column"
-        also = "" if inputs.unit is None else ", and so is the target"
+        of_target = "; the target is divided by its mean" if loss == "poisson" else ", and so is the target"
+        also = "" if inputs.unit is None else of_target
         say(f"{which} is standardised by the mean and standard deviation of the training samples{also}")
     elif len(inputs.shape) == 1:
         say(f"more than {preprocessing.MOST_COLUMNS} columns: all are divided by one number instead of standardised")

@@ -77,13 +77,18 @@ def _named(name: str) -> Data:
     return Data(name, parts, getattr(module, "CLASSES", None))
 
 
-def inputs(data: Data, x: Array, y: Array, dtype: str) -> Inputs:
-    """Return the preprocessing for training samples (m, ...) and labels or targets (m,) of a model of this dtype."""
+def inputs(data: Data, x: Array, y: Array, dtype: str, loss: str = "squared_error") -> Inputs:
+    """Return the preprocessing for training samples (m, ...) and labels or targets (m,) of a model of this dtype.
+
+    ``loss`` is that of a regression.
+    """
     found = preprocessing.from_dataset(data.parts._replace(x_train=x, y_train=y), data.names)
     if data.parts.names:
         _check_classes(data, y)
         return found
-    return found._replace(unit=units.of(data.name, y, dtype))
+    if loss == "poisson":
+        units.check_counts(data.name, data.parts.y_train, data.parts.y_test)
+    return found._replace(unit=units.of(data.name, y, dtype, loss))
 
 
 def _check_classes(data: Data, y: Array) -> None:

@@ -49,6 +49,8 @@ examples:
       a table with the label in the column "species"
   fastmlp train houses.csv --target price --save houses.safetensors --plot pictures
       a regression: prints R2, and draws the predicted against the true prices of the test samples
+  fastmlp train rentals.csv --target bicycles --loss poisson
+      predicts counts: the predictions are never negative
   fastmlp train houses.csv --label town --category rooms --ignore price
       takes the numbers of rooms as categories, as columns of text are, and leaves the prices out
   fastmlp train news.svm
@@ -69,11 +71,13 @@ y_test, a table (.csv, .tsv or .txt) separated by commas, semicolons or tabs, or
 .svmlight or .libsvm). The label of a table is in the column given by --label, else in the column named label, class or
 target, else in the only text column, else in the first column. Other columns of text hold categories, which become
 columns of 0 and 1; all others must be numbers and are standardised. The label of SVMlight is the first number of each
-line; with --target first, it is the target of a regression. A file that fastmlp pack wrote is recognised by its
-content; all of it is used for training. If there is no test part, every fifth sample of each class
+line; with --target first, it is the target of a regression. Targets are standardised, so that huber counts a residual
+beyond one standard deviation linearly; counts for poisson are divided by their mean. A file that fastmlp pack wrote is
+recognised by its content; all of it is used for training. If there is no test part, every fifth sample of each class
 becomes a test sample.
 """
 _OPTIMIZERS = ("gd", "sgd", "adam", "adamw", "lbfgs")
+_LOSSES = ("squared_error", "absolute_error", "huber", "poisson")
 _SCHEDULES = ("constant", "linear", "cosine", "one-cycle")
 _INIT = (
     "initial weights; notebook: U[-0.5, 0.5), suitable for one hidden layer only; sklearn: weights and biases that "
@@ -299,6 +303,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float32", "float64"), help="precision; default: float64 for gd and lbfgs, else float32")
     _add_label(command)
     _add_target(command)
+    add("--loss", choices=_LOSSES, help="loss of a regression, beside --target; default: squared_error")
     _add_columns(command)
     add("--init", choices=("glorot", "he", "notebook", "sklearn"), default="glorot", help=_INIT)
     add("--activation", default="relu", metavar="NAME", help=_ACTIVATION)

@@ -178,7 +178,7 @@ def _of_arrays(name: str, x: Array, y: Array | None, dtype: str) -> Content:
     if y is None:
         return Content(x, None, inputs)
     if y.dtype.kind == "f":
-        return Content(x, np.asarray(y, np.float64), inputs._replace(unit=units.of(name, y, dtype)))
+        return Content(x, np.asarray(y, np.float64), inputs._replace(unit=units.of(name, y, dtype, "squared_error")))
     (codes,), names = classes.of_integers(f"{name}: labels", y)
     return Content(x, codes, inputs._replace(names=names))
 
@@ -187,7 +187,7 @@ def _guessed(name: str, x: MappedMatrix, y: Array) -> Inputs:
     """Return the preprocessing of a file that was packed in Python."""
     inputs = Inputs((x.shape[0],), 1.0, (), None)
     if y.dtype.kind == "f":
-        return inputs._replace(unit=units.of(name, y, "float32"))
+        return inputs._replace(unit=units.of(name, y, "float32", "squared_error"))
     if y.min() < 0:
         raise ValueError(checks.message(name, f"the label {y.min()}", "labels from 0", "pack it again"))
     return inputs._replace(names=tuple(map(str, range(int(y.max()) + 1))))

@@ -181,8 +181,11 @@ def restored(model: MLP, inputs: Inputs) -> Inputs:
         return inputs
     if inputs.unit != Unit():
         weight, bias = model.weights[-1], model.biases[-1]
-        bias[...] = bias.astype(np.float64) * inputs.unit.scale + inputs.unit.mean
-        weight[...] = weight.astype(np.float64) * inputs.unit.scale
+        if model.loss == "poisson":  # predicts exp(z)
+            bias += math.log(inputs.unit.scale)
+        else:
+            bias[...] = bias.astype(np.float64) * inputs.unit.scale + inputs.unit.mean
+            weight[...] = weight.astype(np.float64) * inputs.unit.scale
         model.notes = model.notes | {units.NOTE: json.dumps(Unit())}
     return inputs._replace(unit=Unit())
 

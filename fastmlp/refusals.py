@@ -113,6 +113,9 @@ def check_train(options: argparse.Namespace) -> None:
     if options.validation is not None and not 0 < options.validation < 1:
         expected = "a share of the training data between 0 and 1"
         raise ValueError(checks.message("--validation", options.validation, expected, "give a number such as 0.1"))
+    if options.loss is not None and options.target is None:
+        expected = "--target COLUMN as well"
+        raise ValueError(checks.message("--loss", f"{options.loss} without --target", expected, "name the column"))
     if options.patience is not None:
         checks.count_or_none("--patience", options.patience)
         if options.validation is None:

@@ -43,8 +43,16 @@ def read(notes: Mapping[str, str]) -> Unit | None:
     return Unit(mean, scale)
 
 
-def of(name: str, y: Array, dtype: str) -> Unit:
-    """Return the unit of training targets (m,).
+def check_counts(name: str, *parts: Array) -> None:
+    """Raise ValueError if a target (m,) of a part of the data is negative."""
+    lowest = min(float(y.min(initial=0)) for y in parts)
+    if lowest < 0:
+        remedy = "choose another --loss, or another --target"
+        raise ValueError(checks.message(name, f"the target {lowest:g}", "counts, at least 0, for poisson", remedy))
+
+
+def of(name: str, y: Array, dtype: str, loss: str) -> Unit:
+    """Return the unit of training targets (m,). Those of "poisson" are only scaled: they stay positive.
 
     Raises
     ------
@@ -52,11 +60,11 @@ def of(name: str, y: Array, dtype: str) -> Unit:
         If all are equal, or a model of this dtype cannot return them.
     """
     largest = float(np.abs(y).max())
-    if largest > np.finfo(dtype).max:
+    if largest > float(np.finfo(dtype).max):  # else a cast to float32 overflows, with a warning
         remedy = "give them in a larger unit, or train with --dtype float64"
         raise ValueError(checks.message(name, f"the target {largest:g}", f"targets that are finite in {dtype}", remedy))
     if np.ptp(y) == 0:
         got, remedy = f"only the target {y[0]:g} in {len(y)} training samples", "add samples, or name another --target"
         raise ValueError(checks.message(name, got, "at least two different targets", remedy))
     (mean,), (scale,) = encoding.moments(y.reshape(-1, 1))
-    return Unit(mean, scale)
+    return Unit(scale=mean) if loss == "poisson" else Unit(mean, scale)

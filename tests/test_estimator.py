@@ -182,6 +182,14 @@ def test_so_they_are_with_every_option_of_adam(options):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("y", [TARGETS["multiclass"], np.ones((M, 2), int)], ids=["classes", "labels"])
+def test_so_they_are_where_wrong_answers_are_near_certain(solver, y):
+    """scikit-learn takes no probability for less than the machine epsilon, which changes the steps of L-BFGS."""
+    theirs, ours = (one.fit(200 * X, y) for one in twins("multilabel", solver=solver, max_iter=5))
+    assert_twins(theirs, ours, "minimization" if solver == "lbfgs" else "trajectory")
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("target", ["multiclass", "poisson"])
 def test_float32_trains_in_float32(solver, target):
     models = twins(target, solver=solver, max_iter=5)
@@ -250,6 +258,9 @@ REFUSED = {
     ),
     "other classes in a warm start": lambda one: one.set_params(warm_start=True).fit(X, Y).fit(X, TARGETS["binary"]),
     "too few samples to validate on": lambda one: one.set_params(early_stopping=True).fit(X[:6], list("ababab")),
+    "too few labels to validate on": lambda one: one.set_params(early_stopping=True).fit(
+        X[:6], TARGETS["multilabel"][:6]
+    ),
     "one sample of a class": lambda one: one.set_params(early_stopping=True).fit(X[:4], [0, 0, 0, 1]),
     "one class only": lambda one: one.fit(X, np.zeros(M)),
     "a column of labels": lambda one: one.fit(X, Y[:, None]),
@@ -287,6 +298,8 @@ def test_what_is_refused_beyond_sklearn():
         classifier.fit(X, Y, 0 * W)
     with pytest.raises(ValueError, match="loss='poisson' requires non-negative y"):
         regressor.fit(X, SUM)
+    with pytest.raises(ValueError, match="y must be numbers, got an array of dtype <U"):
+        regressor.fit(X, TARGETS["poisson"].astype(str))
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

@@ -149,6 +149,26 @@ def test_assigned_coefficients_are_those_of_predictions():
     assert are_linked(model)
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 2), (2, 3), (2, 1)])
+def test_other_numbers_of_outputs_are_refused(solver, before, after):
+    """Of an array of targets that is too narrow, kernels would read what lies beyond it."""
+    model = regressor(solver=solver, warm_start=True).fit(X, X[:, :before].squeeze())
+    with pytest.raises(ValueError, match=f"y has {after} outputs, but the model was fitted to {before}"):
+        model.fit(X, X[:, :after].squeeze())
+    model = regressor().fit(X, X[:, :before].squeeze())
+    with pytest.raises(ValueError, match=f"y has {after} outputs, but the model was fitted to {before}"):
+        model.partial_fit(X, X[:, :after].squeeze())
+
+
+def test_assigned_coefficients_of_other_features_are_refused():
+    model = regressor().fit(X, Y)
+    model.coefs_[0] = np.ones((3, 8))
+    for use in (lambda: model.predict(X), lambda: model.partial_fit(X, Y)):
+        with pytest.raises(ValueError, match=r"X has 4 features, but coefs_\[0\] has 3 rows"):
+            use()
+
+
 # ---- Beyond scikit-learn
 
 
@@ -160,6 +180,13 @@ def test_class_weights_are_weights_of_their_samples():
     both = classifier(random_state=0, class_weight=weights).fit(X, Y, np.arange(1.0, 151))
     product = classifier(random_state=0).fit(X, Y, np.arange(1.0, 151) * [weights[one] for one in Y])
     assert_same_bits(both.coefs_[0], product.coefs_[0])
+
+
+def test_a_batch_without_weight_is_passed_over():
+    kept, options = np.r_[0:30, 60:150], {"solver": "sgd", "batch_size": 30, "shuffle": False, "random_state": 0}
+    weighted = classifier(**options).fit(X, Y, np.isin(np.arange(150), kept).astype(float))
+    rest = classifier(**options).fit(X[kept], Y[kept])
+    assert_close(weighted.coefs_[0], rest.coefs_[0], "trajectory")
 
 
 def test_balanced_classes_and_lists_for_labels():
@@ -211,6 +238,10 @@ def test_validation_samples_that_do_not_fit_are_refused():
         classifier().fit(X, Y, X_val=X[:, :3], y_val=Y)
     with pytest.raises(ValueError, match="`y_val` has classes not in"):
         classifier().fit(X, Y, X_val=X, y_val=Y + 1)
+    with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight_val`"):
+        classifier().fit(X, Y, X_val=X, y_val=Y, sample_weight_val=[-1] + [1] * 149)
+    with pytest.raises(ValueError, match="X_val is required with y_val"):
+        classifier().fit(X, Y, y_val=Y)
     with pytest.raises(ValueError, match="lbfgs is not stochastic"):
         classifier(solver="lbfgs").fit(X, Y, X_val=X, y_val=Y)
 
@@ -277,6 +308,9 @@ def test_threads(monkeypatch):
     one = classifier(random_state=0, n_threads=1).fit(X, Y)
     assert_same_bits(one.predict_proba(X), classifier(random_state=0).fit(X, Y).predict_proba(X))
     assert seen == [1, 1]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="^n_threads: got 99999, expected at most"):
+        classifier(n_threads=99999).fit(X, Y)
 
 
 # ---- Ctrl-C

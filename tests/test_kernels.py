@@ -319,13 +319,13 @@ def test_both_backends_agree_about_an_activation(compiled, reference, rng, dtype
 def test_both_backends_agree_about_a_loss(compiled, reference, rng, dtype, name, soft):
     """The engine takes logits by rows, in an order of its own; the twin by columns."""
     numba, vector, losses = compiled.numba, compiled.vector, compiled.losses
-    loss_rows, Logits, Targets, LossKind = losses.loss_rows, losses.Logits, losses.Targets, losses.LossKind
+    loss_rows, Logits, Targets = losses.loss_rows, losses.Logits, losses.Targets
 
     @numba.njit
-    def run(costs, delta, logits, labels, rows, weight, labelled, code, scales, order, scratch):
+    def run(costs, delta, logits, labels, rows, weight, labelled, kind, order, scratch):
         (length, classes), (m, _) = logits.shape, rows.shape
         plane = vector.Plane(vector.address(rows.reshape(-1), 0), m, classes)
-        targets = Targets(vector.address(labels, 0), plane, vector.address(weight, 0), labelled, LossKind(code, scales))
+        targets = Targets(vector.address(labels, 0), plane, vector.address(weight, 0), labelled, kind)
         loss_rows(
             vector.matrix(costs.reshape(-1), 0, length), vector.matrix(delta.reshape(-1), 0, classes),
             Logits(vector.address(logits.reshape(-1), 0), classes, classes, np.int64(0)), targets,
@@ -339,10 +339,11 @@ def test_both_backends_agree_about_a_loss(compiled, reference, rng, dtype, name,
     order = rng.permutation(m)[:length].astype(np.int32)
     costs, delta = np.full((2, length), np.nan, dtype), np.full((length, classes), np.nan, dtype)
     scratch = np.full(losses.loss_scratch(classes, length, dtype.itemsize), np.nan, dtype)
-    code, scales = losses.LOSSES[name].code, scores.hit_scales(name, rows.T, weight)
-    run(costs, delta, z, labels, rows, weight, int(not soft), code, scales, order, scratch)
+    scales, most = scores.hit_scales(name, rows.T, weight), 1.5  # which is less than many a loss
+    kind = losses.LossKind(losses.LOSSES[name].code, scales, most)
+    run(costs, delta, z, labels, rows, weight, int(not soft), kind, order, scratch)
     dz, loss, hit = np.empty((classes, length), dtype), np.empty(length, dtype), np.empty(length, dtype)
-    reference.LOSSES[name].gradient(dz, loss, hit, z.T.copy(), rows[order].T.copy(), weight[order], scales)
+    reference.LOSSES[name].gradient(dz, loss, hit, z.T.copy(), rows[order].T.copy(), weight[order], scales, most)
     assert_close(costs[0], loss, "product", dtype)
     if name in scores.CLASSIFICATIONS:
         assert_same_bits(costs[1], hit)

@@ -12,7 +12,7 @@ from compare import F8, TOLERANCE, assert_close, assert_close_where_finite, asse
 import fastmlp
 from fastmlp import losses, storage, targets
 from fastmlp.kernels import scores
-from fastmlp.kernels.nets import ACTIVATIONS, LOSSES
+from fastmlp.kernels.nets import ACTIVATIONS, LOSSES, Net
 from fastmlp.optimizers import LBFGS, SGD, Adam
 
 OF_OUTPUTS = [name for name in LOSSES if name != "cross_entropy"]
@@ -118,6 +118,31 @@ def test_finite_where_naive_formulas_overflow(backend, dtype):
         loss, slope, _ = measured(name, far, -far)
         assert_close(loss, 2 * far, "function")
         assert slope.tolist() == [1]
+
+
+@pytest.mark.parametrize("name", ["labels", "cross_entropy", "logistic"])
+def test_a_net_may_limit_the_loss_of_a_sample(backend, rng, dtype, name):
+    """The gradient is that of the whole loss; NaN stays NaN."""
+    kernels, loss = fastmlp.backend.kernels(), "cross_entropy" if name == "labels" else name
+    x, w = rng.standard_normal((5, 70)).astype(dtype), (rng.random(70) * rng.integers(0, 2, 70)).astype(dtype)
+    y = rng.integers(0, 3, 70) if name == "labels" else wanted_targets(rng, loss, 3, 70).astype(dtype)
+    parameters = (3 * rng.standard_normal(18)).astype(dtype)
+    packed = fastmlp.pack(x, dtype=np.dtype(dtype).name).operands(dtype)
+    net, found = Net((5, 3), (), loss), []
+    for most in (1.25, np.inf):
+        gradient = np.empty_like(parameters)
+        found.append((kernels.network_step(gradient, parameters, net._replace(most=most), packed, y, w)[0], gradient))
+    z = parameters[:15].reshape(3, 5).astype(float) @ x + parameters[15:, None]
+    if loss == "logistic":
+        each = np.minimum(np.logaddexp(0, z) - y * z, 1.25).sum(axis=0)
+    else:
+        share = np.eye(3)[y].T if name == "labels" else y
+        each = np.minimum((share * (np.log(np.exp(z).sum(axis=0)) - z)).sum(axis=0), 1.25)
+    assert_close(np.array(found[0][0], dtype), np.array(each @ w, dtype), "sum")
+    assert found[0][0] < found[1][0]
+    assert_same_bits(found[0][1], found[1][1])
+    parameters[0] = np.nan
+    assert np.isnan(kernels.network_step(gradient, parameters, net._replace(most=1.25), packed, y, w)[0])
 
 
 def formulas(name, z, y):

@@ -122,6 +122,61 @@ def test_a_resumed_regression_ends_with_the_same_bits(run, table, tmp_path):
     assert_same_bits(parts.parameters, whole.parameters)
 
 
+LOSSES = {
+    "squared_error": lambda p, y: (p - y) ** 2 / 2,
+    "absolute_error": lambda p, y: np.abs(p - y),
+    "huber": lambda p, y: np.where(np.abs(p - y) <= 1, (p - y) ** 2 / 2, np.abs(p - y) - 0.5),
+    "poisson": lambda p, y: np.where(y > 0, y * np.log(np.where(y > 0, y, 1) / p), 0) - y + p,
+}
+
+
+def test_counts_have_a_loss_of_their_own(run, rng, tmp_path):
+    """They are divided by their mean, also in a checkpoint; 2^10 times the counts give 2^10 times the predictions."""
+    warmth = rng.uniform(-5, 30, 300).round(2)
+    counts = rng.poisson(np.exp(1 + warmth / 12))
+    answers = []
+    for scale in (1, 2**10):
+        table = write(tmp_path / f"{scale}.csv", {"warmth": warmth, "bicycles": counts * scale})
+        files = [tmp_path / f"{scale}{name}" for name in ("m", "c")]
+        words = "train --target bicycles --loss poisson --epochs 8 --quiet"
+        status, printed, error = run(words, "--save", files[0], "--checkpoint", files[1], table)
+        assert status == 0, error
+        assert "; the target is divided by its mean\n" in printed
+        for file in files:
+            found = [one["value"] for one in json.loads(run("predict --json", file, table)[1])["predictions"]]
+            answers.append(np.array(found, np.float32) / np.float32(scale))
+    for one in answers[1:]:
+        assert_close(one, answers[0], "trajectory")
+    assert answers[0].min() > 0
+    assert 1 - np.var(answers[0] - counts) / np.var(counts) > 0.8
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_of_a_regression(run, table, tmp_path, loss):
+    status, printed, error = run(f"train --target price --json --epochs 4 --loss {loss} --save", tmp_path / "m", table)
+    assert status == 0, error
+    _, answers, _ = run("predict --json", tmp_path / "m", table)
+    p = np.array([one["value"] for one in json.loads(answers)["predictions"]])[::5]
+    price = load(table, target="price").y_test
+    assert json.loads(printed)["test"]["loss"] == pytest.approx(LOSSES[loss](p, price).mean(), rel=1e-3)
+    status, _, error = run("train --target price --epochs 4 --checkpoint", tmp_path / "c", "--loss", loss, table)
+    assert status == 0, error
+    other = "huber" if loss == "poisson" else "poisson"
+    status, _, error = run(f"train --target price --loss {other} --resume --checkpoint", tmp_path / "c", table)
+    assert status == 2
+    assert f"got loss {loss} in the file but {other} here" in error
+
+
+def test_losses_that_do_not_fit_are_refused(run, rng, tmp_path):
+    table = write(tmp_path / "x.csv", {"a": np.arange(10.0), "y": [-2.0, *range(9)]})  # the first is a test sample
+    status, _, error = run("train --target y --loss poisson", table)
+    assert status == 2
+    assert "x.csv: got the target -2, expected counts, at least 0, for poisson; choose another --loss" in error
+    status, _, error = run("train --label y --loss huber", table)
+    assert status == 2
+    assert "--loss: got huber without --target, expected --target COLUMN as well" in error
+
+
 def test_the_figures_of_a_regression(run, table, tmp_path):
     pytest.importorskip("matplotlib")
     words = "train --target price --epochs 2 --json --save"
@@ -159,6 +214,7 @@ def test_targets_that_cannot_be_learnt_are_refused(run, tmp_path):
         write(tmp_path / "x.csv", {"a": np.arange(10.0), "y": column})
         status, _, error = run(f"train --target y {words}", tmp_path / "x.csv")
         assert status == 2
+        assert "warning" not in error
         return error
 
     assert "got only the target 3 in 8 training samples, expected at least two different targets" in refused([3.0] * 10)

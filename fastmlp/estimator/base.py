@@ -1,6 +1,7 @@
 """What classifier and regressor share: training and predictions by kernels, in the place of scikit-learn's."""
 
 import contextlib
+import math
 import warnings
 from numbers import Integral, Real
 from typing import Any, Self, TypeAlias
@@ -17,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from fastmlp import activations, arrays, backend, interrupts, threads
 from fastmlp.estimator import solvers
 from fastmlp.estimator.run import Run
-from fastmlp.estimator.samples import HeldOut, Samples, logits
+from fastmlp.estimator.samples import HeldOut, Samples, check_width, logits
 from fastmlp.estimator.views import Views, joined
 from fastmlp.estimator.watching import CallbackSupportMixin, Watch
 from fastmlp.kernels.nets import ACTIVATIONS, Net
@@ -79,6 +80,8 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         self
             The fitted model.
         """
+        if X_val is None and not (y_val is None and sample_weight_val is None):
+            raise ValueError("X_val is required with y_val and sample_weight_val.")
         self._given = X_val, y_val, sample_weight_val
         try:
             return self._fit(X, y, sample_weight=sample_weight, incremental=False)
@@ -108,9 +111,13 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
                 self._best_coefs, self._best_intercepts = self.coefs_, self.intercepts_
         return views
 
-    def _net(self, sizes: tuple[int, ...]) -> Net:
+    def _net(self, sizes: tuple[int, ...], dtype: Any = np.float64) -> Net:
+        """Return the net of these widths, whose losses scikit-learn would compute in ``dtype``."""
         activation = self.activation if isinstance(self.activation, str) else tuple(self.activation)
-        return activations.net(sizes, activations.check("activation", activation, len(sizes) - 2), self._loss_name())
+        net = activations.net(sizes, activations.check("activation", activation, len(sizes) - 2), self._loss_name())
+        # For scikit-learn, no probability is below the machine epsilon. Losses decide on the steps of L-BFGS, and when
+        # training ends.
+        return net._replace(most=-math.log(np.finfo(dtype).eps))
 
     def _loss_name(self) -> str:
         """Return the name of the loss as the kernels have it."""
@@ -118,13 +125,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
 
     def _weights(self, y: Array, sample_weight: Array | None) -> Array | None:
         """Return the weights of samples with targets y (m, K), as `_validate_input` returns them; None if all are 1."""
-        if sample_weight is None:
-            return None
-        if (sample_weight < 0).any():
-            raise ValueError("Negative values in data passed to `sample_weight`")
-        if not (sample_weight > 0).any():
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        return sample_weight
+        return _checked("sample_weight", sample_weight)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Self:
         with self._threads():
@@ -136,7 +137,9 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         threads = self.n_threads
         if threads is None and few and backend.get_backend() == "numba":
             threads = 1
-        return contextlib.nullcontext() if threads is None else backend.use_threads(threads)
+        if threads is None:
+            return contextlib.nullcontext()
+        return backend.use_threads(backend.launchable("n_threads", threads))
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
@@ -200,7 +203,8 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         _check_count(X)
         weight, views = self._weights(y, sample_weight), self._link()
         chosen, validation = self._split(X, y, weight)
-        samples = Samples(self._net(views.sizes), X, y, weight, views.vector.dtype, minibatches=True)
+        dtype = views.vector.dtype
+        samples = Samples(self._net(views.sizes, dtype), X, y, weight, dtype, minibatches=True)
         clip = self.clip_norm or 0.0
         run = Run(views, samples, self._optimizer, self._samples_of_batch(len(chosen)), self.alpha, clip)
         watch = Watch(self, X, lambda: self._decoded(y), self._loss_name(), incremental)
@@ -252,7 +256,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
             reset=False,
         )
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+            sample_weight = _checked("sample_weight_val", _check_sample_weight(sample_weight, X))
         y = self._encoded(y)
         return X, y.reshape(len(y), -1), sample_weight
 
@@ -357,6 +361,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         views: Views | None = getattr(self, "_views", None)
         if views is None or not views.are(self.coefs_, self.intercepts_):
             views = joined(self.coefs_, self.intercepts_)  # not linked: the arrays are the user's
+        check_width(views.sizes, X)
         parameters = views.vector.astype(arrays.result_dtype(views.vector, X.dtype), copy=False)
         return logits(parameters, self._net(views.sizes), X)
 
@@ -378,6 +383,14 @@ def _unpack(packed: Array, views: Views) -> None:
     for to in (*views.coefs, *views.intercepts):
         to[...] = packed[at : at + to.size].reshape(to.shape)
         at += to.size
+
+
+def _checked(name: str, weight: Array | None) -> Array | None:
+    if weight is not None and (weight < 0).any():
+        raise ValueError(f"Negative values in data passed to `{name}`")
+    if weight is not None and not (weight > 0).any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weight
 
 
 def _check_count(X: Any) -> None:

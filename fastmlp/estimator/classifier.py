@@ -52,8 +52,9 @@ class MLPClassifier(Trained, _SklearnClassifier):  # type: ignore[misc]
     -----
     All other attributes are scikit-learn's. What differs:
 
-    - The loss is computed from the logits; scikit-learn computes it from probabilities, of which none counts as less
-      than the machine epsilon. A sample that is misclassified with near certainty therefore has a larger loss here.
+    - The loss is computed from the logits, and not from rounded probabilities. As in scikit-learn, no probability
+      counts as less than the machine epsilon.
+    - A batch of samples whose weights are all 0 is passed over; scikit-learn divides by 0.
     - A fit that diverges ends at once, and not after ``max_iter`` iterations, with scikit-learn's error or, with early
       stopping, a warning.
     - Sample weights must not be negative.

@@ -136,6 +136,8 @@ class MLPRegressor(Trained, _SklearnRegressor):  # type: ignore[misc]
         return str(self.loss)
 
     def _encoded(self, y: Array) -> Array:
+        if y.dtype.kind not in "fiub":
+            raise ValueError(f"y must be numbers, got an array of dtype {y.dtype}. Convert it, as by y.astype(float).")
         if self.loss == "poisson" and (y < 0).any():
             raise ValueError("loss='poisson' requires non-negative y.")
         return y

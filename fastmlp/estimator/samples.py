@@ -60,6 +60,7 @@ class Samples:
     def __init__(
         self, net: Net, X: Any, y: Array, weight: Array | None, dtype: np.dtype[Any], *, minibatches: bool = False
     ) -> None:
+        _check_shapes(net, X, y)
         self.net, self.dtype = net, dtype
         self.x = packed_rows(X, dtype, minibatches=minibatches)
         self.w = np.ones(len(y), dtype) if weight is None else np.ascontiguousarray(weight, dtype)
@@ -81,6 +82,7 @@ class HeldOut:
     """Samples to validate on: rows X (m, n), targets y (m, K) as of `Samples`, and weights (m,) or None."""
 
     def __init__(self, net: Net, X: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> None:
+        _check_shapes(net, X, y)
         self._net, self._x = net, packed_rows(X, dtype)
         self._y = _targets(y, dtype)
         self._w = np.ones(len(y), dtype) if weight is None else np.ascontiguousarray(weight, dtype)
@@ -97,6 +99,21 @@ class HeldOut:
 def divisor(net: Net) -> int:
     """Return the number by which scikit-learn divides the sum of a loss over the outputs, but not its gradient."""
     return net.sizes[-1] if net.loss in ("squared_error", "absolute_error", "huber") else 1
+
+
+def check_width(sizes: tuple[int, ...], X: Any) -> None:
+    """Raise ValueError unless rows X (m, n) fit coefficients of these widths, which a user may have assigned."""
+    if X.shape[1] != sizes[0]:
+        raise ValueError(f"X has {X.shape[1]} features, but coefs_[0] has {sizes[0]} rows.")
+
+
+def _check_shapes(net: Net, X: Any, y: Array) -> None:
+    check_width(net.sizes, X)
+    if y.shape[1] != net.sizes[-1]:
+        raise ValueError(
+            f"y has {y.shape[1]} outputs, but the model was fitted to {net.sizes[-1]}. Fit a new model, or without "
+            "warm_start."
+        )
 
 
 def _labels(y: Array) -> Array:

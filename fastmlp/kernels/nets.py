@@ -1,5 +1,6 @@
 """The description of a net, as kernels of both backends take it."""
 
+import math
 from typing import NamedTuple
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu", "leaky_relu", "gelu")
@@ -27,11 +28,14 @@ class Net(NamedTuple):
         - absolute_error: abs(r_k);
         - huber: r_k^2 / 2 if abs(r_k) <= HUBER, else HUBER (abs(r_k) - HUBER / 2);
         - poisson: exp(z_k) - y_k z_k + y_k log y_k - y_k, half the deviance of counts y_k >= 0 whose mean is exp(z_k).
+    most : float
+        The largest loss that a sample of cross_entropy, or an output of logistic, counts with; its gradient stays.
     """
 
     sizes: tuple[int, ...]
     activations: tuple[str, ...]
     loss: str = "cross_entropy"
+    most: float = math.inf
 
 
 def relu_net(sizes: tuple[int, ...]) -> Net:

@@ -106,7 +106,7 @@ class Sums:
             targets = np.empty_like(logits)
             one_hot(targets, y)
         dz, loss, hit = np.empty_like(logits), np.empty_like(w), np.empty_like(w)
-        LOSSES[self._net.loss].gradient(dz, loss, hit, logits, targets, w, part.scales)
+        LOSSES[self._net.loss].gradient(dz, loss, hit, logits, targets, w, part.scales, self._net.most)
         for layer, (dweight, dbias) in reversed(list(enumerate(_layers(gradient, self._net.sizes)))):
             np.matmul(dz, inputs[layer].T, out=dweight)
             _sum_columns(dbias, dz)

@@ -3,6 +3,7 @@
 Shapes: C outputs, m samples; columns are samples. Formulas: see `fastmlp.kernels.nets.Net`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -49,8 +50,8 @@ class Loss(NamedTuple):
     Attributes
     ----------
     gradient : callable
-        Sets dz (C, m), loss (m,) and hit (m,) from z, y (C, m), weight (m,) and scales (C + 1,): see
-        `softmax_cross_entropy_grad` and `fastmlp.kernels.scores`.
+        Sets dz (C, m), loss (m,) and hit (m,) from z, y (C, m), weight (m,), scales (C + 1,) and `Net.most`:
+        see `softmax_cross_entropy_grad` and `fastmlp.kernels.scores`.
     """
 
     gradient: Callable[..., None]
@@ -61,14 +62,20 @@ def loss_gradient(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight
 
     dz (C, m), loss, hit (m,), both weighted; z, y (C, m), weight (m,); the name of the loss.
     """
-    LOSSES[name].gradient(dz, loss, hit, z, y, weight, without_residuals(name, len(z), z.dtype))
+    LOSSES[name].gradient(dz, loss, hit, z, y, weight, without_residuals(name, len(z), z.dtype), math.inf)
 
 
-def _cross_entropy(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array, scales: Array) -> None:
+def _cross_entropy(
+    dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array, scales: Array, most: float
+) -> None:
     softmax_cross_entropy_grad(dz, loss, hit, z, y, weight)
+    bound = weight.dtype.type(most) * weight
+    np.copyto(loss, bound, where=loss > bound)  # NaN stays, also where 0 times infinity is the bound
 
 
-def _logistic(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array, scales: Array) -> None:
+def _logistic(
+    dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array, scales: Array, most: float
+) -> None:
     below, e, one = z < 0, np.exp(-np.abs(z)), z.dtype.type(1)  # the exponential cannot overflow
     wrong = np.where(below, y, 1 - y)
     # 0 times an infinite logit counts as 0, as it does for `cross_entropy`.
@@ -77,7 +84,7 @@ def _logistic(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Ar
     np.divide(np.where(below, e, one) * (1 - y) - np.where(below, one, e) * y, 1 + e, out=dz)
     right = ((z > 0) & (y > 0.5)) | ((z <= 0) & (y <= 0.5))
     np.multiply(weight, right.all(axis=0), out=hit)
-    _weigh(dz, loss, cost, weight)
+    _weigh(dz, loss, np.minimum(cost, z.dtype.type(most)), weight)
 
 
 def _regression(
@@ -85,7 +92,9 @@ def _regression(
 ) -> Callable[..., None]:
     """Return the gradient of a loss ``cost(r, z, y)`` of the residual r = predict(z) - y, with derivative slope(r)."""
 
-    def gradient(dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array, scales: Array) -> None:
+    def gradient(
+        dz: Array, loss: Array, hit: Array, z: Array, y: Array, weight: Array, scales: Array, most: float
+    ) -> None:
         r = predict(z) - y
         np.multiply(sum_rows(scales[:-1, None] * r * r) + scales[-1], weight, out=hit)
         dz[...] = slope(r)

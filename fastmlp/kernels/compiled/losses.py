@@ -209,6 +209,14 @@ def _label_losses(losses, gradient, logits, statistics, weight, labels, classes,
 
 
 @body
+def _limit(lost, weight, most):
+    """Let the loss of a sample, which has been multiplied by its weight, count as no more than ``most``."""
+    for s in range(len(lost)):
+        bound = most * weight[s]
+        lost[s] = vector.select(lost[s] > bound, bound, lost[s])  # NaN stays, also where 0 times infinity is the bound
+
+
+@body
 def loss_rows(losses, delta, logits, targets, order, length, scratch):
     """Set delta to the gradient with respect to the logits of samples order[0:], and row 0 of losses and row 1, hits.
 
@@ -216,6 +224,7 @@ def loss_rows(losses, delta, logits, targets, order, length, scratch):
     """
     vector.noinline()
     classes, whole, lanes = logits.classes, logits.whole, vector.lanes(logits)
+    zero = vector.number(logits, 0)
     block, padded = min(tuning.LOSS_BLOCK, length), classes
     if whole > 0:
         block, padded = -(-block // lanes) * lanes, -(-classes // lanes) * lanes
@@ -246,4 +255,6 @@ def loss_rows(losses, delta, logits, targets, order, length, scratch):
             _loss_columns(gradient, here, turned, y, statistics, at_weight, classes, width)
         else:
             output_loss_columns(gradient, here, turned, y, at_weight, targets.loss, classes, width)
+        if targets.loss.code == CROSS_ENTROPY:
+            _limit(vector.row(here, 0, width), weight, type(zero)(targets.loss.most))
         _transpose(vector.block(delta, begin, 0), gradient, padded, width, whole)

@@ -23,7 +23,7 @@ def leaf_starts(x: Any) -> Any:
 def begin(parameters: Any, net: Net, x: Any, y: Any, weight: Any) -> Any:
     """Return sums over no samples yet; y labels (m,) int64 or targets (C, m), weight (m,)."""
     if isinstance(x, np.ndarray):
-        return small_batch.SmallSums(parameters, net, x, targets(y, weight, parameters.dtype, net.loss))
+        return small_batch.SmallSums(parameters, net, x, targets(y, weight, parameters.dtype, net))
     sums = Sums(make_problem(parameters, net, len(x.order), x))
     enter(sums, net, x, Part(0, y, weight, scores.hit_scales(net.loss, y, weight)))
     return sums
@@ -38,7 +38,7 @@ def begin_parts(parameters: Any, net: Net, m: int, *, dense: bool) -> Sums:
 def enter(sums: Sums, net: Net, x: Packed, part: Part) -> None:
     """Take the leaves that are added next from a part, packed as x."""
     dtype = part.weight.dtype
-    sums.enter(x, targets(part.y, part.weight, dtype, net.loss, part.scales), part.first)
+    sums.enter(x, targets(part.y, part.weight, dtype, net, part.scales), part.first)
 
 
 def accumulate(sums: Any, first: int, stop: int) -> None:

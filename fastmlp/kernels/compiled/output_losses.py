@@ -4,6 +4,7 @@ As in `losses`, logits are taken by columns, output by output. Each function of 
 ``slope`` and adds to the costs and to the hits of its samples, before their weights.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from fastmlp.kernels import nets, vector
@@ -17,15 +18,16 @@ _BOUND = nets.HUBER
 
 
 class LossKind(NamedTuple):
-    """A loss, by its number, and the scales of its hits (classes + 1,): see `fastmlp.kernels.scores`."""
+    """A loss, by its number, the scales of its hits (classes + 1,), and `Net.most`: see `fastmlp.kernels.scores`."""
 
     code: int
     scales: Any
+    most: float = math.inf
 
 
 @body
-def _logistic(slope, cost, right, z, y):
-    """Add log(1 + exp(z)) - y z to the costs; a sample that is on the wrong side has no hit."""
+def _logistic(slope, cost, right, z, y, most):
+    """Add log(1 + exp(z)) - y z, or ``most``, to the costs; a sample that is on the wrong side has no hit."""
     vector.noinline()
     width, zero, one = len(z), vector.number(z, 0), vector.number(z, 1)
     half = one / type(one)(2)
@@ -38,7 +40,8 @@ def _logistic(slope, cost, right, z, y):
         # 0 times an infinite logit counts as 0; and log(1 + e) has the digits that 1 + e drops.
         total = one + e
         dropped = (e - (total - one)) / total
-        cost[j] += vector.select(wrong == 0, zero, wrong * size) + (vector.log(total) + dropped)
+        lost = vector.select(wrong == 0, zero, wrong * size) + (vector.log(total) + dropped)
+        cost[j] += vector.select(lost > most, most, lost)
     for j in range(width):
         e, target = slope[j], y[j]
         above, below = vector.select(z[j] < 0, e, one), vector.select(z[j] < 0, one, e)
@@ -110,7 +113,7 @@ def output_loss_columns(dz, losses, z, y, weight, kind, outputs, width):
         slope, logit, target = vector.row(dz, i, width), vector.row(z, i, width), vector.row(y, i, width)
         scale = kind.scales[i]
         if code == LOGISTIC:
-            _logistic(slope, cost, right, logit, target)
+            _logistic(slope, cost, right, logit, target, type(scale)(kind.most))
         elif code == SQUARED_ERROR:
             _squared_error(slope, cost, right, logit, target, scale)
         elif code == ABSOLUTE_ERROR:

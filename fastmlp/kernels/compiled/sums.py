@@ -167,8 +167,8 @@ class Problem(NamedTuple):
     rows: Any
 
 
-def targets(y: Any, weight: Any, dtype: Any, loss: str = "cross_entropy", scales: Any = None) -> Targets:
-    """Return labels (m,) or targets (C, m), and weights (m,), of a loss, as kernels take them.
+def targets(y: Any, weight: Any, dtype: Any, net: Net, scales: Any = None) -> Targets:
+    """Return labels (m,) or targets (C, m), and weights (m,), of a net's loss, as kernels take them.
 
     ``scales`` are those of `scores.hit_scales`, if not of these targets.
     """
@@ -177,7 +177,7 @@ def targets(y: Any, weight: Any, dtype: Any, loss: str = "cross_entropy", scales
     rows = np.empty((0, 0), dtype) if labelled else y.T
     return Targets(
         labels, contiguous(rows, dtype), contiguous(weight, dtype), int(labelled),
-        LossKind(LOSSES[loss].code, hit_scales(loss, y, weight) if scales is None else scales),
+        LossKind(LOSSES[net.loss].code, hit_scales(net.loss, y, weight) if scales is None else scales, net.most),
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def make_problem(
     finite = np.empty(1, np.int64)
     pack_parameters.launch(1, packed, panels, finite, parameters, plan.layers, first_layer)
     none, identity = np.empty(0, dtype), identity_index(max(*net.sizes, tiles.most))
-    empty = targets(np.empty(0, np.int64), none, dtype)
+    empty = targets(np.empty(0, np.int64), none, dtype, net)
     step = Step(
         plan.layers, packed, panels, identity, int(finite[0]), tiles.start, len(tiles.start) - 1, tiles.most,
         tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, 0 if rows is None else LISTED, none, none, 0,

@@ -78,7 +78,7 @@ class Trainer:
 
     def _take(self, x: SampleLists, y: Any, weight: Any) -> None:
         self._x, self._weight = x, weight
-        self._targets = targets(y, weight, self._dtype, self._net.loss, self._scales)
+        self._targets = targets(y, weight, self._dtype, self._net, self._scales)
 
     def enter(self, x: SampleLists, y: Any, weight: Any) -> None:
         """Go on with other samples, which are listed in the same blocks."""
