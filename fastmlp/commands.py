@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -26,7 +27,7 @@ from fastmlp import (
     runs,
     units,
 )
-from fastmlp.answers import Unread, answer, as_csv, prepared, spoken
+from fastmlp.answers import Unread, as_csv, described, prepared, spoken
 from fastmlp.console import Console, failure
 from fastmlp.datasets import bounded, files, tables
 from fastmlp.interchange import export as onnx_file
@@ -141,7 +142,7 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
     if not model.notes:
         told = say.complain if options.output == "-" else say
         told(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
-    answers: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     for what in options.what:
         for read in prepared(Path(what), inputs, model):
@@ -149,20 +150,21 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
                 failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
                 say.complain(str(read.error))
                 continue
-            found = preprocessing.outputs(model, read.packed)
-            for source, sentence, column in zip(read.sources, read.done, found.T, strict=True):
-                answers.append(answer(source, sentence, column, inputs.names))
+            if read.warning:
+                warnings.warn(f"{bounded.shown(read.sources[0])}: {read.warning}", UserWarning, stacklevel=1)
+            for given in described(read, preprocessing.outputs(model, read.packed), inputs.names):
+                predictions.append(given)
                 if not options.output:
-                    say(spoken(answers[-1]))
+                    say(spoken(given))
     if options.output == "-":
-        (say.tell if options.json else say.answer)(as_csv(answers).rstrip("\r\n"))
+        (say.tell if options.json else say.answer)(as_csv(predictions).rstrip("\r\n"))
     elif options.output:
         with refusals.speaking_of("--output"):
-            atomic.replace(options.output, [as_csv(answers).encode("utf-8", "backslashreplace")])
+            atomic.replace(options.output, [as_csv(predictions).encode("utf-8", "backslashreplace")])
         say(f"written: {options.output}")
     if failures:
-        say.complain(f"answers: {len(answers)}, unreadable inputs: {len(failures)}")
-    return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
+        say.complain(f"answers: {len(predictions)}, unreadable inputs: {len(failures)}")
+    return (2 if failures else 0), {"model": options.model, "predictions": predictions, "failures": failures}
 
 
 def export(options: argparse.Namespace, say: Console) -> Outcome:

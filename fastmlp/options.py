@@ -95,14 +95,16 @@ examples:
   fastmlp predict digits.safetensors scans/            all pictures in a folder and in its folders
   fastmlp predict digits.safetensors t10k-images-idx3-ubyte.gz | head
   fastmlp predict digits.safetensors a.jpg b.jpg --json
+  fastmlp predict digits.safetensors pictures.npz      an array of pictures, as x_test in a file for train
   fastmlp predict houses.safetensors new.csv           a price for each row of a table
   fastmlp predict houses.safetensors new.csv --output prices.csv
 
 A table, or a file of SVMlight, holds raw rows as in training, with or without labels. Columns are found by their names,
-in any order; other columns are ignored.
+in any order; other columns are ignored. A .npy file, or the array x, X or x_test of a .npz file or its only one, holds
+raw samples along its first axis.
 A picture shows a single digit or similar object, dark on light or light on dark. It is cropped, resized and centred
 like the training images, and the steps are printed next to the answer. A picture that already has their size is only
-inverted, if its border is light.
+inverted, if its border is light. A warning names each picture with several shapes.
 """
 _EXPORT = """\
 examples:
@@ -316,7 +318,7 @@ def _add_columns(command: argparse.ArgumentParser) -> None:
 
 def _add_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
-    what = "tables, pictures, folders of pictures, IDX files of images"
+    what = "tables, pictures, folders of pictures, .npy, .npz and IDX files"
     command.add_argument("what", metavar="WHAT", nargs="+", help=what)
     command.add_argument("--output", metavar="FILE", help="write the answers as CSV to FILE, or - for standard output")
 
