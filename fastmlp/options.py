@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -69,6 +70,22 @@ columns of 0 and 1; all others must be numbers and are standardised. The label o
 line; with --target first, it is the target of a regression. If there is no test part, every fifth sample of each class
 becomes a test sample.
 """
+_COMPLETION = "--print-completion"
+_FILES = {"FILE", "MODEL", "WHAT"}
+# Completes the names of data sets and of files.
+_DATA = {
+    "bash": """\
+_fastmlp_data() {
+  compgen -W 'digits fashion_mnist mnist' -- "$1"
+  _shtab_compgen_files "$1"
+}
+""",
+    "zsh": """\
+_fastmlp_data() {
+  _alternative 'names:data set:(digits fashion_mnist mnist)' 'files:file:_files'
+}
+""",
+}
 _OPTIMIZERS = ("gd", "sgd", "adam", "adamw", "lbfgs")
 _SCHEDULES = ("constant", "linear", "cosine", "one-cycle")
 _INIT = (
@@ -155,7 +172,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """
     parser, commands = _parsers()
     command = next((word for word in words if not word.startswith("-")), None)
-    if command is not None and command not in commands:
+    if command is not None and command not in commands and _COMPLETION not in words:
         parser.error(f"unknown command {command!r}{did_you_mean(command, commands)}")
     options = parser.parse_args(words)
     if options.command == "train":
@@ -207,12 +224,38 @@ class _Parser(argparse.ArgumentParser):
         raise WrongWordsError(self.prog, self.format_usage(), message)
 
 
+class _PrintCompletion(argparse.Action):
+    """Prints the completion of a shell and exits."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            import shtab
+        except ImportError as error:
+            from fastmlp import checks
+
+            raise checks.extra("completion is written by shtab", error, "completion") from error
+        parser, commands = _parsers()
+        for action in (action for command in commands.values() for action in command._actions):
+            if action.metavar == "DATA":
+                action.complete = dict.fromkeys(_DATA, "_fastmlp_data")  # type: ignore[attr-defined]
+            elif action.metavar in (*_FILES, "DIR"):
+                action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
+        sys.stdout.write(shtab.complete(parser, values, preamble=_DATA))
+        parser.exit()
+
+
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     """Return the main parser and the parsers of the commands."""
     parser = _Parser(
         prog="fastmlp",
         description="Train multilayer perceptrons on the CPU, and use them.",
         epilog=_EXAMPLES + "\n" + _STATUS,
+    )
+    parser.add_argument(
+        _COMPLETION,
+        action=_PrintCompletion,
+        choices=tuple(_DATA),
+        help='print the completion of a shell; in ~/.bashrc: eval "$(fastmlp --print-completion bash)"',
     )
     parser.add_argument("--version", action="version", version=f"fastmlp {fastmlp.__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")

@@ -37,7 +37,7 @@ ARROWS = {
     "recipes": {"optimizers", "schedules"},
     "keeping": {"console", "history", "model", "plots", "preprocessing"},
     "console": set(),
-    "options": set(),
+    "options": {"checks"},
     "preprocessing": {
         "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "packs", "storage",
         "units",
