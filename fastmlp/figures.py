@@ -19,6 +19,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Axes: TypeAlias = Any  # matplotlib.axes.Axes
 Figure: TypeAlias = Any  # matplotlib.figure.Figure
 
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"  # M. Okabe, K. Ito, "Color Universal Design", 2008
+
 
 def require() -> None:
     """Raise ImportError if matplotlib, which draws all pictures, is not installed.
@@ -78,9 +80,15 @@ def use_logarithms(ax: Axes) -> None:
 
 def use_percent(axis: Any) -> None:
     """Write the values of an axis, shares of 1, in percent."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axis.set_major_formatter(FuncFormatter(_percent))
+
+
+def add_title(figure: Figure, text: str) -> None:
+    """Add a line above the title of a figure."""
+    own = figure.get_suptitle()
+    figure.suptitle(f"{text}\n{own}" if own else text, fontsize=9)
 
 
 def image_shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
@@ -102,6 +110,10 @@ def _subplots(rows: int, columns: int, size: tuple[float, float]) -> Array:
     inches = max(columns * size[0], 3.5), max(rows * size[1], 2.5)
     cells: Array = Figure(inches, layout="constrained").subplots(rows, columns, squeeze=False).ravel()
     return cells
+
+
+def _percent(share: float, _: int) -> str:
+    return f"{round(100 * share, 6):g} %"
 
 
 def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:

@@ -220,7 +220,8 @@ def test(
         f"test {scores_in_words(found)} after {len(history)} epochs; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    draw(options.plot, result, model, inputs, x, y, outputs(model, X), history)
+    tested = keeping.Tested(result.facts["data"], x, y, outputs(model, X), found)
+    draw(options.plot, result, model, inputs, tested, history)
 
 
 def scores(model: MLP, inputs: Inputs, X: PackedMatrix, y: Array) -> dict[str, float]:
@@ -239,19 +240,12 @@ def scores_in_words(found: dict[str, float]) -> str:
 
 
 def draw(
-    folder: str | None,
-    result: Result,
-    model: MLP,
-    inputs: Inputs,
-    x: Array,
-    y: Array,
-    p: Array,
-    history: History | None,
+    folder: str | None, result: Result, model: MLP, inputs: Inputs, tested: keeping.Tested, history: History | None
 ) -> None:
     """Draw figures into the folder, unless it is None."""
     if folder is None:
         return
-    for path, problem in keeping.draw(Path(folder), model, inputs, x, y, p, history):
+    for path, problem in keeping.draw(Path(folder), model, inputs, tested, history):
         if problem is not None:
             result.fail(problem)
             continue

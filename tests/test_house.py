@@ -23,7 +23,7 @@ ARROWS = {
     "cli": {"commands", "console", "launch", "notices", "options"},
     "commands": {
         "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets",
-        "interchange", "launch", "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
+        "interchange", "keeping", "launch", "losses", "model", "preprocessing", "recipes", "refusals", "runs", "units",
     },
     "answers": {"checks", "datasets", "model", "packing", "preprocessing"},
     "runs": {
@@ -35,7 +35,7 @@ ARROWS = {
         "activations", "backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads",
     },
     "recipes": {"optimizers", "schedules"},
-    "keeping": {"console", "history", "model", "plots", "preprocessing"},
+    "keeping": {"console", "figures", "history", "model", "plots", "preprocessing"},
     "console": set(),
     "options": {"checks"},
     "preprocessing": {
@@ -84,7 +84,8 @@ ARROWS = {
     "progress": {"checks", "history"},
     "advice": {"history"},
     "history": {"losses", "plots"},
-    "plots": {"checks", "figures", "losses"},
+    "plots": {"checks", "curves", "figures", "losses"},
+    "curves": {"checks", "figures", "losses"},
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
