@@ -10,6 +10,7 @@ from fastmlp.figures import BLUE, GREEN, VERMILLION, Axes, Figure
 
 _SCORES = {"accuracy": "Accuracy", "r2": "$R^2$"}
 _MARKERS = 10  # of each line
+_STEEP = 3  # ratio of losses from which on their scale is logarithmic; a smaller range would have a tick or none
 
 
 class Curves(Protocol):
@@ -54,8 +55,8 @@ def learning_curves(
     Returns
     -------
     Figure or None
-        The new figure: loss, on a logarithmic scale if all values are positive, score, and score by the sum of the
-        epochs' seconds.
+        The new figure: loss, on a logarithmic scale if it is positive and varies by a factor of 3 or more; score; and
+        score by the sum of the epochs' seconds.
 
     Raises
     ------
@@ -80,7 +81,8 @@ def learning_curves(
     loss, *others = grid
     _panel(loss, history, "loss", (history.loss, history.validation_loss), test)
     loss.set(xlabel="Epoch", ylabel=f"Loss (mean {losses.in_words(history.loss_name)})")
-    if min(history.loss + history.validation_loss) > 0:
+    low, high = (extreme(history.loss + history.validation_loss) for extreme in (min, max))
+    if 0 < _STEEP * low < high:
         figures.use_logarithms(loss)
     for ax, by_time in zip(others, (False, True), strict=False):
         _panel(ax, history, score, (history.scores, history.validation_scores), test, by_time=by_time)

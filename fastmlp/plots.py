@@ -32,6 +32,7 @@ __all__ = [
 
 _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
 _OPAQUE = 300  # points of a scatter plot; more become transparent, to show how many lie upon each other
+_FEW_CLASSES = 5  # whose cells have room for larger numbers
 _PERCENTAGES = 10  # as _WRITTEN_CLASSES, for two lines in a cell
 _SATURATED = (
     0.999  # quantile of magnitudes at the ends of the scale of weights; a few larger ones would fade all others
@@ -98,7 +99,7 @@ def confusion_matrix(
     ax.set(
         xlabel="Predicted class",
         ylabel="True class",
-        title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
+        title=f"{right} of {counts.sum()} right ({100 * right / counts.sum():.1f} %)",
     )
     return figures.new(grid, given)
 
@@ -284,10 +285,11 @@ def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | No
 
 
 def _write_counts(ax: Axes, counts: Array, shares: Array) -> None:
+    size = 10 if len(counts) <= _FEW_CLASSES else 7
     for (i, j), count in np.ndenumerate(counts):
         color = "black" if shares[i, j] > _BLACK_FROM else "white"
         share = f"\n{100 * shares[i, j]:.{int(shares[i, j] < 0.0995)}f} %" if len(counts) <= _PERCENTAGES else ""
-        ax.text(j, i, f"{count}{share}" if count else "", ha="center", va="center", color=color, fontsize=7)
+        ax.text(j, i, f"{count}{share}" if count else "", ha="center", va="center", color=color, fontsize=size)
 
 
 def _names(names: Sequence[str] | None, classes: int) -> list[str]:

@@ -193,7 +193,7 @@ def in_words(plan: Recipe, history: History) -> str:
     if not len(history):
         return f"{plan}; ended within the first epoch ({history.stopped})"
     found = f"loss {history.loss[-1]:.4f}, {losses.spoken({history.score: history.scores[-1]})}"
-    return f"{plan}; ended after {len(history)} epochs ({history.stopped}): {found}"
+    return f"{plan}; ended after {_epochs(len(history))} ({history.stopped}): {found}"
 
 
 def save(options: argparse.Namespace, result: Result, model: MLP, history: History) -> None:
@@ -217,7 +217,7 @@ def test(
     found = scores(model, inputs, X, y)
     result.facts["test"] = {"samples": len(y), **found}
     result.say.tell(
-        f"test {scores_in_words(found)} after {len(history)} epochs; "
+        f"test {scores_in_words(found)} after {_epochs(len(history))}; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
     tested = keeping.Tested(result.facts["data"], x, y, outputs(model, X), found)
@@ -263,3 +263,7 @@ def say_stopped(options: argparse.Namespace, say: Console, history: History) -> 
         say.tell(
             "stopped by Ctrl-C" + (f"; --resume continues from {options.checkpoint}" if options.checkpoint else "")
         )
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"

@@ -102,6 +102,8 @@ def test_learning_curves_without_validation_and_with_a_loss_of_zero():
     loss, accuracy, _ = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.0], [0.5, 1.0], seconds=[0.1, 0.1])).axes
     assert (len(loss.lines), len(accuracy.lines)) == (1, 1)
     assert loss.get_yscale() == "linear"
+    nearly_flat = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.3], [0.5, 1.0], seconds=[0.1, 0.1]))
+    assert nearly_flat.axes[0].get_yscale() == "linear"
 
 
 @pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
@@ -118,7 +120,9 @@ def test_a_confusion_matrix_counts(rng, names):
     assert [t.get_text() for t in ax.get_xticklabels()] == (names or ["0", "1", "2"])
     assert [t.get_text() for t in ax.get_yticklabels()] == (names or ["0", "1", "2"])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Predicted class", "True class")
-    assert ax.get_title() == f"{np.sum(labels == predictions)} of 50 right ({np.mean(labels == predictions):.1%})"
+    assert (
+        ax.get_title() == f"{np.sum(labels == predictions)} of 50 right ({100 * np.mean(labels == predictions):.1f} %)"
+    )
 
 
 def test_a_confusion_matrix_of_many_classes_or_of_one_that_never_occurs():
