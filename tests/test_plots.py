@@ -220,7 +220,7 @@ def test_every_new_figure_shows_itself_in_a_notebook(history, answers):
         assert isinstance(figure, Figure)
         png, shown = figure._repr_png_()
         size = PIL.Image.open(io.BytesIO(png)).size
-        assert size == (2 * shown["width"], 2 * shown["height"])
+        np.testing.assert_allclose(size, (2 * shown["width"], 2 * shown["height"]), atol=1)  # of matplotlib < 3.11
         assert shown["width"] == pytest.approx(figure.get_size_inches()[0] * figure.dpi, abs=1)
         assert pickle.loads(pickle.dumps(figure))._repr_png_()[1] == shown
 
