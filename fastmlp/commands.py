@@ -77,7 +77,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
             result.facts["seconds"] = time.perf_counter() - start
     except KeyboardInterrupt:
         say.interrupts.hold()
-        say.tell("stopped by Ctrl-C before the test and the figures")
+        say.tell("stopped by Ctrl-C before the test and the figures were complete")
         return 130, result.facts
     return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
 
@@ -110,7 +110,7 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_data(options.data, _NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
-    model, inputs = preprocessing.load(options.model)
+    model, inputs = _opened(options.model)
     data = _load(options.data, _roles(options), preprocessing.known(inputs, model.notes.get("label", "")))
     x, y = _part(data.parts, options.part)
     check_width(data.name, x.shape[1:], inputs)
@@ -140,7 +140,7 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
         with refusals.speaking_of("--output"):
             atomic.check_place(options.output)
     _set_backend(options)
-    model, inputs = preprocessing.load(options.model)
+    model, inputs = _opened(options.model)
     if not model.notes:
         told = say.complain if options.output == "-" else say
         told(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
@@ -173,7 +173,7 @@ def export(options: argparse.Namespace, say: Console) -> Outcome:
     """Write a trained network, with the preparation of its inputs, as an ONNX file."""
     refusals.check_export(options.model, options.to)
     _set_backend(options)
-    model, inputs = preprocessing.load(options.model)
+    model, inputs = _opened(options.model)
     if not model.notes:
         say(f"{options.model} does not describe its training data: its inputs are taken as they are")
     with refusals.speaking_of("--to"):
@@ -209,7 +209,8 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
     table: list[str] = []
     facts: dict[str, Any] = dict(backend.show_config(mode="dicts") or {})
     if options.model is not None:
-        model = MLP.load(options.model)
+        with refusals.speaking_of("MODEL"):
+            model = MLP.load(options.model)
         net = "-".join(map(str, model.layer_sizes))
         facts["model"] = f"{options.model}: {net}, {model.dtype}, {_start(model)}, seed {model.seed}"
         table = model.summary().splitlines()[1:]
@@ -228,6 +229,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _opened(path: str) -> tuple[MLP, Inputs]:
+    with refusals.speaking_of("MODEL"):
+        return preprocessing.load(path)
 
 
 def _set_backend(options: argparse.Namespace) -> None:

@@ -174,6 +174,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in commands and _COMPLETION not in words:
         parser.error(f"unknown command {command!r}{did_you_mean(command, commands)}")
+    if set(words) <= {"--json"}:
+        *names, last = commands
+        parser.error(f"no COMMAND, expected {', '.join(names)} or {last}; see fastmlp --help")
     options = parser.parse_args(words)
     if options.command == "train":
         _take_data_from_hidden(commands["train"], options)

@@ -487,6 +487,7 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
     assert status == 2
     assert "\nepoch" not in printed
     assert error.startswith("fastmlp: ")
+    assert not error.startswith("fastmlp: path: ")
     assert error.count("\n") == 1
     status, printed, _ = run(words.format(tmp=tmp_path, model=model) + " --json")
     text = error.removeprefix("fastmlp: ").rstrip("\n")
@@ -496,7 +497,7 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
 @pytest.mark.parametrize(
     ("words", "usage", "said"),
     [
-        ("", "fastmlp", "COMMAND"),
+        ("", "fastmlp", "no COMMAND, expected train, evaluate, predict, export, bench or info; see fastmlp --help"),
         ("trian", "fastmlp", "unknown command 'trian'; did you mean train?"),
         ("INFO", "fastmlp", "unknown command 'INFO'; did you mean info?"),
         ("walk", "fastmlp", "unknown command 'walk'\n"),
