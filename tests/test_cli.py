@@ -20,7 +20,7 @@ from conftest import BLOCK_NUMBA
 import fastmlp
 from fastmlp import cli, optimizers, options, refusals, schedules, storage
 from fastmlp.console import Console
-from fastmlp.datasets import digits
+from fastmlp.datasets import digits, mnist
 
 pytest.importorskip("sklearn")
 
@@ -71,6 +71,15 @@ def test_train_learns_the_digits(run):
     assert (lines[0], lines[-1]) == ("1", "40")
     assert "time per epoch" in printed
     assert accuracy(printed) >= 97
+
+
+@pytest.mark.numba
+def test_the_readme_shows_what_is_printed(run, monkeypatch, mnist_data):
+    monkeypatch.setattr(mnist, "load_data", lambda: mnist_data)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    shown, printed = re.search(r"```text\n(.*?)```", readme, re.DOTALL)[1], run("train mnist")[1]
+    number = r"\d+\.\d+|(?<=threads: )\d+"
+    assert re.sub(number, "N", shown) == re.sub(number, "N", printed)
 
 
 @pytest.mark.parametrize(("epochs", "lines"), [(1, 1), (4, 4), (19, 19), (20, 11), (38, 20), (39, 14), (500, 20)])
