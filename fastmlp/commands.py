@@ -195,6 +195,7 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
     x = data.parts.x_train
     if arrays.is_sparse(x):
         raise ValueError(checks.message("DATA", data.name, "dense data", "bench measures the notebook's formulas"))
+    say(f"{data.name}: compares results, then measures for about {options.seconds:g} s")
     found = bench.compare(
         x.reshape(len(x), -1).T, data.parts.y_train, 1 / data.parts.max_value, options.hidden, options.dtype,
         options.seconds,
