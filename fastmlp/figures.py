@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ from fastmlp import checks
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Axes: TypeAlias = Any  # matplotlib.axes.Axes
 Figure: TypeAlias = Any  # matplotlib.figure.Figure
+
+_CHARACTERS = 14  # of a title in an inch
 
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"  # M. Okabe, K. Ito, "Color Universal Design", 2008
 
@@ -86,8 +89,9 @@ def use_percent(axis: Any) -> None:
 
 
 def add_title(figure: Figure, text: str) -> None:
-    """Add a line above the title of a figure."""
+    """Add a line above the title of a figure, or several if it is wider than the figure."""
     own = figure.get_suptitle()
+    text = textwrap.fill(text, math.floor(figure.get_size_inches()[0] * _CHARACTERS), break_on_hyphens=False)
     figure.suptitle(f"{text}\n{own}" if own else text, fontsize=9)
 
 

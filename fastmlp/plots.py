@@ -34,9 +34,7 @@ _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast t
 _OPAQUE = 300  # points of a scatter plot; more become transparent, to show how many lie upon each other
 _FEW_CLASSES = 5  # whose cells have room for larger numbers
 _PERCENTAGES = 10  # as _WRITTEN_CLASSES, for two lines in a cell
-_SATURATED = (
-    0.999  # quantile of magnitudes at the ends of the scale of weights; a few larger ones would fade all others
-)
+_SATURATED = 0.999  # quantile of magnitudes at the ends of the scale of weights: larger ones would fade all others
 _WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
 
 
@@ -202,7 +200,7 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.3))
+    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.4))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
         true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
