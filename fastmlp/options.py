@@ -205,20 +205,21 @@ class _Parser(argparse.ArgumentParser):
     """A parser that reports wrong words with its own usage and suggests similar options."""
 
     def __init__(self, **settings: Any) -> None:
-        self._known: list[str] = []
+        self.added: list[argparse.Action] = []
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         action = super().add_argument(*names, **settings)
-        self._known += action.option_strings
+        self.added.append(action)
         return action
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # argparse passes unknown words on to the main parser, which knows none of this command's options.
         options, unknown = super().parse_known_args(args, namespace)
+        known = [name for action in self.added for name in action.option_strings]
         for word in unknown:
             if word.startswith("-"):
-                self.error(f"unknown option {word}{did_you_mean(word.partition('=')[0], self._known)}")
+                self.error(f"unknown option {word}{did_you_mean(word.partition('=')[0], known)}")
         if unknown:
             self.error(f"unexpected argument: {unknown[0]!r}")
         return options, unknown
@@ -238,7 +239,7 @@ class _PrintCompletion(argparse.Action):
 
             raise checks.extra("completion is written by shtab", error, "completion") from error
         parser, commands = _parsers()
-        for action in (action for command in commands.values() for action in command._actions):
+        for action in (action for command in commands.values() for action in command.added):
             if action.metavar == "DATA":
                 action.complete = dict.fromkeys(_DATA, "_fastmlp_data")  # type: ignore[attr-defined]
             elif action.metavar in (*_FILES, "DIR"):
