@@ -33,6 +33,15 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # with more, PyTorch would start compiler processes
 }
+SHORT = "<!-- python -m benchmarks.peers, in short: begin -->", "<!-- python -m benchmarks.peers, in short: end -->"
+IN_SHORT = {
+    BASELINE: "NumPy",
+    "fastmlp, numba, packed": "fastmlp",
+    "scikit-learn, MLPClassifier": "scikit-learn",
+    "PyTorch, compiled": "PyTorch",
+    "TensorFlow, tf.function": "TensorFlow",
+    "JAX, jit": "JAX",
+}
 BEGIN, END = "<!-- python -m benchmarks.peers: begin -->", "<!-- python -m benchmarks.peers: end -->"
 
 
@@ -165,6 +174,17 @@ def rows(result):
     return lines
 
 
+def in_short(result):
+    """Yield the lines of a table with a column for each framework: the median of the epochs in the first dtype."""
+    dtype, figures = next(iter(result["figures"].items()))
+    measured = {name: figures[net] for net, name in IN_SHORT.items() if isinstance(figures.get(net), dict)}
+    found = {name: cell(figure["training"], 1e3).partition(" ")[0] for name, figure in measured.items()}
+    yield f"| {EPOCHS} epochs, {dtype}, ms | " + " | ".join(found) + " |"
+    yield "| --- " * (1 + len(found)) + "|"
+    problem = result["problem"]
+    yield f"| {problem['data']}, {'-'.join(map(str, problem['net']))} | " + " | ".join(found.values()) + " |"
+
+
 def notes(result):
     """Yield the lines under the table: data, machine, versions and limits, then the reasons for missing figures."""
     problem = result["problem"]
@@ -234,7 +254,7 @@ def main(words=None):
     )
     parser.add_argument("--small", action="store_true", help="1000 samples, one round: a test run, not a measurement")
     parser.add_argument("--json", metavar="FILE", help="also write all figures to FILE")
-    parser.add_argument("--readme", metavar="FILE", help="also put the table between the markers in FILE")
+    parser.add_argument("--readme", metavar="FILE", help="also put the tables between the markers in FILE")
     options = parser.parse_args(words)
     result = run(options.only, options.small)
     text = "\n".join([*rows(result), "", *notes(result)])
@@ -243,6 +263,7 @@ def main(words=None):
         Path(options.json).write_text(json.dumps(result, indent=1), encoding="utf-8")
     if options.readme:
         rewrite(options.readme, text)
+        rewrite(options.readme, "\n".join(in_short(result)), *SHORT)
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastmlp import checks, preprocessing
-from fastmlp.datasets import bounded, files, idx, images
+from fastmlp.datasets import bounded, files, idx, images, npz
 from fastmlp.model import MLP
 from fastmlp.packing import PackedMatrix
 from fastmlp.preprocessing import FULL_INK, Inputs, check_width, pack_samples
@@ -25,6 +25,7 @@ class Read(NamedTuple):
     sources: list[str]
     packed: PackedMatrix
     done: list[str]  # how each was prepared
+    warning: str = ""  # about a picture
 
 
 class Unread(NamedTuple):
@@ -46,8 +47,8 @@ def prepared(path: Path, inputs: Inputs, model: MLP) -> Iterator[Read | Unread]:
         if files.is_rows(path) and not path.is_dir():
             yield _rows(path, inputs, model)
             return
-        if path.is_file() and idx.is_idx(path):
-            yield _idx_images(path, inputs, model)
+        if path.is_file() and (_is_numpy(path) or idx.is_idx(path)):
+            yield _arrays(path, inputs, model)
             return
         found = images.find(path)
     except (ValueError, OSError) as error:
@@ -60,12 +61,18 @@ def prepared(path: Path, inputs: Inputs, model: MLP) -> Iterator[Read | Unread]:
         raise ValueError(checks.message("MODEL", got, "a model for square pictures", remedy))
     for picture in found:
         try:
-            pixels, done = images.read([picture], inputs.frame)
+            pixels, done, (shapes,) = images.read([picture], inputs.frame)
         except (ValueError, OSError) as error:
             yield Unread(str(picture), error)
         else:
             packed = pack_samples(pixels, inputs._replace(max_value=FULL_INK), model)
-            yield Read([str(picture)], packed, list(done))
+            yield Read([str(picture)], packed, list(done), _doubt(shapes))
+
+
+def _doubt(shapes: int) -> str:
+    if shapes == 1:
+        return ""
+    return f"{shapes} separate shapes, taken together as one; crop the picture to a single shape"
 
 
 def _rows(path: Path, inputs: Inputs, model: MLP) -> Read:
@@ -76,15 +83,32 @@ def _rows(path: Path, inputs: Inputs, model: MLP) -> Read:
     return Read(names, pack_samples(x, inputs, model), [_UNCHANGED] * x.shape[0])
 
 
-def _idx_images(path: Path, inputs: Inputs, model: MLP) -> Read:
-    x = idx.read(path)
-    check_width(bounded.shown(path), x.shape[1:], inputs)
+def _is_numpy(path: Path) -> bool:
+    return path.name.lower().endswith((".npy", ".npz"))
+
+
+def _arrays(path: Path, inputs: Inputs, model: MLP) -> Read:
+    """Return the samples of an IDX, .npy or .npz file, or its only one."""
+    name = bounded.shown(path)
+    x = npz.read_samples(path) if _is_numpy(path) else idx.read(path)
+    x = x[None] if x.shape == inputs.shape else x
+    check_width(name, x.shape[1:], inputs)
+    if inputs.columns is not None and inputs.columns.categories:
+        expected, remedy = "a table (.csv, .tsv or .txt), as in the model's training", "write it as such a table"
+        raise ValueError(checks.message(name, "an array of numbers", expected, remedy))
+    if not np.isfinite(x).all():
+        raise ValueError(checks.message(name, "NaN or infinity", "finite numbers", "fill in missing values"))
     names = [f"{path}[{i}]" for i in range(len(x))]
     return Read(names, pack_samples(x, inputs, model), [_UNCHANGED] * len(x))
 
 
-def answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the answer for a sample as an entry of ``--json``, from its probabilities or predicted targets (k,)."""
+def described(read: Read, found: Array, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield the answer for each sample as an entry of ``--json``, from probabilities or predicted targets (k, m)."""
+    for source, done, column in zip(read.sources, read.done, found.T, strict=True):
+        yield _answer(source, done, column, names) | ({"warning": read.warning} if read.warning else {})
+
+
+def _answer(source: str, done: str, p: Array, names: tuple[str, ...]) -> dict[str, Any]:
     if not names:
         values = list(map(float, p))
         return {"source": source, "value": values[0] if len(values) == 1 else values, "done": done}
@@ -114,8 +138,8 @@ def spoken(given: dict[str, Any]) -> str:
 def as_csv(given: list[dict[str, Any]]) -> str:
     r"""Return answers as CSV, names first and numbers with all their digits.
 
-    The columns are source, class, probability, runner_up and runner_up_probability, or of a regression source and
-    value, or value_0, value_1, ... of several.
+    The columns are source, class, probability, runner_up, runner_up_probability and warning, or of a regression source
+    and value, or value_0, value_1, ... of several.
 
     Examples
     --------
@@ -134,7 +158,8 @@ def as_csv(given: list[dict[str, Any]]) -> str:
 def _row(given: dict[str, Any]) -> dict[str, Any]:
     if "value" not in given:
         row = {"source": given["source"], "class": given["name"], "probability": given["probability"]}
-        return row | {name: given[name] for name in ("runner_up", "runner_up_probability") if name in given}
+        row |= {name: given[name] for name in ("runner_up", "runner_up_probability") if name in given}
+        return row | {"warning": given.get("warning", "")}
     if not isinstance(given["value"], list):
         return {"source": given["source"], "value": given["value"]}
     return {"source": given["source"]} | {f"value_{i}": value for i, value in enumerate(given["value"])}

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -19,6 +20,7 @@ from fastmlp import (
     checks,
     datasets,
     given,
+    keeping,
     losses,
     packed_sets,
     preprocessing,
@@ -26,7 +28,7 @@ from fastmlp import (
     refusals,
     runs,
 )
-from fastmlp.answers import Unread, answer, as_csv, prepared, spoken
+from fastmlp.answers import Unread, as_csv, described, prepared, spoken
 from fastmlp.console import Console, failure
 from fastmlp.datasets import bounded
 from fastmlp.interchange import export as onnx_file
@@ -82,7 +84,7 @@ def train(options: argparse.Namespace, say: Console) -> Outcome:
             result.facts["seconds"] = time.perf_counter() - start
     except KeyboardInterrupt:
         say.interrupts.hold()
-        say.tell("stopped by Ctrl-C before the test and the figures")
+        say.tell("stopped by Ctrl-C before the test and the figures were complete")
         return 130, result.facts
     return result.status or (130 if history.stopped == "interrupt" else 0), result.facts
 
@@ -140,7 +142,7 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     refusals.check_data(options.data, given.NAMED)
     refusals.check_plot(options.plot)
     _set_backend(options)
-    model, inputs = preprocessing.load(options.model)
+    model, inputs = _opened(options.model)
     subject = (_packed_subject if is_pack(options.data) else _subject)(options, say, model, inputs)
     X, y = subject.packed, subject.y
     scores = runs.scores(model, inputs, X, y)
@@ -153,7 +155,8 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     facts = {"model": options.model, "data": subject.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
     if subject.x is not None:
-        result.attempt(runs.draw, options.plot, result, model, inputs, subject.x, y, answers, None)
+        tested = keeping.Tested(subject.name, subject.x, y, answers, scores)
+        result.attempt(runs.draw, options.plot, result, model, inputs, tested, None)
     return result.status, result.facts
 
 
@@ -216,11 +219,11 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
         with refusals.speaking_of("--output"):
             atomic.check_place(options.output)
     _set_backend(options)
-    model, inputs = preprocessing.load(options.model)
+    model, inputs = _opened(options.model)
     if not model.notes:
         told = say.complain if options.output == "-" else say
         told(f"{options.model} does not describe its training data: its inputs are taken to be images like MNIST's")
-    answers: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
     for what in options.what:
         for read in prepared(Path(what), inputs, model):
@@ -228,27 +231,28 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
                 failures.append({"source": bounded.shown(read.source), "error": str(read.error)})
                 say.complain(str(read.error))
                 continue
-            found = preprocessing.outputs(model, read.packed)
-            for source, sentence, column in zip(read.sources, read.done, found.T, strict=True):
-                answers.append(answer(source, sentence, column, inputs.names))
+            if read.warning:
+                warnings.warn(f"{bounded.shown(read.sources[0])}: {read.warning}", UserWarning, stacklevel=1)
+            for found in described(read, preprocessing.outputs(model, read.packed), inputs.names):
+                predictions.append(found)
                 if not options.output:
-                    say(spoken(answers[-1]))
+                    say(spoken(found))
     if options.output == "-":
-        (say.tell if options.json else say.answer)(as_csv(answers).rstrip("\r\n"))
+        (say.tell if options.json else say.answer)(as_csv(predictions).rstrip("\r\n"))
     elif options.output:
         with refusals.speaking_of("--output"):
-            atomic.replace(options.output, [as_csv(answers).encode("utf-8", "backslashreplace")])
+            atomic.replace(options.output, [as_csv(predictions).encode("utf-8", "backslashreplace")])
         say(f"written: {options.output}")
     if failures:
-        say.complain(f"answers: {len(answers)}, unreadable inputs: {len(failures)}")
-    return (2 if failures else 0), {"model": options.model, "predictions": answers, "failures": failures}
+        say.complain(f"answers: {len(predictions)}, unreadable inputs: {len(failures)}")
+    return (2 if failures else 0), {"model": options.model, "predictions": predictions, "failures": failures}
 
 
 def export(options: argparse.Namespace, say: Console) -> Outcome:
     """Write a trained network, with the preparation of its inputs, as an ONNX file."""
     refusals.check_export(options.model, options.to)
     _set_backend(options)
-    model, inputs = preprocessing.load(options.model)
+    model, inputs = _opened(options.model)
     if not model.notes:
         say(f"{options.model} does not describe its training data: its inputs are taken as they are")
     with refusals.speaking_of("--to"):
@@ -270,6 +274,7 @@ def compare(options: argparse.Namespace, say: Say) -> Outcome:
     x = data.parts.x_train
     if arrays.is_sparse(x):
         raise ValueError(checks.message("DATA", data.name, "dense data", "bench measures the notebook's formulas"))
+    say(f"{data.name}: compares results, then measures for about {options.seconds:g} s")
     found = bench.compare(
         x.reshape(len(x), -1).T, data.parts.y_train, 1 / data.parts.max_value, options.hidden, options.dtype,
         options.seconds,
@@ -286,7 +291,8 @@ def info(options: argparse.Namespace, say: Say) -> Outcome:
     if options.model is not None and is_pack(options.model):
         facts |= packed_sets.described(options.model)
     elif options.model is not None:
-        model = MLP.load(options.model)
+        with refusals.speaking_of("MODEL"):
+            model = MLP.load(options.model)
         net = "-".join(map(str, model.layer_sizes))
         facts["model"] = f"{options.model}: {net}, {model.dtype}, {_start(model)}, seed {model.seed}"
         table = model.summary().splitlines()[1:]
@@ -305,6 +311,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _opened(path: str) -> tuple[MLP, Inputs]:
+    with refusals.speaking_of("MODEL"):
+        return preprocessing.load(path)
 
 
 def _set_backend(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -18,6 +19,10 @@ from fastmlp import checks
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Axes: TypeAlias = Any  # matplotlib.axes.Axes
 Figure: TypeAlias = Any  # matplotlib.figure.Figure
+
+_CHARACTERS = 14  # of a title in an inch
+
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"  # M. Okabe, K. Ito, "Color Universal Design", 2008
 
 
 def require() -> None:
@@ -78,9 +83,16 @@ def use_logarithms(ax: Axes) -> None:
 
 def use_percent(axis: Any) -> None:
     """Write the values of an axis, shares of 1, in percent."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axis.set_major_formatter(FuncFormatter(_percent))
+
+
+def add_title(figure: Figure, text: str) -> None:
+    """Add a line above the title of a figure, or several if it is wider than the figure."""
+    own = figure.get_suptitle()
+    text = textwrap.fill(text, math.floor(figure.get_size_inches()[0] * _CHARACTERS), break_on_hyphens=False)
+    figure.suptitle(f"{text}\n{own}" if own else text, fontsize=9)
 
 
 def image_shape(shape: tuple[int, int] | None, width: int) -> tuple[int, int]:
@@ -102,6 +114,10 @@ def _subplots(rows: int, columns: int, size: tuple[float, float]) -> Array:
     inches = max(columns * size[0], 3.5), max(rows * size[1], 2.5)
     cells: Array = Figure(inches, layout="constrained").subplots(rows, columns, squeeze=False).ravel()
     return cells
+
+
+def _percent(share: float, _: int) -> str:
+    return f"{round(100 * share, 6):g} %"
 
 
 def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:

@@ -182,7 +182,7 @@ class History:
             writer.writerows(zip(*columns.values(), strict=True))
 
     def plot(self) -> Any:
-        """Draw loss and score by epoch, as `fastmlp.plots.learning_curves` does.
+        """Draw loss and score by epoch, and the score by time, as `fastmlp.plots.learning_curves` does.
 
         Returns
         -------
@@ -201,7 +201,7 @@ class History:
         >>> import fastmlp
         >>> figure = fastmlp.History([1, 2], [0.9, 0.5], [0.6, 0.8], seconds=[0.1, 0.1]).plot()
         >>> [ax.get_ylabel() for ax in figure.axes]
-        ['Loss (mean cross-entropy)', 'Accuracy']
+        ['Loss (mean cross-entropy)', 'Accuracy', 'Accuracy']
         """
         from fastmlp import plots
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastmlp import plots
+from fastmlp import figures, plots
 from fastmlp.console import failure
 from fastmlp.history import History
 from fastmlp.model import MLP
@@ -67,11 +67,33 @@ def save(model: MLP, asked: Path, unfinished: str | None) -> Kept:
     return Kept(None, f"--save: {reason}; the model could not be saved anywhere else either")
 
 
+class Tested(NamedTuple):
+    """Samples, and what a model predicts for them.
+
+    Attributes
+    ----------
+    data : str
+        The name of the data.
+    x, y : ndarray, shapes (m, ...) and (m,)
+        Samples and their labels or targets.
+    p : ndarray, shape (n_classes, m) or (1, m)
+        The model's probabilities for the samples, or predictions of their targets.
+    scores : dict of str to float
+        The result of `MLP.evaluate`.
+    """
+
+    data: str
+    x: Array
+    y: Array
+    p: Array
+    scores: dict[str, float]
+
+
 def draw(
-    folder: Path, model: MLP, inputs: Inputs, x: Array, y: Array, p: Array, history: History | None
+    folder: Path, model: MLP, inputs: Inputs, tested: Tested, history: History | None
 ) -> Iterator[tuple[Path, OSError | None]]:
     """Draw the figures into a folder; yield each file, with the error if it could not be written."""
-    for name, figure in drawings(model, inputs, x, y, p, history):
+    for name, figure in drawings(model, inputs, tested, history):
         path = folder / f"{name}.png"
         # Drawn into memory first, so that an error while writing is an error of the file and names it.
         image = io.BytesIO()
@@ -86,10 +108,8 @@ def draw(
             yield path, None
 
 
-def drawings(
-    model: MLP, inputs: Inputs, x: Array, y: Array, p: Array, history: History | None
-) -> Iterator[tuple[str, plots.Figure]]:
-    """Yield the names and figures of ``--plot``.
+def drawings(model: MLP, inputs: Inputs, tested: Tested, history: History | None) -> Iterator[tuple[str, plots.Figure]]:
+    """Yield the names and figures of ``--plot``, with titles that name data, net and recipe.
 
     Parameters
     ----------
@@ -97,17 +117,28 @@ def drawings(
         The model.
     inputs : Inputs
         The preprocessing of its inputs.
-    x, y : ndarray, shapes (m, ...) and (m,)
-        Samples and their labels or targets.
-    p : ndarray, shape (n_classes, m) or (1, m)
-        The model's probabilities for the samples, or predictions of their targets.
+    tested : Tested
+        The samples that it was tested on.
     history : History or None
         The history of the run, if the model was just trained.
     """
+    title = f"{tested.data}, {'-'.join(map(str, model.layer_sizes))}"
+    recipe = model.notes.get("trained", "").partition(";")[0]
+    for name, figure in _untitled(model, inputs, tested, history):
+        figures.add_title(figure, f"{title}, {recipe}" if recipe else title)
+        yield name, figure
+
+
+def _untitled(
+    model: MLP, inputs: Inputs, tested: Tested, history: History | None
+) -> Iterator[tuple[str, plots.Figure]]:
+    x, y, p = tested.x, tested.y, tested.p
     # Names that are just the class numbers need no legend.
     names = None if inputs.names == tuple(map(str, range(len(inputs.names)))) else inputs.names
     if history is not None:
-        yield "learning-curves", plots.learning_curves(history)
+        # The loss of a regression was standardised in training, and has the square of the target's unit here.
+        test = {name: value for name, value in tested.scores.items() if inputs.unit is None or name == "r2"}
+        yield "learning-curves", plots.learning_curves(history, test=test)
     if inputs.unit is not None:
         yield "predicted-against-true", plots.predicted_against_true(y, p[0])
         return

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -76,6 +77,22 @@ beyond one standard deviation linearly; counts for poisson are divided by their 
 recognised by its content; all of it is used for training. If there is no test part, every fifth sample of each class
 becomes a test sample.
 """
+_COMPLETION = "--print-completion"
+_FILES = {"FILE", "MODEL", "WHAT"}
+# Completes the names of data sets and of files.
+_DATA = {
+    "bash": """\
+_fastmlp_data() {
+  compgen -W 'digits fashion_mnist mnist' -- "$1"
+  _shtab_compgen_files "$1"
+}
+""",
+    "zsh": """\
+_fastmlp_data() {
+  _alternative 'names:data set:(digits fashion_mnist mnist)' 'files:file:_files'
+}
+""",
+}
 _OPTIMIZERS = ("gd", "sgd", "adam", "adamw", "lbfgs")
 _LOSSES = ("squared_error", "absolute_error", "huber", "poisson")
 _SCHEDULES = ("constant", "linear", "cosine", "one-cycle")
@@ -104,14 +121,16 @@ examples:
   fastmlp predict digits.safetensors scans/            all pictures in a folder and in its folders
   fastmlp predict digits.safetensors t10k-images-idx3-ubyte.gz | head
   fastmlp predict digits.safetensors a.jpg b.jpg --json
+  fastmlp predict digits.safetensors pictures.npz      an array of pictures, as x_test in a file for train
   fastmlp predict houses.safetensors new.csv           a price for each row of a table
   fastmlp predict houses.safetensors new.csv --output prices.csv
 
 A table, or a file of SVMlight, holds raw rows as in training, with or without labels. Columns are found by their names,
-in any order; other columns are ignored.
+in any order; other columns are ignored. A .npy file, or the array x, X or x_test of a .npz file or its only one, holds
+raw samples along its first axis.
 A picture shows a single digit or similar object, dark on light or light on dark. It is cropped, resized and centred
 like the training images, and the steps are printed next to the answer. A picture that already has their size is only
-inverted, if its border is light.
+inverted, if its border is light. A warning names each picture with several shapes.
 """
 _EXPORT = """\
 examples:
@@ -176,8 +195,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """
     parser, commands = _parsers()
     command = next((word for word in words if not word.startswith("-")), None)
-    if command is not None and command not in commands:
+    if command is not None and command not in commands and _COMPLETION not in words:
         parser.error(f"unknown command {command!r}{did_you_mean(command, commands)}")
+    if set(words) <= {"--json"}:
+        *names, last = commands
+        parser.error(f"no COMMAND, expected {', '.join(names)} or {last}; see fastmlp --help")
     options = parser.parse_args(words)
     if options.command == "train":
         _take_data_from_hidden(commands["train"], options)
@@ -206,20 +228,21 @@ class _Parser(argparse.ArgumentParser):
     """A parser that reports wrong words with its own usage and suggests similar options."""
 
     def __init__(self, **settings: Any) -> None:
-        self._known: list[str] = []
+        self.added: list[argparse.Action] = []
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         action = super().add_argument(*names, **settings)
-        self._known += action.option_strings
+        self.added.append(action)
         return action
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # argparse passes unknown words on to the main parser, which knows none of this command's options.
         options, unknown = super().parse_known_args(args, namespace)
+        known = [name for action in self.added for name in action.option_strings]
         for word in unknown:
             if word.startswith("-"):
-                self.error(f"unknown option {word}{did_you_mean(word.partition('=')[0], self._known)}")
+                self.error(f"unknown option {word}{did_you_mean(word.partition('=')[0], known)}")
         if unknown:
             self.error(f"unexpected argument: {unknown[0]!r}")
         return options, unknown
@@ -228,12 +251,38 @@ class _Parser(argparse.ArgumentParser):
         raise WrongWordsError(self.prog, self.format_usage(), message)
 
 
+class _PrintCompletion(argparse.Action):
+    """Prints the completion of a shell and exits."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            import shtab
+        except ImportError as error:
+            from fastmlp import checks
+
+            raise checks.extra("completion is written by shtab", error, "completion") from error
+        parser, commands = _parsers()
+        for action in (action for command in commands.values() for action in command.added):
+            if action.metavar == "DATA":
+                action.complete = dict.fromkeys(_DATA, "_fastmlp_data")  # type: ignore[attr-defined]
+            elif action.metavar in (*_FILES, "DIR"):
+                action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
+        sys.stdout.write(shtab.complete(parser, values, preamble=_DATA))
+        parser.exit()
+
+
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     """Return the main parser and the parsers of the commands."""
     parser = _Parser(
         prog="fastmlp",
         description="Train multilayer perceptrons on the CPU, and use them.",
         epilog=_EXAMPLES + "\n" + _STATUS,
+    )
+    parser.add_argument(
+        _COMPLETION,
+        action=_PrintCompletion,
+        choices=tuple(_DATA),
+        help='print the completion of a shell; in ~/.bashrc: eval "$(fastmlp --print-completion bash)"',
     )
     parser.add_argument("--version", action="version", version=f"fastmlp {fastmlp.__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
@@ -341,7 +390,7 @@ def _add_columns(command: argparse.ArgumentParser) -> None:
 
 def _add_predict(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="a model or checkpoint file")
-    what = "tables, pictures, folders of pictures, IDX files of images"
+    what = "tables, pictures, folders of pictures, .npy, .npz and IDX files"
     command.add_argument("what", metavar="WHAT", nargs="+", help=what)
     command.add_argument("--output", metavar="FILE", help="write the answers as CSV to FILE, or - for standard output")
 

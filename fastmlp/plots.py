@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import checks, figures, losses
-from fastmlp.figures import Array, Axes, Figure, require
+from fastmlp.curves import Curves, learning_curves
+from fastmlp.figures import BLUE, VERMILLION, Array, Axes, Figure, require
 
 __all__ = [
     "Axes",
@@ -29,92 +30,12 @@ __all__ = [
     "worst_mistakes",
 ]
 
-_BLUE, _VERMILLION = "#0072B2", "#D55E00"  # M. Okabe, K. Ito, "Color Universal Design", 2008
-_SCORES = {"accuracy": "Accuracy", "r2": "$R^2$"}
-_MARKERS = 10  # of each line
 _BLACK_FROM = 0.22  # share of a true class whose colour has the same contrast to black and to white
 _OPAQUE = 300  # points of a scatter plot; more become transparent, to show how many lie upon each other
+_FEW_CLASSES = 5  # whose cells have room for larger numbers
 _PERCENTAGES = 10  # as _WRITTEN_CLASSES, for two lines in a cell
+_SATURATED = 0.999  # quantile of magnitudes at the ends of the scale of weights: larger ones would fade all others
 _WRITTEN_CLASSES = 20  # numbers in a confusion matrix of more classes would be too small to read
-
-
-class Curves(Protocol):
-    """What `learning_curves` draws: the columns of a `fastmlp.History`."""
-
-    epoch: list[int]
-    loss: list[float]
-    validation_loss: list[float]
-    loss_name: str
-
-    @property
-    def score(self) -> str:
-        """The name of the score."""
-
-    @property
-    def scores(self) -> list[float]:
-        """Its column on the training set."""
-
-    @property
-    def validation_scores(self) -> list[float]:
-        """Its column on the validation set."""
-
-
-def learning_curves(history: Curves, axes: Sequence[Axes] | None = None) -> Figure | None:
-    """Draw loss and score by epoch, those of training and, if there was one, of validation.
-
-    The score is the accuracy, or R^2 of a regression.
-
-    Parameters
-    ----------
-    history : History
-        The result of ``fit``.
-    axes : sequence of 2 matplotlib Axes, optional
-        Axes for loss and score; a new figure if not given.
-
-    Returns
-    -------
-    Figure or None
-        The new figure: loss, on a logarithmic scale if all values are positive, and score.
-
-    Raises
-    ------
-    ValueError
-        If the history has no epoch, or there are not two axes.
-    ImportError
-        If matplotlib, part of the extra ``cli``, is not installed.
-
-    Examples
-    --------
-    >>> from fastmlp import History, plots
-    >>> history = History([1, 2], [0.9, 0.5], [0.6, 0.8], seconds=[0.1, 0.1])
-    >>> figure = plots.learning_curves(history)  # in a notebook, without a name, it shows itself
-    >>> loss, accuracy = figure.axes
-    >>> loss.get_xlabel(), loss.get_ylabel(), accuracy.get_ylabel()
-    ('Epoch', 'Loss (mean cross-entropy)', 'Accuracy')
-    """
-    if not history.epoch:
-        raise ValueError(checks.message("history", "no epoch", "at least one epoch", "pass the result of fit"))
-    pair = figures.grid(axes, 2, columns=2, size=(4.5, 3.5))
-    columns = (history.loss, history.validation_loss), (history.scores, history.validation_scores)
-    names = f"Loss (mean {losses.in_words(history.loss_name)})", _SCORES[history.score]
-    for ax, (training, validation), name in zip(pair, columns, names, strict=True):
-        _curve(ax, history.epoch, training, "training", _BLUE, "o-", 0.0)
-        if validation:
-            _curve(ax, history.epoch, validation, "validation", _VERMILLION, "s--", 0.5)
-            _mark_best(ax, history, validation)
-        ax.set(xlabel="Epoch", ylabel=name)
-        ax.grid(alpha=0.3)
-        ax.legend()
-        figures.use_whole_numbers(ax.xaxis)
-        if len(history.epoch) == 1:
-            ax.set_xlim(history.epoch[0] - 0.5, history.epoch[0] + 0.5)
-    if min(history.loss + history.validation_loss) > 0:
-        figures.use_logarithms(pair[0])
-    if history.score == "accuracy":
-        figures.use_percent(pair[1].yaxis)
-    low, high = pair[1].get_ylim()
-    pair[1].set_ylim(max(low, -0.05), min(high, 1.05))
-    return figures.new(pair, axes)
 
 
 def confusion_matrix(
@@ -176,7 +97,7 @@ def confusion_matrix(
     ax.set(
         xlabel="Predicted class",
         ylabel="True class",
-        title=f"{right} of {counts.sum()} right ({right / counts.sum():.1%})",
+        title=f"{right} of {counts.sum()} right ({100 * right / counts.sum():.1f} %)",
     )
     return figures.new(grid, given)
 
@@ -215,8 +136,8 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
     given = None if ax is None else [ax]
     (ax,) = grid = figures.grid(given, 1, columns=1, size=(5.4, 5.4))
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
-    ax.plot(ends, ends, "-", color=_VERMILLION, linewidth=1.5, label="right answers")
-    look = {"color": _BLUE, "markersize": 4, "markeredgewidth": 0, "alpha": min(1.0, max(0.1, _OPAQUE / true.size))}
+    ax.plot(ends, ends, "-", color=VERMILLION, linewidth=1.5, label="right answers")
+    look = {"color": BLUE, "markersize": 4, "markeredgewidth": 0, "alpha": min(1.0, max(0.1, _OPAQUE / true.size))}
     ax.plot(true, predicted, "o", label="samples", **look)
     title = f"$R^2$ = {losses.r2(predicted[None], true[None], np.ones(true.size)):.4f}"
     ax.set(xlabel="True", ylabel="Predicted", title=title, aspect="equal")
@@ -279,14 +200,14 @@ def worst_mistakes(
     title = _names(names, len(p))
     worst = _worst(p, y, checks.epochs("count", count))
     wanted = max(1, len(worst))
-    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.3))
+    grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.4))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
         true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
         _picture(ax, pixels[i], f"{true}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
         ax.set_xlabel(f"sample {i}", fontsize=7)
     if axes is None and len(worst):
-        grid[0].figure.suptitle("Lowest probability of the true class first", fontsize=9)
+        figures.add_title(grid[0].figure, "Worst mistakes: lowest probability of the true class first")
     if not len(worst):
         grid[0].text(0.5, 0.5, "no mistake", ha="center", va="center", transform=grid[0].transAxes)
     return figures.new(grid, axes)
@@ -317,8 +238,8 @@ def first_layer(
     Returns
     -------
     Figure or None
-        The new figure: Axes for each unit, titled with its number. All share one scale, from blue through grey for zero
-        to red.
+        The new figure: Axes for each unit, titled with its number, under a title that says which units they are. All
+        share one scale, from blue through grey for zero to red; the largest of 1000 weights reach its ends.
 
     Raises
     ------
@@ -340,27 +261,16 @@ def first_layer(
     matrix = checks.array("weights", weights, shape=(None, None), axes="(n_out, n_in)")
     rows, columns = figures.image_shape(shape, matrix.shape[1])
     shown = matrix[: checks.epochs("count", count)]
-    limit = float(np.max(np.abs(shown))) or 1.0
+    limit = float(np.quantile(np.abs(shown), _SATURATED)) or float(np.max(np.abs(shown))) or 1.0
     across = min(len(shown), max(4, math.ceil(math.sqrt(1.6 * len(shown)))))
     grid = figures.grid(axes, len(shown), columns=across, size=(0.95, 1.05))
     for i, (ax, weight) in enumerate(zip(grid, shown, strict=True)):
         _picture(ax, weight.reshape(rows, columns), str(i), cmap="coolwarm", vmin=-limit, vmax=limit)
-    left_out = f"; units 0 to {len(shown) - 1} of {len(matrix)}" if len(shown) < len(matrix) else ""
-    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label + left_out, shrink=0.6)
+    grid[0].figure.colorbar(grid[0].images[0], ax=list(grid), label=label, shrink=0.6, extend="both")
+    if axes is None:
+        some = f"{len(shown)} of {len(matrix)} units, 0 to {len(shown) - 1}"
+        figures.add_title(grid[0].figure, f"First layer: {some if len(shown) < len(matrix) else 'all units'}")
     return figures.new(grid, axes)
-
-
-def _curve(ax: Axes, epochs: list[int], values: list[float], label: str, color: str, style: str, offset: float) -> None:
-    every = max(1, len(epochs) // _MARKERS)
-    markers = int(offset * every), every  # offset, so that the markers of two lines do not cover each other
-    ax.plot(epochs, values, style, color=color, label=label, markevery=markers, markersize=4, linewidth=1.5)
-
-
-def _mark_best(ax: Axes, history: Curves, values: list[float]) -> None:
-    """Mark the epoch of the lowest validation loss, and name its value."""
-    best = int(np.argmin(history.validation_loss))
-    label = f"best epoch, {history.epoch[best]}: {values[best]:.4g}"
-    ax.plot(history.epoch[best], values[best], "*", color="black", markersize=9, linestyle="none", label=label)
 
 
 def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | None) -> Array:
@@ -373,10 +283,11 @@ def _counts(labels: ArrayLike, predictions: ArrayLike, names: Sequence[str] | No
 
 
 def _write_counts(ax: Axes, counts: Array, shares: Array) -> None:
+    size = 10 if len(counts) <= _FEW_CLASSES else 7
     for (i, j), count in np.ndenumerate(counts):
         color = "black" if shares[i, j] > _BLACK_FROM else "white"
         share = f"\n{100 * shares[i, j]:.{int(shares[i, j] < 0.0995)}f} %" if len(counts) <= _PERCENTAGES else ""
-        ax.text(j, i, f"{count}{share}" if count else "", ha="center", va="center", color=color, fontsize=7)
+        ax.text(j, i, f"{count}{share}" if count else "", ha="center", va="center", color=color, fontsize=size)
 
 
 def _names(names: Sequence[str] | None, classes: int) -> list[str]:

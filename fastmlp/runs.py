@@ -196,7 +196,7 @@ def in_words(plan: Recipe, history: History) -> str:
     if not len(history):
         return f"{plan}; ended within the first epoch ({history.stopped})"
     found = f"loss {history.loss[-1]:.4f}, {losses.spoken({history.score: history.scores[-1]})}"
-    return f"{plan}; ended after {len(history)} epochs ({history.stopped}): {found}"
+    return f"{plan}; ended after {_epochs(len(history))} ({history.stopped}): {found}"
 
 
 def save(options: argparse.Namespace, result: Result, model: MLP, history: History) -> None:
@@ -220,10 +220,11 @@ def test(
     found = scores(model, inputs, X, y)
     result.facts["test"] = {"samples": len(y), **found}
     result.say.tell(
-        f"test {scores_in_words(found)} after {len(history)} epochs; "
+        f"test {scores_in_words(found)} after {_epochs(len(history))}; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    draw(options.plot, result, model, inputs, x, y, outputs(model, X), history)
+    tested = keeping.Tested(result.facts["data"], x, y, outputs(model, X), found)
+    draw(options.plot, result, model, inputs, tested, history)
 
 
 def scores(model: MLP, inputs: Inputs, X: PackedMatrix, y: Array) -> dict[str, float]:
@@ -242,19 +243,12 @@ def scores_in_words(found: dict[str, float]) -> str:
 
 
 def draw(
-    folder: str | None,
-    result: Result,
-    model: MLP,
-    inputs: Inputs,
-    x: Array,
-    y: Array,
-    p: Array,
-    history: History | None,
+    folder: str | None, result: Result, model: MLP, inputs: Inputs, tested: keeping.Tested, history: History | None
 ) -> None:
     """Draw figures into the folder, unless it is None."""
     if folder is None:
         return
-    for path, problem in keeping.draw(Path(folder), model, inputs, x, y, p, history):
+    for path, problem in keeping.draw(Path(folder), model, inputs, tested, history):
         if problem is not None:
             result.fail(problem)
             continue
@@ -272,3 +266,7 @@ def say_stopped(options: argparse.Namespace, say: Console, history: History) -> 
         say.tell(
             "stopped by Ctrl-C" + (f"; --resume continues from {options.checkpoint}" if options.checkpoint else "")
         )
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"

@@ -150,11 +150,16 @@ def test_the_table_goes_between_its_markers(tmp_path, monkeypatch, capsys):
     """The command writes its table into the README, including slower rows and the limits."""
     monkeypatch.setattr(peers, "DTYPES", ["float64"])
     readme, figures = tmp_path / "README.md", tmp_path / "figures.json"
-    readme.write_text(f"before\n{peers.BEGIN}\nold\n{peers.END}\nafter\n")
+    begin, end = peers.SHORT
+    readme.write_text(f"{begin}\n{end}\nbefore\n{peers.BEGIN}\nold\n{peers.END}\nafter\n")
     words = ["--small", "--only", "numpy, packed", "--json", str(figures), "--readme", str(readme)]
     assert peers.main(words) == 0
     table = capsys.readouterr().out.strip()
-    assert readme.read_text() == f"before\n{peers.BEGIN}\n{table}\n{peers.END}\nafter\n"
+    short, _, long = readme.read_text().partition("before\n")
+    assert long == f"{peers.BEGIN}\n{table}\n{peers.END}\nafter\n"
+    median = table.splitlines()[2].split(" | ")[2].partition(" ")[0]
+    rows = f"| 10 epochs, float64, ms | NumPy |\n| --- | --- |\n| MNIST, 784-128-10 | {median} |"
+    assert short.replace("synthetic images", "MNIST") == f"{begin}\n{rows}\n{end}\n"
     assert re.search(r"^\| fastmlp, numpy, packed \| [\d.]+ \([\d.]+-[\d.]+\) \| ", table, re.MULTILINE)
     result = json.loads(figures.read_text())
     assert result["problem"]["samples"] == 1000

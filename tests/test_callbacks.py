@@ -130,9 +130,13 @@ def scalars(folder):
     return [(event.step, event.value) for event in accumulator.Scalars("loss")]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_tensorboard_reads_each_epoch_once_after_a_resumption(tmp_path):
-    pytest.importorskip("tensorboard")
+@pytest.mark.parametrize("writer", ["torch.utils.tensorboard", "tensorboardX"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_tensorboard_reads_each_epoch_once_after_a_resumption(tmp_path, monkeypatch, writer):
+    for module in ("tensorboard", writer):
+        pytest.importorskip(module, exc_type=ImportError)
+    if writer == "tensorboardX":
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     folder, checkpoint = tmp_path / "runs", tmp_path / "run.ckpt"
     net = fastmlp.MLP((6, 4, 3), seed=0)
     net.fit(X, Y, epochs=3, checkpoint=checkpoint, callback=TensorBoard(folder))

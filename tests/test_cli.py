@@ -20,7 +20,7 @@ from conftest import BLOCK_NUMBA
 import fastmlp
 from fastmlp import cli, optimizers, options, refusals, schedules, storage
 from fastmlp.console import Console
-from fastmlp.datasets import digits
+from fastmlp.datasets import digits, mnist
 
 pytest.importorskip("sklearn")
 
@@ -71,6 +71,15 @@ def test_train_learns_the_digits(run):
     assert (lines[0], lines[-1]) == ("1", "40")
     assert "time per epoch" in printed
     assert accuracy(printed) >= 97
+
+
+@pytest.mark.numba
+def test_the_readme_shows_what_is_printed(run, monkeypatch, mnist_data):
+    monkeypatch.setattr(mnist, "load_data", lambda: mnist_data)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    shown, printed = re.search(r"```text\n(.*?)```", readme, re.DOTALL)[1], run("train mnist")[1]
+    number = r"\d+\.\d+|(?<=threads: )\d+"
+    assert re.sub(number, "N", shown) == re.sub(number, "N", printed)
 
 
 @pytest.mark.parametrize(("epochs", "lines"), [(1, 1), (4, 4), (19, 19), (20, 11), (38, 20), (39, 14), (500, 20)])
@@ -344,7 +353,9 @@ def test_bench_compares(run):
     words = "bench --hidden 4 --seconds 0.01 --dtype float32"
     status, printed, _ = run(words)
     assert status == 0
-    assert "64-4-10, float32, 1433 samples" in printed
+    assert printed.startswith(
+        "digits: compares results, then measures for about 0.01 s\n64-4-10, float32, 1433 samples"
+    )
     found = json.loads(run(words + " --json")[1])
     assert (found["data"], found["net"], found["samples"]) == ("digits", "64-4-10", 1433)
     formulas, *rows = found["rows"]
@@ -487,6 +498,7 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
     assert status == 2
     assert "\nepoch" not in printed
     assert error.startswith("fastmlp: ")
+    assert not error.startswith("fastmlp: path: ")
     assert error.count("\n") == 1
     status, printed, _ = run(words.format(tmp=tmp_path, model=model) + " --json")
     text = error.removeprefix("fastmlp: ").rstrip("\n")
@@ -496,7 +508,7 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
 @pytest.mark.parametrize(
     ("words", "usage", "said"),
     [
-        ("", "fastmlp", "COMMAND"),
+        ("", "fastmlp", "no COMMAND, expected train, evaluate, predict, export, bench or info; see fastmlp --help"),
         ("trian", "fastmlp", "unknown command 'trian'; did you mean train?"),
         ("INFO", "fastmlp", "unknown command 'INFO'; did you mean info?"),
         ("walk", "fastmlp", "unknown command 'walk'\n"),

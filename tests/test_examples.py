@@ -78,6 +78,7 @@ RESULTS = {
     "predict digits.safetensors scans/": sees("7", "3"),
     "predict digits.safetensors t10k-images-idx3-ubyte.gz | head": lambda found: len(found["predictions"]) == 10000,
     "predict digits.safetensors a.jpg b.jpg --json": sees("7", "3"),
+    "predict digits.safetensors pictures.npz": sees("7", "2"),
     "bench": compared,
     "bench mnist --dtype float32 --seconds 5": compared,
     "info": lambda found: found["backend"] in ("numba", "numpy"),
@@ -124,6 +125,7 @@ def furnished(folder, mnist_training, mnist_data):
         page.paste(ink, (120, 90))
         for name in names:
             page.save(folder / name)
+    np.savez_compressed(folder / "pictures.npz", x=x[:2])
     rows = np.column_stack([y[:300], x[:300].reshape(300, -1)])
     np.savetxt(folder / "mine.csv", rows, fmt="%d", delimiter=",")
     return folder

@@ -23,8 +23,8 @@ ARROWS = {
     "cli": {"commands", "console", "launch", "notices", "options"},
     "commands": {
         "activations", "answers", "arrays", "atomic", "backend", "bench", "checks", "console", "datasets", "given",
-        "interchange", "launch", "losses", "model", "packed_sets", "packfile", "packing", "preprocessing", "progress",
-        "recipes", "refusals", "runs",
+        "interchange", "keeping", "launch", "losses", "model", "packed_sets", "packfile", "packing", "preprocessing",
+        "progress", "recipes", "refusals", "runs",
     },
     "packed_sets": {
         "checks", "datasets", "given", "packs", "packwriter", "preprocessing", "sources", "units",
@@ -40,9 +40,9 @@ ARROWS = {
         "activations", "backend", "checks", "datasets", "options", "plots", "recipes", "storage", "threads",
     },
     "recipes": {"optimizers", "schedules"},
-    "keeping": {"console", "history", "model", "plots", "preprocessing"},
+    "keeping": {"console", "figures", "history", "model", "plots", "preprocessing"},
     "console": set(),
-    "options": set(),
+    "options": {"checks"},
     "preprocessing": {
         "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "packs", "storage",
         "units",
@@ -91,7 +91,8 @@ ARROWS = {
     "progress": {"checks", "history"},
     "advice": {"history"},
     "history": {"losses", "plots"},
-    "plots": {"checks", "figures", "losses"},
+    "plots": {"checks", "curves", "figures", "losses"},
+    "curves": {"checks", "figures", "losses"},
     "figures": {"checks"},
     "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
@@ -251,6 +252,9 @@ def test_the_readme():
         assert hasattr(fastmlp, name), name
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         ast.parse(block)
+    heads, times = re.findall(r"^\| (?:10 epochs, float64, ms|MNIST, 784-128-10) \| (.*) \|$", text, re.MULTILINE)
+    for name, median in zip(heads.split(" | "), times.split(" | "), strict=True):
+        assert re.search(rf"^\| {name}\b[^|]*\|[^|]*\| {median} ", text, re.MULTILINE), name
 
 
 def test_all_names_are_public_documented_and_known_to_type_checkers():

@@ -36,7 +36,7 @@ def seven(page, tmp_path):
 
 def made(path, image, frame=images.MNIST, **options):
     image.save(path, **options)
-    pixels, (sentence,) = images.read([path], frame)
+    pixels, (sentence,), _ = images.read([path], frame)
     assert pixels.shape == (1, frame.side, frame.side)
     assert pixels.dtype == np.uint8
     return pixels[0], sentence

@@ -10,9 +10,12 @@ import pytest
 import fastmlp
 from fastmlp import keeping, plots
 from fastmlp.preprocessing import Inputs
+from fastmlp.units import Unit
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
+
+TWO = np.array([0, 1]), np.array([[0.2, 0.1], [0.8, 0.9]]), {"loss": 1.0, "accuracy": 0.5}  # labels, and one mistake
 
 
 @pytest.fixture
@@ -37,31 +40,35 @@ def axes(count):
 
 
 def test_learning_curves_are_the_columns(history):
-    loss, accuracy = plots.learning_curves(history).axes
-    for ax, columns in (
-        (loss, (history.loss, history.validation_loss)),
-        (accuracy, (history.accuracy, history.validation_accuracy)),
+    history.seconds = [0.5, 0.25, 0.125]
+    loss, accuracy, by_time = plots.learning_curves(history, test={"loss": 1.25, "accuracy": 0.6}).axes
+    for ax, columns, x, written in (
+        (loss, (history.loss, history.validation_loss), history.epoch, ("1", "1.25")),
+        (accuracy, (history.accuracy, history.validation_accuracy), history.epoch, ("70.00 %", "60.00 %")),
+        (by_time, (history.accuracy, history.validation_accuracy), [0.5, 0.75, 0.875], ("70.00 %", "60.00 %")),
     ):
-        assert ax.get_xlabel() == "Epoch"
-        best = int(np.argmin(history.validation_loss))
-        legend = ["training", "validation", f"best epoch, {history.epoch[best]}: {columns[1][best]:.4g}"]
+        assert ax.get_xlabel() == ("Seconds of training" if ax is by_time else "Epoch")
+        legend = ["training", "validation", f"best epoch, 3: {written[0]}", f"test: {written[1]}"]
         assert [text.get_text() for text in ax.get_legend().get_texts()] == legend
-        *curves, star = ax.lines
-        assert (star.get_xdata()[0], star.get_ydata()[0]) == (history.epoch[best], columns[1][best])
+        *curves, star, test = ax.lines
+        assert (star.get_xdata()[0], star.get_ydata()[0]) == (x[2], columns[1][2])
+        assert set(test.get_ydata()) == {1.25 if ax is loss else 0.6}
         for line, column in zip(curves, columns, strict=True):
-            np.testing.assert_array_equal(line.get_xdata(), history.epoch)
+            np.testing.assert_array_equal(line.get_xdata(), x)
             np.testing.assert_array_equal(line.get_ydata(), column)
         first, second = curves
         assert first.get_linestyle() != second.get_linestyle()
         assert first.get_marker() != second.get_marker()
         assert first.get_color() != second.get_color()
-    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("Loss (mean cross-entropy)", "Accuracy")
+    labels = "Loss (mean cross-entropy)", "Accuracy", "Accuracy"
+    assert tuple(ax.get_ylabel() for ax in (loss, accuracy, by_time)) == labels
     assert loss.get_yscale() == "log"
-    assert "%" in accuracy.yaxis.get_major_formatter()(0.5)
+    assert accuracy.yaxis.get_major_formatter()(0.975) == "97.5 %"
+    assert by_time.get_xlim()[0] == 0
 
 
 def test_the_curves_of_one_epoch_have_ticks_that_make_sense():
-    loss, accuracy = plots.learning_curves(fastmlp.History([1], [0.5], [1.0], seconds=[0.1])).axes
+    loss, accuracy, _ = plots.learning_curves(fastmlp.History([1], [0.5], [1.0], seconds=[0.1])).axes
     for ax in (loss, accuracy):
         low, high = ax.get_xlim()
         assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
@@ -83,7 +90,7 @@ def test_first_layer_change_is_what_training_changed(rng):
     model.weights[0][...] += change
     inputs = Inputs((3, 3), 1.0, ("0", "1"), None)
     x, y, p = np.zeros((2, 9)), np.array([0, 1]), np.eye(2)
-    figures = dict(keeping.drawings(model, inputs, x, y, p, None))
+    figures = dict(keeping.drawings(model, inputs, keeping.Tested("data", x, y, p, {}), None))
     assert list(figures) == ["confusion-matrix", "worst-mistakes", "first-layer", "first-layer-change"]
     for name, weights in (("first-layer", initial + change), ("first-layer-change", initial + change - initial)):
         for ax, row in zip(figures[name].axes, weights, strict=False):
@@ -92,9 +99,11 @@ def test_first_layer_change_is_what_training_changed(rng):
 
 
 def test_learning_curves_without_validation_and_with_a_loss_of_zero():
-    loss, accuracy = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.0], [0.5, 1.0], seconds=[0.1, 0.1])).axes
+    loss, accuracy, _ = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.0], [0.5, 1.0], seconds=[0.1, 0.1])).axes
     assert (len(loss.lines), len(accuracy.lines)) == (1, 1)
     assert loss.get_yscale() == "linear"
+    nearly_flat = plots.learning_curves(fastmlp.History([1, 2], [0.5, 0.3], [0.5, 1.0], seconds=[0.1, 0.1]))
+    assert nearly_flat.axes[0].get_yscale() == "linear"
 
 
 @pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
@@ -111,7 +120,9 @@ def test_a_confusion_matrix_counts(rng, names):
     assert [t.get_text() for t in ax.get_xticklabels()] == (names or ["0", "1", "2"])
     assert [t.get_text() for t in ax.get_yticklabels()] == (names or ["0", "1", "2"])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Predicted class", "True class")
-    assert ax.get_title() == f"{np.sum(labels == predictions)} of 50 right ({np.mean(labels == predictions):.1%})"
+    assert (
+        ax.get_title() == f"{np.sum(labels == predictions)} of 50 right ({100 * np.mean(labels == predictions):.1f} %)"
+    )
 
 
 def test_a_confusion_matrix_of_many_classes_or_of_one_that_never_occurs():
@@ -168,24 +179,30 @@ def test_no_mistake_is_said():
 
 def test_the_first_layer_s_rows_are_images_on_one_scale(rng):
     weights = rng.standard_normal((7, 6))
+    most = sorted(np.abs(weights).ravel())
+    most = most[-1] - 0.041 * (most[-1] - most[-2])  # of 42 values, the quantile 0.999
     figure = plots.first_layer(weights, (2, 3), label="Something")
     *drawn, _ = figure.axes
     for i, (ax, row) in enumerate(zip(drawn, weights, strict=True)):
         np.testing.assert_array_equal(ax.images[0].get_array(), row.reshape(2, 3))
-        assert ax.images[0].get_clim() == (-np.abs(weights).max(), np.abs(weights).max())
+        np.testing.assert_allclose(ax.images[0].get_clim(), (-most, most))
         assert ax.get_title() == str(i)
     assert "Something" in [ax.get_ylabel() for ax in figure.axes]
-    *drawn, bar = plots.first_layer(weights, (3, 2), count=4).axes
-    assert (len(drawn), bar.get_ylabel()) == (4, "Weight; units 0 to 3 of 7")
+    assert figure.get_suptitle() == "First layer: all units"
+    some = plots.first_layer(weights, (3, 2), count=4)
+    *drawn, bar = some.axes
+    assert (len(drawn), bar.get_ylabel()) == (4, "Weight")
+    assert some.get_suptitle() == "First layer: 4 of 7 units, 0 to 3"
 
 
 def test_axes_of_the_caller_are_drawn_on_and_nothing_is_returned(history, answers):
     """A notebook shows the figure, and would show it twice."""
-    pair, (ax,), grid = axes(2), axes(1), axes(4)
+    pair, three, (ax,), grid = axes(2), axes(3), axes(1), axes(4)
     assert plots.learning_curves(history, pair) is None
+    assert plots.learning_curves(history, three) is None
     assert plots.confusion_matrix([0, 1], [0, 0], ax=ax) is None
     assert plots.first_layer(np.ones((4, 9)), axes=grid) is None
-    assert [len(one.lines) for one in pair] == [3, 3]
+    assert [len(one.lines) for one in (*pair, *three)] == [3] * 5
     assert [len(one.images) for one in (ax, *grid)] == [1] * 5
 
 
@@ -203,7 +220,7 @@ def test_every_new_figure_shows_itself_in_a_notebook(history, answers):
         assert isinstance(figure, Figure)
         png, shown = figure._repr_png_()
         size = PIL.Image.open(io.BytesIO(png)).size
-        assert size == (2 * shown["width"], 2 * shown["height"])
+        np.testing.assert_allclose(size, (2 * shown["width"], 2 * shown["height"]), atol=1)  # of matplotlib < 3.11
         assert shown["width"] == pytest.approx(figure.get_size_inches()[0] * figure.dpi, abs=1)
         assert pickle.loads(pickle.dumps(figure))._repr_png_()[1] == shown
 
@@ -212,7 +229,7 @@ def test_a_notebook_shows_a_figure_without_further_words(history):
     formatter = pytest.importorskip("IPython.core.formatters", exc_type=ImportError).DisplayFormatter()
     data, metadata = formatter.format(history.plot())
     assert data["image/png"].startswith(b"\x89PNG")
-    assert metadata["image/png"]["width"] == 900
+    assert metadata["image/png"]["width"] == 1260
     assert "image/png" not in formatter.format(plots.learning_curves(history, axes(2)))[0]
 
 
@@ -290,7 +307,7 @@ def test_predictions_are_drawn_against_the_truth(rng):
 
 def test_the_curves_of_a_regression_are_r2_as_a_plain_number():
     history = fastmlp.History([1, 2], [0.5, 0.2], seconds=[0.1, 0.1], r2=[0.1, 0.7], loss_name="squared_error")
-    loss, score = plots.learning_curves(history).axes
+    loss, score, _ = plots.learning_curves(history).axes
     assert (loss.get_ylabel(), score.get_ylabel()) == ("Loss (mean half squared error)", "$R^2$")
     np.testing.assert_array_equal(score.lines[0].get_ydata(), [0.1, 0.7])
     assert "%" not in score.yaxis.get_major_formatter()(0.5)
@@ -299,5 +316,30 @@ def test_the_curves_of_a_regression_are_r2_as_a_plain_number():
 def test_the_order_of_the_worst_mistakes_is_explained():
     p = np.array([[0.4, 0.9, 0.2], [0.6, 0.1, 0.8]])
     figure = plots.worst_mistakes(np.zeros((3, 8, 8)), [0, 1, 1], p)
-    assert figure.get_suptitle() == "Lowest probability of the true class first"
+    said = "Worst mistakes: lowest probability of the true class first"
+    assert figure.get_suptitle().replace("\n", " ") == said
     assert plots.worst_mistakes(np.zeros((1, 8, 8)), [0], p[:, 1:2]).get_suptitle() == ""
+
+
+def test_pictures_of_a_run_have_a_title_with_data_net_and_recipe(history):
+    model = fastmlp.MLP((9, 4, 2), seed=3)
+    model.notes = {"trained": "adam, batches of 32, 3 epochs; ended after 3 epochs (epochs): ..."}
+    inputs, tested = Inputs((3, 3), 1.0, ("0", "1"), None), keeping.Tested("cats", np.zeros((2, 9)), *TWO)
+    drawn = dict(keeping.drawings(model, inputs, tested, history))
+    assert len(drawn) == 5
+    for figure in drawn.values():
+        assert figure.get_suptitle().replace("\n", " ").startswith("cats, 9-4-2, adam, batches of 32, 3 epochs")
+        assert max(map(len, figure.get_suptitle().split("\n"))) <= 14 * figure.get_size_inches()[0]
+    own = "Worst mistakes: lowest probability of the true class first"
+    assert drawn["worst-mistakes"].get_suptitle().replace("\n", " ").endswith(f"3 epochs {own}")
+    model.notes = {}
+    assert next(keeping.drawings(model, inputs, tested, history))[1].get_suptitle() == "cats, 9-4-2"
+
+
+def test_the_test_value_of_a_regression_is_its_score(rng):
+    """The loss of the history is that of standardised targets."""
+    model = fastmlp.MLP((2, 1), loss="squared_error")
+    history = fastmlp.History([1, 2], [0.5, 0.2], seconds=[0.1, 0.1], r2=[0.1, 0.7], loss_name="squared_error")
+    tested = keeping.Tested("a", np.zeros((3, 2)), np.arange(3.0), np.ones((1, 3)), {"loss": 99.0, "r2": 0.5})
+    drawn = dict(keeping.drawings(model, Inputs((2,), 1.0, (), None, unit=Unit()), tested, history))
+    assert [len(ax.lines) for ax in drawn["learning-curves"].axes] == [1, 2, 2]

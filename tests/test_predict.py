@@ -112,7 +112,7 @@ def test_pictures_are_divided_by_full_ink_and_idx_files_as_in_training(predict, 
     (folder / "idx").write_bytes(idx(x))
     model = fastmlp.MLP.load(folder.parent / "model")
     frame = preprocessing.from_model(model).frame
-    pixels, _ = images.read([folder / "b good.png"], frame)
+    pixels, *_ = images.read([folder / "b good.png"], frame)
     _, printed, _ = predict("--json", folder / "b good.png", folder / "idx")
     answers = np.array([one["probabilities"] for one in json.loads(printed)["predictions"]])
     assert_close(answers[:1], model.predict_proba(pixels.reshape(1, 64).T / 255).T, "product")
@@ -192,3 +192,123 @@ def test_tiff_of_floats_that_are_not_finite_is_refused(tmp_path):
     pillow.fromarray(page).save(tmp_path / "b.tiff")
     with pytest.raises(ValueError, match="not a finite number"):
         images.read([tmp_path / "b.tiff"])
+
+
+# ---- Several shapes in a picture
+
+
+def bars(*columns, page=(200, 300)):
+    """Return a page with dark bars, each 100 rows high, that begin at these columns, and their number."""
+    grey = np.full(page, 255, np.uint8)
+    for first in columns:
+        grey[50:150, first : first + 20] = 0
+    return grey
+
+
+def bitten(grey):
+    """Return a page with a gap of 8 rows in the first bar, less than the width of its stroke, and with specks."""
+    grey[80:88, :100] = 255
+    grey[5:9, 5:9] = grey[190:194, 280:284] = 0
+    return grey
+
+
+@pytest.mark.parametrize(
+    ("grey", "shapes"),
+    [(bars(60), 1), (bars(60, 140), 2), (bars(60, 140, 220), 3), (bitten(bars(60)), 1), (bitten(bars(60, 140)), 2)],
+)
+def test_separate_shapes_are_counted_without_specks_and_gaps_in_strokes(tmp_path, grey, shapes):
+    for name, page in (("dark", grey), ("light", 255 - grey)):
+        pillow.fromarray(page).save(tmp_path / f"{name}.png")
+    assert images.read([tmp_path / "dark.png", tmp_path / "light.png"]).shapes == (shapes, shapes)
+
+
+def test_digits_of_mnist_are_one_shape_and_pairs_of_them_are_two(tmp_path, mnist_data):
+    pages = []
+    for i, digit in enumerate(mnist_data[1][0][:40]):
+        page = pillow.new("L", (600, 300), 255)
+        page.paste(pillow.fromarray(255 - digit).resize((196, 196), pillow.Resampling.BICUBIC), (60, 50))
+        page.save(tmp_path / f"{i}.png")
+        page.paste(page.crop((60, 50, 256, 246)), (300, 50))
+        page.save(tmp_path / f"{i} twice.png")
+        pages.append([tmp_path / f"{i}.png", tmp_path / f"{i} twice.png"])
+    single, twice = (images.read(column).shapes for column in zip(*pages, strict=True))
+    assert np.mean(np.array(single) == 1) >= 0.95
+    assert np.mean(np.array(twice) == 2) >= 0.95
+
+
+def test_several_shapes_are_said_once_on_each_way_out(predict, tmp_path):
+    pillow.fromarray(bars(60, 140)).save(tmp_path / "two.png")
+    pillow.fromarray(bars(60)).save(tmp_path / "one.png")
+    said = "2 separate shapes, taken together as one; crop the picture to a single shape"
+    status, printed, error = predict(tmp_path / "one.png", tmp_path / "two.png")
+    assert (status, len(printed.splitlines())) == (0, 2)
+    assert error == f"fastmlp: warning: {tmp_path}/two.png: {said}\n"
+    found = json.loads(predict("--json", tmp_path / "one.png", tmp_path / "two.png")[1])
+    assert [one.get("warning") for one in found["predictions"]] == [None, said]
+    assert found["warnings"] == [f"{tmp_path}/two.png: {said}"]
+    rows = csv.DictReader(predict("--output", "-", tmp_path / "one.png", tmp_path / "two.png")[1].splitlines())
+    assert [row["warning"] for row in rows] == ["", said]
+
+
+# ---- Arrays
+
+
+def test_arrays_of_numpy_predict_as_idx_files_do(predict, tmp_path, rng):
+    x = rng.integers(0, 17, (5, 8, 8)).astype(np.uint8)
+    (tmp_path / "idx").write_bytes(idx(x))
+    np.save(tmp_path / "a.npy", x)
+    np.save(tmp_path / "rows.npy", x.reshape(5, 64).astype(">f4"))
+    np.save(tmp_path / "one.npy", x[0])
+    np.savez(tmp_path / "only.npz", pictures=np.asfortranarray(x))
+    np.savez_compressed(tmp_path / "keras.npz", x_train=x[:1], y_train=[0], x_test=x, y_test=[0] * 5)
+    np.savez(tmp_path / "first.npz", x_test=x[:1], X=x)
+
+    def answers(name):
+        found = json.loads(predict("--json", tmp_path / name)[1])["predictions"]
+        assert [one["source"] for one in found] == [f"{tmp_path / name}[{i}]" for i in range(len(found))]
+        return np.array([one["probabilities"] for one in found])
+
+    expected = answers("idx")
+    assert expected.shape == (5, 3)
+    for name in ("a.npy", "rows.npy", "only.npz", "keras.npz", "first.npz"):
+        np.testing.assert_array_equal(answers(name), expected, name)
+    assert_close(answers("one.npy"), expected[:1], "product")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"a": np.zeros((2, 64)), "b": np.zeros((2, 64))}, "expected one array, or one named x, X or x_test"),
+        ({"x": np.zeros((2, 63))}, "samples of 63 values, expected 64"),
+        ({"x": np.full((2, 64), np.nan)}, "NaN or infinity"),
+        ({"x": np.array([["text"]])}, "x: got dtype <U4, expected real numbers"),
+        ({"x": np.array([None])}, "pickled objects"),
+        ({}, "entries [], expected one array"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(predict, tmp_path, arrays, words):
+    np.savez(tmp_path / "a.npz", **arrays)
+    status, printed, error = predict(tmp_path / "a.npz")
+    assert (status, printed) == (2, "")
+    assert f"fastmlp: {tmp_path}/a.npz" in error
+    assert words in error
+
+
+def test_an_array_for_a_model_of_a_table(run, tmp_path):
+    rows = [f"{i % 7},{i * i % 11},{'ab'[i % 2]},{i % 3}" for i in range(60)]
+    x = np.array([[i % 7, i * i % 11] for i in range(60)], float)
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "t.csv").write_text("\n".join(["p,q,text,label", *rows]))
+    for name, words in (("numbers", "--ignore text"), ("text", "")):
+        train = f"train --label label --quiet --epochs 2 --backend numpy {words} --save"
+        assert run(train, tmp_path / name, tmp_path / "t.csv")[0] == 0
+    ours, table = (
+        json.loads(run("predict --json", tmp_path / "numbers", tmp_path / name)[1]) for name in ("x.npy", "t.csv")
+    )
+    assert [one["probabilities"] for one in ours["predictions"]] == [
+        one["probabilities"] for one in table["predictions"]
+    ]
+    np.save(tmp_path / "y.npy", np.zeros((2, 3)))
+    status, _, error = run("predict", tmp_path / "text", tmp_path / "y.npy")
+    assert status == 2
+    assert "got an array of numbers, expected a table (.csv, .tsv or .txt), as in the model's training" in error
