@@ -42,7 +42,8 @@ ARROWS = {
     "recipes": {"optimizers", "schedules"},
     "keeping": {"console", "figures", "history", "model", "plots", "preprocessing"},
     "console": set(),
-    "options": {"checks"},
+    "options": {"checks", "texts"},
+    "texts": set(),
     "preprocessing": {
         "arrays", "checks", "datasets", "encoding", "frames", "losses", "model", "packing", "packs", "storage",
         "units",
