@@ -185,7 +185,7 @@ def of_pair(alone, steps):
     """Return the targets of two ranks: medians over steps, and the ratio's over rounds."""
     shares = 100 * steps[:, :, 1] / steps[:, :, 0]
     share, least = np.median(shares, axis=1).max(), np.percentile(shares, 10, axis=1).max()
-    print(f"\nCommunication and waiting: {least:.1f} % in the tenth of the steps that other load disturbed least")
+    print(f"\nCommunication and waiting: {least:.1f} % in the tenth of the steps that other load disturbed least\n")
     rounds = np.median(alone, axis=1), np.median(steps[0, :, 0].reshape(len(alone), -1), axis=1)
     ratio = statistics.median(np.divide(*rounds))
     return [
