@@ -129,8 +129,8 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     say(runs.scores_in_words(scores))
     facts = {"model": options.model, "data": data.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
-    tested = keeping.Tested(data.name, x, y, answers, scores)
-    result.attempt(runs.draw, options.plot, result, model, inputs, tested, None)
+    evaluated = keeping.Evaluated(data.name, x, y, answers, scores)
+    result.attempt(runs.draw, options.plot, result, model, inputs, evaluated, None)
     return result.status, result.facts
 
 
