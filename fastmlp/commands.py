@@ -155,8 +155,8 @@ def evaluate(options: argparse.Namespace, say: Console) -> Outcome:
     facts = {"model": options.model, "data": subject.name, "part": options.part, "samples": len(y), **scores}
     result = runs.Result(say, {**facts, "classes": classes, "pictures": []})
     if subject.x is not None:
-        tested = keeping.Tested(subject.name, subject.x, y, answers, scores)
-        result.attempt(runs.draw, options.plot, result, model, inputs, tested, None)
+        evaluated = keeping.Evaluated(subject.name, subject.x, y, answers, scores)
+        result.attempt(runs.draw, options.plot, result, model, inputs, evaluated, None)
     return result.status, result.facts
 
 

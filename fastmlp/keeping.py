@@ -67,7 +67,7 @@ def save(model: MLP, asked: Path, unfinished: str | None) -> Kept:
     return Kept(None, f"--save: {reason}; the model could not be saved anywhere else either")
 
 
-class Tested(NamedTuple):
+class Evaluated(NamedTuple):
     """Samples, and what a model predicts for them.
 
     Attributes
@@ -90,10 +90,10 @@ class Tested(NamedTuple):
 
 
 def draw(
-    folder: Path, model: MLP, inputs: Inputs, tested: Tested, history: History | None
+    folder: Path, model: MLP, inputs: Inputs, evaluated: Evaluated, history: History | None
 ) -> Iterator[tuple[Path, OSError | None]]:
     """Draw the figures into a folder; yield each file, with the error if it could not be written."""
-    for name, figure in drawings(model, inputs, tested, history):
+    for name, figure in drawings(model, inputs, evaluated, history):
         path = folder / f"{name}.png"
         # Drawn into memory first, so that an error while writing is an error of the file and names it.
         image = io.BytesIO()
@@ -108,7 +108,9 @@ def draw(
             yield path, None
 
 
-def drawings(model: MLP, inputs: Inputs, tested: Tested, history: History | None) -> Iterator[tuple[str, plots.Figure]]:
+def drawings(
+    model: MLP, inputs: Inputs, evaluated: Evaluated, history: History | None
+) -> Iterator[tuple[str, plots.Figure]]:
     """Yield the names and figures of ``--plot``, with titles that name data, net and recipe.
 
     Parameters
@@ -117,27 +119,27 @@ def drawings(model: MLP, inputs: Inputs, tested: Tested, history: History | None
         The model.
     inputs : Inputs
         The preprocessing of its inputs.
-    tested : Tested
-        The samples that it was tested on.
+    evaluated : Evaluated
+        The samples that it was evaluated on.
     history : History or None
         The history of the run, if the model was just trained.
     """
-    title = f"{tested.data}, {'-'.join(map(str, model.layer_sizes))}"
+    title = f"{evaluated.data}, {'-'.join(map(str, model.layer_sizes))}"
     recipe = model.notes.get("trained", "").partition(";")[0]
-    for name, figure in _untitled(model, inputs, tested, history):
+    for name, figure in _untitled(model, inputs, evaluated, history):
         figures.add_title(figure, f"{title}, {recipe}" if recipe else title)
         yield name, figure
 
 
 def _untitled(
-    model: MLP, inputs: Inputs, tested: Tested, history: History | None
+    model: MLP, inputs: Inputs, evaluated: Evaluated, history: History | None
 ) -> Iterator[tuple[str, plots.Figure]]:
-    x, y, p = tested.x, tested.y, tested.p
+    x, y, p = evaluated.x, evaluated.y, evaluated.p
     # Names that are just the class numbers need no legend.
     names = None if inputs.names == tuple(map(str, range(len(inputs.names)))) else inputs.names
     if history is not None:
         # The loss of a regression was standardised in training, and has the square of the target's unit here.
-        test = {name: value for name, value in tested.scores.items() if inputs.unit is None or name == "r2"}
+        test = {name: value for name, value in evaluated.scores.items() if inputs.unit is None or name == "r2"}
         yield "learning-curves", plots.learning_curves(history, test=test)
     if inputs.unit is not None:
         yield "predicted-against-true", plots.predicted_against_true(y, p[0])

@@ -223,8 +223,8 @@ def test(
         f"test {scores_in_words(found)} after {_epochs(len(history))}; "
         f"time per epoch {1e3 * result.facts['seconds_per_epoch']:.1f} ms (median)"
     )
-    tested = keeping.Tested(result.facts["data"], x, y, outputs(model, X), found)
-    draw(options.plot, result, model, inputs, tested, history)
+    evaluated = keeping.Evaluated(result.facts["data"], x, y, outputs(model, X), found)
+    draw(options.plot, result, model, inputs, evaluated, history)
 
 
 def scores(model: MLP, inputs: Inputs, X: PackedMatrix, y: Array) -> dict[str, float]:
@@ -243,12 +243,17 @@ def scores_in_words(found: dict[str, float]) -> str:
 
 
 def draw(
-    folder: str | None, result: Result, model: MLP, inputs: Inputs, tested: keeping.Tested, history: History | None
+    folder: str | None,
+    result: Result,
+    model: MLP,
+    inputs: Inputs,
+    evaluated: keeping.Evaluated,
+    history: History | None,
 ) -> None:
     """Draw figures into the folder, unless it is None."""
     if folder is None:
         return
-    for path, problem in keeping.draw(Path(folder), model, inputs, tested, history):
+    for path, problem in keeping.draw(Path(folder), model, inputs, evaluated, history):
         if problem is not None:
             result.fail(problem)
             continue

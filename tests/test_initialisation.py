@@ -157,7 +157,7 @@ def test_the_change_of_the_first_layer_is_from_its_own_initial_weights(init):
     x, y = rng.random((20, 8, 8)), rng.integers(10, size=20)
     seen = preprocessing.Inputs((8, 8), 1.0, tuple("0123456789"), None)
     p = model.predict_proba(x.reshape(20, -1).T)
-    drawn = dict(keeping.drawings(model, seen, keeping.Tested("data", x, y, p, {}), None))
+    drawn = dict(keeping.drawings(model, seen, keeping.Evaluated("data", x, y, p, {}), None))
     image = drawn["first-layer-change"].axes[0].images[0].get_array()
     assert not np.ma.getdata(image).any()
 

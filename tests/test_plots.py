@@ -90,7 +90,7 @@ def test_first_layer_change_is_what_training_changed(rng):
     model.weights[0][...] += change
     inputs = Inputs((3, 3), 1.0, ("0", "1"), None)
     x, y, p = np.zeros((2, 9)), np.array([0, 1]), np.eye(2)
-    figures = dict(keeping.drawings(model, inputs, keeping.Tested("data", x, y, p, {}), None))
+    figures = dict(keeping.drawings(model, inputs, keeping.Evaluated("data", x, y, p, {}), None))
     assert list(figures) == ["confusion-matrix", "worst-mistakes", "first-layer", "first-layer-change"]
     for name, weights in (("first-layer", initial + change), ("first-layer-change", initial + change - initial)):
         for ax, row in zip(figures[name].axes, weights, strict=False):
@@ -324,8 +324,8 @@ def test_the_order_of_the_worst_mistakes_is_explained():
 def test_pictures_of_a_run_have_a_title_with_data_net_and_recipe(history):
     model = fastmlp.MLP((9, 4, 2), seed=3)
     model.notes = {"trained": "adam, batches of 32, 3 epochs; ended after 3 epochs (epochs): ..."}
-    inputs, tested = Inputs((3, 3), 1.0, ("0", "1"), None), keeping.Tested("cats", np.zeros((2, 9)), *TWO)
-    drawn = dict(keeping.drawings(model, inputs, tested, history))
+    inputs, evaluated = Inputs((3, 3), 1.0, ("0", "1"), None), keeping.Evaluated("cats", np.zeros((2, 9)), *TWO)
+    drawn = dict(keeping.drawings(model, inputs, evaluated, history))
     assert len(drawn) == 5
     for figure in drawn.values():
         assert figure.get_suptitle().replace("\n", " ").startswith("cats, 9-4-2, adam, batches of 32, 3 epochs")
@@ -333,13 +333,13 @@ def test_pictures_of_a_run_have_a_title_with_data_net_and_recipe(history):
     own = "Worst mistakes: lowest probability of the true class first"
     assert drawn["worst-mistakes"].get_suptitle().replace("\n", " ").endswith(f"3 epochs {own}")
     model.notes = {}
-    assert next(keeping.drawings(model, inputs, tested, history))[1].get_suptitle() == "cats, 9-4-2"
+    assert next(keeping.drawings(model, inputs, evaluated, history))[1].get_suptitle() == "cats, 9-4-2"
 
 
 def test_the_test_value_of_a_regression_is_its_score(rng):
     """The loss of the history is that of standardised targets."""
     model = fastmlp.MLP((2, 1), loss="squared_error")
     history = fastmlp.History([1, 2], [0.5, 0.2], seconds=[0.1, 0.1], r2=[0.1, 0.7], loss_name="squared_error")
-    tested = keeping.Tested("a", np.zeros((3, 2)), np.arange(3.0), np.ones((1, 3)), {"loss": 99.0, "r2": 0.5})
-    drawn = dict(keeping.drawings(model, Inputs((2,), 1.0, (), None, unit=Unit()), tested, history))
+    evaluated = keeping.Evaluated("a", np.zeros((3, 2)), np.arange(3.0), np.ones((1, 3)), {"loss": 99.0, "r2": 0.5})
+    drawn = dict(keeping.drawings(model, Inputs((2,), 1.0, (), None, unit=Unit()), evaluated, history))
     assert [len(ax.lines) for ax in drawn["learning-curves"].axes] == [1, 2, 2]
