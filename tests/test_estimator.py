@@ -181,6 +181,11 @@ def test_so_they_are_with_every_option_of_adam(options):
     assert_same_fit("multiclass", solver="adam", **options)
 
 
+def test_so_they_are_for_several_counts():
+    y = np.stack([TARGETS["poisson"], TARGETS["poisson"][::-1]], axis=1)
+    assert_twins(*(one.fit(X, y) for one in twins("poisson")))
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("y", [TARGETS["multiclass"], np.ones((M, 2), int)], ids=["classes", "labels"])
 def test_so_they_are_where_wrong_answers_are_near_certain(solver, y):

@@ -463,8 +463,11 @@ def test_callbacks_of_sklearn_are_told_of_each_iteration():
     iteration = [("begin", "iteration"), ("end", "iteration")]
     assert names == [("setup", 20), ("begin", "fit"), *3 * iteration, ("end", "fit"), ("teardown",)]
     assert seen[-2][2] == model.score(X, Y) == seen[-3][2]
+    del seen[:]
+    model.partial_fit(X, Y)
+    assert seen == []
     three = classifier(random_state=0, max_iter=3).fit(X, Y)
-    assert_same_bits(model.coefs_[0], three.coefs_[0])
+    assert_same_bits(model.coefs_[0], three.partial_fit(X, Y).coefs_[0])
 
 
 def test_the_scoring_monitor_of_sklearn_scores_each_iteration():
