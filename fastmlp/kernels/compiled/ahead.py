@@ -48,7 +48,7 @@ def _step(dtype: Any) -> None:
 
 def _outputs(dtype: Any) -> None:
     m = tuning.FEW_DENSE_SAMPLES + 1
-    network_logits(np.empty((1, m), dtype), np.ones(2, dtype), _NET, np.ones((m, 1), dtype))
+    network_logits(np.zeros((1, m), dtype), np.ones(2, dtype), _NET, np.ones((m, 1), dtype))
 
 
 def _scores(dtype: Any) -> None:
