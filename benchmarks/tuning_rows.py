@@ -213,6 +213,7 @@ ROWS = {
     "TEAM_WORK": Row(TUNING, (0, 1 << 20, 1 << 40), "batches4 batches32 batches128", host=True, parallel=True),
     "UPDATE_WORK": Row(TUNING, (1, 8), "batches4", host=True, parallel=True),
     "RUNS_PER_TRIAL": Row(TUNING, (8, 32, 128), "batches128", host=True, parallel=True),
+    "TRIAL_SHARE": Row(TUNING, (0.0, 0.02, 0.2), "batches128", host=True, parallel=True),
     "REPEATED_RUNS": Row(TUNING, (1, 8, 32), "batches128", host=True),
     "ROW_BATCH": Row(TUNING, (1920, 8192, 60_000), "loopC", host=True),
     "STRIDED_OUTPUTS": Row(TUNING, (64, 1000), "few120", host=True),

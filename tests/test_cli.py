@@ -508,7 +508,11 @@ def test_a_mistake_is_one_line_and_status_2(run, tmp_path, model, words):
 @pytest.mark.parametrize(
     ("words", "usage", "said"),
     [
-        ("", "fastmlp", "no COMMAND, expected train, evaluate, predict, export, pack, bench or info; see fastmlp --help"),
+        (
+            "",
+            "fastmlp",
+            "no COMMAND, expected train, evaluate, predict, export, pack, bench or info; see fastmlp --help",
+        ),
         ("trian", "fastmlp", "unknown command 'trian'; did you mean train?"),
         ("INFO", "fastmlp", "unknown command 'INFO'; did you mean info?"),
         ("walk", "fastmlp", "unknown command 'walk'\n"),

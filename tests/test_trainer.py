@@ -204,7 +204,7 @@ class TestPace:
         def run(count, seconds):
             chosen = []
             for _ in range(count):
-                threads = made.threads(2)
+                threads = made.threads(2, 10)
                 chosen.append(threads)
                 made.timed(threads, 10, lambda threads=threads: clock.__setitem__(0, clock[0] + seconds[threads]))
             return chosen
@@ -212,9 +212,8 @@ class TestPace:
         return run
 
     def test_the_faster_is_chosen_and_the_other_one_tried_now_and_then(self, run):
-        assert run(10, {1: 3, 2: 2}) == [2, 1, 2, 1, 2, 2, 1, 2, 2, 2]
-        run(100, {1: 3, 2: 2})
-        assert run(66, {1: 3, 2: 2}).count(1) == 2  # one of 33
+        assert run(10, {1: 3, 2: 2}) == [2, 1, *[2] * 8]
+        assert 1 <= run(100, {1: 3, 2: 2}).count(1) <= 4  # each costs 1, of 50 x 2 in between
 
     def test_a_core_that_another_process_takes_or_leaves_is_noticed(self, run):
         run(10, {1: 3, 2: 2})

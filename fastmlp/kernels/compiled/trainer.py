@@ -181,7 +181,7 @@ class Trainer:
         weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64) if updates else np.empty(0)
         share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
         most = self._most = int((ends - starts).max()) if updates else self._most
-        piece, threads = _piece_samples(most, self._lanes), self._threads(most)
+        piece, threads = _piece_samples(most, self._lanes), self._threads(most, updates)
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
         shares, table = window.extended(share, np.ascontiguousarray(numbers, dtype))
         constants += [unchanging_share(rule, table), limit(dtype) if waits else float(np.finfo(dtype).max)]
@@ -224,10 +224,10 @@ class Trainer:
         start = np.zeros((updates + 1) * x.parts, np.int64)
         return Meetings(1, idle, self._window.current, start, *self._made_meetings)
 
-    def _threads(self, most: int) -> int:
-        """Return how many threads are worth it for batches of up to so many samples."""
+    def _threads(self, most: int, updates: int) -> int:
+        """Return how many threads are worth it for updates on batches of up to so many samples."""
         work = most * self._products + tuning.UPDATE_WORK * self._size
-        return self._pace.threads(usable_threads()) if work >= tuning.TEAM_WORK else 1
+        return self._pace.threads(usable_threads(), updates) if work >= tuning.TEAM_WORK else 1
 
     def _memory(self, samples: int, clips: bool) -> BatchMemory:
         """Return memory for batches of up to so many samples: that of the run before, if it was of the same size."""

@@ -210,9 +210,12 @@ TEAM_WORK = 1 << 20
 # UPDATE_WORK.
 UPDATE_WORK = 8
 
-# The most runs of updates until the slower of one thread and a team is tried again: with more, a core that has become
+# The most runs of updates until a team that was slower than one thread is tried again: with more, a core that becomes
 # free is found later; with fewer, the slower one takes more of the time. Row: RUNS_PER_TRIAL.
 RUNS_PER_TRIAL = 32
+
+# The share of the time that trials of one thread may cost where a team is faster. Row: TRIAL_SHARE.
+TRIAL_SHARE = 0.02
 
 # Runs of updates after which parameters are saved. They are repeated from there if an update fails, so that more take
 # longer then; saving them before each run would take longer always. Row: REPEATED_RUNS.
