@@ -26,9 +26,12 @@ _BEGUN, _SAVED = "begun", "saved"  # what a companion tells of a kernel
 # Seconds after which a companion that is at a kernel is given up: many times what any kernel takes.
 _PATIENCE = 120.0
 
-_CODE = (
-    "import sys; sys.path.insert(0, {folder!r}); from fastmlp import companion; companion.work({first!r}, {dtype!r})"
-)
+_CODE = """
+import sys
+sys.path.insert(0, {folder!r})
+from fastmlp import companion
+companion.work({first!r}, {dtype!r}, {settings!r})
+"""
 
 
 class _Companion:

@@ -96,6 +96,17 @@ assert fastmlp.Softmax(np.zeros((2, 1))).tolist() == [[0.5], [0.5]]
     )
 
 
+def test_a_cold_cache_starts_a_companion_that_works(run_python, tmp_path):
+    code = """
+import numpy as np, fastmlp
+from fastmlp import companion
+fastmlp.one_hot(np.array([1, 0]))
+said, key = companion._companion._lines.get(timeout=300).split()
+assert said == "begun" and key.startswith("pack_parameters-"), (said, key)
+"""
+    run_python(code, env={"NUMBA_CACHE_DIR": str(tmp_path)})
+
+
 def test_a_warm_cache_starts_no_companion(run_python):
     code = "import numpy as np, fastmlp; fastmlp.one_hot(np.array([1, 0]))\n"
     run_python(code)
