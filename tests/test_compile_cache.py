@@ -16,6 +16,8 @@ pytestmark = pytest.mark.numba
 
 CACHE_REPORT = """
 import fastmlp
+from fastmlp import companion
+companion._companion.wanted = False  # it would add files for a while after the process
 fastmlp.warmup("float32")
 from fastmlp.kernels import compiled
 totals = compiled.cache_statistics().values()
