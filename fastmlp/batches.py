@@ -2,7 +2,7 @@
 
 Of samples that are not in memory, ``"blocks"`` is a shuffle that reads each block of a packed file once in an epoch, as
 a whole: the blocks in a random order, divided into groups of up to `BUFFER` blocks, and the samples of each group in a
-random order. A block has about 16 MiB, so that a group has up to 128 MiB, or 170,000 pictures of MNIST. A batch is thus
+random order. A block has up to 24 MiB, so that a group has up to 192 MiB, or 245,000 pictures of MNIST. A batch is thus
 a random choice from `BUFFER` blocks, others in each epoch. It teaches as much as one from all samples, as long as such
 a group resembles the whole: a source that is sorted, for example by class, should be shuffled before it is packed.
 """

@@ -6,7 +6,8 @@ import numpy as np
 
 from fastmlp import backend
 
-# Bytes of the source in a block, about: large enough to be read in one go, and small beside what a process needs.
+# Bytes of the source in a block, at most, unless a leaf has more: to be read in one go, and small beside what a process
+# needs.
 BLOCK_BYTES = 24 << 20
 
 

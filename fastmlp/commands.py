@@ -125,11 +125,8 @@ def _prepared_pack(options: argparse.Namespace, say: Console, _: Crew) -> _Prepa
     found = packed_sets.read(options.data)
     if options.dtype is None and found.x.dtype != np.uint8:
         options.dtype = found.x.dtype.name
-    plan, loss = recipes.chosen(options, len(found.y)), options.loss or "squared_error"
-    if options.loss is not None and (found.inputs.unit is None or loss == "poisson"):
-        expected = "none for classes, and not poisson for packed targets, which are standardised"
-        raise ValueError(checks.message("--loss", loss, expected, "leave it out, or train on the table itself"))
-    model = _model(options, found.inputs, plan, loss if found.inputs.unit is not None else losses.DEFAULT)
+    plan, loss = recipes.chosen(options, len(found.y)), losses.DEFAULT if found.inputs.unit is None else "squared_error"
+    model = _model(options, found.inputs, plan, loss)
     model.notes = found.notes
     say(f"{found.name}: {len(found.y)} training samples, packed; fastmlp evaluate MODEL FILE tests it on others")
     _say_start(options, say, model, plan)

@@ -413,7 +413,7 @@ class MLP(Interchange):
             takes all samples.
         shuffle : {"samples", "batches", "blocks", False}, optional
             Of minibatches: take the samples in a new order in each epoch; or draw the batches once, and take them in a
-            new order in each epoch; or take blocks of samples, of about 16 MiB, in a new order in each epoch, and
+            new order in each epoch; or take blocks of samples, of up to 24 MiB, in a new order in each epoch, and
             shuffle the samples of up to 8 blocks together; or take the samples as they are. By default ``"blocks"``
             for a packed file, which is then read a block at a time, and ``"samples"`` for other X; the same seed gives
             a packed file and the same matrix in memory the same bits. A packed file of more than 8 blocks allows no

@@ -286,7 +286,7 @@ def pack(
         then not fit into memory and may also be the name of a .npy file, which is mapped, or an iterator of blocks of
         rows, which are stored in a temporary file beside ``path`` first. An existing file is replaced when the new one
         is complete. `MLP.fit` trains from it on the full batch, or on minibatches that ``shuffle="blocks"`` draws; they
-        are random if the blocks of the file, of about 16 MiB, resemble each other: shuffle a sorted X before.
+        are random if the blocks of the file, of up to 24 MiB, resemble each other: shuffle a sorted X before.
     rows : bool
         With a path: samples are the rows of X, which may be any object with a length whose slices are rows: a dataset
         of h5py, an array of zarr, or a ``lightgbm.Sequence``.

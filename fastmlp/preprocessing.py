@@ -146,10 +146,10 @@ def from_dataset(parts: Dataset, names: tuple[str, ...] | None = None) -> Inputs
     return inputs._replace(frame=_frame(x, shape))
 
 
-def from_array(x: Array, max_value: float, names: tuple[str, ...] = ()) -> Inputs:
+def from_array(x: Array, max_value: float) -> Inputs:
     """Determine the preprocessing of samples (m, ...) that are divided by one number, without a pass over them."""
     shape = _shape(x.shape[1:]) if x.dtype == np.uint8 else x.shape[1:]
-    return Inputs(shape, max_value, names, _frame(x, shape))
+    return Inputs(shape, max_value, (), _frame(x, shape))
 
 
 def _frame(x: Array, shape: tuple[int, ...]) -> images.Framing | None:

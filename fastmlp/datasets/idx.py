@@ -76,10 +76,10 @@ def mapped(path: str | Path) -> Array:
     OSError
         If the file does not exist or cannot be read.
     """
-    content = bounded.source(Path(path))
-    start, shape = _header(content)
     if bounded.is_compressed(Path(path)):
         return read(path)
+    content = bounded.source(Path(path))
+    start, shape = _header(content)
     if content.size != start + math.prod(shape):
         got, expected = f"{content.size - start} bytes after the header", f"{math.prod(shape)}, as its header says"
         raise ValueError(checks.message(content.name, got, expected, bounded.SAVE_AGAIN))

@@ -134,12 +134,12 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
 
     def _threads(self, *, few: bool = False) -> contextlib.AbstractContextManager[None]:
         """Return the context of the threads that the user asked for, else of one if ``few`` are worth it."""
-        threads = self.n_threads
-        if threads is None and few and backend.get_backend() == "numba":
-            threads = 1
-        if threads is None:
+        count = self.n_threads
+        if count is None and few and backend.get_backend() == "numba":
+            count = 1
+        if count is None:
             return contextlib.nullcontext()
-        return backend.use_threads(backend.launchable("n_threads", threads))
+        return backend.use_threads(backend.launchable("n_threads", count))
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
