@@ -278,13 +278,29 @@ def serve(name, folder, task_name):
     def loss(recipe):
         return task.loss(learner.train(prepared(recipe), recipe, 1, 0))
 
+    def runs(recipe, *lengths):
+        """Return the seconds of runs of so many epochs."""
+        data = prepared(recipe)
+        return [seconds(functools.partial(learner.train, data, recipe, epochs, 0)) for epochs in lengths]
+
     def preparation(recipe):
-        return settled(lambda: seconds(lambda: learner.prepare(recipe, 0)))
+        """Return the seconds that precede a run, and those that it takes beside its epochs."""
+
+        def measure():
+            before = seconds(lambda: learner.prepare(recipe, 0))
+            one, two = runs(recipe, 1, 2)
+            return before + 2 * one - two
+
+        return settled(measure)
 
     def epoch(recipe, epochs):
-        data = prepared(recipe)
-        learner.train(data, recipe, 1, 0)  # the caches are filled with the data of other processes
-        return settled(lambda: seconds(lambda: learner.train(data, recipe, epochs, 0)) / epochs)
+        """Return the seconds of each epoch after the first: what a run does once is not part of an epoch."""
+
+        def measure():
+            _, one, more = runs(recipe, 1, 1, 1 + epochs)  # the caches are filled with the data of other processes
+            return (more - one) / epochs
+
+        return settled(measure)
 
     def run(recipe, epochs, seed):
         warm(recipe)
