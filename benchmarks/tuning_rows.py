@@ -37,8 +37,11 @@ def plain(m=8000, order="F"):
     return problems.notebook_loop(fastmlp, np.asarray(codes / 255.0, order=order), formulas.one_hot(labels))
 
 
-def batches(size, dtype="float32", m=12_000, nonzero=None):
-    """Return an epoch of Adam on minibatches of images, or of random numbers of which a share is not zero."""
+def batches(size, dtype="float32", m=12_000, nonzero=None, fixed=0):
+    """Return an epoch of Adam on images, or on random numbers of which a share is not zero; or ``fixed`` epochs.
+
+    The fixed ones have the same batches.
+    """
     if nonzero is None:
         codes, labels, _ = problems.image_codes(m)
         x = fastmlp.pack(codes, scale=1 / 255, minibatches=True)
@@ -48,7 +51,8 @@ def batches(size, dtype="float32", m=12_000, nonzero=None):
 
     def epoch():
         model = fastmlp.MLP(NET, dtype=dtype, seed=0)
-        model.fit(x, labels, epochs=1, optimizer=fastmlp.optimizers.Adam(), batch_size=size, progress=False)
+        settings = {"epochs": fixed or 1, "shuffle": "batches" if fixed else "samples", "batch_size": size}
+        model.fit(x, labels, optimizer=fastmlp.optimizers.Adam(), progress=False, **settings)
         return model.parameters
 
     return epoch
@@ -142,6 +146,10 @@ WORKLOADS = {
     **{f"few{m}": (f"step on {m} images", partial(step, m=m)) for m in (5, 20, 40, 100, 120, 200, 500, 10_000)},
     **{f"narrow{h}": (f"784-{h}-10, 1000 dense", partial(dense, m=1000, sizes=(784, h, 10))) for h in (1, 4, 8)},
     **{f"batches{size}": (f"epoch, batches of {size}", partial(batches, size)) for size in (4, 32, 128, 1024)},
+    **{
+        f"fixed{size}": (f"5 epochs, fixed batches of {size}", partial(batches, size, fixed=5))
+        for size in (32, 128, 1024)
+    },
     "batches64": ("epoch, batches of 128, float64", partial(batches, 128, "float64")),
     "zeros40": ("batches, 40 % of random numbers", partial(batches, 128, nonzero=0.4)),
     "zeros60": ("batches, 60 % of random numbers", partial(batches, 128, nonzero=0.6)),
@@ -176,6 +184,8 @@ ROWS = {
     "BATCH_RANGES": Row(TUNING, (1, 2, 4, 8), "batches32 batches128 batches1024", host=True, parallel=True),
     "BATCH_WEIGHT_BYTES": Row(TUNING, (32_768, 65_536, 98_304, 460_000), "batches128 batches64", host=True),
     "BATCH_DENSE_SHARE": Row(TUNING, (0, 0.5, 1), "zeros40 zeros60 densebatches", host=True),
+    "DRAWN_SAMPLES": Row(TUNING, (32, 64, 256), "fixed128 fixed1024", host=True),
+    "DRAWN_BYTES": Row(TUNING, (0,), "fixed32 fixed128 fixed1024", host=True),
     "GRADIENTS_PER_OUTPUT": Row(TUNING, (0, 1, 2, 8), "narrow1 narrow4 narrow8", host=True, parallel=True),
     "ROWS_SHARE": Row(TUNING, (0.0, 0.875), "images", host=True),
     "ROWS_VECTORS": Row(TUNING, (4, 8, 32), "images-40 images", host=True),

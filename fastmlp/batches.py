@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastmlp import checks
+from fastmlp.kernels.parts import Drawn
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -61,6 +62,7 @@ class Batches:
         self.shuffle, self.seed = shuffle, seed
         self.per_epoch = -(-m // batch_size)
         self._m, self._batch_size, self._block = m, batch_size, block
+        self._drawn: Drawn | None = None
         self._ends = np.minimum(np.arange(1, self.per_epoch + 1, dtype=np.int64) * batch_size, m)
 
     def epoch(self, number: int) -> tuple[Array, Array]:
@@ -81,19 +83,33 @@ class Batches:
         if self.shuffle == "samples":
             return self._permutation(number, self._m), self._ends
         if self.shuffle == "batches":
-            return self._drawn_once(self._permutation(number, self.per_epoch))
+            return self._in_turn(self._permutation(number, self.per_epoch))
         if self.shuffle == "blocks":
             return self._by_blocks(number), self._ends
         return np.arange(self._m, dtype=np.int32), self._ends
 
-    def _drawn_once(self, batches: Array) -> tuple[Array, Array]:
+    def drawn(self) -> Drawn | None:
+        """Return the batches of which all epochs consist, or None if each epoch has its own."""
+        if self.shuffle not in ("batches", False):
+            return None
+        if self._drawn is None:
+            # There is no epoch 0: its permutation belongs to no other use.
+            order = self._permutation(0, self._m) if self.shuffle else np.arange(self._m, dtype=np.int32)
+            self._drawn = Drawn(order, self._batch_size)
+        return self._drawn
+
+    def reseed(self, seed: int) -> None:
+        """Continue with the epochs of another seed."""
+        self.seed, self._drawn = seed, None
+
+    def _in_turn(self, batches: Array) -> tuple[Array, Array]:
         """Return the epoch that takes the batches, which are those of all epochs, in this order (per_epoch,)."""
-        turn = np.empty(self.per_epoch, np.int64)
-        turn[batches] = np.arange(self.per_epoch)
-        place = np.argsort(turn[np.arange(self._m) // self._batch_size], kind="stable")
-        ends = np.cumsum(np.diff(self._ends, prepend=0)[batches])
-        # There is no epoch 0: its permutation belongs to no other use.
-        return self._permutation(0, self._m)[place], ends
+        drawn = self.drawn()
+        assert drawn is not None
+        counts = np.diff(self._ends, prepend=0)[batches]
+        ends = np.cumsum(counts)
+        place = np.repeat(batches.astype(np.int64) * self._batch_size - (ends - counts), counts) + np.arange(self._m)
+        return drawn.order[place], ends
 
     def _by_blocks(self, number: int) -> Array:
         """Return the samples (m,) of an epoch, those of a group of blocks after those of another."""

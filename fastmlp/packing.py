@@ -15,6 +15,7 @@ from fastmlp.digests import Content, digest_of_samples
 from fastmlp.kernels import rules
 from fastmlp.kernels.columns import Columns, joined
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.parts import Drawn
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -200,10 +201,12 @@ class PackedMatrix:
     def check_shuffle(self, shuffle: str | bool) -> None:
         """Do nothing: samples in memory may be taken in any order."""
 
-    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
-        """Return a trainer that begins with parameters (k,) and the state of an optimizer."""
+    def begin_training(
+        self, vectors: list[Array], net: Net, y: Array, weight: Array, drawn: Drawn | None = None
+    ) -> Any:
+        """Return a trainer that begins with parameters (k,) and the state of an optimizer; see `Batches.drawn`."""
         kernels, x = backend.kernels(), self.operands(vectors[0].dtype, minibatches=True)
-        return kernels.begin_training(vectors, net, x, y, weight)
+        return kernels.begin_training(vectors, net, x, y, weight, drawn=drawn)
 
     def begin_epoch(self, trainer: Any, order: Array) -> None:
         """Do nothing: the samples of the epoch are at hand."""

@@ -15,7 +15,7 @@ from fastmlp.blocks import block_size
 from fastmlp.feeding import Feed, Store
 from fastmlp.kernels import rules
 from fastmlp.kernels.nets import Net
-from fastmlp.kernels.parts import Part
+from fastmlp.kernels.parts import Drawn, Part
 from fastmlp.kernels.scores import hit_scales
 from fastmlp.packfile import PackFile
 from fastmlp.packing import PackedMatrix, packed
@@ -145,11 +145,13 @@ class MappedMatrix(PackedMatrix):
             remedy = "pass 'blocks', which shuffles the blocks, and the samples of several blocks together"
             raise ValueError(checks.message("shuffle", got, expected, remedy))
 
-    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
+    def begin_training(
+        self, vectors: list[Array], net: Net, y: Array, weight: Array, drawn: Drawn | None = None
+    ) -> Any:
         """Do as `PackedMatrix.begin_training`, if the file is small; else return a trainer that reads it."""
         self._check_backend()
         if self.is_small():
-            return super().begin_training(vectors, net, y, weight)
+            return super().begin_training(vectors, net, y, weight, drawn)
         rows = self.block * self.shape[0] * self.dtype.itemsize
         wanted = (min(self.blocks, BUFFER) + _DRAWN) * rows + max(block.length for block in self._file.blocks)
         if wanted > self._memory:

@@ -23,6 +23,7 @@ from pages import SIDES, Guarded
 import fastmlp
 from fastmlp import activations, backend
 from fastmlp.kernels import compiled, nets, rules, vector
+from fastmlp.kernels.parts import Drawn
 
 # What kernels allocate themselves: with PYTHONMALLOC=debug, Python's allocator ends the process when it frees memory
 # whose end was written over. Numba leaves up to 64 bytes of slack, so this sees vectors, not single elements.
@@ -95,6 +96,18 @@ def run_sparse_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
 def run_coded_sparse_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
     to, listed = vector.matrix(out, at, o_row), coded_lists(*lists)
     vector.sparse_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
+
+
+@numba.njit
+def run_ordered_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
+    to, listed = vector.matrix(out, at, o_row), row_lists(*lists)
+    vector.ordered_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
+
+
+@numba.njit
+def run_coded_ordered_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
+    to, listed = vector.matrix(out, at, o_row), coded_lists(*lists)
+    vector.ordered_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
 
 
 @numba.njit
@@ -294,6 +307,14 @@ class ListsOfRows:
 
 
 def sparse_rows(rng, dtype):
+    products_of_rows(rng, dtype, run_sparse_rows, run_coded_sparse_rows)
+
+
+def ordered_rows(rng, dtype):
+    products_of_rows(rng, dtype, run_ordered_rows, run_coded_ordered_rows)
+
+
+def products_of_rows(rng, dtype, run_plain, run_coded):
     """Rows of every number of entries, among them none, added and set; their lists stand one behind the other."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     counts, starts = list_lengths()
@@ -314,7 +335,7 @@ def sparse_rows(rng, dtype):
         at = SKIPPED[side]
         shifted = {k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()}
         given = Buffers(side, **lists.buffers(), **shifted)
-        run = run_coded_sparse_rows if lists.coded else run_sparse_rows
+        run = run_coded if lists.coded else run_plain
         run(vectors, fresh, len(counts), given.out, o_row, lists.given(given, at), given.b, b_row, at)
         given.check("out")
         assert np.isnan(given.out[:at]).all()
@@ -508,16 +529,17 @@ def updates_on_batches(packed, labels, parameters, net):
         np.arange(m, dtype=np.int32)[::-1],
         np.unique([m // 2 + 1, m]),
     )
-    for rule in (
-        rules.Rule(rules.ADAM, 0.9, 0.9, squares=1),
-        rules.Rule(rules.SGD, 0.9, clip=0.1),
-        rules.Rule(rules.SGD),
+    for rule, drawn in (
+        (rules.Rule(rules.ADAM, 0.9, 0.9, squares=1), None),
+        (rules.Rule(rules.SGD, 0.9, clip=0.1), None),
+        (rules.Rule(rules.SGD), Drawn(order, int(ends[0]))),
     ):
         vectors = [parameters] * (1 + rules.state_vectors(rule))
         if rule.kind == rules.ADAM:
             vectors[2] = np.square(parameters)
         y = fastmlp.one_hot(labels, net.sizes[-1]).astype(parameters.dtype) if rule.clip else labels
-        trainer = kernels.begin_training(vectors, net, packed.operands(parameters.dtype, minibatches=True), y, weight)
+        x = packed.operands(parameters.dtype, minibatches=True)
+        trainer = kernels.begin_training(vectors, net, x, y, weight, drawn=drawn)
         results.append(kernels.train(trainer, order, ends, rule, np.full((len(ends), 4), 0.5)))
         results += kernels.training_vectors(trainer)
     return results
@@ -683,7 +705,7 @@ def overruns(rng, dtype):
     empty = {f"_fill.x.{one}.{other}" for one, other in lists}  # entries go to buffers of their own
     # What is stored has no table yet.
     empty |= {"_unpack.source.x.forward.table", "_unpack.source.x.backward.table", "_fill.fill.listed.table"}
-    empty |= {"_list_columns.fill.begin"}  # entries are where they were
+    empty |= {"_list_columns.fill.begin", "_list_drawn.value"}  # entries are where they were; only its dtype counts
     empty |= {f"_outputs.step.{name}" for name in ("z", "a", "targets.labels", "targets.rows", "targets.weight")}
     empty |= {f"_accumulate.step.{name}" for name in ("z", "a", "rows")}
     empty |= {f"_accumulate.rooms.back_{name}" for name in ("start", "stop", "index", "value")}

@@ -91,3 +91,27 @@ def test_the_orders_of_an_earlier_version():
 def test_more_samples_than_an_order_can_hold():
     with pytest.raises(ValueError, match="^X: got 2147483648 samples, expected at most 2147483647"):
         Batches(2**31, 100, "samples", seed=0)
+
+
+@pytest.mark.parametrize("shuffle", ["batches", False])
+def test_batches_that_are_the_same_in_each_epoch_are_known_before(shuffle):
+    batches = Batches(1000, 64, shuffle, seed=3)
+    order, size = batches.drawn()
+    drawn = [order[first : first + size].tolist() for first in range(0, 1000, size)]
+    for number in (1, 2):
+        assert sorted(split(*batches.epoch(number))) == sorted(drawn)
+
+
+@pytest.mark.parametrize("shuffle", ["samples", "blocks"])
+def test_others_are_not(shuffle):
+    assert Batches(1000, 64, shuffle, seed=3, block=30).drawn() is None
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+def test_a_resumption_takes_the_batches_of_its_seed(shuffle):
+    batches, other = Batches(100, 8, shuffle, seed=3, block=9), Batches(100, 8, shuffle, seed=4, block=9)
+    batches.drawn()
+    batches.epoch(1)
+    batches.reseed(4)
+    assert batches.epoch(2)[0].tolist() == other.epoch(2)[0].tolist()
+    assert shuffle != "batches" or batches.drawn().order.tolist() == other.drawn().order.tolist()

@@ -86,7 +86,7 @@ ARROWS = {
         "backend", "batches", "checks", "interrupts", "kernels", "methods", "optimizers", "quiet", "samples",
         "schedules",
     },  # of the kernels only their rules, the description of a net, and its scores
-    "batches": {"checks", "quiet"},
+    "batches": {"checks", "kernels", "quiet"},  # of the kernels only parts
     "blocks": {"backend"},
     "stopping": set(),
     "progress": {"checks", "history"},

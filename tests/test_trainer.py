@@ -10,6 +10,7 @@ from compare import assert_close, assert_same_bits
 import fastmlp
 from fastmlp import activations, backend
 from fastmlp.kernels import nets, rules
+from fastmlp.kernels.parts import Drawn
 
 pytestmark = [pytest.mark.numba, pytest.mark.kernels]
 
@@ -53,11 +54,12 @@ class Problem:
         self.numbers = np.array([NUMBERS] * len(self.ends)) * np.linspace(1, 0.5, len(self.ends))[:, None]
         self.parameters = fastmlp.MLP(sizes, dtype=dtype, seed=3).parameters
 
-    def begin(self, x=None):
+    def begin(self, x=None, drawn=None):
         vectors = [np.zeros_like(self.parameters) for _ in range(rules.state_vectors(self.rule))]
         packed = fastmlp.pack(self.x if x is None else x, scale=None if x is None else 1 / 255)
         operands = packed.operands(self.dtype, minibatches=True)
-        return backend.kernels().begin_training([self.parameters, *vectors], self.net, operands, self.y, self.weight)
+        begin = backend.kernels().begin_training
+        return begin([self.parameters, *vectors], self.net, operands, self.y, self.weight, drawn=drawn)
 
     def train(self, trainer=None, updates=slice(None)):
         """Make updates; return their sums and the vectors after them."""
@@ -137,6 +139,87 @@ def test_each_form_of_the_input_gives_the_same_bits(shape):
     for form in (problem.codes, np.asfortranarray(problem.codes), problem.codes[::-1].copy()[::-1]):
         for one, other in zip(expected, problem.train(problem.begin(form)), strict=True):
             assert_same_bits(one, other)
+
+
+class TestDrawn:
+    """Batches that are the same in each epoch."""
+
+    @pytest.fixture
+    def used(self, monkeypatch):
+        """Return a list that gets the size of the batches of the lists of each launch, or 0 without lists."""
+        from fastmlp.kernels.compiled.drawn import DrawnBatches
+
+        found, lists = [], DrawnBatches.lists
+
+        def noted(self, order, ends):
+            result = lists(self, order, ends)
+            found.append(result[0].size)
+            return result
+
+        monkeypatch.setattr(DrawnBatches, "lists", noted)
+        return found
+
+    @pytest.fixture(autouse=True)
+    def chunks_of_20_samples(self, monkeypatch):
+        from fastmlp.kernels.compiled import tuning
+
+        monkeypatch.setattr(tuning, "DRAWN_SAMPLES", 20)
+
+    @staticmethod
+    def drawn(problem, size):
+        """Let the second epoch take the batches of the first one in another order; return them."""
+        m = len(problem.y)
+        first, count = problem.order[:m], len(problem.ends) // 2
+        batches = [first[k * size : (k + 1) * size] for k in np.random.default_rng(1).permutation(count)]
+        problem.order = np.concatenate([first, *batches])
+        problem.ends = np.concatenate([problem.ends[:count], m + np.cumsum([len(batch) for batch in batches])])
+        return Drawn(first, size)
+
+    @pytest.mark.parametrize("rule", RULES)
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_they_give_the_bits_of_any_others(self, shape, dtype, rule):
+        for size, codes in (64, True), (37, False):
+            problem = Problem(*SHAPES[shape], dtype=dtype, rule=RULES[rule], size=size)
+            drawn, x = self.drawn(problem, size), problem.codes if codes else None
+            for one, other in zip(problem.train(problem.begin(x)), problem.train(problem.begin(x, drawn)), strict=True):
+                assert_same_bits(one, other)
+
+    def test_their_lists_are_used(self, used):
+        problem = Problem(*SHAPES["lists"])
+        problem.train(problem.begin(drawn=self.drawn(problem, 64)))
+        assert used == [64]
+
+    @pytest.mark.parametrize("change", ["order", "smaller", "larger", "second epoch"])
+    def test_other_batches_do_not_get_their_lists(self, change, used):
+        problem = Problem(*SHAPES["lists"])
+        m, count = len(problem.y), len(problem.ends) // 2
+        order, size = problem.order[:m].copy(), {"smaller": 63, "larger": 128}.get(change, 64)
+        if change == "order":
+            order[:2] = order[1::-1]
+        updates = slice(0, count + (change == "second epoch"))
+        expected, trainer = problem.train(updates=updates), problem.begin(drawn=Drawn(order, size))
+        for one, other in zip(expected, problem.train(trainer, updates), strict=True):
+            assert_same_bits(one, other)
+        assert used == [0, 0]
+
+    def test_features_on_several_pages(self, used):
+        """Indices count from the first feature of a page."""
+        problem = Problem((140_000, 3), 60, 0.1, size=30)
+        drawn = self.drawn(problem, 30)
+        found, expected = problem.train(problem.begin(drawn=drawn)), problem.expected()
+        for one, other, number in zip(problem.train(), found, expected, strict=True):
+            assert_same_bits(one, other)
+            assert_close(one, number, "trajectory", "float64")
+        assert used == [30, 0]
+
+    def test_memory_for_their_lists_is_bounded(self, used, monkeypatch):
+        from fastmlp.kernels.compiled import tuning
+
+        monkeypatch.setattr(tuning, "DRAWN_BYTES", 1000)
+        problem = Problem(*SHAPES["lists"])
+        problem.train(problem.begin(drawn=self.drawn(problem, 64)))
+        assert used == [0]
 
 
 @pytest.mark.parametrize("made", [0, 1, 5, 40])

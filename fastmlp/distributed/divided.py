@@ -14,7 +14,7 @@ from fastmlp.distributed import plans
 from fastmlp.distributed.messages import Array, Messages
 from fastmlp.kernels import rules, scores, tree
 from fastmlp.kernels.nets import Net
-from fastmlp.kernels.parts import Part
+from fastmlp.kernels.parts import Drawn, Part
 from fastmlp.packing import PackedMatrix, looks_unscaled, scaled
 from fastmlp.packs import Piece
 
@@ -182,8 +182,10 @@ class Divided:
         vectors: list[Array] = self._kernels.training_vectors(trainer)
         return vectors
 
-    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
-        """Do as `PackedMatrix.begin_training`."""
+    def begin_training(
+        self, vectors: list[Array], net: Net, y: Array, weight: Array, drawn: Drawn | None = None
+    ) -> Any:
+        """Do as `PackedMatrix.begin_training`, for batches that come from all processes."""
         self._batches = Batched(y, weight)
         scales = scores.hit_scales(net.loss, y, weight)
         x, y, weight = self._drawn(np.zeros(1, np.int32), vectors[0].dtype)[1]  # a trainer has samples

@@ -11,6 +11,7 @@ from fastmlp.distributed.divided import Divided, Facts
 from fastmlp.distributed.messages import Array, Messages
 from fastmlp.kernels import rules
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.parts import Drawn
 from fastmlp.packs import MappedMatrix, Piece
 
 
@@ -38,9 +39,11 @@ class Shared(Divided):
         """Raise ValueError unless the file can be read in this order."""
         self._matrix.check_shuffle(shuffle)
 
-    def begin_training(self, vectors: list[Array], net: Net, y: Array, weight: Array) -> Any:
+    def begin_training(
+        self, vectors: list[Array], net: Net, y: Array, weight: Array, drawn: Drawn | None = None
+    ) -> Any:
         """Do as `PackedMatrix.begin_training`."""
-        return self._matrix.begin_training(vectors, net, y, weight)
+        return self._matrix.begin_training(vectors, net, y, weight, drawn)
 
     def begin_epoch(self, trainer: Any, order: Array) -> None:
         """Take note of the order in which blocks are to be read."""

@@ -1,6 +1,21 @@
-"""Parts of the samples: whole leaves of the summation tree, which are packed and summed by themselves."""
+"""Parts of the samples: whole leaves of the summation tree, which are packed and summed by themselves; and batches."""
 
 from typing import Any, NamedTuple
+
+
+class Drawn(NamedTuple):
+    """Batches that are drawn once: all orders consist of them.
+
+    Attributes
+    ----------
+    order : ndarray of int32, shape (m,)
+        The samples, batch after batch.
+    size : int
+        Samples of each batch but the last one.
+    """
+
+    order: Any
+    size: int
 
 
 class Part(NamedTuple):

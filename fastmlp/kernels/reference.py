@@ -28,7 +28,7 @@ from fastmlp.kernels.inputs import (
     unpack,  # noqa: F401
 )
 from fastmlp.kernels.nets import Net
-from fastmlp.kernels.parts import Part
+from fastmlp.kernels.parts import Drawn, Part
 from fastmlp.kernels.reference_activations import ACTIVATIONS
 from fastmlp.kernels.reference_losses import (
     LOSSES,
@@ -212,11 +212,13 @@ class Trainer:
 
 
 def begin_training(
-    vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array, scales: Array | None = None
-) -> Trainer:
+    vectors: list[Array], net: Net, x: Rows, y: Array, weight: Array, scales: Array | None = None,
+    drawn: Drawn | None = None,
+) -> Trainer:  # fmt: skip
     """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
     x, y and weight as in `begin`. If these are some of the samples only, ``scales`` are `scores.hit_scales` of all.
+    If all batches are of those ``drawn`` once, updates may be faster.
     """
     every = scores.hit_scales(net.loss, y, weight) if scales is None else scales
     return Trainer([one.copy() for one in vectors], net, x, Part(0, y, weight, every))

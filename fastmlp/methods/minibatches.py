@@ -78,7 +78,7 @@ class Minibatches(Method):
         if sums.shape != (3,) or sums.dtype != np.float64:
             raise ValueError(f"{_SUMS} of shape {sums.shape}, dtype {sums.dtype}")
         self._state = vectors(state, self._updates.state_names, self._problem.parameters)
-        self._batches.seed = seed
+        self._batches.reseed(seed)
         self.epoch, self._done, self._sums = epoch, done, sums
 
     def _begin(self) -> None:
@@ -87,7 +87,8 @@ class Minibatches(Method):
         # A callback may have changed the parameters.
         if self._trainer is None or not np.array_equal(parameters, self._settled):
             vectors = [parameters, *self._state]
-            self._trainer = samples.x.begin_training(vectors, self._problem.net, samples.y, samples.w)
+            net, drawn = self._problem.net, self._batches.drawn()
+            self._trainer = samples.x.begin_training(vectors, net, samples.y, samples.w, drawn)
         self._order, self._ends = self._batches.epoch(self.epoch + 1)
         samples.x.begin_epoch(self._trainer, self._order)
 

@@ -55,6 +55,7 @@ from fastmlp.kernels.compiled.trainer import begin_training, enter_training, tra
 from fastmlp.kernels.compiled.tree import leaf_size
 from fastmlp.kernels.internals import cache
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.parts import Drawn
 from fastmlp.kernels.rules import apply, weight_mask
 
 __all__ = [
@@ -95,7 +96,9 @@ def warmup(dtype: Any) -> None:
         (sparse,) = (samples for _, samples in unpack(listed))
         list_samples(sparse, 1 / m)
         list(unpack(pack(matrix)))
-        trainer = begin_training([parameters], net, operands(listed, table), labels, weight)
+        full = operands(list_samples(np.ones_like(matrix), 1 / m), table)
+        drawn = Drawn(np.arange(m, dtype=np.int32), m)
+        trainer = begin_training([parameters], net, full, labels, weight, drawn=drawn)
         train(trainer, np.zeros(1, np.int32), np.ones(1, np.int64), rules.Rule(rules.SGD), np.ones((1, 4)))
     launcher()
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.kernels import vector
+from fastmlp.kernels.compiled.drawn import DrawnLists
 from fastmlp.kernels.compiled.losses import Targets
 from fastmlp.kernels.compiled.products import multiply_panels
 from fastmlp.kernels.compiled.runtime import body
@@ -42,8 +43,8 @@ class Model(NamedTuple):
     m, v : float
     turned : float
         The transposed weights of all layers but the first, (columns, rows) each, for the way back.
-    together : int
-        Blocks of features whose lists meet the weights of the first layer at once.
+    group : int64 (blocks,)
+        Blocks of features of one number are read together: their weights stay near for all samples of a piece.
     ranges : int
         Ranges of features of the first layer, which are whole pieces of its parameters.
     """
@@ -52,7 +53,7 @@ class Model(NamedTuple):
     m: Any
     v: Any
     turned: Any
-    together: int
+    group: Any
     ranges: int
 
 
@@ -190,6 +191,10 @@ class Run(NamedTuple):
     done : int64 (1,)
         Run that were made.
     met : Meetings
+    drawn : DrawnLists
+        Of batches that are the same in each epoch, if all of the run are.
+    numbered : int64 (updates,)
+        The number of each batch in these lists.
     """
 
     order: Any
@@ -211,6 +216,8 @@ class Run(NamedTuple):
     done: Any
     team: Team
     met: Any
+    drawn: DrawnLists
+    numbered: Any
 
 
 class Work(NamedTuple):

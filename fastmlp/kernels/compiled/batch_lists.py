@@ -52,12 +52,6 @@ def _page(x, blocks):
 
 
 @body
-def page_stop(x, block):
-    """Return the end of the blocks on the page of this one."""
-    return min((block // x.paged + 1) * x.paged, x.parts)
-
-
-@body
 def _add_strips(lists, out, m, columns, count):
     c, lanes = 0, vector.lanes(out)
     while c < columns:
@@ -79,6 +73,49 @@ def add_listed(x, order, count, blocks, room, out, weights, columns):
         _add_strips(_codes(x, room), out, there, columns, count)
     else:
         _add_strips(_values(x, room), out, there, columns, count)
+
+
+@body
+def _values_at(listed, number):
+    start, stop = vector.address(listed.start, number), vector.address(listed.start, number + 1)
+    return vector.RowLists(start, stop, vector.address(listed.index, 0), vector.address(listed.value, 0))
+
+
+@body
+def _codes_at(x, listed, number):
+    start, stop, table = vector.address(listed.start, number), vector.address(listed.start, number + 1), x.table
+    index, code = vector.address(listed.index, 0), vector.address(listed.code, 0)
+    return vector.CodedLists(start, stop, index, code, vector.address(table, 0))
+
+
+@body
+def add_drawn(x, listed, number, count, block, out, weights, columns):
+    """Do as `add_listed` for the samples of ``count`` of `DrawnLists`, of the blocks that begin with this one."""
+    vector.noinline()
+    there = vector.block(weights, _page(x, (block, block)), 0)
+    if x.coded > 0:
+        _add_strips(_codes_at(x, listed, number), out, there, columns, count)
+    else:
+        _add_strips(_values_at(listed, number), out, there, columns, count)
+
+
+@body
+def gather_drawn(x, listed, number, rows, fresh, gradient, deltas, columns):
+    """Do as `scatter_listed` for ``rows`` of the gradient, from lists of `DrawnLists`; set them if ``fresh``."""
+    vector.noinline()
+    if x.coded > 0:
+        _order_strips(_codes_at(x, listed, number), gradient, deltas, columns, rows, fresh)
+    else:
+        _order_strips(_values_at(listed, number), gradient, deltas, columns, rows, fresh)
+
+
+@body
+def _order_strips(lists, out, m, columns, count, fresh):
+    c, lanes = 0, vector.lanes(out)
+    while c < columns:
+        vectors = strip_vectors((columns - c) // lanes)
+        vector.ordered_rows(vectors, fresh, count, vector.block(out, 0, c), lists, vector.block(m, 0, c))
+        c += vectors * lanes
 
 
 @body

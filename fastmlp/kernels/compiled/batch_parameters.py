@@ -9,8 +9,9 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
-from fastmlp.kernels.compiled.batch_lists import scatter_listed
+from fastmlp.kernels.compiled.batch_lists import gather_drawn, scatter_listed
 from fastmlp.kernels.compiled.batch_rows import pass_met
+from fastmlp.kernels.compiled.drawn import chunks_in
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.optimizer_updates import update_once
@@ -21,8 +22,17 @@ from fastmlp.kernels.compiled.tree import add_rows
 @body
 def _listed_gradient(work, batch, layer, gradient, block, room, height):
     """Set rows of the gradient of the first layer, for a block of features, without the zeros of the samples."""
+    deltas, drawn = of_layer(work, work.memory.deltas, layer, np.int64(0)), work.run.drawn
+    if drawn.size > 0:
+        chunk = work.run.numbered[batch.update] * chunks_in(drawn)
+        for first in range(0, batch.count, drawn.chunk):
+            number, fresh = chunk * work.x.features + block * work.x.part, np.int64(first == 0)
+            there = vector.block(deltas, first, 0)
+            gather_drawn(work.x, drawn.features, number, height, fresh, gradient, there, layer.columns)
+            chunk += 1
+        return
     fill_zeros(gradient.start, 0, height * layer.columns)
-    order, deltas = vector.address(work.run.order, batch.begin), of_layer(work, work.memory.deltas, layer, np.int64(0))
+    order = vector.address(work.run.order, batch.begin)
     scatter_listed(work.x, order, batch.count, block, room, gradient, deltas, layer.columns)
 
 

@@ -9,6 +9,7 @@ from fastmlp.kernels import rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
 from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Meetings, Model, Run
+from fastmlp.kernels.compiled.drawn import DrawnBatches, groups_of
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
@@ -19,7 +20,7 @@ from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
 from fastmlp.kernels.compiled.waiting import Window, are_idle, is_within, limit, unchanging_share
 from fastmlp.kernels.nets import Net
-from fastmlp.kernels.parts import Part
+from fastmlp.kernels.parts import Drawn, Part
 from fastmlp.kernels.scores import hit_scales
 
 
@@ -51,7 +52,7 @@ def _piece_rows(n_in: int, columns: int, lanes: int) -> int:
 class Trainer:
     """The parameters and the state of an optimizer, packed, with the samples that they are trained on."""
 
-    def __init__(self, vectors: list[Any], net: Net, x: SampleLists, part: Part) -> None:
+    def __init__(self, vectors: list[Any], net: Net, x: SampleLists, part: Part, drawn: Drawn | None) -> None:
         self._net, self._dtype, self._scales = net, vectors[0].dtype, part.scales
         self._take(x, part.y, part.weight)
         self._lanes = vector.VECTOR_BYTES // self._dtype.itemsize
@@ -60,8 +61,9 @@ class Trainer:
         self._size = int(last["at_bias"] + last["columns"])
         self._products = int((self._layers["n_in"] * self._layers["n_out"]).sum())
         of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize * _met_share(x)
-        self._together = max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block))
         self._ranges = min(tuning.BATCH_RANGES, int(self._layers[0]["pieces"]))
+        self._group = groups_of(x, self._ranges, max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block)))
+        self._drawn = DrawnBatches(x, self._group, drawn)
         self._packed = [self._pack(one) for one in vectors]
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
         self._turned = aligned(turned, self._dtype)
@@ -181,7 +183,8 @@ class Trainer:
         weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64) if updates else np.empty(0)
         share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
         most = self._most = int((ends - starts).max()) if updates else self._most
-        piece, threads = _piece_samples(most, self._lanes), self._threads(most, updates)
+        threads = self._threads(most, updates)
+        piece = _piece_samples(most, self._lanes, threads)
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
         shares, table = window.extended(share, np.ascontiguousarray(numbers, dtype))
         constants += [unchanging_share(rule, table), limit(dtype) if waits else float(np.finfo(dtype).max)]
@@ -190,11 +193,11 @@ class Trainer:
             table, self._targets, np.array(constants, dtype), rule.kind, rule.nesterov, int(rule.first != 0),
             float(rule.clip), rule.squares, updates, piece, np.zeros((updates, tuning.LINE_NUMBERS)),
             np.zeros(max(updates, 1), np.int64), np.zeros(1, np.int64), assemble(threads),
-            self._meetings(order, updates, waits=waits),
+            self._meetings(order, updates, waits=waits), *self._drawn.lists(order, ends),
         )  # fmt: skip
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
-        model = Model(self._layers, m, v, self._turned, self._together, self._ranges)
+        model = Model(self._layers, m, v, self._turned, self._group, self._ranges)
         memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
         arguments = threads, parameters, model, memory, self._x, run, rooms
         if updates > 0:
@@ -276,19 +279,21 @@ def _met_share(x: SampleLists) -> float:
     return min(1, max(len(x.index), 1) * tuning.PIECE_SAMPLES / (samples * x.features))
 
 
-def _piece_samples(most: int, lanes: int) -> int:
-    """Return the samples of a piece of a batch: a fourth of the largest, if that is few, and whole vectors."""
-    return round_up(min(max(-(-most // 4), 1), tuning.PIECE_SAMPLES), lanes)
+def _piece_samples(most: int, lanes: int, threads: int) -> int:
+    """Return the samples of a piece of a batch: a thread's share of the largest, if that is few, and whole vectors."""
+    return round_up(min(max(-(-most // max(threads, 2)), 1), tuning.PIECE_SAMPLES), lanes)
 
 
-def begin_training(vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any, scales: Any = None) -> Trainer:
+def begin_training(
+    vectors: list[Any], net: Net, x: SampleLists, y: Any, weight: Any, scales: Any = None, drawn: Drawn | None = None
+) -> Trainer:
     """Return a trainer that begins with copies of these vectors: the parameters (k,) and the state of an optimizer.
 
     x as of `sample_lists.sample_operands`, y and weight as in `network.begin`. If these are some of the samples only,
-    ``scales`` are `scores.hit_scales` of all.
+    ``scales`` are `scores.hit_scales` of all. If all batches are of those ``drawn`` once, updates are faster.
     """
     every = hit_scales(net.loss, y, weight) if scales is None else scales
-    return Trainer(vectors, net, x, Part(0, y, weight, every))
+    return Trainer(vectors, net, x, Part(0, y, weight, every), drawn)
 
 
 def enter_training(trainer: Trainer, x: SampleLists, y: Any, weight: Any) -> None:

@@ -95,11 +95,19 @@ BATCH_FEATURES = 84
 
 # Ranges of features over which batches sum the outputs of the first layer: a thread keeps the weights of its ranges, in
 # each update, in its own cache. More have more sums to be added, fewer leave threads without one. Row: BATCH_RANGES.
-BATCH_RANGES = 4
+BATCH_RANGES = 2
 
 # Bytes of the weights that lists of batches meet at once: blocks of features whose rows together are smaller are taken
 # together. More of them fall out of the cache before the next sample. Row: BATCH_WEIGHT_BYTES.
 BATCH_WEIGHT_BYTES = 65_536
+
+# Samples of a list of a feature, in batches that are the same in each epoch: their deltas stay in the cache from one
+# feature to the next. Fewer make lists that are shorter and more often begun. Row: DRAWN_SAMPLES.
+DRAWN_SAMPLES = 128
+
+# Bytes up to which batches that are the same in each epoch get lists of their own, by sample and by feature. To take
+# more memory would be a surprise. Row: DRAWN_BYTES.
+DRAWN_BYTES = 256 << 20
 
 # Share of non-zero entries above which batches read dense rows: an entry of a list takes as long as about two entries
 # of a dense row, whose sums stay in registers. Row: BATCH_DENSE_SHARE.

@@ -3,11 +3,11 @@
 Left to itself LLVM stays far below the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
 forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows` does so for single rows, each
-over a list of its own, and `scatter_rows` adds single rows to those that a list names; both take `RowLists` and
-`CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which numbers are to be listed, or are targets.
-Where both factors are stored along the sum, `dot_tile` takes inner products. `logistic_elements`, `tanh_elements` and
-`gelu_elements` are the activations that need an exponential, `exp_elements` is that of losses. `adam_updates` and its
-like make several updates of an optimizer in a row.
+over a list of its own, `ordered_rows` in the order of the list, and `scatter_rows` adds single rows to those that a
+list names; all take `RowLists` and `CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which
+numbers are to be listed, or are targets. Where both factors are stored along the sum, `dot_tile` takes inner products.
+`logistic_elements`, `tanh_elements` and `gelu_elements` are the activations that need an exponential, `exp_elements` is
+that of losses. `adam_updates` and its like make several updates of an optimizer in a row.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
@@ -55,7 +55,7 @@ from fastmlp.kernels.vector.scalars import (
 )
 from fastmlp.kernels.vector.sigmoids import gelu_elements, logistic_elements, tanh_elements
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
-from fastmlp.kernels.vector.sparse_rows import scatter_rows, sparse_rows
+from fastmlp.kernels.vector.sparse_rows import ordered_rows, scatter_rows, sparse_rows
 from fastmlp.kernels.vector.steps import (
     NUMBERS,
     State,
@@ -159,6 +159,7 @@ __all__ = [
     "observe",
     "open_arguments",
     "opened",
+    "ordered_rows",
     "part",
     "pause",
     "population_count",

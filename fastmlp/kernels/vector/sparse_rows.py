@@ -22,6 +22,10 @@ from fastmlp.kernels.vector.ir import (
 from fastmlp.kernels.vector.operands import CodedLists
 from fastmlp.kernels.vector.target import CHAINS, STRIPS
 
+# What `sparse_rows` does with its sums: it adds them to what is there, or puts them in its place. And where those of
+# `ordered_rows` begin: with what is there, or with zeros.
+_ADDING, _SETTING, _GROWING, _BEGINNING = range(4)
+
 
 def _number(builder, k, values):
     """Emit the number of entry k: of a list of them, or a code and the table that decodes it."""
@@ -31,8 +35,8 @@ def _number(builder, k, values):
     return builder.load(builder.gep(values[1], [builder.zext(first, ir.IntType(64))]))
 
 
-def _sparse_rows_body(builder, arguments, vectors, fresh, element):
-    """Emit `sparse_rows` for so many vectors, and return from the function."""
+def _sparse_rows_body(builder, arguments, vectors, form, element):
+    """Emit `sparse_rows` or `ordered_rows`, by the form, for so many vectors, and return from the function."""
     vector, lanes = vector_type(element)
     rows, out, o_row, b, b_row, starts, stops, index, *values = arguments
     i64 = ir.IntType(64)
@@ -41,16 +45,18 @@ def _sparse_rows_body(builder, arguments, vectors, fresh, element):
         return add_listed_row(builder, k, index, b, b_row, [_number(builder, k, values)], sums, element)
 
     zeros = [ir.Constant(vector, [0.0] * lanes)] * vectors
-    at_once = -(-CHAINS // vectors)
+    at_once = 1 if form in (_GROWING, _BEGINNING) else -(-CHAINS // vectors)
     with cgutils.for_range(builder, rows) as loop:
         start, stop = (builder.load(builder.gep(one, [loop.index])) for one in (starts, stops))
-        k, sums = sum_entries(builder, start, stop, [zeros] * at_once, at_once, grow)
+        at_out = builder.mul(o_row, loop.index)
+        places = [builder.gep(out, [builder.add(at_out, i64(v * lanes))]) for v in range(vectors)]
+        first = [load(builder, place, vector, element) for place in places] if form == _GROWING else zeros
+        k, sums = sum_entries(builder, start, stop, [first] * at_once, at_once, grow)
         if at_once > 1:
             _, sums[:1] = sum_entries(builder, k, stop, sums[:1], 1, grow)
-        for v, parts in enumerate(zip(*sums, strict=True)):
-            pointer = builder.gep(out, [builder.add(builder.mul(o_row, loop.index), i64(v * lanes))])
+        for pointer, parts in zip(places, zip(*sums, strict=True), strict=True):
             total = functools.reduce(builder.fadd, parts)
-            if not fresh:
+            if form == _ADDING:
                 total = builder.fadd(load(builder, pointer, vector, element), total)
             store(builder, total, pointer, element)
     builder.ret_void()
@@ -95,10 +101,27 @@ def sparse_rows(typingctx, vectors, fresh, count, out, lists, m):
 
     out and m are of `Matrix`; c runs over ``vectors``, one of STRIPS. With ``fresh``, 1 and not 0, out is set.
     """
-    long, shapes = types.int64, list(itertools.product(STRIPS, (0, 1)))
+    long, shapes = types.int64, list(itertools.product(STRIPS, (_ADDING, _SETTING)))
 
     def codegen(context, builder, sig, args):
         _emit_call(builder, "sparse_rows", sig, args, shapes, _sparse_rows_body)
+        return context.get_dummy_value()
+
+    return types.void(long, long, long, out, lists, m), codegen
+
+
+@intrinsic
+def ordered_rows(typingctx, vectors, fresh, count, out, lists, m):
+    """Do as `sparse_rows`, entry after entry, as the lists have them: to the bits of `scatter_rows`.
+
+    Where there are few vectors, additions wait for one another.
+    """
+    long, shapes = types.int64, list(itertools.product(STRIPS, (_GROWING, _BEGINNING)))
+
+    def codegen(context, builder, sig, args):
+        vectors, fresh, *rest = args
+        form = builder.add(fresh, ir.IntType(64)(_GROWING))
+        _emit_call(builder, "ordered_rows", sig, [vectors, form, *rest], shapes, _sparse_rows_body)
         return context.get_dummy_value()
 
     return types.void(long, long, long, out, lists, m), codegen
@@ -111,13 +134,14 @@ def scatter_rows(typingctx, vectors, count, out, lists, m):
     It is the product with the transpose of what `sparse_rows` multiplies by, and needs no lists of its own: where the
     rows of out stay in the L1 cache, it takes less time than to make these. c runs over ``vectors``, one of STRIPS.
     """
-    long, shapes = types.int64, list(itertools.product(STRIPS, (0,)))
+    long, shapes = types.int64, list(itertools.product(STRIPS, (_ADDING,)))
 
     def codegen(context, builder, sig, args):
         vectors, *rest = args
         there = sig.args
         of_body = types.void(there[0], long, *there[1:])
-        _emit_call(builder, "scatter_rows", of_body, [vectors, ir.IntType(64)(0), *rest], shapes, _scatter_rows_body)
+        form = ir.IntType(64)(_ADDING)
+        _emit_call(builder, "scatter_rows", of_body, [vectors, form, *rest], shapes, _scatter_rows_body)
         return context.get_dummy_value()
 
     return types.void(long, long, out, lists, m), codegen
