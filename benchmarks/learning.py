@@ -96,14 +96,17 @@ class Lab:
         found = {name: reason for contest in self.contests.values() for name, reason in contest.reasons.items()}
         return {name: "not installed" if why.startswith("absent") else why for name, why in found.items()}
 
-    def curve(self):
-        """Return for each learner the seconds and mean accuracies of runs of increasing length, for `curves.draw`."""
+    def draw(self, path):
+        """Draw the time of an epoch, and accuracy against time in runs of increasing length, into a file."""
         contest, points = self.contest("MNIST"), {}
+        epochs = {name: epoch for name, (_, epoch) in contest.epoch(recipes.EPOCH[128]).items()}
+        times = {name: 1e3 * epoch["median"] for name, epoch in epochs.items() if isinstance(epoch, dict)}
         for epochs in CURVE_LENGTHS:
             found = contest.series(recipes.EPOCH[128], epochs, 0, list(contest.workers), CURVE_SEEDS)
             for name, one in found.items():
                 points.setdefault(name, []).append((one.mean, one.accuracy))
-        return points
+        runs = f"runs of 1 to {CURVE_LENGTHS[-1]} epochs, means over {CURVE_SEEDS} seeds"
+        curves.draw(path, times, points, ("784-128-10 on MNIST, Adam, batches of 128", runs))
 
 
 def _ratio(times, peers):
@@ -227,7 +230,7 @@ def main(words=None):
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: 30")
     parser.add_argument("--busy", action="store_true", help="measure beside another busy process")
     parser.add_argument("--readme", metavar="FILE", help="also put the tables between the markers in FILE")
-    parser.add_argument("--curve", metavar="FILE", help="also draw accuracy against time into FILE")
+    parser.add_argument("--curve", metavar="FILE", help="also draw epochs, and accuracy against time, into FILE")
     options = parser.parse_args(words)
     os.environ.update(ENVIRONMENT)
     fastmlp.set_backend("numba")
@@ -236,8 +239,7 @@ def main(words=None):
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Lab(folder, scale)) as lab:
         with busy_process(options.busy):
             if options.curve:
-                title = f"784-128-10 on MNIST: runs of 1 to {CURVE_LENGTHS[-1]} epochs, means over {CURVE_SEEDS} seeds"
-                curves.draw(options.curve, lab.curve(), title)
+                lab.draw(options.curve)
             missed, unmeasured = report(rows(lab, options.busy), options.only)
         text = "\n".join([*epoch_table(lab), *accuracy_table(lab), *notes(lab)])
         print("\n" + text)

@@ -326,7 +326,7 @@ def test_the_tables_of_learning_go_between_their_markers(tmp_path, monkeypatch, 
 def test_a_curve_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "curve.png"
-    curves.draw(picture, {"one": [(0.1, 0.9), (0.3, 0.95)], "other": [(1.0, 0.9)]}, "a net")
+    curves.draw(picture, {"one": 30.0}, {"one": [(0.1, 0.9), (0.3, 0.95)], "other": [(1.0, 0.9)]}, ("a net", "runs"))
     assert picture.stat().st_size > 1000
 
 
