@@ -93,12 +93,15 @@ class Contest:
         self._stack.close()
 
     def epoch(self, recipe):
-        """Return for each learner the quartiles of the seconds of its preparation and of an epoch, or a reason."""
+        """Return for each learner the quartiles of the seconds of preparation and first epoch, and of a later epoch.
+
+        Or a reason why there are none.
+        """
         if recipe not in self.epochs:
             epochs = in_turns(self.workers, self.scale.rounds, "epoch", recipe, self.scale.epochs)
-            preparations = in_turns(self.workers, -(-self.scale.rounds // 2), "preparation", recipe)
-            self.epochs[recipe] = {name: (preparations[name], epochs[name]) for name in self.workers}
-            self.reasons |= {name: why for name, why in (preparations | epochs).items() if isinstance(why, str)}
+            firsts = in_turns(self.workers, self.scale.rounds, "first", recipe)
+            self.epochs[recipe] = {name: (firsts[name], epochs[name]) for name in self.workers}
+            self.reasons |= {name: why for name, why in (firsts | epochs).items() if isinstance(why, str)}
         return self.epochs[recipe]
 
     def reach(self, recipe, target, candidates):

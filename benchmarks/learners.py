@@ -283,15 +283,9 @@ def serve(name, folder, task_name):
         data = prepared(recipe)
         return [seconds(functools.partial(learner.train, data, recipe, epochs, 0)) for epochs in lengths]
 
-    def preparation(recipe):
-        """Return the seconds that precede a run, and those that it takes beside its epochs."""
-
-        def measure():
-            before = seconds(lambda: learner.prepare(recipe, 0))
-            one, two = runs(recipe, 1, 2)
-            return before + 2 * one - two
-
-        return settled(measure)
+    def first(recipe):
+        """Return the seconds of preparation and of a run of one epoch."""
+        return settled(lambda: seconds(lambda: learner.prepare(recipe, 0)) + sum(runs(recipe, 1)))
 
     def epoch(recipe, epochs):
         """Return the seconds of each epoch after the first: what a run does once is not part of an epoch."""
@@ -313,4 +307,4 @@ def serve(name, folder, task_name):
         taken = settled(lambda: seconds(train))
         return taken, settled(lambda: task.accuracy(layers))
 
-    return (learner.version, 0), {"loss": loss, "preparation": preparation, "epoch": epoch, "run": run}
+    return (learner.version, 0), {"loss": loss, "first": first, "epoch": epoch, "run": run}

@@ -3,7 +3,7 @@
 The same net, Glorot's initial weights, batches and recipe: Adam with a rate that rises and falls to zero, float32. Only
 scikit-learn's rate stays constant, because its Adam has no schedule. Every learner must reach the loss of the plain
 formulas after an epoch before it is timed. The learners run in processes of their own, in turn, with the same number of
-threads. An epoch is one after the first: what a run does once, such as to arrange its batches, counts as preparation.
+threads. An epoch is one after the first: what a run does once, such as to arrange its batches, is in the first one.
 Times to an accuracy are those of runs of fixed length, with the fewest epochs whose mean test accuracy over the seeds
 reaches it, from uint8 images to the trained net: packing and conversion count.
 
@@ -59,16 +59,16 @@ class Lab:
         return TASKS["MNIST"](self.scale.samples)
 
     def epoch_ratio(self, task_name, batch, frameworks=(), *, counted=False):
-        """Return the fastest peer's time for an epoch over ours; with preparation, if that is ``counted``.
+        """Return the fastest peer's time for an epoch over ours; for the first one, with preparation, if ``counted``.
 
         The peers are those of the frameworks, each of which must be measured; by default all that are measured. A
         recipe is timed once, however many rows ask for it.
         """
         figures = self.contest(task_name).epoch(recipes.EPOCH[batch])
         times = {
-            name: epoch["median"] + (preparation["median"] if counted else 0)
-            for name, (preparation, epoch) in figures.items()
-            if isinstance(epoch, dict) and isinstance(preparation, dict)
+            name: (first if counted else epoch)["median"]
+            for name, (first, epoch) in figures.items()
+            if isinstance(epoch, dict) and isinstance(first, dict)
         }
         peers = {name: name.partition(",")[0] for name in times if name != OURS}
         measured = set(peers.values())
@@ -176,12 +176,16 @@ def epoch_table(lab):
     ]
     if not measured:
         return []
-    lines = ["| an epoch in ms, median (quartiles) + preparation | " + " | ".join(name for name, _ in measured) + " |"]
+    lines = [
+        "| an epoch in ms, median (quartiles); the first one, with preparation | "
+        + " | ".join(name for name, _ in measured)
+        + " |"
+    ]
     lines.append("| --- " * (1 + len(measured)) + "|")
     reasons = lab.reasons()
     for name in BUILDERS:
         cells = [
-            " + ".join((cell(figures[name][1], 1e3), cell(figures[name][0], 1e3).partition(" ")[0]))
+            "; ".join((cell(figures[name][1], 1e3), cell(figures[name][0], 1e3).partition(" ")[0]))
             if name in figures
             else reasons[name].partition(":")[0]
             for _, figures in measured

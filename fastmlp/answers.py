@@ -145,11 +145,11 @@ def as_csv(given: list[dict[str, Any]]) -> str:
     --------
     >>> from fastmlp.answers import as_csv
     >>> as_csv([{"source": "new.csv[0]", "value": 2.5, "done": ""}])
-    'source,value\r\nnew.csv[0],2.5\r\n'
+    'source,value\nnew.csv[0],2.5\n'
     """
     rows = [_row(one) for one in given]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["source"])
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["source"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -84,14 +84,17 @@ class PackedMatrix:
             values, seen = matrix.value, matrix.chosen(np.arange(0, self.shape[1], step)).value
         else:
             values, seen = matrix, matrix[:, ::step]
-        self.density = float(np.count_nonzero(values) / math.prod(self.shape))
-        extreme = scaled(np.array([values.max(initial=0)], np.float64), scale) if self.dtype == _UINT8 else values
-        self.finite = arrays.all_finite(extreme)
+        kernels, lists = backend.kernels(), minibatches or isinstance(matrix, Columns)
+        if self.dtype == _UINT8:
+            count = int(np.count_nonzero(values))
+            self.finite = arrays.all_finite(scaled(np.array([values.max(initial=0)], np.float64), scale))
+        else:
+            count, self.finite = kernels.survey(values)
+        self.density = count / math.prod(self.shape)
         self.largest = float(max(seen.max(initial=0), -float(seen.min(initial=0)))) * scale
         self._scale = scale
         self._backend = backend.get_backend()
         self._operands: dict[tuple[bool, np.dtype[Any]], Any] = {}
-        kernels, lists = backend.kernels(), minibatches or isinstance(matrix, Columns)
         form = kernels.list_samples(matrix, self.density) if lists else kernels.pack(matrix)
         self._forms: dict[bool, Any] = {lists: form}
 

@@ -88,11 +88,14 @@ class Writing:
     def _collect(self, values: Array, first: int, form: Any) -> None:
         step = -(-self._source.shape[1] // SEEN)
         seen = values[:, -first % step :: step]
-        self._count += int(np.count_nonzero(values))
-        self._extreme = max(self._extreme, float(values.max(initial=0)))
-        self._finite &= arrays.all_finite(values)
-        self._largest = float(np.maximum(self._largest, max(seen.max(initial=0), -float(seen.min(initial=0)))))
         kernels = backend.kernels()
+        if self._dtype == _UINT8:
+            self._count += int(np.count_nonzero(values))
+            self._extreme = max(self._extreme, float(values.max(initial=0)))
+        else:
+            count, finite = kernels.survey(values)
+            self._count, self._finite = self._count + count, self._finite and finite
+        self._largest = float(np.maximum(self._largest, max(seen.max(initial=0), -float(seen.min(initial=0)))))
         self._dense &= not isinstance(form, np.ndarray) and kernels.all_dense(form)
         self._kinds.add(kernels.packed_facts(form)[0])
         self._content.update(np.ascontiguousarray(values.T))

@@ -290,7 +290,7 @@ SECONDS = {"fastmlp": 1.0, "PyTorch, eager": 7.0, "PyTorch, compiled": 5.0, "JAX
 def test_one_measurement_gives_the_ratios_over_all_peers_and_over_two_frameworks(timed, capsys):
     lab = timed(SECONDS | {"scikit-learn, MLPClassifier": 6.0})
     learning.report(learning.rows(lab, busy=False), "MNIST, an epoch in batches of 128")
-    assert lab.asked == ["epoch", "preparation"]
+    assert lab.asked == ["epoch", "first"]
     printed = re.sub(" +", " ", capsys.readouterr().out)
     assert "MNIST, an epoch in batches of 128, over the fastest peer 3 6 2.00 x missed\n" in printed
     assert "MNIST, an epoch in batches of 128, over PyTorch and scikit-learn 4 8 5.00 x\n" in printed
@@ -317,7 +317,7 @@ def test_the_tables_of_learning_go_between_their_markers(tmp_path, monkeypatch, 
     printed = capsys.readouterr().out
     table = readme.read_text().removeprefix(f"before\n{begin}\n").removesuffix(f"\n{end}\nafter\n")
     assert printed.endswith(table + "\n")
-    assert re.search(r"^\| fastmlp \| [\d.]+ \([\d.]+-[\d.]+\) \+ [\d.]+ \|", table, re.MULTILINE)
+    assert re.search(r"^\| fastmlp \| [\d.]+ \([\d.]+-[\d.]+\); [\d.]+ \|", table, re.MULTILINE)
     assert "| TensorFlow, tf.function for an epoch | not installed |" in table
     assert "failed" not in table
     assert "not timed" not in table

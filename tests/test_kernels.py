@@ -26,7 +26,7 @@ API = {
     "leaf_size", "leaf_starts", "limited_threads", "limits_threads", "list_samples", "loss_gradient", "max_threads",
     "network_logits", "network_step", "nodes", "one_hot", "operands", "other_form", "output_delta", "pack",
     "packed_facts", "plain_operand", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
-    "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
+    "survey", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ OUTPUTS = {
 }  # fmt: skip
 ENGINE = {
     "_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient",
-    "_list_columns", "_list_rows", "_unpack", "run_updates",
+    "_list_columns", "_list_drawn", "_list_rows", "_survey", "_unpack", "run_updates",
 }  # fmt: skip
 MOST_WORKERS = 8
 
@@ -404,6 +404,27 @@ def test_an_infinite_loss_counts_only_where_there_is_a_target(kernels, rng, dtyp
     assert_close(loss[:2], -(y[there, :2] * np.log(p[there, :2])).sum(axis=0), "product", dtype)
     assert loss[2] == np.inf
     assert_close(dz, p - y, "product", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@np.errstate(all="ignore")  # as the backend calls them
+def test_survey(kernels, rng, dtype):
+    """Of every layout, on one worker and on several."""
+    for shape in [(1, 1), (3, 7), (64, 5), (0, 3), (129, 2000)]:
+        x = np.where(rng.random(shape) < 0.2, rng.standard_normal(shape), -0.0).astype(dtype)
+        forms = x, np.asfortranarray(x), x[::-1, ::2], x[:, ::-1], x.astype(x.dtype.newbyteorder())
+        for form in forms:
+            assert kernels.survey(form) == (np.count_nonzero(form), True)
+            for value in (np.nan, np.inf, -np.inf) if x.size else ():
+                for place in (0, form.size // 2, form.size - 1):
+                    odd = form.copy(order="K")
+                    odd[np.unravel_index(place, odd.shape)] = value
+                    assert kernels.survey(odd) == (np.count_nonzero(odd), False)
+        if x.size:
+            x[0, 0] = np.finfo(dtype).smallest_subnormal
+            most = np.full_like(x, np.finfo(dtype).max)  # whose sum is infinite
+            assert kernels.survey(x)[0] == np.count_nonzero(x)
+            assert kernels.survey(most) == (x.size, True)
 
 
 def test_the_last_chunk_of_a_step_may_be_one_sample(backend, reference, rng, dtype):

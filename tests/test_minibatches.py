@@ -559,3 +559,35 @@ def test_a_bad_alpha_of_an_epoch(backend):
         net.fit(X, Y, epochs=5, alpha=lambda epoch: np.nan if epoch == 3 else 0.1, batch_size=64)
     two.fit(X, Y, epochs=2, batch_size=64)
     assert_same_bits(net.parameters, two.parameters)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return a list that gets whether each trainer knows its batches, so that it can make lists for them."""
+    found, begin = [], fastmlp.PackedMatrix.begin_training
+
+    def noted(self, *args):
+        found.append(args[-1] is not None)
+        return begin(self, *args)
+
+    monkeypatch.setattr(fastmlp.PackedMatrix, "begin_training", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shuffle", "epochs", "expected"),
+    [("batches", 3, True), (False, 3, True), ("batches", 2, False), ("samples", 3, False), ("blocks", 3, False)],
+)
+def test_batches_of_a_longer_run_get_lists_of_their_own(drawn, shuffle, epochs, expected):
+    model().fit(X, Y, epochs=epochs, batch_size=20, optimizer=SGD(0.1), shuffle=shuffle, progress=False)
+    assert drawn == [expected]
+
+
+def test_lists_are_not_made_again_where_a_callback_changes_the_parameters(drawn):
+    trained = model()
+
+    def halve(epoch, history):
+        trained.parameters *= 0.5
+
+    trained.fit(X, Y, epochs=5, batch_size=20, optimizer=SGD(0.1), shuffle="batches", callback=halve, progress=False)
+    assert drawn == [True] + [False] * 4

@@ -57,6 +57,13 @@ def output_delta(dz: Array, a: Array, y: Array) -> None:
     np.subtract(a, y, out=dz)
 
 
+def survey(x: Array) -> tuple[int, bool]:
+    """Return how many numbers of a float matrix are not zero, and whether all are finite."""
+    # One pass without a temporary array: a finite sum has only finite terms.
+    total = np.add.reduce(x, axis=None)
+    return int(np.count_nonzero(x)), bool(np.isfinite(total) or np.isfinite(x).all())
+
+
 def cross_entropy(a: Array, y: Array) -> float:
     """Return the mean of -sum_k y_k log(max(a_k, tiny)) over the columns of a, y (C, m)."""
     floor = np.finfo(a.dtype).tiny

@@ -69,7 +69,8 @@ class Choice:
             return FullBatch(problem, self._updates(optimizer, epochs), identity)
         problem.samples.x.check_shuffle(shuffle)
         batches = Batches(m, batch_size, shuffle, seed, problem.samples.x.block)
-        return Minibatches(problem, self._updates(optimizer, epochs * batches.per_epoch), batches, identity)
+        updates = self._updates(optimizer, epochs * batches.per_epoch)
+        return Minibatches(problem, updates, batches, epochs, identity)
 
     def _updates(self, optimizer: SGD | Adam | None, count: int) -> Updates:
         rates: Rates = Alpha(self.alpha) if optimizer is None else LearningRate(optimizer.learning_rate, count)

@@ -61,6 +61,8 @@ class LearningRate(Rates):
         Raises the schedule's error if that is the first update: which updates are made before an error must not depend
         on how many are asked for at once.
         """
+        if not callable(self._learning_rate):
+            return [self._learning_rate] * len(updates)
         if not self._is_users:
             return [self._of(update) for update in updates]
         # One question for all: each takes a change of threads, of a millisecond where all cores are busy.

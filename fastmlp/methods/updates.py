@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastmlp.interrupts import Caller
+from fastmlp.kernels.rules import Numbers
 from fastmlp.methods.rates import Rates
 from fastmlp.optimizers import SGD, Adam
 
@@ -45,5 +46,7 @@ class Updates:
     def ask(self, caller: Caller, epoch: int, updates: range) -> tuple[list[float], Array]:
         """Return the step sizes (u,) of updates of an epoch, or of the first few, and their numbers (u, 4) float64."""
         rates = self._rates.ask(caller, epoch, updates)
-        numbers = [self._optimizer.numbers(update, rate) for update, rate in zip(updates, rates, strict=False)]
-        return rates, np.array([one._replace(l2=self.l2) for one in numbers], np.float64)
+        numbers = self._optimizer.numbers
+        table = np.array([numbers(update, rate) for update, rate in zip(updates, rates, strict=False)], np.float64)
+        table[:, Numbers._fields.index("l2")] = self.l2
+        return rates, table

@@ -20,7 +20,7 @@ from fastmlp.kernels import internals, rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
-from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, update
+from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, survey, update
 from fastmlp.kernels.compiled.host import attach, compiler_locks, preparation
 from fastmlp.kernels.compiled.inputs import operands, other_form, packed_facts, plain_operand, unpack
 from fastmlp.kernels.compiled.launch import (
@@ -64,8 +64,8 @@ __all__ = [
     "finish", "forward", "from_arrays", "layout", "leaf_size", "leaf_starts", "limited_threads", "limits_threads",
     "list_samples", "loss_gradient", "max_threads", "network_logits", "network_step", "nodes", "one_hot",
     "operands", "other_form", "output_delta", "pack", "packed_facts", "plain_operand", "preparation", "relu",
-    "softmax_columns", "softmax_cross_entropy_grad", "to_arrays", "train", "training_vectors", "unpack", "update",
-    "warmup", "weight_mask",
+    "softmax_columns", "softmax_cross_entropy_grad", "survey", "to_arrays", "train", "training_vectors", "unpack",
+    "update", "warmup", "weight_mask",
 ]  # fmt: skip
 
 
@@ -81,6 +81,7 @@ def warmup(dtype: Any) -> None:
     loss_gradient(x.copy(), row.copy(), row.copy(), x, x, row, "squared_error")
     output_delta(x.copy(), x, x)
     cross_entropy(x, x)
+    survey(x)
     update(row.copy(), row, row, x.dtype.type(0))
     rows = np.ones((tuning.FEW_SAMPLES + 1, 1), dtype)
     backward(1, x, rows, rows.T, rows.T, rows.T)

@@ -1,10 +1,13 @@
-"""Elementwise kernels: one-hot encoding, the delta of the outputs and the update."""
+"""Elementwise kernels: one-hot encoding, the delta of the outputs, the update, and a look at all numbers."""
 
 from typing import Any
 
+import numpy as np
+
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.launch import kernel, span
+from fastmlp.kernels.compiled.launch import kernel, span, usable_threads
+from fastmlp.kernels.compiled.runtime import body
 
 
 @kernel()
@@ -49,3 +52,32 @@ def _update(out, w, dw, alpha, size, worker, workers):
 def update(out: Any, w: Any, dw: Any, alpha: Any) -> None:
     """Set ``out`` (k,) to w - alpha dw."""
     _update(out, w, dw, alpha, w.size)
+
+
+@body
+def _look(x, at, count):
+    """Return how many of some numbers are not zero, and how many are NaN or infinite."""
+    part = vector.part(x, at, count)
+    used, odd = np.int64(0), np.int64(0)
+    for k in range(count):
+        used += np.int64(part[k] != 0)
+        odd += np.int64(part[k] - part[k] != 0)
+    return used, odd
+
+
+@kernel()
+def _survey(x, size, found, worker, workers):
+    lo, hi = span(size, worker, workers)
+    used, odd = _look(x, lo, hi - lo)
+    found.start[worker * found.columns], found.start[worker * found.columns + 1] = used, odd
+
+
+def survey(x: Any) -> tuple[int, bool]:
+    """Return how many numbers of a float matrix are not zero, and whether all are finite."""
+    if not (x.flags.forc and x.flags.aligned and x.dtype.isnative):
+        return int(np.count_nonzero(x)), bool(np.isfinite(x).all())
+    workers = usable_threads() if x.size >= tuning.PARALLEL_SIZE else 1
+    found = np.empty((workers, vector.LINE_BYTES // 8), np.int64)
+    _survey.launch(workers, x.ravel(order="K"), x.size, found)
+    used, odd = found[:, :2].sum(axis=0).tolist()
+    return used, odd == 0
