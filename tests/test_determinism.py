@@ -176,7 +176,7 @@ class Filled:
     def empty(self, shape, dtype=float):
         self.made += 1
         dtype = np.dtype(dtype)
-        return np.full(shape, self._held[dtype.kind == "f"] if dtype.kind in "if" else 255, dtype)
+        return np.full(shape, self._held[dtype.kind == "f"] if dtype.kind in "if" else self._held[0] % 256, dtype)
 
     def empty_like(self, like):
         return self.empty(like.shape, like.dtype)
@@ -184,7 +184,7 @@ class Filled:
 
 # Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
 MAKERS = ("memory", "waiting", "sums", "small_batch", "packing", "network", "rooms", "losses", "cost", "plan",
-          "trainer", "sample_lists")  # fmt: skip
+          "trainer", "sample_lists", "drawn", "elementwise")  # fmt: skip
 SPARSE, DENSE = 0.3, 1.0
 
 
@@ -208,7 +208,10 @@ def passes(dtype, sizes, m, density, kind, activation="relu"):
     for loss in ("logistic", "poisson"):
         other = fastmlp.MLP(sizes, dtype=dtype.name, activation=activation, loss=loss)
         results += [*other.loss_and_grad(x, soft), *other.evaluate(x, soft).values()]
-        other.fit(lists, soft, epochs=1, optimizer=fastmlp.optimizers.Adam(), batch_size=-(-m // 3))
+        # Three epochs, in which fixed batches get lists of their own.
+        for epochs, shuffle in ((1, "samples"), (3, "batches")):
+            settings = {"epochs": epochs, "shuffle": shuffle, "optimizer": fastmlp.optimizers.Adam()}
+            other.fit(lists, soft, batch_size=-(-m // 3), **settings)
         results.append(other.parameters)
     if len(sizes) == 3:
         (w1, w2), (b1, b2), plain = model.weights, model.biases, codes.astype(dtype) / dtype.type(255)

@@ -146,9 +146,9 @@ def find(path: str | Path) -> list[Path]:
     Examples
     --------
     >>> from fastmlp.datasets import images
-    >>> images.find(".")  # doctest: +ELLIPSIS
+    >>> images.find("fastmlp")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: .: got a folder without pictures, expected files named ...
+    ValueError: fastmlp: got a folder without pictures, expected files named ...
     """
     path = Path(path)
     bounded.status(path)
