@@ -213,6 +213,16 @@ class TestDrawn:
             assert_close(one, number, "trajectory", "float64")
         assert used == [30, 0]
 
+    def test_other_samples_do_not_get_their_lists(self, used):
+        problem, other = Problem(*SHAPES["lists"]), Problem(*SHAPES["lists"])
+        other.codes = other.codes[:, ::-1].copy()
+        x = fastmlp.pack(other.codes, scale=1 / 255).operands(problem.dtype, minibatches=True)
+        trainer = problem.begin(drawn=self.drawn(problem, 64))
+        backend.kernels().enter_training(trainer, x, problem.y, problem.weight)
+        for one, same in zip(problem.train(problem.begin(other.codes)), problem.train(trainer), strict=True):
+            assert_same_bits(one, same)
+        assert used == [0, 0]
+
     def test_memory_for_their_lists_is_bounded(self, used, monkeypatch):
         from fastmlp.kernels.compiled import tuning
 

@@ -87,6 +87,7 @@ class Trainer:
         self._settle()
         self._saved, self._made = [one.copy() for one in self._packed], []
         self._take(x, y, weight)
+        self._drawn = DrawnBatches(x, self._group, None)
 
     def _views(self, packed: Any, flat: Any) -> Any:
         """Yield the weights and biases of each layer, in a packed and in a flat vector, as views of the same shape."""
