@@ -29,7 +29,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(
-    60_000, 30, 7, 3,
+    60_000, 30, 7, 10,
     {"MNIST": tuple(range(1, 13)), "digits": (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)},
     {"MNIST": (0.975, 0.98), "digits": (0.97,)},
 )  # fmt: skip
@@ -93,7 +93,7 @@ class Contest:
         self._stack.close()
 
     def epoch(self, recipe):
-        """Return for each learner the quartiles of the seconds of preparation and first epoch, and of a later epoch.
+        """Return for each learner the quartiles of the seconds of preparation and one epoch, and of one of several.
 
         Or a reason why there are none.
         """

@@ -278,23 +278,15 @@ def serve(name, folder, task_name):
     def loss(recipe):
         return task.loss(learner.train(prepared(recipe), recipe, 1, 0))
 
-    def runs(recipe, *lengths):
-        """Return the seconds of runs of so many epochs."""
-        data = prepared(recipe)
-        return [seconds(functools.partial(learner.train, data, recipe, epochs, 0)) for epochs in lengths]
-
     def first(recipe):
         """Return the seconds of preparation and of a run of one epoch."""
-        return settled(lambda: seconds(lambda: learner.prepare(recipe, 0)) + sum(runs(recipe, 1)))
+        return settled(lambda: seconds(lambda: learner.train(learner.prepare(recipe, 0), recipe, 1, 0)))
 
     def epoch(recipe, epochs):
-        """Return the seconds of each epoch after the first: what a run does once is not part of an epoch."""
-
-        def measure():
-            _, one, more = runs(recipe, 1, 1, 1 + epochs)  # the caches are filled with the data of other processes
-            return (more - one) / epochs
-
-        return settled(measure)
+        """Return the seconds of a run of so many epochs, for each of them."""
+        data = prepared(recipe)
+        learner.train(data, recipe, 1, 0)  # the caches are filled with the data of other processes
+        return settled(lambda: seconds(lambda: learner.train(data, recipe, epochs, 0)) / epochs)
 
     def run(recipe, epochs, seed):
         warm(recipe)
