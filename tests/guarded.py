@@ -86,28 +86,15 @@ def coded_lists(starts, index, code, table, at):
     return vector.CodedLists(first, stops, vector.address(index, 0), vector.address(code, 0), vector.address(table, 0))
 
 
-@numba.njit
-def run_sparse_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
-    to, listed = vector.matrix(out, at, o_row), row_lists(*lists)
-    vector.sparse_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
+def rows_with(product, lists_of):
+    """Return a function that calls an intrinsic, `sparse_rows` or `ordered_rows`, for lists of one kind."""
 
+    @numba.njit
+    def run(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
+        to, listed = vector.matrix(out, at, o_row), lists_of(*lists)
+        product(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
 
-@numba.njit
-def run_coded_sparse_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
-    to, listed = vector.matrix(out, at, o_row), coded_lists(*lists)
-    vector.sparse_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
-
-
-@numba.njit
-def run_ordered_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
-    to, listed = vector.matrix(out, at, o_row), row_lists(*lists)
-    vector.ordered_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
-
-
-@numba.njit
-def run_coded_ordered_rows(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
-    to, listed = vector.matrix(out, at, o_row), coded_lists(*lists)
-    vector.ordered_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row))
+    return run
 
 
 @numba.njit
@@ -307,16 +294,17 @@ class ListsOfRows:
 
 
 def sparse_rows(rng, dtype):
-    products_of_rows(rng, dtype, run_sparse_rows, run_coded_sparse_rows)
+    products_of_rows(rng, dtype, vector.sparse_rows)
 
 
 def ordered_rows(rng, dtype):
-    products_of_rows(rng, dtype, run_ordered_rows, run_coded_ordered_rows)
+    products_of_rows(rng, dtype, vector.ordered_rows)
 
 
-def products_of_rows(rng, dtype, run_plain, run_coded):
+def products_of_rows(rng, dtype, product):
     """Rows of every number of entries, among them none, added and set; their lists stand one behind the other."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
+    run_plain, run_coded = rows_with(product, row_lists), rows_with(product, coded_lists)
     counts, starts = list_lengths()
     for vectors, fresh, side, form in itertools.product(vector.STRIPS, (0, 1), SIDES, LIST_FORMS):
         width = vectors * lanes

@@ -35,20 +35,22 @@ def _set_lists(x, order, count, blocks, room):
 
 
 @body
-def _values(x, room):
-    return vector.RowLists(room.start, room.stop, vector.address(x.index, 0), vector.address(x.value, 0))
+def _values(entries, start, stop):
+    """Return lists of the entries of `SampleLists` or of `Listed`."""
+    return vector.RowLists(start, stop, vector.address(entries.index, 0), vector.address(entries.value, 0))
 
 
 @body
-def _codes(x, room):
-    table = vector.address(x.table, 0)
-    return vector.CodedLists(room.start, room.stop, vector.address(x.index, 0), vector.address(x.code, 0), table)
+def _codes(entries, table, start, stop):
+    """Do as `_values` for coded entries."""
+    index, code = vector.address(entries.index, 0), vector.address(entries.code, 0)
+    return vector.CodedLists(start, stop, index, code, vector.address(table, 0))
 
 
 @body
-def _page(x, blocks):
-    """Return the first feature of the page of some blocks, from which entries are counted."""
-    return blocks[0] // x.paged * x.paged * x.part
+def _page(x, block):
+    """Return the first feature of the page of a block, from which entries are counted."""
+    return block // x.paged * x.paged * x.part
 
 
 @body
@@ -68,45 +70,39 @@ def add_listed(x, order, count, blocks, room, out, weights, columns):
     """
     vector.noinline()
     _set_lists(x, order, count, blocks, room)
-    there = vector.block(weights, _page(x, blocks), 0)
+    there = vector.block(weights, _page(x, blocks[0]), 0)
     if x.coded > 0:
-        _add_strips(_codes(x, room), out, there, columns, count)
+        _add_strips(_codes(x, x.table, room.start, room.stop), out, there, columns, count)
     else:
-        _add_strips(_values(x, room), out, there, columns, count)
+        _add_strips(_values(x, room.start, room.stop), out, there, columns, count)
 
 
 @body
-def _values_at(listed, number):
-    start, stop = vector.address(listed.start, number), vector.address(listed.start, number + 1)
-    return vector.RowLists(start, stop, vector.address(listed.index, 0), vector.address(listed.value, 0))
-
-
-@body
-def _codes_at(x, listed, number):
-    start, stop, table = vector.address(listed.start, number), vector.address(listed.start, number + 1), x.table
-    index, code = vector.address(listed.index, 0), vector.address(listed.code, 0)
-    return vector.CodedLists(start, stop, index, code, vector.address(table, 0))
+def _ends(listed, number):
+    """Return where the lists of `Listed` begin and end, from this one on."""
+    return vector.address(listed.start, number), vector.address(listed.start, number + 1)
 
 
 @body
 def add_drawn(x, listed, number, count, block, out, weights, columns):
     """Do as `add_listed` for the samples of ``count`` of `DrawnLists`, of the blocks that begin with this one."""
     vector.noinline()
-    there = vector.block(weights, _page(x, (block, block)), 0)
+    there, (start, stop) = vector.block(weights, _page(x, block), 0), _ends(listed, number)
     if x.coded > 0:
-        _add_strips(_codes_at(x, listed, number), out, there, columns, count)
+        _add_strips(_codes(listed, x.table, start, stop), out, there, columns, count)
     else:
-        _add_strips(_values_at(listed, number), out, there, columns, count)
+        _add_strips(_values(listed, start, stop), out, there, columns, count)
 
 
 @body
 def gather_drawn(x, listed, number, rows, fresh, gradient, deltas, columns):
     """Do as `scatter_listed` for ``rows`` of the gradient, from lists of `DrawnLists`; set them if ``fresh``."""
     vector.noinline()
+    start, stop = _ends(listed, number)
     if x.coded > 0:
-        _order_strips(_codes_at(x, listed, number), gradient, deltas, columns, rows, fresh)
+        _order_strips(_codes(listed, x.table, start, stop), gradient, deltas, columns, rows, fresh)
     else:
-        _order_strips(_values_at(listed, number), gradient, deltas, columns, rows, fresh)
+        _order_strips(_values(listed, start, stop), gradient, deltas, columns, rows, fresh)
 
 
 @body
@@ -134,8 +130,8 @@ def scatter_listed(x, order, count, block, room, gradient, deltas, columns):
     blocks = block, block + 1
     _set_lists(x, order, count, blocks, room)
     # As if the rows began with those of the first feature of the page.
-    to = vector.block(gradient, _page(x, blocks) - block * x.part, 0)
+    to = vector.block(gradient, _page(x, block) - block * x.part, 0)
     if x.coded > 0:
-        _scatter_strips(_codes(x, room), to, deltas, columns, count)
+        _scatter_strips(_codes(x, x.table, room.start, room.stop), to, deltas, columns, count)
     else:
-        _scatter_strips(_values(x, room), to, deltas, columns, count)
+        _scatter_strips(_values(x, room.start, room.stop), to, deltas, columns, count)
