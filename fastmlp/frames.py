@@ -5,6 +5,7 @@ A frame holds samples as rows, whereas arrays of fastmlp hold them as columns.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeGuard
 
@@ -41,11 +42,16 @@ def is_frame(x: object, argument: str = "X") -> TypeGuard[Frame]:
     TypeError
         If it is a lazy frame of polars.
     """
-    kind = type(x)  # its attributes: those of a lazy frame would begin to compute
-    if hasattr(kind, "collect_schema") and hasattr(kind, "collect"):
+    kind: Any = type(x)  # its attributes: those of a lazy frame would begin to compute
+    if _has(kind, "collect_schema", "collect"):
         got, remedy = f"a {kind.__name__}", "call its .collect()"
         raise TypeError(checks.message(argument, got, "a frame with its rows", remedy))
-    return all(hasattr(kind, name) for name in ("columns", "dtypes", "to_numpy"))
+    return _has(kind, "columns", "dtypes", "to_numpy")
+
+
+@functools.lru_cache(maxsize=64)
+def _has(kind: Any, *attributes: str) -> bool:
+    return all(hasattr(kind, name) for name in attributes)
 
 
 def names(frame: Frame) -> tuple[str, ...]:

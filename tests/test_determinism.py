@@ -183,8 +183,8 @@ class Filled:
 
 
 # Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
-MAKERS = ("memory", "waiting", "sums", "small_batch", "packing", "network", "rooms", "losses", "cost", "plan",
-          "trainer", "sample_lists", "drawn", "elementwise")  # fmt: skip
+MAKERS = ("memory", "waiting", "sums", "problem", "small_batch", "packing", "network", "rooms", "losses", "cost",
+          "plan", "trainer", "sample_lists", "drawn", "elementwise")  # fmt: skip
 SPARSE, DENSE = 0.3, 1.0
 
 
@@ -247,8 +247,9 @@ def test_bits_do_not_depend_on_what_memory_held_before(compiled, dtype, monkeypa
             with monkeypatch.context() as patch, fastmlp.use_backend("numba"), fastmlp.use_threads(threads):
                 for name in MAKERS:
                     patch.setattr(getattr(compiled, name), "np", filled)
-                patch.setattr(compiled.small_batch, "_reused", threading.local())  # the rooms of the last pass
-                compiled.small_batch._nothing.cache_clear()
+                for module in (compiled.small_batch, compiled.network, compiled.problem):
+                    patch.setattr(module, "_kept", threading.local())  # the memory of the last step
+                compiled.small_batch._no_targets.cache_clear()
                 found.add(tuple(passes(dtype, *case)))
             assert filled.made > 10
         assert len(found) == 1, case

@@ -5,6 +5,7 @@ regression are squared residuals, scaled so that their weighted mean is 1 - R^2 
 the outputs.
 """
 
+import functools
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,8 +15,12 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 CLASSIFICATIONS = "cross_entropy", "logistic"
 
 
+@functools.lru_cache(maxsize=16)
 def without_residuals(loss: str, outputs: int, dtype: Any) -> Array:
-    """Return the scales of `hit_scales` that leave residuals out: the hits of a regression are then 0."""
+    """Return the scales of `hit_scales` that leave residuals out: the hits of a regression are then 0.
+
+    They are only read, and the same array is returned again.
+    """
     scales = np.zeros(outputs + 1, dtype)
     scales[-1] = loss in CLASSIFICATIONS
     return scales

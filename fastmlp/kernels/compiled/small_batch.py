@@ -28,28 +28,21 @@ from fastmlp.kernels.compiled.small_pass import (
 )
 from fastmlp.kernels.nets import Net
 
-
-def _phases(m: int, workers: int, wanted: Wanted) -> tuple[int, ...]:
-    """Return the phases of each launch."""
-    if workers == 1:
-        return (FIRST_LAYER | SAMPLES | PARAMETERS,)
-    # Where there are too few samples for all workers, they share the outputs of the layer with the most weights.
-    shared = wanted.forward and m < workers * vector.PADDING
-    phases = (FIRST_LAYER, SAMPLES) if shared else (FIRST_LAYER | SAMPLES,)
-    return (*phases, PARAMETERS) if wanted.gradient else phases
+_STEP, _LOGITS, _HIDDEN, _GRADIENT = Wanted(1, 0, 1, 1), Wanted(1, 0, 0, 0), Wanted(1, 1, 0, 0), Wanted(0, 0, 0, 1)
 
 
 class _Plan(NamedTuple):
-    """What follows from net and samples: the layers of `Batch`, the work of a forward pass, and elements.
+    """What follows from net and samples: the layers of `Batch`, the work of a pass, elements, and places.
 
     There are ``parts`` blocks of ``part`` samples each, which make gradients of their own, or none (0).
     """
 
     layers: Any
     identity: Any
-    multiply_adds: int
+    work: int
     outputs: int
     deltas: int
+    parameters: int
     part: int
     parts: int
 
@@ -59,7 +52,8 @@ def _plan(net: Net, m: int) -> _Plan:
     sizes, entries = net.sizes, [ACTIVATIONS[name] for name in ("identity", *net.activations, "identity")]
     # Deltas of an output are read one after the other: with a power of two all would fall into one set of a cache.
     strides = [n if n < tuning.STRIDED_OUTPUTS else row_stride(n, 8) for n in sizes[:-1]] + [sizes[-1]]
-    work = m * sum(n_in * n_out for n_in, n_out in pairwise(sizes))
+    # Layers of few outputs are bound by reading x, which counts as multiply-adds: see `tuning.READING_WORK`.
+    work = m * max(sum(n_in * n_out for n_in, n_out in pairwise(sizes)), tuning.READING_WORK * sizes[0])
     outputs, parameters = m * sum(sizes[1:]), sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
     # An even number of blocks, which two workers share equally; of whole rows of tiles of inner products.
     part = round_up(-(-m // round_up(-(-m // tuning.SAMPLE_BLOCK), 2)), vector.DOT_ROWS)
@@ -68,83 +62,122 @@ def _plan(net: Net, m: int) -> _Plan:
         part = parts = 0
     codes, skips = [one.code for one in entries], [one.makes_zeros for one in entries]
     layers = np.array([sizes, strides, codes, skips])
-    return _Plan(layers, identity_index(max(*sizes, m)), work, outputs, m * sum(strides[1:]), part, parts)
-
-
-@functools.lru_cache(maxsize=64)
-def _room_sizes(sizes: tuple[int, ...], m: int, itemsize: int) -> tuple[int, int, int, int]:
-    """Return the elements of a worker's copies, of its scratch of the loss, and of its lists."""
-    copies, lists = [0], (1, 1)
-    for number, (n_in, n_out) in enumerate(pairwise(sizes)):
-        part = tuning.DOT_BYTES if n_out > vector.DOT_COLUMNS else n_in * itemsize
-        copies.append(products.inner_scratch(Shape(m, n_out, n_in), part, itemsize))
-        copies.append(products.multiply_scratch(Shape(m, n_in, n_out), itemsize))
-        copies.append(products.multiply_scratch(Shape(n_out, n_in, m), itemsize))
-        if number < len(sizes) - 2 and n_out >= tuning.SKIPPING_OUTPUTS:
-            copies.append(gradients.skipping_scratch(m, itemsize))
-            needed = gradients.skipping_lists(m, n_out, itemsize)
-            lists = (max(lists[0], needed[0]), max(lists[1], needed[1]))
-    return max(copies), losses.loss_scratch(sizes[-1], m, itemsize), *lists
-
-
-_reused = threading.local()
+    return _Plan(layers, identity_index(max(*sizes, m)), work, outputs, m * sum(strides[1:]), parameters, part, parts)
 
 
 def _rooms(workers: int, sizes: tuple[int, ...], m: int, dtype: Any) -> BatchRoom:
-    """Return rooms of each worker: those of this Python thread's last pass, if they are of the same sizes."""
-    copies, loss, lists, entries = needed = _room_sizes(sizes, m, dtype.itemsize)
-    key = (workers, dtype, needed)
-    if getattr(_reused, "key", None) != key:
-        line = vector.LINE_BYTES // dtype.itemsize
-        counts = [round_up(max(count, 1), line) for count in (copies, loss, entries)]
-        floats = aligned_parts(dtype, *(workers * count for count in counts))
-        copied, lost, value = (one.reshape(workers, -1) for one in floats)
-        start, index = np.empty((workers, lists), np.int64), np.empty((workers, entries), np.int32)
-        _reused.key, _reused.rooms = key, BatchRoom(copied, lost, start, index, value)
-    rooms: BatchRoom = _reused.rooms
-    return rooms
+    """Return memory for each worker's copies, for its scratch of the loss, and for its lists."""
+    copies, lists = [1], (1, 1)
+    for number, (n_in, n_out) in enumerate(pairwise(sizes)):
+        part = tuning.DOT_BYTES if n_out > vector.DOT_COLUMNS else n_in * dtype.itemsize
+        copies.append(products.inner_scratch(Shape(m, n_out, n_in), part, dtype.itemsize))
+        copies.append(products.multiply_scratch(Shape(m, n_in, n_out), dtype.itemsize))
+        copies.append(products.multiply_scratch(Shape(n_out, n_in, m), dtype.itemsize))
+        if number < len(sizes) - 2 and n_out >= tuning.SKIPPING_OUTPUTS:
+            copies.append(gradients.skipping_scratch(m, dtype.itemsize))
+            needed = gradients.skipping_lists(m, n_out, dtype.itemsize)
+            lists = (max(lists[0], needed[0]), max(lists[1], needed[1]))
+    line, loss = vector.LINE_BYTES // dtype.itemsize, max(losses.loss_scratch(sizes[-1], m, dtype.itemsize), 1)
+    counts = [workers * round_up(count, line) for count in (max(copies), loss, lists[1])]
+    copied, lost, value = (one.reshape(workers, -1) for one in aligned_parts(dtype, *counts))
+    start, index = np.empty((workers, lists[0]), np.int64), np.empty((workers, value.shape[1]), np.int32)
+    return BatchRoom(copied, lost, start, index, value)
+
+
+class _Pass(NamedTuple):
+    """A pass that is ready to run: its plan, phases and memory.
+
+    Attributes
+    ----------
+    key : tuple
+        What it is for.
+    plan : _Plan
+    phases : list of (int, int)
+        Those of each launch, and its workers.
+    outputs : float
+        Of all layers.
+    results : Results
+        Those that the pass itself needs, and empty ones.
+    rooms : BatchRoom
+    small : bool
+        Whether it takes so little memory that a thread may keep it.
+    """
+
+    key: tuple[Any, ...]
+    plan: _Plan
+    phases: list[tuple[int, int]]
+    outputs: Any
+    results: Results
+    rooms: BatchRoom
+    small: bool
+
+
+def _phases(m: int, workers: int, wanted: Wanted, elements: int) -> list[tuple[int, int]]:
+    """Return the phases of each launch, and its workers, where blocks of samples make gradients of so many elements."""
+    if workers == 1:
+        return [(FIRST_LAYER | SAMPLES | PARAMETERS, 1)]
+    # Where there are too few samples for all workers, they share the outputs of the layer with the most weights.
+    shared = wanted.forward and m < workers * vector.PADDING
+    phases = [(FIRST_LAYER, workers), (SAMPLES, workers)] if shared else [(FIRST_LAYER | SAMPLES, workers)]
+    last = [(PARAMETERS, 1 if 0 < elements < tuning.PARALLEL_SIZE else workers)]
+    return phases + last if wanted.gradient else phases
+
+
+def _make_pass(key: tuple[Any, ...], plan: _Plan) -> _Pass:
+    net, m, dtype, wanted, workers = key
+    parts = plan.parts * plan.parameters if wanted.gradient else 0
+    slopes = plan.outputs if wanted.gradient and any_slopes(net.activations) else 0
+    none, lost = np.empty(0, dtype), m if wanted.loss else 0
+    results = Results(
+        np.empty(plan.deltas if wanted.gradient else 0, dtype), none, none, np.empty((2, lost), dtype),
+        np.zeros((max(plan.parts, 1), tuning.LINE_NUMBERS)), none, np.empty(slopes, dtype), np.empty(parts, dtype),
+    )  # fmt: skip
+    rooms, outputs = _rooms(workers, net.sizes, m, dtype), np.empty(plan.outputs, dtype)
+    small = sum(one.nbytes for one in (outputs, *results, *rooms)) <= tuning.KEPT_BYTES
+    return _Pass(key, plan, _phases(m, workers, wanted, parts), outputs, results, rooms, small)
+
+
+_kept = threading.local()
+
+
+def _take(net: Net, m: int, dtype: Any, wanted: Wanted) -> _Pass:
+    """Return a pass, the last one that this Python thread has kept if it was for the same, which it no longer keeps.
+
+    A signal handler may run a pass of its own in the middle of one.
+    """
+    plan = _plan(net, m)
+    key = (net, m, dtype, wanted, 1 if plan.work < tuning.PARALLEL_WORK else usable_threads())
+    last: _Pass | None = _kept.__dict__.pop("last", None)
+    return last if last is not None and last.key == key else _make_pass(key, plan)
+
+
+def _keep(ready: _Pass) -> None:
+    if ready.small:
+        _kept.last = ready
 
 
 @functools.lru_cache(maxsize=4)
-def _nothing(dtype: Any) -> tuple[Results, Targets]:
-    """Return results that are not wanted, and targets that are not there."""
-    none, matrix = np.empty(0, dtype), np.empty((0, 0), dtype)
-    results = Results(none, none, none, matrix, np.empty((0, 0)), none, none, none)
-    labels, rows, weight = (contiguous(one, one.dtype) for one in (np.empty(0, np.int64), matrix, none))
-    return results, Targets(labels, rows, weight, 0, LossKind(0, none))
+def _no_targets(dtype: Any) -> Targets:
+    labels, rows = np.empty(0, np.int64), np.empty((0, 0), dtype)
+    return Targets(labels, rows, np.empty(0, dtype), 0, LossKind(0, np.empty(0, dtype)))
 
 
-def run(
-    net: Net, parameters: tuple[Any, Any], x: Any, wanted: Wanted, targets: Targets | None = None,
-    **given: Any,
-) -> Any:  # fmt: skip
-    """Run a pass over samples x (m, n) with the results that are ``given``; return the outputs of all layers."""
-    first, rest = (contiguous(one, one.dtype) for one in parameters)
-    sizes, dtype, m, plan = net.sizes, rest.dtype, len(x), _plan(net, len(x))
-    results, no_targets = _nothing(dtype)
-    outputs = given.pop("outputs", None)
-    if outputs is None:
-        outputs = np.empty(plan.outputs, dtype)
-    # Layers of few outputs are bound by reading x, which counts as multiply-adds: see `tuning.READING_WORK`.
-    workers = 1 if max(plan.multiply_adds, tuning.READING_WORK * x.size) < tuning.PARALLEL_WORK else usable_threads()
-    part, elements = plan.part if wanted.gradient else 0, 0
-    if wanted.gradient and any_slopes(net.activations):
-        given["slopes"] = np.empty(plan.outputs, dtype)
-    if part:
-        elements = plan.parts * (given["first"].size + given["rest"].size)
-        given["parts"] = np.empty(elements, dtype)
-    results = results._replace(**given)
-    classes = sizes[-1]
+def _run(
+    ready: _Pass, parameters: tuple[Any, Any], x: Any, targets: Targets | None = None,
+    outputs: Any = None, **given: Any,
+) -> None:  # fmt: skip
+    """Run a pass over samples x (m, n) with the outputs of all layers and the results that are ``given``."""
+    net, m, dtype, wanted, _ = ready.key
+    (first, rest), plan = parameters, ready.plan
+    classes = net.sizes[-1]
     batch = Batch(
-        contiguous(x, dtype).reshape(-1), m, len(sizes) - 1, plan.layers, first, rest,
-        no_targets if targets is None else targets, plan.identity, plan.outputs - m * classes,
-        plan.deltas - m * classes, len(rest), part, wanted,
+        contiguous(x, dtype).reshape(-1), m, len(net.sizes) - 1, plan.layers, contiguous(first, dtype),
+        contiguous(rest, dtype), _no_targets(dtype) if targets is None else targets, plan.identity,
+        plan.outputs - m * classes, plan.deltas - m * classes, len(rest), plan.part if wanted.gradient else 0, wanted,
     )  # fmt: skip
-    rooms = _rooms(workers, sizes, m, dtype)
-    for phase in _phases(m, workers, wanted):
-        few = phase == PARAMETERS and 0 < elements < tuning.PARALLEL_SIZE
-        run_phases.launch(1 if few else workers, outputs, results, batch, rooms, phase)
-    return outputs
+    outputs, results = ready.outputs if outputs is None else outputs, ready.results._replace(**given)
+    for phase, workers in ready.phases:
+        run_phases.launch(workers, outputs, results, batch, ready.rooms, phase)
 
 
 class SmallSums:
@@ -164,28 +197,31 @@ class SmallSums:
         if not self._added:
             raise ValueError("not all leaves have been added")
         parameters, net, x, targets = self._problem
-        dtype, m, plan = parameters.dtype, len(x), _plan(net, len(x))
-        first_gradient, rest_gradient = first_and_rest(gradient, net.sizes)
-        sums = np.zeros((max(plan.parts, 1), tuning.LINE_NUMBERS))
-        run(net, first_and_rest(parameters, net.sizes), x, Wanted(1, 0, 1, 1), targets,
-            deltas=np.empty(plan.deltas, dtype), losses=np.empty((2, m), dtype), sums=sums,
-            first=first_gradient, rest=rest_gradient)  # fmt: skip
+        first, rest = first_and_rest(gradient, net.sizes)
+        ready = _take(net, len(x), parameters.dtype, _STEP)
+        _run(ready, first_and_rest(parameters, net.sizes), x, targets, first=first, rest=rest)
+        sums = ready.results.sums
         loss, hit, total = (np.add.reduce(sums, axis=0) if len(sums) > 1 else sums[0]).tolist()[:3]
+        _keep(ready)
         return loss, hit, total
 
 
-def logits(parameters: Any, net: Net, x: Any) -> Any:
-    """Return the logits (m, C)."""
-    computed, classes = run(net, first_and_rest(parameters, net.sizes), x, Wanted(1, 0, 0, 0)), net.sizes[-1]
-    return computed[len(computed) - len(x) * classes :].reshape(-1, classes)
+def logits(out: Any, parameters: Any, net: Net, x: Any) -> None:
+    """Set ``out`` (C, m) to the logits."""
+    m, ready = len(x), _take(net, len(x), parameters.dtype, _LOGITS)
+    _run(ready, first_and_rest(parameters, net.sizes), x)
+    out[:] = ready.outputs[-m * net.sizes[-1] :].reshape(m, -1).T
+    _keep(ready)
 
 
 def hidden(net: Net, parameters: tuple[Any, Any], x: Any) -> tuple[Any, Any, Any]:
     """Return the first layer's outputs z, their activations a (m, h) and the logits (m, C)."""
-    m, h = len(x), net.sizes[1]
-    z = np.empty(m * h, parameters[1].dtype)
-    computed = run(net, parameters, x, Wanted(1, 1, 0, 0), z=z)
-    return z.reshape(m, h), computed[: m * h].reshape(m, h), computed[m * h :].reshape(m, -1)
+    m, h, dtype = len(x), net.sizes[1], parameters[1].dtype
+    z, ready = np.empty(m * h, dtype), _take(net, m, dtype, _HIDDEN)
+    outputs = np.empty(ready.plan.outputs, dtype)
+    _run(ready, parameters, x, outputs=outputs, z=z)
+    _keep(ready)
+    return z.reshape(m, h), outputs[: m * h].reshape(m, h), outputs[m * h :].reshape(m, -1)
 
 
 def gradient(net: Net, rest: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
@@ -196,11 +232,11 @@ def gradient(net: Net, rest: Any, x: Any, forward: tuple[Any, Any, Any]) -> Any:
     """
     z, a, delta = forward
     (n, h, classes), m, dtype = net.sizes, len(x), rest.dtype
-    result = np.empty(h * n + len(rest), dtype)
-    deltas = np.empty(_plan(net, m).deltas, dtype)
+    result, ready = np.empty(h * n + len(rest), dtype), _take(net, m, dtype, _GRADIENT)
+    deltas = ready.results.deltas
     np.divide(delta.T, dtype.type(m), out=deltas[len(deltas) - m * classes :].reshape(m, classes))
-    first_gradient, rest_gradient = first_and_rest(result, net.sizes)
-    run(net, (np.empty(0, dtype), rest), x, Wanted(0, 0, 0, 1), z=np.ascontiguousarray(z.T, dtype).reshape(-1),
-        outputs=np.array(a.T, dtype, order="C").reshape(-1), deltas=deltas, first=first_gradient,
-        rest=rest_gradient)  # fmt: skip
+    of_first, of_rest = first_and_rest(result, net.sizes)
+    _run(ready, (np.empty(0, dtype), rest), x, outputs=np.array(a.T, dtype, order="C").reshape(-1),
+         z=np.ascontiguousarray(z.T, dtype).reshape(-1), first=of_first, rest=of_rest)  # fmt: skip
+    _keep(ready)
     return result

@@ -1,21 +1,18 @@
 """Sums over ranges of leaves: workers add packed gradients of subtrees, and the mean is taken once, at the end."""
 
-import threading
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.kernels import tree, vector
-from fastmlp.kernels.compiled import gradients as gradients_of
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
-from fastmlp.kernels.compiled.losses import LOSSES, Targets
-from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, fill_zeros, identity_index, row_batches
-from fastmlp.kernels.compiled.operands import LISTED, UNLISTED, Packed, Rooms, Step
-from fastmlp.kernels.compiled.output_losses import LossKind
-from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, all_dense, layer_plan, no_input
-from fastmlp.kernels.compiled.rooms import hidden_groups, make_rooms
+from fastmlp.kernels.compiled.losses import Targets
+from fastmlp.kernels.compiled.memory import aligned_parts, fill_zeros, row_batches
+from fastmlp.kernels.compiled.operands import UNLISTED, Packed, Step
+from fastmlp.kernels.compiled.problem import Problem, pack, rooms_of
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.step import (
     add_given_leaf,
@@ -26,9 +23,7 @@ from fastmlp.kernels.compiled.step import (
     open_work,
 )
 from fastmlp.kernels.compiled.tree import add_top, fold_own, leaf_starts, tiling, worker_shares
-from fastmlp.kernels.compiled.weights import pack_parameters, unpack_gradient
-from fastmlp.kernels.nets import Net
-from fastmlp.kernels.scores import hit_scales
+from fastmlp.kernels.compiled.weights import unpack_gradient
 
 
 class _Nodes(NamedTuple):
@@ -158,83 +153,6 @@ def _outputs(out, z, a, rooms, x, step, worker, workers):
                 out.start[c * out.columns + j] = logits[c]
 
 
-class Problem(NamedTuple):
-    """A step on m samples with its plan, and its input: a packed X, or plain rows and an empty X."""
-
-    step: Step
-    plan: Plan
-    x: Packed
-    rows: Any
-
-
-def targets(y: Any, weight: Any, dtype: Any, net: Net, scales: Any = None) -> Targets:
-    """Return labels (m,) or targets (C, m), and weights (m,), of a net's loss, as kernels take them.
-
-    ``scales`` are those of `scores.hit_scales`, if not of these targets.
-    """
-    labelled = y.ndim == 1
-    labels = contiguous(y, np.int64) if labelled else np.empty(0, np.int64)
-    rows = np.empty((0, 0), dtype) if labelled else y.T
-    return Targets(
-        labels, contiguous(rows, dtype), contiguous(weight, dtype), int(labelled),
-        LossKind(LOSSES[net.loss].code, hit_scales(net.loss, y, weight) if scales is None else scales, net.most),
-    )  # fmt: skip
-
-
-def make_problem(
-    parameters: Any, net: Net, m: int, x: Any, first_layer: int = 0, *, dense: bool | None = None
-) -> Problem:
-    """Return a problem with the packed parameters from a layer on, and no targets.
-
-    ``dense`` says whether all tiles of the whole matrix are dense, if x does not.
-    """
-    dtype = parameters.dtype
-    x, rows = (x, None) if isinstance(x, Packed) else (no_input(dtype, net.sizes[0], m), x)
-    tiles = tiling(m, x.whole)
-    plan = layer_plan(net, dtype.itemsize, tiles.most, all_dense(x) if dense is None else dense, rows is not None)
-    packed, panels = aligned_parts(dtype, plan.parameters, plan.panels)
-    finite = np.empty(1, np.int64)
-    pack_parameters.launch(1, packed, panels, finite, parameters, plan.layers, first_layer)
-    none, identity = np.empty(0, dtype), identity_index(max(*net.sizes, tiles.most))
-    empty = targets(np.empty(0, np.int64), none, dtype, net)
-    step = Step(
-        plan.layers, packed, panels, identity, int(finite[0]), tiles.start, len(tiles.start) - 1, tiles.most,
-        tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, 0 if rows is None else LISTED, none, none, 0,
-        plan.at,
-    )  # fmt: skip
-    return Problem(step, plan, x, rows)
-
-
-_kept = threading.local()  # the rooms of a thread's last step, if they are small, and what they are for
-
-
-def rooms_of(workers: int, problem: Problem) -> Rooms:
-    """Return the rooms of each worker for a problem: those of this thread's last one, if it was alike and small."""
-    key = workers, problem.step.tile, problem.rows is None, problem.step.weights.dtype
-    plan, last, kept = getattr(_kept, "rooms", (None, None, None))
-    rooms: Rooms = kept
-    # Plans are cached, so that of the same net is the same object.
-    if plan is not problem.plan or last != key:
-        rooms = _made_rooms(workers, problem)
-        small = sum(one.nbytes for one in rooms if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
-        _kept.rooms = (problem.plan, key, rooms) if small else (None, None, None)
-    return rooms
-
-
-def _made_rooms(workers: int, problem: Problem) -> Rooms:
-    layers, dtype = problem.plan.layers, problem.step.weights.dtype
-    groups, n, tile = hidden_groups(layers, dtype.itemsize), int(layers[0]["n_in"]), problem.step.tile
-    back, skipping = (0, 0), (1, 1)
-    if problem.rows is not None:
-        groups.append((tuning.COPIED_ROWS // vector.GROUP, n))
-        back = (n, tile)
-    for layer in layers:
-        if layer["gradient"] == BY_OUTPUT:
-            needed = gradients_of.skipping_lists(tile, int(layer["n_out"]), dtype.itemsize)
-            skipping = (max(skipping[0], needed[0]), max(skipping[1], needed[1]))
-    return make_rooms(workers, dtype, problem.plan.scratch, groups, back, skipping)
-
-
 class Sums:
     """Sums over some leaves of one step: gradients of nodes of the tree, and loss, hits and weight of each leaf.
 
@@ -250,7 +168,22 @@ class Sums:
         self.leaves = -(-problem.x.whole // problem.step.leaf)
         self._of_leaves = np.zeros((self.leaves, tuning.LINE_NUMBERS))
         self._nodes: dict[int, tuple[int, int]] = {}  # by first leaf: the number of leaves, and the row of the gradient
-        self._gradients = np.empty(0, problem.step.weights.dtype)
+        self._gradients = self._stack = np.empty(0, problem.step.weights.dtype)
+
+    @property
+    def small(self) -> bool:
+        """Whether all that it holds is small enough to be kept for the next step."""
+        x, step = self._problem.x, self._problem.step
+        held = (self._gradients, self._stack, self._of_leaves, step.weights, step.panels, *x, *x.forward, *x.backward)
+        return sum(one.nbytes for one in held if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
+
+    def restart(self, parameters: Any, wanted: Targets) -> None:
+        """Begin again, with other parameters and targets of the same net and samples, in the same memory."""
+        problem = self._problem
+        finite = pack(parameters, problem.step, 0)
+        self._problem = problem._replace(step=problem.step._replace(finite=finite, targets=wanted))
+        self._of_leaves.fill(0)
+        self._nodes = {}
 
     def enter(self, x: Packed, wanted: Targets, first: int) -> None:
         """Take the leaves that are added next from x, whose first one has the number ``first``."""
@@ -263,33 +196,33 @@ class Sums:
 
     def add(self, first: int, stop: int) -> None:
         """Add the leaves ``first`` to below ``stop``, which x has, and which must not be there yet."""
-        step = self._problem.step
         workers = min(usable_threads(), stop - first)
-        largest = 1
-        while stop - first > tuning.NODES_PER_WORKER * workers * largest:
-            largest *= 2
-        added = tree.nodes(first, stop, self.leaves, largest)
+        added, bounds, levels = _nodes_of(first, stop, self.leaves, workers)
         before = self._fold()
         lower, upper = ([one for one in before if (one < first) == below] for below in (True, False))
-        count, levels = len(before) + len(added), largest.bit_length() - 1
-        gradients, stack = aligned_parts(step.weights.dtype, count * self._size, workers * levels * self._size)
-        nodes = _Nodes(
-            np.array(added, np.int64), np.zeros((len(added), tuning.LINE_NUMBERS), np.int64), None,
-            stack.reshape(workers, -1), self.leaves, self._size,
-        )  # fmt: skip
+        count, size = len(before) + len(added), self._size
+        gradients, stack = self._memory(count * size, workers * levels * size, keep=not before)
+        folded = np.zeros((len(added), tuning.LINE_NUMBERS), np.int64)
+        nodes = _Nodes(bounds, folded, None, stack.reshape(workers, -1), self.leaves, size)
         # Rows in the order of the leaves: the sum over all will be in the first one.
-        rows = gradients.reshape(count, self._size)
-        middle = slice(len(lower), len(lower) + len(added))
-        self._launch(workers, rows[middle].reshape(-1), nodes)
-        self._gradients, self._nodes = gradients, {}
-        for k, one in [*enumerate(lower), *enumerate(upper, middle.stop)]:
-            leaves, rows[k] = before[one]
-            self._nodes[one] = leaves, k
+        k, end = len(lower), len(lower) + len(added)
+        self._launch(workers, gradients[k * size : end * size], nodes)
+        self._gradients, self._stack, self._nodes = gradients, stack, {}
+        for at, one in [*enumerate(lower), *enumerate(upper, end)]:
+            leaves, gradients[at * size : (at + 1) * size] = before[one]
+            self._nodes[one] = leaves, at
         reached = first
-        for k, ((one, _), folded) in enumerate(zip(added, nodes.folded[:, 0], strict=True), middle.start):
+        for at, ((one, _), number) in enumerate(zip(added, folded[:, 0].tolist(), strict=True), k):
             if one >= reached:  # else it was folded into its sibling on the way
-                leaves = int(folded) // tuning.FOLDED
-                self._nodes[one], reached = (leaves, k), one + leaves
+                leaves = number // tuning.FOLDED
+                self._nodes[one], reached = (leaves, at), one + leaves
+
+    def _memory(self, gradients: int, stack: int, *, keep: bool) -> tuple[Any, Any]:
+        """Return arrays of so many elements: the present ones, which may then be overwritten, if those are to keep."""
+        if keep and len(self._gradients) == gradients and len(self._stack) == stack:
+            return self._gradients, self._stack
+        made, other = aligned_parts(self._gradients.dtype, gradients, stack)
+        return made, other
 
     def _launch(self, workers: int, gradients: Any, nodes: _Nodes) -> None:
         problem, rooms = self._problem, rooms_of(workers, self._problem)
@@ -314,7 +247,7 @@ class Sums:
     def _fold(self) -> dict[int, tuple[int, Any]]:
         """Return the nodes with their gradients, siblings added."""
         size = self._size
-        pairs, left = tree.folds([(first, count) for first, (count, _) in self._nodes.items()], self.leaves)
+        pairs, left = self._folds()
         rows = {first: self._gradients[k * size : (k + 1) * size] for first, (_, k) in self._nodes.items()}
         for one, other in pairs:
             rows[one] += rows[other]
@@ -337,17 +270,38 @@ class Sums:
     def finish(self, gradient: Any) -> tuple[float, float, float]:
         """Set the flat vector to the mean gradient; return the sums of loss, weight of hits, weight of all leaves."""
         problem = self._problem
-        loss, hit, total = np.add.reduce(self._of_leaves[:, :3], axis=0)
+        loss, hit, total = np.add.reduce(self._of_leaves[:, :3], axis=0).tolist()
         if problem.step.given:  # without weights
-            total = problem.step.m
-        pairs, left = tree.folds([(first, count) for first, (count, _) in self._nodes.items()], self.leaves)
+            total = float(problem.step.m)
+        pairs, left = self._folds()
         if len(left) != 1 or left[0][0] != 0 or left[0][1] < self.leaves:
             raise ValueError("not all leaves have been added")
         rows = np.array([[self._nodes[first][1] for first in pair] for pair in pairs], np.int64).reshape(-1, 2)
         workers = 1 if len(self._gradients) < tuning.PARALLEL_SIZE else usable_threads()
         mean = gradient.dtype.type(total)
         unpack_gradient.launch(workers, gradient, self._gradients, rows, self._size, problem.plan.layers, mean)
-        return float(loss), float(hit), float(total)
+        return loss, hit, total
+
+    def _folds(self) -> tuple[Sequence[tuple[int, int]], Sequence[tree.Node]]:
+        """Return what `tree.folds` does of the nodes."""
+        if not self._nodes:
+            return (), ()
+        return _folds_of(tuple((first, count) for first, (count, _) in self._nodes.items()), self.leaves)
+
+
+@functools.lru_cache(maxsize=64)
+def _folds_of(nodes: tuple[tree.Node, ...], leaves: int) -> tuple[list[tuple[int, int]], list[tree.Node]]:
+    return tree.folds(list(nodes), leaves)
+
+
+@functools.lru_cache(maxsize=64)
+def _nodes_of(first: int, stop: int, leaves: int, workers: int) -> tuple[list[tree.Node], Any, int]:
+    """Return nodes to sum, also as an array, which kernels only read, and their levels above the leaves."""
+    largest = 1
+    while stop - first > tuning.NODES_PER_WORKER * workers * largest:
+        largest *= 2
+    found = tree.nodes(first, stop, leaves, largest)
+    return found, np.array(found, np.int64), largest.bit_length() - 1
 
 
 def _are_mostly_dense(rows: Any) -> bool:

@@ -14,8 +14,8 @@ from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
 from fastmlp.kernels.compiled.pace import Pace
+from fastmlp.kernels.compiled.problem import targets
 from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists
-from fastmlp.kernels.compiled.sums import targets
 from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
 from fastmlp.kernels.compiled.waiting import Window, are_idle, is_within, limit, unchanging_share

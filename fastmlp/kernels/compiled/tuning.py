@@ -182,8 +182,8 @@ DENSE_FEATURES = 120
 # fewer outputs, the samples are copied more often. Row: LISTED_OUTPUTS.
 LISTED_OUTPUTS = 1024
 
-# Bytes of the rooms of all workers up to which a thread keeps them for its next step: to make them takes a tenth of a
-# step on a thousand samples, and of large steps nothing that counts. Row: KEPT_BYTES.
+# Bytes of the memory of a step up to which a thread keeps it for its next one: to make it takes a fifth of a step on a
+# thousand samples, and of large steps nothing that counts. Row: KEPT_BYTES.
 KEPT_BYTES = 1 << 22
 
 # Rows of a plain product from which its factors are copied first: each is then used often enough. Row:
