@@ -165,7 +165,7 @@ WORKLOADS = {
 TUNING, TARGET = "fastmlp.kernels.compiled.tuning", "fastmlp.kernels.vector.target"
 ROWS = {
     # These change the order of sums.
-    "SAMPLE_TILE": Row(TUNING, (120, 240, 480), "images images32"),
+    "SAMPLE_TILE": Row(TUNING, (120, 180, 240, 480), "images images32"),
     "LEAF_STEP": Row(TUNING, (60, 120, 240), "few200 few500", host=True, parallel=True),
     "MOST_LEAVES": Row(TUNING, (8, 16, 32, 64), "few10000", host=True, parallel=True),
     "FULL_LEAF": Row(TUNING, (480, 960, 1920), "images images32", host=True),
@@ -228,6 +228,6 @@ ROWS = {
     "ROW_BATCH": Row(TUNING, (1920, 8192, 60_000), "loopC", host=True),
     "STRIDED_OUTPUTS": Row(TUNING, (64, 1000), "few120", host=True),
     "DENSE_GROUP": Row(TARGET, (4, 6), "dense"),
-    "BLOCK": Row(TARGET, (4, 8, 80), "images images32"),
+    "BLOCK": Row(TARGET, (4, 8, 16, 32, 80), "images images32"),
     "FACTOR_BYTES": Row(TARGET, (65_536, 262_144, 1_048_576), "dense1500"),
 }  # fmt: skip

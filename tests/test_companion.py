@@ -51,14 +51,21 @@ def test_what_a_companion_has_compiled_is_all_that_a_training_needs(run_python, 
 
 
 @pytest.mark.parametrize(
-    "change", ["vector.VECTOR_BYTES = 8", "internals.missing.append('x')", "internals.CODE_FLAGS = ()"]
+    "change",
+    [
+        "tuning.SAMPLE_TILE = 480",
+        "target.GROUP = 5",
+        "internals.missing.append('x')",
+        "internals.CODE_FLAGS = ()",
+    ],
 )
 def test_a_companion_with_other_settings_compiles_nothing(run_python, change):
     """Its code would be run by a process that lays out memory in another way."""
     code = f"""
 from fastmlp import companion
-from fastmlp.kernels import internals, vector
-from fastmlp.kernels.compiled import ahead
+from fastmlp.kernels import internals
+from fastmlp.kernels.compiled import ahead, tuning
+from fastmlp.kernels.vector import target
 settings = ahead.settings()
 {change}
 ahead.work_ahead = print

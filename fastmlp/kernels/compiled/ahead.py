@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels import internals, vector
+from fastmlp.kernels import internals
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
@@ -20,6 +20,7 @@ from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.runtime import STAMP
 from fastmlp.kernels.compiled.tree import tiling
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.vector import target
 
 _NET = Net((1, 1), ())
 _SAMPLES = tuning.FEW_SAMPLES + 1
@@ -89,10 +90,12 @@ PLANS: dict[str, tuple[Callable[[Any], None], ...]] = {
 def settings() -> str:
     """Return a digest of all that decides the code of kernels: two processes share theirs only if it is the same.
 
-    The cache's keys hold most of it, but not what a program changes in a Numba that it has imported.
+    The cache's keys hold most of it, but not what a program changes in a Numba that it has imported, or in constants,
+    as ``benchmarks.tuning`` does.
     """
     numba = internals.TRIPLE, internals.PROCESSOR, sorted(internals.FEATURES), internals.CODE_FLAGS
-    found = STAMP, vector.VECTOR_BYTES, *numba, sorted(set(internals.missing))
+    constants = [(name, value) for module in (tuning, target) for name, value in vars(module).items() if name.isupper()]
+    found = STAMP, constants, *numba, sorted(set(internals.missing))
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
