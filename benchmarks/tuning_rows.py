@@ -76,9 +76,9 @@ def sparse(features, each, optimizer, m=2000):
     return epoch
 
 
-def pack():
-    """Return the packing of all images."""
-    codes, _, _ = problems.image_codes(60_000)
+def pack(m=60_000):
+    """Return the packing of images."""
+    codes, _, _ = problems.image_codes(m)
     return lambda: fastmlp.pack(codes, scale=1 / 255) and None
 
 
@@ -133,6 +133,10 @@ WORKLOADS = {
     "deep": ("784-128-128-10, images", partial(step, m=12_000, sizes=(784, 128, 128, 10))),
     "dense": ("dense step", dense),
     "panels": ("784-128, dense", partial(dense, sizes=(784, 128))),
+    "narrow16": ("784-16-10, dense, float32", partial(dense, "float32", sizes=(784, 16, 10))),
+    "narrow32": ("784-32-10, dense, float32", partial(dense, "float32", sizes=(784, 32, 10))),
+    "images4000": ("step on 4000 images", partial(step, m=4000)),
+    "pack4000": ("pack 4000 images", partial(pack, 4000)),
     "dense1500": ("1500 dense samples", partial(dense, m=1500)),
     "dense4000": ("4000 dense samples", partial(dense, m=4000)),
     "dense-2048": ("784-2048-10, dense", partial(dense, m=3000, sizes=(784, 2048, 10))),
@@ -198,9 +202,13 @@ ROWS = {
     "DOT_COLUMNS": Row(TARGET, (2, 4), "few100"),
     "STRIPS": Row(TARGET, ((4, 2, 1), (8, 4, 2, 1), (12, 4, 2, 1)), "dense"),
     "SPARSE_BYTES": Row(TARGET, (12_000, 24_000, 48_000), "dense"),
-    "CHAINS": Row(TARGET, (4, 8, 16), "images few100"),
+    "CHAINS": Row(TARGET, (4, 8, 16), "few100"),
     "FEW_ROWS": Row(TARGET, (1, 10), "softmax"),
     # These change no bit.
+    "NARROW_GROUPS": Row(TARGET, ((6, 6, 6), (6, 12, 6)), "narrow16 narrow32"),
+    "FEATURE_WINDOW": Row(TUNING, (1, 32, 64, 128), "images pack", host=True),
+    "FEATURE_SAMPLES": Row(TUNING, (128, 512, 2048), "images pack", host=True),
+    "GROUPED_SAMPLES": Row(TUNING, (1024, 8192, 100_000), "images4000 pack4000", host=True),
     "PARALLEL_SIZE": Row(TUNING, (1 << 15, 1 << 18, 1 << 21), "product relu1800 relu8001", host=True, parallel=True),
     "PARALLEL_WORK": Row(TUNING, (1 << 18, 1 << 20, 1 << 22), "few5 few20", host=True, parallel=True),
     "READING_WORK": Row(TUNING, (1, 8), "narrow1", host=True, parallel=True),

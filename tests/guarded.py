@@ -123,6 +123,13 @@ def run_list_nonzero(grouped, starts, index, value, entry, a, a_k, a_g, first, c
 
 
 @numba.njit
+def run_list_nonzero_columns(starts, index, value, entry, a, ld, names, first, count, at):
+    entries = vector.Entries(vector.address(starts, 0), vector.address(index, 0), vector.address(value, 0))
+    members = vector.address(names, 0)
+    return vector.list_nonzero_columns(_GROUP, entries, entry, vector.matrix(a, at, ld), members, first, count)
+
+
+@numba.njit
 def run_nonzero_bits(x, at):
     return vector.nonzero_bits(vector.address(x, at), 0)
 
@@ -176,7 +183,8 @@ def tile(rng, dtype, overrun=0):
     """Every shape, each remainder of its loop, factors along either direction, rows of b in any order, twice too."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     groups = {vector.GROUP, vector.DENSE_GROUP}
-    shapes = [*itertools.product(groups | {1, 2}, range(1, vector.PANEL + 1)), *itertools.product(groups, [0])]
+    shapes = {*itertools.product(groups | {1, 2}, range(1, vector.PANEL + 1)), (vector.GROUP, 0)}
+    shapes |= {(group, vectors) for vectors, group in enumerate(vector.NARROW_GROUPS)}
     for (group, vectors), count, side in itertools.product(sorted(shapes), (*range(1, 18), 0), SIDES):
         width = vectors * lanes or 1
         o_row, b_row, rows = width + 3, width + 5, max(count, 1)
@@ -372,6 +380,28 @@ def list_nonzero(rng, kind):
             given.check("index", "value")
             np.testing.assert_array_equal(given.index[:end], [-7, *(100 + kept)])
             np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, group), 77), a[kept]]))
+
+
+def list_nonzero_columns(rng, kind):
+    """The columns are apart, and in no order."""
+    for count, density, side in itertools.product(range(10), (0, 0.2, 1), SIDES):
+        width = 3 * vector.GROUP
+        a = (rng.integers(1, 200, size=(count, width)) * (rng.random((count, width)) < density)).astype(kind)
+        names = rng.permutation(width)[: vector.GROUP].astype(np.int32)
+        if kind != np.uint8 and count > 5:
+            a[3], a[4:6] = -0.0, 0
+            a[4, names[0]], a[5, names[-1]] = np.nan, np.finfo(kind).smallest_subnormal
+        kept = np.flatnonzero((a[:, names] != 0).any(axis=1))
+        end = 1 + len(kept)
+        at, index, value = SKIPPED[side], np.full(end + 1, -7, np.int32), np.full((end + 1, vector.GROUP), 77, kind)
+        given = Buffers(side, a=behind(at, a), index=index, value=value, names=names, starts=np.empty(0, np.int64))
+        found = run_list_nonzero_columns(
+            given.starts, given.index, given.value.ravel(), 1, given.a, width, given.names, 100, count, at
+        )
+        assert found == end
+        given.check("index", "value")
+        np.testing.assert_array_equal(given.index[:end], [-7, *(100 + kept)])
+        np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, vector.GROUP), 77), a[kept][:, names]]))
 
 
 def nonzero_bits(rng, dtype):

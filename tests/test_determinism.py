@@ -184,7 +184,7 @@ class Filled:
 
 # Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
 MAKERS = ("memory", "waiting", "sums", "problem", "small_batch", "packing", "network", "rooms", "losses", "cost",
-          "plan", "trainer", "sample_lists", "drawn", "elementwise")  # fmt: skip
+          "plan", "ordering", "trainer", "sample_lists", "drawn", "elementwise")  # fmt: skip
 SPARSE, DENSE = 0.3, 1.0
 
 

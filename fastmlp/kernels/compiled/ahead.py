@@ -94,7 +94,12 @@ def settings() -> str:
     as ``benchmarks.tuning`` does.
     """
     numba = internals.TRIPLE, internals.PROCESSOR, sorted(internals.FEATURES), internals.CODE_FLAGS
-    constants = [(name, value) for module in (tuning, target) for name, value in vars(module).items() if name.isupper()]
+    constants = [
+        (name, value)
+        for module in (tuning, target)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, (int, float, tuple))  # not sets, which processes write in any order
+    ]
     found = STAMP, constants, *numba, sorted(set(internals.missing))
     return hashlib.sha256(repr(found).encode()).hexdigest()
 

@@ -5,7 +5,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.operands import Shape
-from fastmlp.kernels.compiled.panels import add_tile, copy_rows_finite, panel, panel_count, tile_height
+from fastmlp.kernels.compiled.panels import add_tile, copy_rows_finite, dense_group, panel, panel_count, tile_height
 from fastmlp.kernels.compiled.products import add_products
 from fastmlp.kernels.compiled.runtime import body
 
@@ -14,20 +14,20 @@ from fastmlp.kernels.compiled.runtime import body
 def backward_rows(gradient, delta, a, shape, identity, copies):
     """Add the transposed product of ``count`` rows of a and of delta to the panels of a gradient."""
     vector.noinline()
-    group, lanes, columns = vector.DENSE_GROUP, vector.lanes(delta), gradient.columns
+    lanes, columns = vector.lanes(delta), gradient.columns
     # Wide rows use each factor so often that copying it from far away first is worth it.
     copied = columns >= tuning.WIDE_VECTORS * lanes
     for s in range(0, shape.terms, vector.DENSE_SAMPLES):
         count = min(vector.DENSE_SAMPLES, shape.terms - s)
         for feature in range(0, shape.rows, tuning.DENSE_FEATURES):
-            height = -(-min(tuning.DENSE_FEATURES, shape.rows - feature) // group) * group
+            height = -(-min(tuning.DENSE_FEATURES, shape.rows - feature) // vector.PADDING) * vector.PADDING
             source = vector.block(a, s, feature)
             if copied:
                 copy_rows_finite(copies, source, count, height)
                 source = vector.matrix(copies, 0, height)
             for number in range(panel_count(columns, lanes)):
                 first, width = panel(columns, number, lanes)
-                rows = vector.chosen(identity, 0, vector.block(delta, s, first))
+                rows, group = vector.chosen(identity, 0, vector.block(delta, s, first)), dense_group(width // lanes)
                 for f in range(0, height, group):
                     out = vector.matrix(gradient.start, first * gradient.rows + (feature + f) * width, width)
                     add_tile(group, width // lanes, out, vector.factors(source.start, f, source.ld, 1), rows, count)

@@ -101,13 +101,16 @@ def list_forward(listed, at, entry, m, length, n, part):
 
 
 @body
-def list_backward(back, m, first, length, n):
-    """Append, for each group of features, the rows in which any is not zero; they are numbered from ``first`` on."""
+def list_backward(back, m, first, length, n, names):
+    """Append, for each group of features, the rows in which any is not zero; they are numbered from ``first`` on.
+
+    ``names`` are the features of the groups; beyond the last feature, those of columns of zeros.
+    """
     vector.noinline()
     listed = vector.Entries(back.start, back.index, back.value)
     for f in range(-(-n // vector.GROUP)):
-        there = vector.factors(m.start, f * vector.GROUP, m.ld, 1)
-        back.stop[f] = vector.list_nonzero(_GROUP, listed, back.stop[f], there, first, length)
+        members = vector.address(names, f * vector.GROUP)
+        back.stop[f] = vector.list_nonzero_columns(_GROUP, listed, back.stop[f], m, members, first, length)
 
 
 @body

@@ -37,7 +37,9 @@ class Packed(NamedTuple):
         which any of the samples is not zero.
     backward : Lists
         For tile t and group f of features, list ``t n_feature_groups + f`` has the samples of the tile in which any of
-        the features is not zero.
+        the features is not zero. The gradient with respect to the first layer's weights has their order of features.
+    places : int32 (n,)
+        The place of each feature in that order.
     dense, dense_start, dense_ld
         ``dense_start[t]`` is -1, or where the rows of a dense tile begin in ``dense``, each of ``dense_ld`` elements.
     part, features : int
@@ -48,6 +50,7 @@ class Packed(NamedTuple):
     order: Any
     forward: Lists
     backward: Lists
+    places: Any
     dense: Any
     dense_start: Any
     dense_ld: int

@@ -20,6 +20,14 @@ from fastmlp.kernels.compiled.memory import (
     sample_rows,
 )
 from fastmlp.kernels.compiled.operands import Packed
+from fastmlp.kernels.compiled.ordering import (
+    Features,
+    Ordering,
+    group_features,
+    make_ordering,
+    natural_features,
+    order_leaf,
+)
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body
@@ -27,7 +35,6 @@ from fastmlp.kernels.compiled.sample_lists import (
     SampleLists,
     copy_listed,
     group_listed,
-    listed_bits,
     no_samples,
     rows_of,
     turn_listed,
@@ -43,7 +50,8 @@ class _Filling(NamedTuple):
     """Where the entries of lists go, or, if ``counting``, their numbers; and how samples fall into tiles and leaves.
 
     The samples are ``listed``, or else rows from sample ``base`` on; ``span`` features are listed at a time, which are
-    whole blocks and groups. ``marks`` has a bit for each of these, for each worker, and all are zero.
+    whole blocks and groups. ``marks`` has a bit for each of these, for each worker, and all are zero. Features are in
+    an order of their own in ``groups`` only if all are listed at once.
     """
 
     forward_value: Any
@@ -56,77 +64,13 @@ class _Filling(NamedTuple):
     samples: int
     features: int
     span: int
+    groups: Features
     marks: Any
     tile_start: Any
     tiles: int
     leaf: int
     leaf_tiles: int
     ld: int
-
-
-class _Ordering(NamedTuple):
-    """Room of each worker for the keys of the samples of a leaf, and for those among which the next one is chosen."""
-
-    keys: Any
-    windows: Any
-    wanted: int
-
-
-@body
-def _bits(row, n, lo, hi):
-    """Return a bit for each of the 64 runs ``lo`` to ``hi`` of 128 into which the features fall: any is not zero."""
-    key = np.uint64(0)
-    for b in range(lo, hi):
-        some = 0
-        for k in range(b * n // 128, (b + 1) * n // 128):
-            some |= row[k] != 0
-        key = (key << np.uint64(1)) | np.uint64(some)
-    return key
-
-
-@body
-def _chain(order, at, keys, window, count):
-    """Set order[at : at + count] so that similar samples are neighbours: after each the nearest of a window.
-
-    A group of samples then shares more zeros.
-    """
-    vector.noinline()
-    filled = min(tuning.ORDER_WINDOW, count)
-    for i in range(filled):
-        window[i] = i
-    following, nearest = filled, np.int64(0)
-    for position in range(at, at + count):
-        sample = window[nearest]
-        order[position] = at + sample
-        if following < count:
-            window[nearest] = following
-            following += 1
-        else:
-            filled -= 1
-            window[nearest] = window[filled]
-        least = np.int64(129)
-        for i in range(filled):
-            other = window[i]
-            distance = np.int64(vector.population_count(keys[2 * other] ^ keys[2 * sample]))
-            distance += np.int64(vector.population_count(keys[2 * other + 1] ^ keys[2 * sample + 1]))
-            if distance < least:
-                least, nearest = distance, i
-
-
-@body
-def _order_leaf(fill, order, rows, ordering, worker, first, stop):
-    """Put the samples ``first`` to below ``stop`` in order, counted from the base."""
-    keys = vector.address(ordering.keys.start, worker * ordering.keys.columns)
-    window = vector.address(ordering.windows.start, worker * ordering.windows.columns)
-    n = fill.features
-    for s in range(first, stop):
-        if fill.listed.listed > 0:
-            listed_bits(vector.address(keys, 2 * (s - first)), fill.listed, s)
-        else:
-            row = vector.row_of(rows, s, 0, n)
-            for half in range(2):
-                keys[2 * (s - first) + half] = _bits(row, n, 64 * half, 64 * (half + 1))
-    _chain(order, fill.base + first, keys, window, stop - first)
 
 
 @body
@@ -157,7 +101,7 @@ def _list_entries(fill, x, room, span, marks):
         members, there = min(group, stop - begin - q * group), vector.address(order, q * group)
         own = room.scratch, marks, x.part, q * parts
         entry = group_listed(room.listed, entry, fill.listed, there, members, features, own)
-    turn_listed(room.back, fill.listed, order, stop - begin, features)
+    turn_listed(room.back, fill.listed, order, stop - begin, features, fill.groups.places)
 
 
 @body
@@ -176,7 +120,7 @@ def _list_rows_of_tile(fill, x, room, rows, span, dense):
                 fill_zeros(x.dense, at_row + n, x.dense_ld - span.first - n)
         else:
             entry = list_forward(room.listed, s // group * parts, entry, buffer, count, n, x.part)
-            list_backward(room.back, buffer, s, count, n)
+            list_backward(room.back, buffer, s, count, n, fill.groups.names)
 
 
 @body
@@ -252,7 +196,7 @@ def _fill(rows, fill, x, rooms, ordering, worker, workers):
     for leaf in range(leaves * worker // workers, leaves * (worker + 1) // workers):
         first, stop = leaf * fill.leaf, min((leaf + 1) * fill.leaf, fill.samples)
         if ordering.wanted > 0:
-            _order_leaf(fill, x.order, rows, ordering, worker, first, stop)
+            order_leaf(x.order, fill.base, rows, fill.listed, fill.features, ordering, worker, (first, stop))
         before = (fill.base // fill.leaf + leaf) * fill.leaf_tiles
         for tile in range(before, min(before + fill.leaf_tiles, fill.tiles)):
             for at in range(0, fill.features, fill.span):
@@ -264,8 +208,10 @@ def pack(matrix: Any, whole: int = 0) -> Any:
 
     If ``whole`` is given, the samples are those of whole leaves of so many: see `leaf_size`.
     """
-    (n, m), whole = matrix.shape, whole or matrix.shape[1]
-    packed = _pack(_Packer(matrix.T, no_samples(matrix.dtype), (m, n), whole)) if whole > tuning.FEW_SAMPLES else None
+    (n, m), all_of = matrix.shape, whole or matrix.shape[1]
+    if all_of <= tuning.FEW_SAMPLES:
+        return sample_rows(matrix)
+    packed = _pack(_Packer(matrix.T, no_samples(matrix.dtype), (m, n), all_of, grouping=not whole))
     return sample_rows(matrix) if packed is None else packed
 
 
@@ -275,7 +221,7 @@ def pack_samples(x: SampleLists) -> Any:
         return pack(rows_of(x).T)
     dtype, m = (x.code if x.coded else x.value).dtype, (len(x.start) - 1) // x.parts
     none = np.empty((0, x.features), dtype)
-    packed = _pack(_Packer(none, x, (m, x.features), m)) if m > tuning.FEW_SAMPLES else None
+    packed = _pack(_Packer(none, x, (m, x.features), m, grouping=True)) if m > tuning.FEW_SAMPLES else None
     return _rows(x, m, dtype) if packed is None else packed
 
 
@@ -297,6 +243,9 @@ def _pack(packer: "_Packer") -> Any:
     dense = (per_tile > tuning.DENSE_SHARE * n * groups_per_tile) & (dtype != np.uint8)
     if packer.packed.whole <= tuning.FEW_DENSE_SAMPLES and dense.all():
         return None
+    if dense.any():
+        # Rows of the gradient have one order, which in dense tiles is that of the features.
+        backward = packer.count_ungrouped(backward)
     forward.reshape(-1, parts)[np.repeat(dense, groups_per_tile)] = 0
     backward.reshape(len(dense), -1)[dense] = 0
     return packer.fill(forward, backward, dense)
@@ -310,9 +259,12 @@ def _span(n: int, part: int, tile: int, itemsize: int) -> int:
 
 
 class _Packer:
-    """Two passes over samples, rows (m, n) or listed: one orders them and counts entries, the other fills these in."""
+    """Two passes over samples, rows (m, n) or listed: one orders them and counts entries, the other fills these in.
 
-    def __init__(self, rows: Any, listed: SampleLists, shape: tuple[int, int], whole: int) -> None:
+    Samples that are not all of the ``whole`` must have features in their own order: gradients of parts are added.
+    """
+
+    def __init__(self, rows: Any, listed: SampleLists, shape: tuple[int, int], whole: int, *, grouping: bool) -> None:
         m, n = self.shape = shape
         self._rows, self._tiles = rows, tiling(m, whole)
         dtype, tile = rows.dtype, self._tiles.most
@@ -325,21 +277,29 @@ class _Packer:
         scratch = tuning.COPIED_ROWS * ld
         self._rooms = make_rooms(self._workers, dtype, scratch, [(groups, span)], (span, tile), (lists, 1))
         none, marks = np.empty(0, dtype), np.zeros((self._workers, -(-span // sample_lists.BITS)), np.uint64)
+        grouping &= span == n and m >= tuning.GROUPED_SAMPLES
+        features = group_features(rows, listed, m, n) if grouping else natural_features(n)
         self._filling = _Filling(
-            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, listed, 0, m, n, span, marks,
+            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, listed, 0, m, n, span, features, marks,
             self._tiles.start, len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf, ld,
         )  # fmt: skip
 
-    def count(self) -> tuple[Any, Any]:
+    def count(self, *, order: bool = True) -> tuple[Any, Any]:
         """Put samples in order, and return how many entries each forward and each backward list has."""
         (m, n), group = self.shape, vector.GROUP
         forward = np.zeros(-(-m // group) * -(-n // self.packed.part), np.int64)
         backward = np.zeros(self._filling.tiles * -(-n // group), np.int64)
-        keys = np.empty((self._workers, 2 * self._tiles.leaf), np.uint64)
-        windows = np.empty((self._workers, tuning.ORDER_WINDOW), np.int64)
         counting = self._filling._replace(forward_count=forward, backward_count=backward, counting=1)
-        self._launch(counting, self.packed, _Ordering(keys, windows, 1))
+        self._launch(counting, self.packed, make_ordering(self._workers, self._tiles.leaf, n, wanted=order))
         return forward, backward
+
+    def count_ungrouped(self, backward: Any) -> Any:
+        """Return how many entries each backward list has with features in their own order, which they then have."""
+        natural = natural_features(self.shape[1])
+        if self._filling.groups.places is natural.places:
+            return backward
+        self._filling = self._filling._replace(groups=natural)
+        return self.count(order=False)[1]
 
     def fill(self, forward: Any, backward: Any, dense: Any) -> Packed:
         """Return the packed matrix with lists of these numbers of entries, and with dense tiles."""
@@ -356,11 +316,12 @@ class _Packer:
             backward=lists[1],
             dense=aligned(dense_rows * ld, dtype),
             dense_start=np.where(dense, (np.cumsum(dense) - 1) * (tile * ld), -1),
+            places=self._filling.groups.places,
         )
         if dense.any():
             packed.dense[-vector.PADDING * ld :] = 0
         filling = self._filling._replace(forward_value=values[0], backward_value=values[1])
-        self._launch(filling, packed, _Ordering(np.empty((0, 0), np.uint64), np.empty((0, 0), np.int64), 0))
+        self._launch(filling, packed, make_ordering(self._workers, self._tiles.leaf, self.shape[1], wanted=False))
         name = "code" if dtype == np.uint8 else "value"
         coded = int(dtype == np.uint8)
         return packed._replace(
@@ -368,7 +329,7 @@ class _Packer:
             backward=packed.backward._replace(**{name: values[1]}, coded=coded),
         )
 
-    def _launch(self, filling: _Filling, packed: Packed, ordering: _Ordering) -> None:
+    def _launch(self, filling: _Filling, packed: Packed, ordering: Ordering) -> None:
         if filling.listed.listed:
             _fill.launch(self._workers, self._rows, filling, packed, self._rooms, ordering)
             return

@@ -3,6 +3,8 @@
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.runtime import body
 
+_NARROW_GROUPS = vector.NARROW_GROUPS  # a constant to Numba, which an attribute of a module is not
+
 
 @body
 def panel_count(columns, lanes):
@@ -28,6 +30,12 @@ def panel(columns, number, lanes):
     """Return the first column and the width of a panel."""
     first = panel_start(columns, number, lanes)
     return first, panel_start(columns, number + 1, lanes) - first
+
+
+@body
+def dense_group(vectors):
+    """Return how many rows the tile of a dense product has."""
+    return _NARROW_GROUPS[vectors] if vectors < len(_NARROW_GROUPS) else vector.DENSE_GROUP
 
 
 @body

@@ -23,7 +23,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import gradients, losses, products, tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS
-from fastmlp.kernels.compiled.memory import round_up, row_stride
+from fastmlp.kernels.compiled.memory import identity_index, round_up, row_stride
 from fastmlp.kernels.compiled.operands import Lists, Packed, Scratch, Shape
 from fastmlp.kernels.nets import Net
 
@@ -73,7 +73,9 @@ def no_input(dtype: Any, n: int, whole: int = 0) -> Packed:
     """Return a packed matrix of no samples out of ``whole``."""
     ints, longs, codes, values = (np.empty(0, kind) for kind in (np.int32, np.int64, np.uint8, dtype))
     empty = Lists(longs, longs, ints, codes, values, 0, values)
-    return Packed(ints, empty, empty, values, longs, row_stride(n, values.itemsize), part_size(n), n, whole)
+    return Packed(
+        ints, empty, empty, identity_index(n), values, longs, row_stride(n, values.itemsize), part_size(n), n, whole
+    )
 
 
 def all_dense(x: Packed) -> bool:

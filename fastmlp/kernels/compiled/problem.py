@@ -59,7 +59,7 @@ def make_problem(
     tiles = tiling(m, x.whole)
     plan = layer_plan(net, dtype.itemsize, tiles.most, all_dense(x) if dense is None else dense, rows is not None)
     packed, panels = aligned_parts(dtype, plan.parameters, plan.panels)
-    none, identity = np.empty(0, dtype), identity_index(max(*net.sizes, tiles.most))
+    none, identity = np.empty(0, dtype), identity_index(max(*net.sizes, tiles.most) + vector.GROUP)
     empty = targets(np.empty(0, np.int64), none, dtype, net)
     step = Step(
         plan.layers, packed, panels, identity, 0, tiles.start, len(tiles.start) - 1, tiles.most,

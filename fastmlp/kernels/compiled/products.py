@@ -5,7 +5,15 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.operands import Shape
-from fastmlp.kernels.compiled.panels import add_tile, copy_rows_finite, panel, panel_count, set_tile, tile_height
+from fastmlp.kernels.compiled.panels import (
+    add_tile,
+    copy_rows_finite,
+    dense_group,
+    panel,
+    panel_count,
+    set_tile,
+    tile_height,
+)
 from fastmlp.kernels.compiled.runtime import body
 
 
@@ -13,9 +21,10 @@ from fastmlp.kernels.compiled.runtime import body
 def forward_rows(z, length, a, weights, n_in, identity):
     """Add the product of ``length`` rows of a with the panels of weights to the rows of z."""
     vector.noinline()
-    group, lanes = vector.DENSE_GROUP, vector.lanes(z)
+    lanes = vector.lanes(z)
     for number in range(panel_count(weights.columns, lanes)):
         first, width = panel(weights.columns, number, lanes)
+        group = dense_group(width // lanes)
         below = vector.matrix(weights.start, first * weights.rows, width)
         for k in range(0, n_in, tuning.DENSE_FEATURE_BLOCK):
             rows, count = vector.chosen(identity, k, below), min(tuning.DENSE_FEATURE_BLOCK, n_in - k)
@@ -27,9 +36,10 @@ def forward_rows(z, length, a, weights, n_in, identity):
 @body
 def product_rows(out, length, a, weights, n_in, identity):
     """Set rows of out to the product of rows of a with the panels of weights."""
-    group, lanes = vector.DENSE_GROUP, vector.lanes(out)
+    lanes = vector.lanes(out)
     for number in range(panel_count(weights.columns, lanes)):
         first, width = panel(weights.columns, number, lanes)
+        group = dense_group(width // lanes)
         rows = vector.chosen(identity, 0, vector.matrix(weights.start, first * weights.rows, width))
         for s in range(0, length, group):
             factors = vector.factors(a.start, s * a.ld, 1, a.ld)

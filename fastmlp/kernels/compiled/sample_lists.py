@@ -68,7 +68,7 @@ class _Filling(NamedTuple):
 
 
 @body
-def _nonzero(rows, at, count):
+def nonzero_bits(rows, at, count):
     """Return a bit for each of up to BITS numbers of a `Plane` from ``at`` on: it is not zero."""
     if at + BITS <= rows.rows * rows.columns:
         kept = ~np.uint64(0) >> np.uint64(BITS - count)
@@ -84,7 +84,7 @@ def _count_row(rows, s):
     """Return how many numbers of a row are not zero."""
     entries, n = np.uint64(0), rows.columns
     for k in range(0, n, BITS):
-        entries += vector.population_count(_nonzero(rows, s * n + k, min(n - k, BITS)))
+        entries += vector.population_count(nonzero_bits(rows, s * n + k, min(n - k, BITS)))
     return np.int64(entries)
 
 
@@ -97,7 +97,7 @@ def _list_row(fill, number, rows, s, entry):
         fill.start[at + p] = entry
         stop, page = min((p + 1) * fill.part, n), p // fill.paged * fill.paged * fill.part
         for k in range(p * fill.part, stop, BITS):
-            bits = _nonzero(rows, s * n + k, min(stop - k, BITS))
+            bits = nonzero_bits(rows, s * n + k, min(stop - k, BITS))
             while bits != 0:
                 feature = k + vector.trailing_zeros(bits)
                 fill.index[entry] = feature - page
@@ -328,8 +328,11 @@ def group_listed(listed, entry, x, order, members, features, room):
 
 
 @body
-def turn_listed(back, x, order, length, features):
-    """Append listed samples order[0:] to the lists of groups of features, as `lists.list_backward` does."""
+def turn_listed(back, x, order, length, features, places):
+    """Append listed samples order[0:] to the lists of groups of features, as `lists.list_backward` does.
+
+    ``places`` are those of the features in their groups.
+    """
     vector.noinline()
     first, n = features
     group = vector.GROUP
@@ -341,6 +344,7 @@ def turn_listed(back, x, order, length, features):
                 k = shift + np.int64(x.index[source])
                 if k < 0 or k >= n:
                     continue
+                k = np.int64(places[k])
                 f, entry = k // group, back.stop[k // group]
                 if entry > back.start[f] and back.index[entry - 1] == s:
                     entry -= 1

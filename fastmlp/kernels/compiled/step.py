@@ -215,7 +215,7 @@ def _backward_plain(work, gradient, delta, first, length, finite):
         count = min(tuning.COPIED_ROWS, length - s)
         copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), step.rows.columns))
         if finite:
-            list_backward(back, buffer, s, count, layer.n_in)
+            list_backward(back, buffer, s, count, layer.n_in, step.identity)
         else:
             _backward_dense(work, gradient, layer, vector.block(delta, s, 0), buffer, count)
     if finite:

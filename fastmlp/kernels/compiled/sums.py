@@ -23,7 +23,7 @@ from fastmlp.kernels.compiled.step import (
     open_work,
 )
 from fastmlp.kernels.compiled.tree import add_top, fold_own, leaf_starts, tiling, worker_shares
-from fastmlp.kernels.compiled.weights import unpack_gradient
+from fastmlp.kernels.compiled.weights import Gradients, unpack_gradient
 
 
 class _Nodes(NamedTuple):
@@ -279,7 +279,8 @@ class Sums:
         rows = np.array([[self._nodes[first][1] for first in pair] for pair in pairs], np.int64).reshape(-1, 2)
         workers = 1 if len(self._gradients) < tuning.PARALLEL_SIZE else usable_threads()
         mean = gradient.dtype.type(total)
-        unpack_gradient.launch(workers, gradient, self._gradients, rows, self._size, problem.plan.layers, mean)
+        gradients = Gradients(self._gradients, self._size, rows, problem.x.places)
+        unpack_gradient.launch(workers, gradient, gradients, problem.plan.layers, mean)
         return loss, hit, total
 
     def _folds(self) -> tuple[Sequence[tuple[int, int]], Sequence[tree.Node]]:

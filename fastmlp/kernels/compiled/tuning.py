@@ -128,6 +128,17 @@ WAITING_SHARE = 0.5
 # BUSY_WAITING_SHARE.
 BUSY_WAITING_SHARE = 0.02
 
+# Features among which the next one of a group is chosen: more find features that are zero in more of the same samples,
+# but choosing takes longer. In images, neighbours are a row apart. Row: FEATURE_WINDOW.
+FEATURE_WINDOW = 64
+
+# Samples by which features are compared: more tell them apart better. Row: FEATURE_SAMPLES.
+FEATURE_SAMPLES = 512
+
+# Samples from which features are put in groups, which takes some milliseconds: those of fewer are gained back only
+# after many steps. Row: GROUPED_SAMPLES.
+GROUPED_SAMPLES = 8192
+
 # Array elements from which elementwise kernels use all workers. A launch itself is worth it much earlier, but after it
 # the workers of the omp layer spin for milliseconds beside the threads of BLAS, so the arrays must be large enough to
 # pay for a slowed-down product too. Row: PARALLEL_SIZE.

@@ -1,5 +1,7 @@
 """Packing the flat parameter vector into panels, and unpacking a gradient."""
 
+from typing import Any, NamedTuple
+
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.launch import kernel
 from fastmlp.kernels.compiled.operands import Shape
@@ -63,10 +65,30 @@ def pack_parameters(packed, panels, finite, flat, layers, first_layer, worker, w
     finite[0] = result
 
 
+class Gradients(NamedTuple):
+    """Packed gradients, of which some are to be added.
+
+    Attributes
+    ----------
+    start : float
+        The gradients, each of ``size`` elements.
+    pairs : int64 (k, 2)
+        Numbers of gradients: the second of each pair is to be added to the first.
+    places : int32 (n,)
+        The rows of the inputs in the panels of the first layer; in another form, and behind it, rows have the order of
+        the inputs.
+    """
+
+    start: Any
+    size: int
+    pairs: Any
+    places: Any
+
+
 @kernel()
-def unpack_gradient(flat, gradients, pairs, size, layers, total, worker, workers):
+def unpack_gradient(flat, gradients, layers, total, worker, workers):
     """Set the flat vector to the sum of the packed gradients divided by ``total``; workers share the panels."""
-    lanes = vector.lanes(flat)
+    lanes, (start, size, pairs, places) = vector.lanes(flat), gradients
     inverse = vector.number(flat, 1) / total  # a division takes eight times as long as a product
     turn = 0
     for layer in layers:
@@ -74,18 +96,31 @@ def unpack_gradient(flat, gradients, pairs, size, layers, total, worker, workers
             first, width = panel(layer.columns, number, lanes)
             if turn % workers == worker:
                 count = min(first + width, layer.n_out) - first
-                values = vector.factors(gradients, layer.at_w + first * layer.rows, width, 1)
+                values = vector.factors(start, layer.at_w + first * layer.rows, width, 1)
+                placed = layer.at_flat == 0
                 at, elements = layer.at_w + first * layer.rows, layer.n_in * width
                 if layer.gradient != PANELS:
                     at, elements = layer.at_w + first * layer.gradient_ld, count * layer.gradient_ld
-                    values = vector.factors(gradients, at, 1, layer.gradient_ld)
-                fold_pairs(gradients, pairs, size, at, elements)
-                fold_pairs(gradients, pairs, size, layer.at_b + first, width)
-                weights = vector.address(flat, layer.at_flat + first * layer.n_in)
-                _copy_scaled(weights, values, Shape(count, layer.n_in, 1), inverse)
+                    values, placed = vector.factors(start, at, 1, layer.gradient_ld), False
+                fold_pairs(start, pairs, size, at, elements)
+                fold_pairs(start, pairs, size, layer.at_b + first, width)
+                weights, shape = vector.address(flat, layer.at_flat + first * layer.n_in), Shape(count, layer.n_in, 1)
+                if placed:
+                    _copy_placed(weights, values, shape, inverse, places)
+                else:
+                    _copy_scaled(weights, values, shape, inverse)
                 biases = vector.address(flat, layer.at_flat + layer.n_out * layer.n_in + first)
-                _copy_scaled(biases, vector.factors(gradients, layer.at_b + first, 1, 0), Shape(1, count, 1), inverse)
+                _copy_scaled(biases, vector.factors(start, layer.at_b + first, 1, 0), Shape(1, count, 1), inverse)
             turn += 1
+
+
+@body
+def _copy_placed(to, values, shape, factor, places):
+    """Do as `_copy_scaled` with columns of the result from other rows of the `Factors`."""
+    for r in range(shape.rows):
+        row = vector.part(to, r * shape.columns, shape.columns)
+        for k in range(shape.columns):
+            row[k] = values.start[r * values.row + places[k] * values.step] * factor
 
 
 @body

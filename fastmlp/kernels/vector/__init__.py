@@ -20,7 +20,7 @@ those of the host. A vector that the target does not have is legal IR all the sa
 from fastmlp.kernels.vector.dot import dot_tile
 from fastmlp.kernels.vector.exp import exp, exp_elements
 from fastmlp.kernels.vector.log import log
-from fastmlp.kernels.vector.nonzero import list_nonzero, nonzero_bits
+from fastmlp.kernels.vector.nonzero import list_nonzero, list_nonzero_columns, nonzero_bits
 from fastmlp.kernels.vector.operands import (
     CodedLists,
     Codes,
@@ -77,6 +77,7 @@ from fastmlp.kernels.vector.target import (
     GROUP,
     HAS_FMA,
     LINE_BYTES,
+    NARROW_GROUPS,
     PADDING,
     PANEL,
     SPARSE_BYTES,
@@ -109,6 +110,7 @@ __all__ = [
     "GROUP",
     "HAS_FMA",
     "LINE_BYTES",
+    "NARROW_GROUPS",
     "NUMBERS",
     "PADDING",
     "PANEL",
@@ -148,6 +150,7 @@ __all__ = [
     "lanes",
     "line_of",
     "list_nonzero",
+    "list_nonzero_columns",
     "log",
     "logistic_elements",
     "matrix",

@@ -20,34 +20,55 @@ def list_nonzero(typingctx, group, entries, entry, factors, first, count):
     long = types.int64
     signature = long(group, entries, long, factors, long, long)
     element, members = factors.types[0].dtype, range(group.literal_value)
-    bits = ir.IntType(element.bitwidth)
 
     def codegen(context, builder, sig, args):
-        i64 = ir.IntType(64)
         _, entries, entry, factors, first, count = args
-        _, indices, values = cgutils.unpack_tuple(builder, entries, 3)
         source, step, row = cgutils.unpack_tuple(builder, factors, 3)
-        values, source = (builder.bitcast(pointer, bits.as_pointer()) for pointer in (values, source))
-        end = cgutils.alloca_once_value(builder, entry)
-        with cgutils.for_range(builder, count) as loop:
-            now = builder.load(end)
-            there = builder.gep(source, [builder.mul(loop.index, step)])
-            numbers = [builder.load(builder.gep(there, [builder.mul(row, i64(g))])) for g in members]
-            some = numbers[0]
-            for number in numbers[1:]:
-                some = builder.or_(some, number)
-            if element != types.uint8:
-                some = builder.shl(some, bits(1))  # the sign does not count
-            kept = builder.zext(builder.icmp_unsigned("!=", some, bits(0)), i64)
-            number_of_entry = builder.trunc(builder.add(first, loop.index), ir.IntType(32))
-            builder.store(number_of_entry, builder.gep(indices, [now]))
-            to = builder.gep(values, [builder.mul(now, i64(len(members)))])
-            for g, number in enumerate(numbers):
-                builder.store(number, builder.gep(to, [i64(g)]))
-            builder.store(builder.add(now, kept), end)
-        return builder.load(end)
+        starts = [builder.gep(source, [builder.mul(row, ir.IntType(64)(g))]) for g in members]
+        return _list(builder, element, entries, entry, (starts, step), first, count)
 
     return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def list_nonzero_columns(typingctx, group, entries, entry, matrix, names, first, count):
+    """Do as `list_nonzero` with the element (k, names[g]) of a `Matrix` as the number (k, g); names are int32."""
+    long = types.int64
+    signature = long(group, entries, long, matrix, names, long, long)
+    element, members = matrix.types[0].dtype, range(group.literal_value)
+
+    def codegen(context, builder, sig, args):
+        _, entries, entry, matrix, names, first, count = args
+        source, step = cgutils.unpack_tuple(builder, matrix, 2)
+        at = [address_in(context, builder, sig.args[4], names, ir.IntType(64)(g)) for g in members]
+        starts = [builder.gep(source, [builder.sext(builder.load(name), ir.IntType(64))]) for name in at]
+        return _list(builder, element, entries, entry, (starts, step), first, count)
+
+    return signature, codegen
+
+
+def _list(builder, element, entries, entry, source, first, count):
+    """Emit the loop of `list_nonzero`; ``source`` is where the numbers of each member begin, and their step."""
+    i64, bits, (starts, step) = ir.IntType(64), ir.IntType(element.bitwidth), source
+    _, indices, values = cgutils.unpack_tuple(builder, entries, 3)
+    values, *starts = (builder.bitcast(pointer, bits.as_pointer()) for pointer in (values, *starts))
+    end = cgutils.alloca_once_value(builder, entry)
+    with cgutils.for_range(builder, count) as loop:
+        now, offset = builder.load(end), builder.mul(loop.index, step)
+        numbers = [builder.load(builder.gep(start, [offset])) for start in starts]
+        some = numbers[0]
+        for number in numbers[1:]:
+            some = builder.or_(some, number)
+        if element != types.uint8:
+            some = builder.shl(some, bits(1))  # the sign does not count
+        kept = builder.zext(builder.icmp_unsigned("!=", some, bits(0)), i64)
+        number_of_entry = builder.trunc(builder.add(first, loop.index), ir.IntType(32))
+        builder.store(number_of_entry, builder.gep(indices, [now]))
+        to = builder.gep(values, [builder.mul(now, i64(len(numbers)))])
+        for g, number in enumerate(numbers):
+            builder.store(number, builder.gep(to, [i64(g)]))
+        builder.store(builder.add(now, kept), end)
+    return builder.load(end)
 
 
 @intrinsic

@@ -23,6 +23,8 @@ HAS_FMA = "fma" in FEATURES or _IS_ARM
 # 3 rows of 4 vectors as well as 4 of 3, but lists of 3 samples are shorter than those of 4. Rows: PANEL, GROUP.
 # DENSE_GROUP: rows of a dense tile, as many as there are registers for: there is no list that gets longer with more
 # rows. Row: DENSE_GROUP.
+# NARROW_GROUPS: the same for tiles of few vectors, by their number, from none, which is a single column. Their sums
+# would be too few to keep the units busy, as each waits for its last addition. Row: NARROW_GROUPS.
 # CACHE_BYTES: the rows of b that a list meets may take so much of the L2 cache. More fall out of it, less makes more
 # and shorter lists. Row: CACHE_BYTES.
 if "avx512f" in FEATURES:
@@ -34,12 +36,15 @@ elif _IS_ARM:
 else:
     VECTOR_BYTES, PANEL, GROUP, DENSE_GROUP, CACHE_BYTES = 16, 2, 4, 4, 25_600
 
-# BLOCK: groups that use a panel before the next one. An L2 cache of 1 MiB, usual beside AVX-512, holds all panels, so
-# that few groups keep their lists in the L1 cache; a smaller one holds the lists of all groups of a tile. Row: BLOCK.
+NARROW_GROUPS = (DENSE_GROUP, 12, 6 if DENSE_GROUP == 3 else DENSE_GROUP)
+
+# Groups that use a panel before the next one: about those of a tile. Fewer change the panel more often. Row: BLOCK.
+BLOCK = 80
+
 # DENSE_SAMPLES: samples that a dense product sums at a time: their rows of both factors stay in the L1 cache, or beside
 # AVX-512 in the L2 cache. Fewer load and store the sums more often. Row: DENSE_SAMPLES.
 # FACTOR_BYTES: the part of a factor of plain products that is used over and over, in the L2 cache. Row: FACTOR_BYTES.
-BLOCK, DENSE_SAMPLES, FACTOR_BYTES = (8, 240, 262_144) if VECTOR_BYTES == 64 else (80, 80, 200_000)
+DENSE_SAMPLES, FACTOR_BYTES = (240, 262_144) if VECTOR_BYTES == 64 else (80, 200_000)
 
 # Rows and columns of the tile of inner products, whose sums must fit the registers beside a column of factors. Larger
 # tiles use each loaded vector more often. Rows: DOT_ROWS, DOT_COLUMNS.
@@ -55,8 +60,8 @@ STRIPS, SPARSE_BYTES = ((8, 4, 2, 1) if VECTOR_BYTES == 64 else (12, 4, 2, 1)), 
 # LINE_BYTES.
 LINE_BYTES = 64
 
-# Rows are padded to a multiple of this, so that a register tile may take whole groups of either kind. Row: PADDING.
-PADDING = math.lcm(GROUP, DENSE_GROUP)
+# Rows are padded to a multiple of this, so that a register tile may take whole groups of any kind. Row: PADDING.
+PADDING = math.lcm(GROUP, DENSE_GROUP, *NARROW_GROUPS)
 
 # Exponentials that are added without compensation: the error of so few is a few eps. More would lose accuracy,
 # compensation for fewer would take longer. Row: FEW_ROWS.

@@ -1,6 +1,5 @@
 """The register tile: a few rows of up to PANEL vectors, to which a product is added."""
 
-import functools
 import itertools
 
 from llvmlite import ir
@@ -20,7 +19,7 @@ from fastmlp.kernels.vector.ir import (
     vector_type,
 )
 from fastmlp.kernels.vector.operands import Codes
-from fastmlp.kernels.vector.target import CHAINS, DENSE_GROUP, GROUP, PANEL
+from fastmlp.kernels.vector.target import DENSE_GROUP, GROUP, NARROW_GROUPS, PANEL
 
 
 def _tile_body(builder, arguments, group, vectors, element, load_factors):
@@ -41,16 +40,14 @@ def _tile_body(builder, arguments, group, vectors, element, load_factors):
 
     # The sums begin at zero, and out is added last: the first multiplications need not wait for it.
     zeros = [ir.Constant(vector, [0.0] * lanes)] * len(cells)
-    # The same number of chains for every group size, so that results do not depend on how rows are grouped.
-    at_once = -(-CHAINS // (GROUP * vectors))
-    k, sums = sum_entries(builder, i64(0), count, [zeros] * at_once, at_once, grow)
-    if at_once > 1:
-        _, sums[:1] = sum_entries(builder, k, count, sums[:1], 1, grow)
+    # One chain of additions for each sum, though two would be ready sooner in small tiles: entries that are zero for a
+    # row, which depend on how rows are grouped, then show in no bit.
+    _, [sums] = sum_entries(builder, i64(0), count, [zeros], 1, grow)
     is_fresh = builder.icmp_signed("!=", fresh, i64(0))
-    for (g, v), *parts in zip(cells, *sums, strict=True):
+    for (g, v), total in zip(cells, sums, strict=True):
         pointer = builder.gep(out, [builder.add(builder.mul(o_row, i64(g)), i64(v * lanes))])
         before = builder.select(is_fresh, zeros[0], load(builder, pointer, vector, element))
-        store(builder, builder.fadd(before, functools.reduce(builder.fadd, parts)), pointer, element)
+        store(builder, builder.fadd(before, total), pointer, element)
     builder.ret_void()
 
 
@@ -67,10 +64,7 @@ def _column_body(builder, arguments, group, element, load_factors):
             factors = builder.insert_element(factors, factor, i32(g))
         return [multiply_add(builder, factors, splat(builder, value, kind), sums[0])]
 
-    zero = kind(0.0)
-    k, sums = sum_entries(builder, i64(0), count, [[zero]] * CHAINS, CHAINS, grow)
-    _, sums[:1] = sum_entries(builder, k, count, sums[:1], 1, grow)
-    total = functools.reduce(builder.fadd, [one for [one] in sums])
+    _, [[total]] = sum_entries(builder, i64(0), count, [[kind(0.0)]], 1, grow)
     is_fresh = builder.icmp_signed("!=", fresh, i64(0))
     for g in range(group):
         pointer = builder.gep(out, [builder.mul(o_row, i64(g))])
@@ -91,7 +85,8 @@ def _coded_factors(builder, group, k, codes, table):
     return [builder.load(builder.gep(table, [builder.zext(number, i64)])) for number in numbers]
 
 
-_EVERY_SHAPE = {*itertools.product((1, 2, GROUP, DENSE_GROUP), range(1, PANEL + 1)), (GROUP, 0), (DENSE_GROUP, 0)}
+_EVERY_SHAPE = {*itertools.product((1, 2, GROUP, DENSE_GROUP), range(1, PANEL + 1)), (GROUP, 0)}
+_EVERY_SHAPE |= {(group, vectors) for vectors, group in enumerate(NARROW_GROUPS)}
 _CODED_SHAPES = {(GROUP, vectors) for vectors in range(PANEL + 1)}
 
 
@@ -99,9 +94,10 @@ _CODED_SHAPES = {(GROUP, vectors) for vectors in range(PANEL + 1)}
 def tile(typingctx, group, vectors, out, factors, rows, count, fresh):
     """out[g, c] += sum_k factors[k, g] rows[k, c], k < count, g < group: a `Matrix`, `Factors` or `Codes`, and `Rows`.
 
-    ``group`` is 1, 2, GROUP or DENSE_GROUP, with `Codes` GROUP, and does not show in a bit; c runs over ``vectors`` <=
-    PANEL vectors. With 0 of them there is one column, and a group of GROUP or DENSE_GROUP. With the numbers 0, 1, 2,
-    ... as the list of rows it is a dense product. Unless ``fresh`` is 0, out is set, whatever it holds.
+    ``group`` is 1, 2, GROUP, DENSE_GROUP or ``NARROW_GROUPS[vectors]``, with `Codes` GROUP. Neither it nor an entry
+    whose factors are 0 shows in a bit. c runs over ``vectors`` <= PANEL vectors; with 0 of them there is one column,
+    and a group of GROUP or ``NARROW_GROUPS[0]``. With the numbers 0, 1, 2, ... as the list of rows it is a dense
+    product. Unless ``fresh`` is 0, out is set, whatever it holds.
     """
     long = types.int64
     signature = types.void(long, long, out, factors, rows, long, long)

@@ -1,0 +1,157 @@
+"""The order of samples, and of features for the gradient: neighbours share zeros, so that lists of groups are short.
+
+The order of samples decides in which order sums are made. That of features shows in no bit: it decides only which rows
+of the gradient a register tile adds together.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastmlp.kernels import vector
+from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled.memory import identity_index, round_up
+from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists, listed_bits, nonzero_bits
+
+RUNS = 128  # of features, for each of which the key of a sample has a bit
+
+
+class Ordering(NamedTuple):
+    """Room of each worker: keys of the samples of a leaf, those among which the next one is chosen, bits of a row."""
+
+    keys: Any
+    windows: Any
+    words: Any
+    wanted: int
+
+
+def make_ordering(workers: int, leaf: int, n: int, *, wanted: bool) -> Ordering:
+    """Return rooms for leaves of so many samples of n features; none, unless an order is ``wanted``."""
+    count = workers if wanted else 0
+    keys, words = np.empty((count, 2 * leaf), np.uint64), np.empty((count, -(-n // BITS) + 1), np.uint64)
+    return Ordering(keys, np.empty((count, tuning.ORDER_WINDOW), np.int64), words, int(wanted))
+
+
+@body
+def _any_bit(words, first, stop):
+    """Return whether any of the bits ``first`` to below ``stop`` is set, as 0 or 1."""
+    every, found = ~np.uint64(0), np.uint64(0)
+    for w in range(first // BITS, -(-stop // BITS)):
+        some = words[w]
+        if w == first // BITS:
+            some &= every << np.uint64(first % BITS)
+        if w == stop // BITS:
+            some &= ~(every << np.uint64(stop % BITS))
+        found |= some
+    return np.uint64(found != 0)
+
+
+@body
+def _row_keys(keys, words, rows, s, n):
+    """Set the two keys of a sample: a bit for each of the runs into which the features fall, any is not zero."""
+    vector.noinline()
+    for w in range(-(-n // BITS)):
+        words[w] = nonzero_bits(rows, s * n + w * BITS, min(n - w * BITS, BITS))
+    words[-(-n // BITS)] = np.uint64(0)
+    for half in range(2):
+        key = np.uint64(0)
+        for b in range(half * BITS, (half + 1) * BITS):
+            key = (key << np.uint64(1)) | _any_bit(words, b * n // RUNS, (b + 1) * n // RUNS)
+        keys[half] = key
+
+
+@body
+def order_leaf(order, base, rows, listed, n, ordering, worker, leaf):
+    """Put the samples of a leaf, numbered from ``base`` on, in order: after each the nearest of a window.
+
+    A group of samples then shares more zeros. ``leaf`` is its first sample and the end.
+    """
+    vector.noinline()
+    (first, stop), at = leaf, base + leaf[0]
+    keys = vector.address(ordering.keys.start, worker * ordering.keys.columns)
+    window = vector.address(ordering.windows.start, worker * ordering.windows.columns)
+    words = vector.address(ordering.words.start, worker * ordering.words.columns)
+    for s in range(first, stop):
+        to = vector.address(keys, 2 * (s - first))
+        if listed.listed > 0:
+            listed_bits(to, listed, s)
+        else:
+            _row_keys(to, words, rows, s, n)
+    count = stop - first
+    filled = min(tuning.ORDER_WINDOW, count)
+    for i in range(filled):
+        window[i] = i
+    following, nearest = filled, np.int64(0)
+    for position in range(at, at + count):
+        sample = window[nearest]
+        order[position] = at + sample
+        if following < count:
+            window[nearest] = following
+            following += 1
+        else:
+            filled -= 1
+            window[nearest] = window[filled]
+        least = np.int64(RUNS + 1)
+        for i in range(filled):
+            other = window[i]
+            distance = np.int64(vector.population_count(keys[2 * other] ^ keys[2 * sample]))
+            distance += np.int64(vector.population_count(keys[2 * other + 1] ^ keys[2 * sample + 1]))
+            if distance < least:
+                least, nearest = distance, i
+
+
+class Features(NamedTuple):
+    """The order of features in the lists of groups of features.
+
+    Attributes
+    ----------
+    names : int32 (groups GROUP,)
+        The feature at each place; beyond the last one, numbers that follow.
+    places : int32 (n,)
+        The place of each feature.
+    """
+
+    names: Any
+    places: Any
+
+
+def natural_features(n: int) -> Features:
+    """Return features in their own order."""
+    return Features(identity_index(round_up(n, vector.GROUP)), identity_index(n))
+
+
+def group_features(rows: Any, listed: SampleLists, m: int, n: int) -> Features:
+    """Return features in an order in which neighbours are zero in the same samples, by some of rows, or listed ones.
+
+    In each group, after the first one, comes the nearest of a window to those before: it shares the most with them.
+    """
+    group, left = vector.GROUP, np.arange(n, dtype=np.int32)
+    bits, names = _feature_bits(rows, listed, m, n), []
+    while len(left) > 0:
+        near = bits[left[: tuning.FEATURE_WINDOW]]
+        chosen = [0]
+        union = near[0]
+        for _ in range(min(group, len(near)) - 1):
+            distance = np.add.reduce(np.bitwise_count(near ^ union), axis=1, dtype=np.int64)
+            distance[chosen] = 64 * near.shape[1] + 1
+            chosen.append(int(distance.argmin()))
+            union = union | near[chosen[-1]]
+        names.append(left[chosen])
+        left = np.delete(left, chosen)
+    beyond = np.arange(n, round_up(n, group), dtype=np.int32)
+    features = Features(np.concatenate([*names, beyond]), np.empty(n, np.int32))
+    features.places[features.names[:n]] = np.arange(n)
+    return features
+
+
+def _feature_bits(rows: Any, listed: SampleLists, m: int, n: int) -> Any:
+    """Return uint64 (n, words), a bit for each of some samples: the feature is not zero."""
+    some = np.arange(0, m, -(-m // tuning.FEATURE_SAMPLES))
+    present = np.zeros((n, round_up(len(some), BITS)), bool)
+    if listed.listed:  # features are grouped only where they are too few to be told apart by pages
+        for i, sample in enumerate(some * listed.parts):
+            present[listed.index[listed.start[sample] : listed.start[sample + listed.parts]], i] = True
+    else:
+        present[:, : len(some)] = (rows[some] != 0).T
+    return np.packbits(present, axis=1).view(np.uint64)
