@@ -262,14 +262,14 @@ class Row(NamedTuple):
 
 
 ROWS = [
-    Row("MNIST step float64 784-128-10, packed, over the notebook", 3.5, 6, "x", lambda: step(np.float64)),
-    Row("MNIST step float32, packed, over the notebook in float32", 4, 6, "x", lambda: step(np.float32)),
+    Row("MNIST step float64 784-128-10, packed, over the notebook", 5.5, 7, "x", lambda: step(np.float64)),
+    Row("MNIST step float32, packed, over the notebook in float32", 6, 8, "x", lambda: step(np.float32)),
     Row("MNIST step float32, packed, over TensorFlow", 2, 4, "x", tensorflow_peer),
     Row("784-100-10 and 784-256-256-10, float64, packed, over NumPy", 2.5, 4, "x", other_nets),
     Row("dense input, float64 step over the notebook", 1.5, 1.7, "x", dense),
     Row("half of the pixels non-zero, over the notebook", 1.5, 2.5, "x", half),
     Row("half of the pixels non-zero, over all-dense or all-sparse", 0.95, 1, "x", half_against_pure_forms),
-    Row("the notebook's own loop with our functions, plain arrays", 1.5, 3, "x", notebook_loop),
+    Row("the notebook's own loop with our functions, plain arrays", 2.6, 3.5, "x", notebook_loop),
     Row("20 epochs from uint8 MNIST, whole process, over NumPy", 2.5, 4, "x", user),
     Row("one_hot, Softmax, compute_cost: the slowest, over NumPy", 4, 10, "x", elementwise),
     Row("ReLU on (128, 60000) over NumPy", 1.5, 3, "x", relu),
@@ -278,7 +278,7 @@ ROWS = [
     Row("time per sample, 1 000 000 samples over 10 000 samples", 1.3, 1, "x", many_samples, at_most=True),
     Row("packed step over NumPy, worst cell of 96", 1.0, 1.5, "x", worst_cell),
     Row("the notebook's loop on small batches, our time over NumPy's", 1.5, 1.0, "x", small_batches, at_most=True),
-    Row("first step from process start, cold cache", 20, 8, "s", lambda: first_step(cold=True), at_most=True),
+    Row("first step from process start, cold cache", 8, 4, "s", lambda: first_step(cold=True), at_most=True),
     Row("first step from process start, warm cache", 1.2, 0.7, "s", lambda: first_step(cold=False), at_most=True),
     Row("packing uint8 MNIST, over one step", 2, 1, "x", packing, at_most=True),
 ]

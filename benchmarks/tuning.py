@@ -4,7 +4,8 @@ Constants are compiled into kernels. Each candidate therefore has a process of i
 constant is executed with the other value, and a compile cache of its own, because the cache does not see the change.
 The processes are asked in turn, round after round; ratios are taken within a round, and medians over the rounds.
 Workloads on one thread are measured in CPU time, which leaves out other work on the machine. ``--list`` lists the
-constants.
+constants. ``--all`` measures all of them, as many as fit into ``--minutes``, and tells what another value would gain on
+this machine; ``--to FILE`` writes the table.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from importlib.machinery import PathFinder, SourceFileLoader
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,9 +82,11 @@ def serve(name, value):
     print(*(_digest(run()) for run in runs), flush=True)
     if getattr(sys.modules[ROWS[name].module], name) != value:
         raise RuntimeError(f"{name} has not been changed")
-    repeats = [repeats_for(run, at_least=0.1) for run in runs]
+    repeats = {}
     for line in sys.stdin:
         k = int(line)
+        if k not in repeats:  # not before: others may still be compiling
+            repeats[k] = repeats_for(runs[k], at_least=0.1)
         settle()
         warm_up(runs[k])
         print(
@@ -106,16 +110,19 @@ def _digest(result):
 
 
 class _Child:
-    """The process of a candidate."""
+    """The process of a candidate, which compiles as soon as it is made; without a ``cache``, in the usual one."""
 
-    def __init__(self, name, value, cache):
+    def __init__(self, name, value, cache=None):
         code = f"from benchmarks import tuning; tuning.serve({name!r}, {value!r})"
-        environment = os.environ | {"NUMBA_CACHE_DIR": cache}
+        environment = os.environ | ({} if cache is None else {"NUMBA_CACHE_DIR": cache})
         if not ROWS[name].parallel:
             environment["FASTMLP_NUM_THREADS"] = "1"
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
-        self.digests = self._answer().split()
+
+    def digests(self):
+        """Return the digest of each workload, once all have run; to be asked for once, and first."""
+        return self._answer().split()
 
     def seconds(self, k):
         print(k, file=self._process.stdin, flush=True)
@@ -143,20 +150,24 @@ def measure(name, rounds):
     times = [{value: [] for value in candidates} for _ in row.workloads.split()]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         children = {}
-        for value in candidates:
-            child = _Child(name, value, os.path.join(folder, "host" if row.host else f"{len(children)}"))
+        for k, value in enumerate(candidates):
+            child = _Child(name, value, None if row.host else os.path.join(folder, f"{k}"))
             children[value] = stack.enter_context(contextlib.closing(child))
+        found = {value: child.digests() for value, child in children.items()}
         for number in range(rounds):
             for k, taken in enumerate(times):
                 for value in candidates[:: (-1) ** number]:
                     taken[value].append(children[value].seconds(k))
-        digests = [{value: child.digests[k] for value, child in children.items()} for k in range(len(times))]
+        digests = [{value: found[value][k] for value in candidates} for k in range(len(times))]
     return current, list(zip(times, digests, strict=True))
 
 
 def lines(name, rounds, machine):
     """Yield a row of TUNING.md for each workload of a constant."""
-    current, results = measure(name, rounds)
+    yield from _lines(name, rounds, machine, *measure(name, rounds))
+
+
+def _lines(name, rounds, machine, current, results):
     for key, (times, digests) in zip(ROWS[name].workloads.split(), results, strict=True):
         medians, ratios = ([f(times[value]) for value in times] for f in (statistics.median, _ratio(times[current])))
         unit, scale = next((pair for pair in (("s", 1), ("ms", 1e3)) if min(medians) * pair[1] >= 1), ("µs", 1e6))
@@ -182,6 +193,44 @@ def _number(x):
     return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
 
 
+def gains(name, current, results):
+    """Yield in words which other values were faster in each round, and by more than two rounds of one value differ."""
+    for key, (times, _) in zip(ROWS[name].workloads.split(), results, strict=True):
+        ratios = {value: [a / b for a, b in zip(times[value], times[current], strict=True)] for value in times}
+        noise = max(statistics.pstdev(some) for some in ratios.values())
+        for value, some in ratios.items():
+            if max(some) < 1 - noise:
+                yield f"{name} = {value}, not {current}: {statistics.median(some):.2f} of the time, {WORKLOADS[key][0]}"
+
+
+HEADER = "constant", "workload", "candidates", "medians", "ratios", "bits", "machine, date", "command"
+
+
+def measure_all(rounds, minutes, machine, to):
+    """Measure all constants, those of the processor first, until the time is over; print rows and what would gain."""
+    begun, found, left, written = time.monotonic(), [], [], [f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
+    for name in sorted(ROWS, key=lambda name: not ROWS[name].module.endswith("target")):
+        if time.monotonic() - begun >= 60 * minutes:
+            left.append(f"{name} (no time)")
+            continue
+        try:
+            current, results = measure(name, rounds)
+        except RuntimeError as error:
+            left.append(f"{name} ({error})")
+            continue
+        found += gains(name, current, results)
+        for line in _lines(name, rounds, machine, current, results):
+            print(line, flush=True)
+            written.append(line)
+        if to is not None:
+            Path(to).write_text("\n".join(written) + "\n")
+    took = (time.monotonic() - begun) / 60
+    print(f"\nmeasured {len(ROWS) - len(left)} of {len(ROWS)} constants in {took:.1f} minutes")
+    if left:
+        print(f"not measured: {', '.join(left)}")
+    print("\n".join(found) or "no other value was faster in each round")
+
+
 def _machine():
     from benchmarks.peers import machine
 
@@ -192,7 +241,10 @@ def _machine():
 def main(words=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__.split("\n", 1)[0])
     parser.add_argument("name", nargs="*", metavar="NAME", help="a constant; see --list")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds of timing (default 7)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of timing (default 7, 3 with --all)")
+    parser.add_argument("--all", action="store_true", help="measure all constants, and say what would gain")
+    parser.add_argument("--minutes", type=float, default=9, metavar="M", help="begin no constant later (default 9)")
+    parser.add_argument("--to", metavar="FILE", help="also write the table of --all there")
     parser.add_argument("--list", action="store_true", help="list the constants with candidates and workloads")
     options = parser.parse_args(words)
     if options.list:
@@ -201,13 +253,19 @@ def main(words=None):
             print(f"{name:22}{', '.join(map(str, row.candidates)):42}{workloads}")
         return 0
     unknown = [name for name in options.name if name not in ROWS]
-    if unknown or not options.name:
-        parser.error(f"NAME: got {' '.join(unknown) or 'nothing'}, expected constants of {', '.join(ROWS)}")
-    if options.rounds < 1:
+    if unknown or bool(options.name) == options.all:
+        got = " ".join(unknown or options.name) or "nothing"
+        parser.error(f"NAME: got {got}, expected constants of {', '.join(ROWS)}, or --all alone")
+    rounds = options.rounds or (3 if options.all else 7)
+    if options.rounds == 0 or rounds < 1:
         parser.error(f"--rounds: got {options.rounds}, expected 1 or more")
+    if options.to is not None and not options.all:
+        parser.error("--to: got a file without --all, expected both; redirect the rows of a few constants")
     machine = _machine()
+    if options.all:
+        measure_all(rounds, options.minutes, machine, options.to)
     for name in options.name:
-        for line in lines(name, options.rounds, machine):
+        for line in lines(name, rounds, machine):
             print(line, flush=True)
     return 0
 

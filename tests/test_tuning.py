@@ -101,6 +101,8 @@ def test_the_list_names_every_row(capsys):
         ([], "got nothing"),
         (["GROUP", "group"], "got group"),
         (["GROUP", "--rounds", "0"], "got 0"),
+        (["--all", "GROUP"], "got GROUP"),
+        (["GROUP", "--to", "table.md"], "got a file without --all"),
     ],
 )
 def test_words_that_name_no_row_are_refused(words, got, capsys):
@@ -109,7 +111,7 @@ def test_words_that_name_no_row_are_refused(words, got, capsys):
     error = capsys.readouterr().err
     assert got in error
     assert "expected" in error
-    assert got == "got 0" or all(name in error for name in tuning.ROWS)
+    assert got in ("got 0", "got a file without --all") or all(name in error for name in tuning.ROWS)
 
 
 @pytest.mark.numba
@@ -168,12 +170,59 @@ def test_a_row_is_measured(monkeypatch, capsys):
     assert second.startswith("| FULL_LEAF | step on images, float32 |")
 
 
+SOME = ("FULL_LEAF", "GROUP", "BLOCK", "FEW_SAMPLES")
+
+
+def test_all_rows_are_measured_and_what_would_gain_is_told(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tuning, "_Child", FakeChild)
+    monkeypatch.setattr(tuning, "ROWS", {name: tuning.ROWS[name] for name in SOME})
+    assert tuning.main(["--all", "--to", str(tmp_path / "table.md")]) == 0
+    rows, (said, *gained) = (part.splitlines() for part in capsys.readouterr().out.split("\n\n"))
+    assert {row.split()[1] for row in rows} == set(SOME)
+    assert rows[0].split()[1] in ("GROUP", "BLOCK"), "those of the processor come first"
+    assert said.startswith("measured 4 of 4 constants in 0.0 minutes")
+    assert "FULL_LEAF = 480, not 1920: 0.25 of the time, step on images, float64" in gained
+    assert not any(line.startswith("FEW_SAMPLES") for line in gained), "it is as fast with any value"
+    header, ruler, *table = (tmp_path / "table.md").read_text().splitlines()
+    assert table == rows
+    assert header.count("|") == ruler.count("|") == rows[0].count("|")
+    assert header in (ROOT / "benchmarks" / "TUNING.md").read_text()
+
+
+def test_no_row_is_begun_when_the_time_is_over(monkeypatch, capsys):
+    monkeypatch.setattr(tuning, "_Child", FakeChild)
+    assert tuning.main(["--all", "--minutes", "0"]) == 0
+    said, left, nothing = capsys.readouterr().out.strip().splitlines()
+    assert said.startswith(f"measured 0 of {len(tuning.ROWS)} constants")
+    assert all(f"{name} (no time)" in left for name in tuning.ROWS)
+    assert nothing == "no other value was faster in each round"
+
+
+def test_a_candidate_that_fails_leaves_the_others(monkeypatch, capsys):
+    class Failing(FakeChild):
+        def digests(self):
+            if self.name == "BLOCK":
+                raise RuntimeError("the process of a candidate ended with status -11")
+            return super().digests()
+
+    monkeypatch.setattr(tuning, "_Child", Failing)
+    monkeypatch.setattr(tuning, "ROWS", {name: tuning.ROWS[name] for name in SOME})
+    assert tuning.main(["--all"]) == 0
+    said = capsys.readouterr().out
+    assert "measured 3 of 4" in said
+    assert "not measured: BLOCK (the process of a candidate ended with status -11)" in said
+
+
 class FakeChild:
-    def __init__(self, name, value, cache):
-        self.value, self.digests = value, [str(value)] * 2
+    def __init__(self, name, value, cache=None):
+        self.name, self.value = name, value
+        assert (cache is None) == tuning.ROWS[name].host
+
+    def digests(self):
+        return [str(self.value)] * 2
 
     def seconds(self, k):
-        return self.value / 1000
+        return 1.0 if self.name == "FEW_SAMPLES" else self.value / 1000
 
     def close(self):
         pass

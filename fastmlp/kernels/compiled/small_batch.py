@@ -29,6 +29,7 @@ from fastmlp.kernels.compiled.small_pass import (
 from fastmlp.kernels.nets import Net
 
 _STEP, _LOGITS, _HIDDEN, _GRADIENT = Wanted(1, 0, 1, 1), Wanted(1, 0, 0, 0), Wanted(1, 1, 0, 0), Wanted(0, 0, 0, 1)
+_KINDS = {_STEP: "step", _LOGITS: "logits", _HIDDEN: "hidden", _GRADIENT: "gradient"}
 
 
 class _Plan(NamedTuple):
@@ -141,19 +142,19 @@ _kept = threading.local()
 
 
 def _take(net: Net, m: int, dtype: Any, wanted: Wanted) -> _Pass:
-    """Return a pass, the last one that this Python thread has kept if it was for the same, which it no longer keeps.
+    """Return a pass; if this Python thread has kept its last one of the kind, that one, which it then no longer keeps.
 
     A signal handler may run a pass of its own in the middle of one.
     """
     plan = _plan(net, m)
     key = (net, m, dtype, wanted, 1 if plan.work < tuning.PARALLEL_WORK else usable_threads())
-    last: _Pass | None = _kept.__dict__.pop("last", None)
+    last: _Pass | None = _kept.__dict__.pop(_KINDS[wanted], None)
     return last if last is not None and last.key == key else _make_pass(key, plan)
 
 
 def _keep(ready: _Pass) -> None:
     if ready.small:
-        _kept.last = ready
+        _kept.__dict__[_KINDS[ready.key[3]]] = ready
 
 
 @functools.lru_cache(maxsize=4)
