@@ -10,6 +10,9 @@ from fastmlp.history import History
 # it is at least this share of the loss half-way.
 _EPOCHS_TO_JUDGE, _EPOCHS_TO_LEARN, _NO_BETTER = 10, 50, 0.995
 
+# A loss that is larger by no more than this share has not risen: batches in another order are added in another order.
+_ROUNDING = 1e-5
+
 
 class Findings(NamedTuple):
     """Facts about the data and the model that tell why a run did not learn.
@@ -68,7 +71,7 @@ def _symptoms(history: History, findings: Findings) -> tuple[list[str], list[str
     if len(history) < _EPOCHS_TO_JUDGE:
         return [], []
     first, last, guessed = history.loss[0], history.loss[-1], findings.chance()
-    if last > first:
+    if last > first * (1 + _ROUNDING):
         reason, remedy = f"the loss rose from {first:.4g} to {last:.4g}", f"take a smaller {findings.rate}"
     elif last >= _NO_BETTER * guessed > 0 and (len(history) >= _EPOCHS_TO_LEARN or _is_flat(history)):
         reason = f"the loss ended at {last:.4g}, where guessing without looking at the inputs gives {guessed:.4g}"

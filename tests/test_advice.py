@@ -101,6 +101,14 @@ def test_advice_names_the_step_size_of_the_optimizer(backend, data, batch_size):
     assert "take another learning_rate or more epochs" in text
 
 
+def test_a_loss_that_differs_by_rounding_has_not_risen():
+    """Batches in another order are added in another order."""
+    findings = Findings(chance=lambda: 1.0, dead=lambda: False, unscaled=None, lone_class=False)
+    for last, risen in ((1.2 + 1e-7, False), (1.2 + 1e-4, True)):
+        history = fastmlp.History(list(range(1, 61)), [1.2] * 59 + [last], [0.5] * 60, seconds=[0.1] * 60)
+        assert ("the loss rose" in advise(history, findings)) == risen
+
+
 def test_a_loss_that_rises_with_an_optimizer(backend, data):
     text = advice(fastmlp.MLP((8, 16, 3)), *data, epochs=30, optimizer=SGD(200.0))
     assert "the loss rose from" in text
