@@ -7,6 +7,7 @@ companion that fails, or that a user kills, costs nothing but the time saved.
 """
 
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
@@ -110,6 +111,7 @@ def work(first: str, dtype: str, settings: str) -> None:
 
     It does nothing where its ``settings`` are others than those of the process that started it.
     """
+    gc.disable()  # the compiler leaves few cycles; to look for them would take a tenth of the time
     import numpy as np
 
     from fastmlp.kernels.compiled import ahead, attach
