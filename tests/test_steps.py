@@ -69,7 +69,7 @@ def test_a_step_in_the_middle_of_a_step_changes_neither(compiled, monkeypatch, r
         monkeypatch.setattr(compiled.launch.Kernel, "launch", interrupted)
         assert_same_bits(step(model, packed, y), outer)
         monkeypatch.setattr(compiled.launch.Kernel, "launch", launch)
-    assert len(found) >= 4
+    assert len(found) >= (2 if fastmlp.get_num_threads() == 1 else 4)  # one thread does few samples in one launch
     for one in found:
         assert_same_bits(one, inner)
 
