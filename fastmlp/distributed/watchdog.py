@@ -51,4 +51,5 @@ class Watchdog:
                     f"fastmlp: rank {previous} has been silent for {self._silence:g} s: the run is ended on all ranks"
                 )
                 print(text, file=sys.stderr, flush=True)  # noqa: T201
+                time.sleep(0.5)  # mpiexec drops what it has not passed on
                 self._world.Abort(1)
