@@ -204,6 +204,7 @@ ROWS = {
     "SPARSE_BYTES": Row(TARGET, (12_000, 24_000, 48_000), "dense"),
     "CHAINS": Row(TARGET, (4, 8, 16), "few100"),
     "FEW_ROWS": Row(TARGET, (1, 10), "softmax"),
+    "PIECE_PARAMETERS": Row(TUNING, (2048, 8192, 32_768), "densebatches", host=True),
     # These change no bit.
     "NARROW_GROUPS": Row(TARGET, ((6, 6, 6), (6, 12, 6)), "narrow16 narrow32"),
     "FEATURE_WINDOW": Row(TUNING, (1, 32, 64, 128), "images pack", host=True),
@@ -226,7 +227,6 @@ ROWS = {
     "BUSY_WAITING_SHARE": Row(TUNING, (0, 0.02, 0.5), "momentum40 momentum10 adam10 adam1", host=True),
     "ROWS_AHEAD": Row(TUNING, (1, 2, 4, 8), "sgd10"),
     "PIECE_SAMPLES": Row(TUNING, (16, 32, 64, 128), "batches128 batches1024", host=True),
-    "PIECE_PARAMETERS": Row(TUNING, (2048, 8192, 32_768), "densebatches", host=True),
     "SPINS": Row(TUNING, (0, 100, 1000, 100_000), "batches32 batches128", parallel=True),
     "TEAM_WORK": Row(TUNING, (0, 1 << 20, 1 << 40), "batches4 batches32 batches128", host=True, parallel=True),
     "UPDATE_WORK": Row(TUNING, (1, 8), "batches4", host=True, parallel=True),

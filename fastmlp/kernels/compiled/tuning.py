@@ -113,6 +113,10 @@ DRAWN_BYTES = 256 << 20
 # of a dense row, whose sums stay in registers. Row: BATCH_DENSE_SHARE.
 BATCH_DENSE_SHARE = 0.5
 
+# Parameters, about, of a piece of an update, where the layer has no lists: a gradient of so many stays in the L1 cache
+# until it is used. Smaller pieces are more often begun. Row: PIECE_PARAMETERS.
+PIECE_PARAMETERS = 8192
+
 # ---- Constants that change speed and memory, but no bit ----
 
 # Rows ahead for which a thread asks that updates the rows which a batch meets: these are far apart in memory. Fewer are
@@ -212,10 +216,6 @@ STRIDED_OUTPUTS = 64
 # Samples of a piece of a batch: they meet the same block of weights while it is in the cache. Fewer use it less often,
 # more leave threads without a piece. Row: PIECE_SAMPLES.
 PIECE_SAMPLES = 64
-
-# Parameters, about, of a piece of an update, where the layer has no lists: a gradient of so many stays in the L1 cache
-# until it is used. Smaller pieces are more often begun. Row: PIECE_PARAMETERS.
-PIECE_PARAMETERS = 8192
 
 # Turns for which a thread waits for its team before it lets others have the core: some microseconds, longer than a
 # phase takes to open. A thread that never gives way takes the core of one that has work. Row: SPINS.
