@@ -256,9 +256,9 @@ def main(words=None):
     if unknown or bool(options.name) == options.all:
         got = " ".join(unknown or options.name) or "nothing"
         parser.error(f"NAME: got {got}, expected constants of {', '.join(ROWS)}, or --all alone")
-    rounds = options.rounds or (3 if options.all else 7)
-    if options.rounds == 0 or rounds < 1:
-        parser.error(f"--rounds: got {options.rounds}, expected 1 or more")
+    rounds = options.rounds if options.rounds is not None else 3 if options.all else 7
+    if rounds < 1:
+        parser.error(f"--rounds: got {rounds}, expected 1 or more")
     if options.to is not None and not options.all:
         parser.error("--to: got a file without --all, expected both; redirect the rows of a few constants")
     machine = _machine()

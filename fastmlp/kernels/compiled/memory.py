@@ -28,6 +28,11 @@ def aligned_parts(dtype: Any, *counts: int) -> list[Any]:
     return parts
 
 
+def may_be_kept(*held: Any) -> bool:
+    """Return whether the arrays among these take so little memory that a thread may keep them for its next step."""
+    return sum(one.nbytes for one in held if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
+
+
 def round_up(count: int, multiple: int) -> int:
     """Return the smallest multiple that is not below ``count``."""
     return -(-count // multiple) * multiple

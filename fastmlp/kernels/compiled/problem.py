@@ -9,7 +9,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import gradients, tuning
 from fastmlp.kernels.compiled.losses import LOSSES, Targets
-from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index
+from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index, may_be_kept
 from fastmlp.kernels.compiled.operands import LISTED, Packed, Rooms, Step
 from fastmlp.kernels.compiled.output_losses import LossKind
 from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, all_dense, layer_plan, no_input
@@ -87,8 +87,7 @@ def rooms_of(workers: int, problem: Problem) -> Rooms:
     # Plans are cached, so that of the same net is the same object.
     if plan is not problem.plan or last != key:
         rooms = _made_rooms(workers, problem)
-        small = sum(one.nbytes for one in rooms if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
-        _kept.rooms = (problem.plan, key, rooms) if small else (None, None, None)
+        _kept.rooms = (problem.plan, key, rooms) if may_be_kept(*rooms) else (None, None, None)
     return rooms
 
 

@@ -12,7 +12,7 @@ from fastmlp.kernels.compiled import gradients, losses, products, tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import Targets
-from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index, round_up, row_stride
+from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index, may_be_kept, round_up, row_stride
 from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.output_losses import LossKind
 from fastmlp.kernels.compiled.plan import first_and_rest
@@ -134,7 +134,7 @@ def _make_pass(key: tuple[Any, ...], plan: _Plan) -> _Pass:
         np.zeros((max(plan.parts, 1), tuning.LINE_NUMBERS)), none, np.empty(slopes, dtype), np.empty(parts, dtype),
     )  # fmt: skip
     rooms, outputs = _rooms(workers, net.sizes, m, dtype), np.empty(plan.outputs, dtype)
-    small = sum(one.nbytes for one in (outputs, *results, *rooms)) <= tuning.KEPT_BYTES
+    small = may_be_kept(outputs, *results, *rooms)
     return _Pass(key, plan, _phases(m, workers, wanted, parts), outputs, results, rooms, small)
 
 

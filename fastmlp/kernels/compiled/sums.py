@@ -10,7 +10,7 @@ from fastmlp.kernels import tree, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.losses import Targets
-from fastmlp.kernels.compiled.memory import aligned_parts, fill_zeros, row_batches
+from fastmlp.kernels.compiled.memory import aligned_parts, fill_zeros, may_be_kept, row_batches
 from fastmlp.kernels.compiled.operands import UNLISTED, Packed, Step
 from fastmlp.kernels.compiled.problem import Problem, pack, rooms_of
 from fastmlp.kernels.compiled.runtime import body
@@ -174,8 +174,8 @@ class Sums:
     def small(self) -> bool:
         """Whether all that it holds is small enough to be kept for the next step."""
         x, step = self._problem.x, self._problem.step
-        held = (self._gradients, self._stack, self._of_leaves, step.weights, step.panels, *x, *x.forward, *x.backward)
-        return sum(one.nbytes for one in held if isinstance(one, np.ndarray)) <= tuning.KEPT_BYTES
+        own = self._gradients, self._stack, self._of_leaves, step.weights, step.panels
+        return may_be_kept(*own, *x, *x.forward, *x.backward)
 
     def restart(self, parameters: Any, wanted: Targets) -> None:
         """Begin again, with other parameters and targets of the same net and samples, in the same memory."""
