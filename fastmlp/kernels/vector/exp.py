@@ -23,8 +23,6 @@ class _Exp:
     two degrees less than Taylor's polynomial; the error is below eps / 7. ln 2 is split (Cody and Waite) so that k
     times its upper part is exact. Without AVX-512, 2^k is applied in two factors, because k itself leaves the range of
     exponents where the result is subnormal.
-
-    ``low`` are the relative errors of the rounded powers.
     """
 
     def __init__(self, dtype):
@@ -46,8 +44,12 @@ class _Exp:
             else (0.5000097749180301, 0.16666862164590476)
         )
         self.table = np.array([2.0 ** (k / 16) for k in range(16)]).astype(dtype).tolist()
+
+    @functools.cached_property
+    def low(self):
+        """Relative errors of the rounded powers; only a compilation asks for them."""
         with decimal.localcontext(decimal.Context(40)):
-            self.low = [float(Decimal(2) ** (Decimal(k) / 16) / Decimal(p) - 1) for k, p in enumerate(self.table)]
+            return [float(Decimal(2) ** (Decimal(k) / 16) / Decimal(p) - 1) for k, p in enumerate(self.table)]
 
 
 EXP = {types.float64: _Exp(np.float64), types.float32: _Exp(np.float32)}
