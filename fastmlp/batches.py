@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastmlp import checks
-from fastmlp.kernels.parts import Drawn
+from fastmlp.kernels.parts import Drawn, samples_of
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -106,10 +106,7 @@ class Batches:
         """Return the epoch that takes the batches, which are those of all epochs, in this order (per_epoch,)."""
         drawn = self.drawn()
         assert drawn is not None
-        counts = np.diff(self._ends, prepend=0)[batches]
-        ends = np.cumsum(counts)
-        place = np.repeat(batches.astype(np.int64) * self._batch_size - (ends - counts), counts) + np.arange(self._m)
-        return drawn.order[place], ends
+        return samples_of(drawn, batches), np.cumsum(np.diff(self._ends, prepend=0)[batches])
 
     def _by_blocks(self, number: int) -> Array:
         """Return the samples (m,) of an epoch, those of a group of blocks after those of another."""

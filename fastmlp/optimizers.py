@@ -4,7 +4,7 @@ The updates themselves are in `fastmlp.kernels.rules`, for both backends. An opt
 it can be used for several training runs, compared and pickled.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
@@ -101,9 +101,9 @@ class SGD(_Described):
         """
         return rules.Rule(rules.SGD, first=self.momentum, nesterov=int(self.nesterov), clip=clip)
 
-    def numbers(self, update: int, rate: float) -> rules.Numbers:
-        """Return the numbers of an update, from 1, with this learning rate."""
-        return rules.Numbers(rate)
+    def numbers(self, updates: range, rates: Sequence[float]) -> rules.Numbers:
+        """Return the numbers of updates, from 1, with these learning rates."""
+        return rules.Numbers(np.array(rates))
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,11 @@ class Adam(_Described):
         """Return the constants as the backends take them, as in `SGD.rule`."""
         return rules.Rule(rules.ADAM, self.beta1, self.beta2, self.epsilon, clip=clip)
 
-    def numbers(self, update: int, rate: float) -> rules.Numbers:
-        """Return the numbers of an update, from 1, with this learning rate."""
-        step, root = rate / (1 - self.beta1**update), math.sqrt(1 - self.beta2**update)
+    def numbers(self, updates: range, rates: Sequence[float]) -> rules.Numbers:
+        """Return the numbers of updates, from 1, with these learning rates."""
+        # Powers of Python: those of NumPy have other bits on other processors.
+        first, second = (np.array([beta**update for update in updates]) for beta in (self.beta1, self.beta2))
+        step, root = np.array(rates) / (1 - first), np.sqrt(1 - second)
         if self.epsilon_placement == "before_correction":
             return rules.Numbers(step * root)
         return rules.Numbers(step, scale=1 / root)
@@ -206,8 +208,8 @@ class AdamW(Adam):
     Examples
     --------
     >>> import fastmlp
-    >>> fastmlp.optimizers.AdamW(weight_decay=0.1).numbers(update=1, rate=0.5).keep
-    0.95
+    >>> fastmlp.optimizers.AdamW(weight_decay=0.1).numbers(range(1, 3), rates=[0.5, 0.25]).keep
+    array([0.95 , 0.975])
     """
 
     weight_decay: float = 0.01
@@ -217,9 +219,9 @@ class AdamW(Adam):
         remedy = "pass the share of a weight that decays at a learning rate of 1, such as 0.01"
         constants.set_fields(self, weight_decay=checks.nonnegative("weight_decay", self.weight_decay, remedy))
 
-    def numbers(self, update: int, rate: float) -> rules.Numbers:
-        """Return the numbers of an update, from 1, with this learning rate."""
-        return super().numbers(update, rate)._replace(keep=1 - rate * self.weight_decay)
+    def numbers(self, updates: range, rates: Sequence[float]) -> rules.Numbers:
+        """Return the numbers of updates, from 1, with these learning rates."""
+        return super().numbers(updates, rates)._replace(keep=1 - np.array(rates) * self.weight_decay)
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,7 @@ def list_lengths():
 
 
 # The forms of lists: the type of the rows that they name, and whether numbers are codes.
-LIST_FORMS = (np.int32, False), (np.uint16, False), (np.uint16, True)
+LIST_FORMS = (np.int32, False), (np.uint16, False), (np.uint16, True), (np.uint8, True)
 
 
 class ListsOfRows:
@@ -285,7 +285,7 @@ class ListsOfRows:
         kind, self.coded = form
         self.index = rng.integers(rows, size=end).astype(kind)
         self.index[-1] = rows - 1
-        self.index[:2] = -(2**30) if kind == np.int32 else 2**16 - 1  # in front of the first list
+        self.index[:2] = -(2**30) if kind == np.int32 else np.iinfo(kind).max  # in front of the first list
         self._code = rng.integers(256, size=end).astype(np.uint8)
         self._table = rng.standard_normal(256).astype(dtype)
         self.value = self._table[self._code] if self.coded else rng.standard_normal(end).astype(dtype)

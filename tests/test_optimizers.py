@@ -61,6 +61,12 @@ CASES = {
 }
 
 
+def numbers_of(optimizer, update, rate, l2=0.0):
+    """Return the numbers of one update."""
+    found = optimizer.numbers(range(update, update + 1), [rate])._replace(l2=l2)
+    return [float(np.squeeze(one)) for one in found]
+
+
 class Batches:
     """Samples, initial parameters, and the batches of some updates."""
 
@@ -79,7 +85,8 @@ class Batches:
     def train(self, reference, optimizer, l2=0.0, clip=0.0):
         """Return the parameters after the updates of the reference."""
         rates = [rate_at(optimizer.learning_rate, t, self.updates) for t in range(1, self.updates + 1)]
-        numbers = [optimizer.numbers(t, rate)._replace(l2=l2) for t, rate in enumerate(rates, start=1)]
+        updates = range(1, self.updates + 1)
+        numbers = [numbers_of(optimizer, t, rate, l2) for t, rate in zip(updates, rates, strict=True)]
         vectors = [self.start, *(np.zeros_like(self.start) for _ in optimizer.state_names)]
         rows = reference.operands(reference.pack(self.x), np.zeros(256))
         trainer = reference.begin_training(vectors, relu_net(SIZES), rows, self.labels, self.weight)
@@ -182,7 +189,7 @@ def test_clipping_is_that_of_torch(torch, rng, norm):
     theirs.grad = torch.tensor(gradient)
     torch.nn.utils.clip_grad_norm_([theirs], 2.0)
     ours, optimizer = np.zeros(50), SGD(1.0)
-    rules.apply(ours, [], gradient, np.empty(0), optimizer.rule(clip=2.0), np.array(optimizer.numbers(1, 1.0)))
+    rules.apply(ours, [], gradient, np.empty(0), optimizer.rule(clip=2.0), np.array(numbers_of(optimizer, 1, 1.0)))
     assert_close(-ours, theirs.grad.numpy(), "other framework")
     assert np.linalg.norm(ours) == pytest.approx(min(norm, 2.0), rel=TOLERANCE["product", F8])
 
@@ -193,7 +200,7 @@ def test_squares_are_those_of_the_weights_before_each_update(reference, rng):
     trainer = reference.begin_training([batches.start], relu_net(SIZES), rows, batches.labels, batches.weight)
     for batch in batches:
         (before,), end = reference.training_vectors(trainer), np.array([BATCH])
-        sums = reference.train(trainer, batch, end, rule, np.array([SGD(0.1).numbers(1, 0.1)]))
+        sums = reference.train(trainer, batch, end, rule, np.array([numbers_of(SGD(0.1), 1, 0.1)]))
         found.append((sums[0, 3], math.fsum((batches.is_weight * before) ** 2)))
     assert_close(*np.array(found).T, "product")
 
@@ -202,7 +209,7 @@ def applied(optimizer, gradients, start):
     """Return the parameters after an update with each gradient."""
     p, state = start.copy(), [np.zeros_like(start) for _ in optimizer.state_names]
     for t, gradient in enumerate(gradients, start=1):
-        numbers = np.array(optimizer.numbers(t, optimizer.learning_rate))
+        numbers = np.array(numbers_of(optimizer, t, optimizer.learning_rate))
         rules.apply(p, state, gradient.copy(), np.empty(0), optimizer.rule(), numbers)
     return p
 

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Drawn(NamedTuple):
     """Batches that are drawn once: all orders consist of them.
@@ -16,6 +18,17 @@ class Drawn(NamedTuple):
 
     order: Any
     size: int
+
+
+def samples_of(drawn: Drawn, batches: Any) -> Any:
+    """Return the samples of batches of these numbers, one batch after the other."""
+    whole = len(drawn.order) // drawn.size
+    rows, rest = drawn.order[: whole * drawn.size].reshape(whole, drawn.size), drawn.order[whole * drawn.size :]
+    found, begin = [], 0
+    for place in np.flatnonzero(batches == whole).tolist():  # where the last batch is, which has fewer samples
+        found += [rows[batches[begin:place]].reshape(-1), rest]
+        begin = place + 1
+    return np.concatenate([*found, rows[batches[begin:]].reshape(-1)])
 
 
 class Part(NamedTuple):

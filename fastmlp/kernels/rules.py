@@ -47,15 +47,15 @@ class Rule(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of one update, in the order in which both backends take them.
+    """The numbers of an update, or of several, in the order in which both backends take them.
 
     The loss has the penalty l2 / 2 times the sum of the squares of all weights, without biases.
     """
 
-    step: float
-    scale: float = 1.0
-    keep: float = 1.0
-    l2: float = 0.0
+    step: Any
+    scale: Any = 1.0
+    keep: Any = 1.0
+    l2: Any = 0.0
 
 
 def state_vectors(rule: Rule) -> int:

@@ -1,5 +1,6 @@
 """Step sizes of updates: a number, a function of the epoch, or a schedule over all updates."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
@@ -64,10 +65,13 @@ class LearningRate(Rates):
         if not callable(self._learning_rate):
             return [self._learning_rate] * len(updates)
         if not self._is_users:
-            return [self._of(update) for update in updates]
+            rates = [self._learning_rate(update, self._updates) for update in updates]
+            if min(rates) >= 0 and max(rates) < math.inf:  # ours are never NaN
+                return rates
+            return self._as_far_as_possible(updates)
         # One question for all: each takes a change of threads, of a millisecond where all cores are busy.
-        rates: list[float] = caller.ask(self._as_far_as_possible, updates)
-        return rates
+        asked: list[float] = caller.ask(self._as_far_as_possible, updates)
+        return asked
 
     def _as_far_as_possible(self, updates: range) -> list[float]:
         rates: list[float] = []

@@ -5,9 +5,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastmlp.interrupts import Caller
-from fastmlp.kernels.rules import Numbers
 from fastmlp.methods.rates import Rates
 from fastmlp.optimizers import SGD, Adam
+from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,7 +46,8 @@ class Updates:
     def ask(self, caller: Caller, epoch: int, updates: range) -> tuple[list[float], Array]:
         """Return the step sizes (u,) of updates of an epoch, or of the first few, and their numbers (u, 4) float64."""
         rates = self._rates.ask(caller, epoch, updates)
-        numbers = self._optimizer.numbers
-        table = np.array([numbers(update, rate) for update, rate in zip(updates, rates, strict=False)], np.float64)
-        table[:, Numbers._fields.index("l2")] = self.l2
+        numbers = quietly(self._optimizer.numbers, updates[: len(rates)], rates)._replace(l2=self.l2)
+        table = np.empty((len(rates), len(numbers)))
+        for column, values in zip(table.T, numbers, strict=True):
+            column[:] = values
         return rates, table

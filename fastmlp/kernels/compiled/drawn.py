@@ -18,9 +18,12 @@ from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import copy, round_up
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import SampleLists
-from fastmlp.kernels.parts import Drawn
+from fastmlp.kernels.parts import Drawn, samples_of
 
-_MOST_SAMPLES = 1 << 16  # of a batch, which an index can name
+# The types of the indices in lists of samples, which name features of a page, and of features, which name samples of a
+# chunk: what a run reads in each epoch, and what the system has to give it first, is mostly these lists.
+_INDICES = np.uint16, np.uint8
+_MOST_SAMPLES = 1 << 8  # of a chunk, which an index can name
 
 
 class Listed(NamedTuple):
@@ -162,12 +165,12 @@ def _list_drawn(value, lists, begin, x, order, m, worker, workers):
 
 
 def _listed(x: SampleLists, entries: int, *counts: int) -> list[Listed]:
-    """Return memory for some lists, ``entries`` in all, as often as there are counts."""
+    """Return memory for lists of samples and of features, of which there are so many, with ``entries`` each."""
     codes, values = (entries, 0) if x.coded else (0, entries)
     parts = [
         np.dtype((kind, count))
-        for lists in counts
-        for kind, count in ((np.int64, lists + 1), (np.uint16, entries), (np.uint8, codes), (x.value.dtype, values))
+        for lists, index in zip(counts, _INDICES, strict=True)
+        for kind, count in ((np.int64, lists + 1), (index, entries), (np.uint8, codes), (x.value.dtype, values))
     ]
     ends = np.cumsum([round_up(part.itemsize, vector.LINE_BYTES) for part in parts])
     # One piece of memory: the system gives it in large pages, where it does not give several pieces so.
@@ -206,17 +209,17 @@ class DrawnBatches:
 
     def __init__(self, x: SampleLists, group: Any, drawn: Drawn | None) -> None:
         self._none = self._lists = DrawnLists(0, 0, 0, group, *_listed(x, 0, 0, 0))
-        if drawn is not None and x.listed and drawn.size <= _MOST_SAMPLES:
+        if drawn is not None and x.listed:
             self._order = np.ascontiguousarray(drawn.order, np.int32)
             self._list(x, group, drawn.size)
 
     def _list(self, x: SampleLists, group: Any, size: int) -> None:
-        m, entries, in_batch = len(self._order), len(x.index), -(-size // tuning.DRAWN_SAMPLES)
+        m, entries, in_batch = len(self._order), len(x.index), -(-size // min(tuning.DRAWN_SAMPLES, _MOST_SAMPLES))
         batches, chunk, groups = -(-m // size), -(-size // in_batch), int(group[-1]) + 1
         chunks = (batches - 1) * in_batch + -(-(m - (batches - 1) * size) // chunk)
         lists = m * groups, chunks * x.features
-        stored = x.index.itemsize + (x.code if x.coded else x.value).itemsize
-        if entries < max(lists) or 2 * entries * stored + 8 * sum(lists) > tuning.DRAWN_BYTES:
+        stored = sum(np.dtype(index).itemsize for index in _INDICES) + 2 * (x.code if x.coded else x.value).itemsize
+        if entries < max(lists) or entries * stored + 8 * sum(lists) > tuning.DRAWN_BYTES:
             return
         self._lists = DrawnLists(size, chunk, groups, group, *_listed(x, entries, *lists))
         at = self._order.astype(np.int64) * x.parts
@@ -231,11 +234,9 @@ class DrawnBatches:
         nothing, size = (self._none, np.empty(0, np.int64)), self._lists.size
         if size == 0 or len(ends) == 0:
             return nothing
-        m = len(self._order)
         starts = np.append(0, ends[:-1])
         number = self._place[order[starts]].astype(np.int64) // size
-        counts = np.minimum(size, m - number * size)
-        if not np.array_equal(counts, ends - starts):
+        if not np.array_equal(np.minimum(size, len(self._order) - number * size), ends - starts):
             return nothing
-        places = np.repeat(number * size - starts, counts) + np.arange(len(order))
-        return (self._lists, number) if np.array_equal(self._order[places], order) else nothing
+        same = np.array_equal(samples_of(Drawn(self._order, size), number), order)
+        return (self._lists, number) if same else nothing

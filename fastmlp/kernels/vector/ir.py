@@ -113,7 +113,7 @@ def add_outer_product(builder, left, right, sums):
 
 
 def list_number(builder, index, k):
-    """Emit entry k of a list of rows, int32 or uint16, as an int64."""
+    """Emit entry k of a list of rows, int32, uint16 or uint8, as an int64."""
     number = builder.load(builder.gep(index, [k]))
     extend = builder.sext if number.type.width == 32 else builder.zext
     return extend(number, ir.IntType(64))
