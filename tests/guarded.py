@@ -110,6 +110,11 @@ def run_coded_scatter_rows(vectors, rows, out, o_row, lists, b, b_row, at):
 
 
 @numba.njit
+def run_copy_elements(out, x, at, count):
+    vector.copy_elements(vector.address(out, at), vector.address(x, at), count)
+
+
+@numba.njit
 def run_transpose(out, o_row, x, x_row, at):
     vector.transpose(vector.matrix(out, at, o_row), vector.matrix(x, at, x_row))
 
@@ -221,6 +226,17 @@ def transpose(rng, dtype):
         expected = before.copy()
         as_rows(expected, lanes, lanes, o_row)[...] = as_rows(x, lanes, lanes, x_row).T
         assert_same_bits(given.out, behind(at, expected))
+
+
+def copy_elements(rng, dtype):
+    """Any number of elements, also of one byte, up to the end of a buffer."""
+    for kind, count, side in itertools.product((dtype, np.dtype(np.uint16), np.dtype(np.uint8)), range(70), SIDES):
+        at = SKIPPED[side]
+        x, before = rng.integers(200, size=(2, at + count)).astype(kind)
+        given = Buffers(side, out=before, x=x)
+        run_copy_elements(given.out, given.x, at, count)
+        given.check("out")
+        assert_same_bits(given.out, np.append(before[:at], x[at:]))
 
 
 def coded_tile(rng, dtype):

@@ -15,7 +15,7 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.batch_lists import prefetch_lists
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
-from fastmlp.kernels.compiled.memory import copy, round_up
+from fastmlp.kernels.compiled.memory import round_up
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import SampleLists
 from fastmlp.kernels.parts import Drawn, samples_of
@@ -80,13 +80,11 @@ def group_stop(group, block, end):
 
 @body
 def _copy_entries(to, entry, x, first, count):
-    for k in range(count):
-        to.index[entry + k] = x.index[first + k]
+    vector.copy_elements(vector.address(to.index, entry), vector.address(x.index, first), count)
     if x.coded > 0:
-        for k in range(count):
-            to.code[entry + k] = x.code[first + k]
+        vector.copy_elements(vector.address(to.code, entry), vector.address(x.code, first), count)
     else:
-        copy(vector.address(to.value, entry), vector.address(x.value, first), count)
+        vector.copy_elements(vector.address(to.value, entry), vector.address(x.value, first), count)
 
 
 @body

@@ -202,6 +202,22 @@ def part(typingctx, base, at, count):
 
 
 @intrinsic
+def copy_elements(typingctx, out, x, count):
+    """Set ``count`` elements of a flat array or at an address to those of another one, which lie elsewhere.
+
+    By the system's memcpy: for a few dozen bytes it takes half of the time of a loop.
+    """
+
+    def codegen(context, builder, sig, args):
+        zero = ir.IntType(64)(0)
+        to, source = (address_in(context, builder, sig.args[one], args[one], zero) for one in range(2))
+        cgutils.raw_memcpy(builder, to, source, args[2], element_of(sig.args[0]).bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(out, x, _LONG), codegen
+
+
+@intrinsic
 def row(typingctx, m, r, count):
     """Return ``count`` elements of row r of a `Matrix`, as an array that owns nothing."""
     kind = types.Array(m.types[0].dtype, 1, "C")
