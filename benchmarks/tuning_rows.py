@@ -226,6 +226,7 @@ ROWS = {
     "WAITING_SHARE": Row(TUNING, (0, 0.05, 0.5), "sgd40 sgd10", host=True),
     "BUSY_WAITING_SHARE": Row(TUNING, (0, 0.02, 0.5), "momentum40 momentum10 adam10 adam1", host=True),
     "ROWS_AHEAD": Row(TUNING, (1, 2, 4, 8), "sgd10"),
+    "SAMPLES_AHEAD": Row(TUNING, (1, 2, 8, 1000), "densebatches"),  # 1000: none
     "PIECE_SAMPLES": Row(TUNING, (16, 32, 64, 128), "batches128 batches1024", host=True),
     "SPINS": Row(TUNING, (0, 100, 1000, 100_000), "batches32 batches128", parallel=True),
     "TEAM_WORK": Row(TUNING, (0, 1 << 20, 1 << 40), "batches4 batches32 batches128", host=True, parallel=True),

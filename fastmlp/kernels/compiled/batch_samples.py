@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastmlp.kernels import vector
+from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, has_slopes, multiply_derivative
 from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer, partial_outputs, range_of
 from fastmlp.kernels.compiled.batch_lists import add_drawn, add_listed, prefetch_lists
@@ -44,11 +45,24 @@ def _add_drawn(work, out, batch, lo, count, blocks):
 
 
 @body
+def _prefetch_row(x, at, features):
+    """Ask for features of a dense row, which lies anywhere in the memory."""
+    if x.coded > 0:
+        for k in range(at, at + features, vector.LINE_BYTES):
+            vector.prefetch(x.code, k)
+    else:
+        for k in range(at, at + features, vector.line_of(x.value)):
+            vector.prefetch(x.value, k)
+
+
+@body
 def _copy_inputs(work, to, order, count, first, features):
     """Copy features of the rows of samples order[0:] to where the batch has them; codes are decoded."""
     x = work.x
     for s in range(count):
         at = order[s] * x.features + first
+        if s + tuning.SAMPLES_AHEAD < count:
+            _prefetch_row(x, order[s + tuning.SAMPLES_AHEAD] * x.features + first, features)
         if x.coded > 0:
             row, codes = vector.row(to, s, features), vector.part(x.code, at, features)
             for k in range(features):

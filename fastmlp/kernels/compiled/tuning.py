@@ -123,6 +123,10 @@ PIECE_PARAMETERS = 8192
 # late, more fall out of the cache. Row: ROWS_AHEAD.
 ROWS_AHEAD = 4
 
+# Samples ahead for which a thread asks that copies the dense rows of a batch: these lie anywhere in the memory, too. Fewer
+# come late, more are more lines than a core can wait for. Row: SAMPLES_AHEAD.
+SAMPLES_AHEAD = 4
+
 # Entries of a batch for each feature below which plain descent skips the rows of the first layer that it does not meet.
 # With more of them most rows are met, and a pass over all of them, in their order, takes less time. Row: WAITING_SHARE.
 WAITING_SHARE = 0.5
