@@ -123,8 +123,8 @@ PIECE_PARAMETERS = 8192
 # late, more fall out of the cache. Row: ROWS_AHEAD.
 ROWS_AHEAD = 4
 
-# Samples ahead for which a thread asks that copies the dense rows of a batch: these lie anywhere in the memory, too. Fewer
-# come late, more are more lines than a core can wait for. Row: SAMPLES_AHEAD.
+# Samples ahead for which a thread asks that copies the dense rows of a batch: these lie anywhere in the memory, too.
+# Fewer come late, more are more lines than a core can wait for. Row: SAMPLES_AHEAD.
 SAMPLES_AHEAD = 4
 
 # Entries of a batch for each feature below which plain descent skips the rows of the first layer that it does not meet.
