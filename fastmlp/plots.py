@@ -146,6 +146,13 @@ def predicted_against_true(targets: ArrayLike, predictions: ArrayLike, ax: Axes 
     return figures.new(grid, given)
 
 
+def _probability(p: float) -> str:
+    """Return a probability in percent: small ones, by which mistakes are ordered, to one digit that is not zero."""
+    if 0 < p < 1e-6:
+        return "< 0.0001 %"
+    return f"{100 * p:.1g} %" if p < 0.0095 else f"{100 * p:.0f} %"
+
+
 def worst_mistakes(
     images: ArrayLike,
     labels: ArrayLike,
@@ -203,8 +210,8 @@ def worst_mistakes(
     grid = figures.grid(axes, wanted, columns=min(5, wanted), size=(1.7 if names is None else 2.3, 2.4))
     for i, ax in zip(worst, grid, strict=False):
         guess = int(p[:, i].argmax())
-        true = f"true {title[y[i]]} ({100 * p[y[i], i]:.0f} %)"
-        _picture(ax, pixels[i], f"{true}\nseen as {title[guess]} ({100 * p[guess, i]:.0f} %)")
+        true, seen = (f"{title[k]} ({_probability(p[k, i])})" for k in (y[i], guess))
+        _picture(ax, pixels[i], f"true {true}\nseen as {seen}")
         ax.set_xlabel(f"sample {i}", fontsize=7)
     if axes is None and len(worst):
         figures.add_title(grid[0].figure, "Worst mistakes: lowest probability of the true class first")

@@ -164,6 +164,16 @@ def test_worst_mistakes_come_in_the_order_of_their_loss(answers):
         assert seen == f"seen as {'xyz'[guess]} ({100 * p[guess, i]:.0f} %)"
 
 
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(0.0, "0 %"), (2e-9, "< 0.0001 %"), (3.2e-6, "0.0003 %"), (0.004, "0.4 %"), (0.0096, "1 %"), (0.28, "28 %")],
+)
+def test_a_worst_mistake_shows_by_what_it_is_ordered(probability, text):
+    p = np.array([[probability], [1 - probability]])
+    (ax,) = plots.worst_mistakes(np.zeros((1, 3, 3)), [0], p).axes
+    assert ax.get_title().split("\n")[0] == f"true 0 ({text})"
+
+
 def test_as_many_mistakes_as_asked_for_and_the_other_axes_are_off(answers):
     assert len(plots.worst_mistakes(*answers, count=2).axes) == 2
     given = axes(5)
