@@ -45,5 +45,5 @@ def draw(path, epochs, curves, titles):
         one.tick_params(labelsize=8)
         one.xaxis.label.set_fontsize(8)
         one.yaxis.label.set_fontsize(8)
-    ax.legend(fontsize=7, loc="lower right")
+    ax.legend(fontsize=7, loc="lower left")
     ax.figure.savefig(path, dpi=130)
