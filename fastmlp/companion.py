@@ -8,6 +8,7 @@ companion that fails, or that a user kills, costs nothing but the time saved.
 
 import contextlib
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -91,6 +92,17 @@ class _Companion:
 
 
 _companion = _Companion()
+
+
+def _after_fork_in_child() -> None:
+    """Forget the companion of the parent: the thread that hears what it tells does not exist in a forked child."""
+    global _companion  # noqa: PLW0603
+    parents, _companion = _companion, _Companion()
+    _companion.dtype, _companion.wanted = parents.dtype, parents.wanted
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def expect(dtype: str) -> None:

@@ -162,3 +162,22 @@ fastmlp.one_hot(np.array([1, 0]))
             return
         ended.wait(0.1)
     pytest.fail("it still runs")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_does_not_wait_for_the_companion_of_its_parent(run_python):
+    """Nobody hears in the child what the companion tells."""
+    run_python(
+        """
+import math, os
+from fastmlp import companion
+companion._PATIENCE = math.inf
+companion._companion.wanted = False
+companion._companion._begun.add("key")
+pid = os.fork()
+if pid == 0:
+    os._exit(int(companion.missed("_one_hot", "key", "float64")))
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+""",
+        timeout=60,
+    )
