@@ -96,7 +96,7 @@ _companion = _Companion()
 
 def _after_fork_in_child() -> None:
     """Forget the companion of the parent: the thread that hears what it tells does not exist in a forked child."""
-    global _companion  # noqa: PLW0603
+    global _companion
     parents, _companion = _companion, _Companion()
     _companion.dtype, _companion.wanted = parents.dtype, parents.wanted
 
