@@ -87,7 +87,7 @@ class PackedMatrix:
         kernels, lists = backend.kernels(), minibatches or isinstance(matrix, Columns)
         if self.dtype == _UINT8:
             count = int(np.count_nonzero(values))
-            self.finite = arrays.all_finite(scaled(np.array([values.max(initial=0)], np.float64), scale))
+            self.finite = _codes_are_finite(values, scale)
         else:
             count, self.finite = kernels.survey(values)
         self.density = count / math.prod(self.shape)
@@ -303,6 +303,15 @@ def packed(name: str, X: Any, factor: float, wanted: np.dtype[Any] | None, *, mi
         values, later = scaled(arrays.native(wanted or arrays.result_dtype(values), values), factor), 1.0
     matrix = sparse.without_zeros(x._replace(value=values)) if isinstance(x, Columns) else values
     return PackedMatrix(matrix, later, minibatches=minibatches)
+
+
+def _codes_are_finite(values: Array, scale: float) -> bool:
+    """Return whether codes are finite when they are scaled: the largest of all nearly always is."""
+
+    def is_finite(code: int) -> bool:
+        return arrays.all_finite(scaled(np.array([code], np.float64), scale))
+
+    return is_finite(255) or is_finite(values.max(initial=0))
 
 
 def scaled(values: Array, scale: float) -> Array:

@@ -81,9 +81,9 @@ def row_lists(starts, index, value, at):
 
 
 @numba.njit
-def coded_lists(starts, index, code, table, at):
+def coded_lists(starts, word, table, at):
     first, stops = vector.address(starts, at), vector.address(starts, at + 1)
-    return vector.CodedLists(first, stops, vector.address(index, 0), vector.address(code, 0), vector.address(table, 0))
+    return vector.CodedLists(first, stops, vector.address(word, 0), vector.address(table, 0))
 
 
 def rows_with(product, lists_of):
@@ -290,31 +290,39 @@ def list_lengths():
     return counts, np.concatenate(([2], 2 + np.cumsum(counts)))
 
 
-# The forms of lists: the type of the rows that they name, and whether numbers are codes.
-LIST_FORMS = (np.int32, False), (np.uint16, False), (np.uint16, True), (np.uint8, True)
+# The forms of lists: the type of their ends, of the rows that they name or of words with a code, and whether they have
+# codes.
+LIST_FORMS = (
+    (np.int64, np.int32, False),
+    (np.int64, np.uint16, False),
+    (np.int32, np.uint8, False),
+    (np.int32, np.uint16, True),
+    (np.int64, np.uint16, True),
+    (np.int64, np.uint32, True),
+)
 
 
 class ListsOfRows:
     """Entries of lists that name ``rows`` rows, among them the last one, which ends at the page."""
 
     def __init__(self, rng, dtype, end, rows, form):
-        kind, self.coded = form
+        self.end, kind, self.coded = form
         self.index = rng.integers(rows, size=end).astype(kind)
         self.index[-1] = rows - 1
-        self.index[:2] = -(2**30) if kind == np.int32 else np.iinfo(kind).max  # in front of the first list
-        self._code = rng.integers(256, size=end).astype(np.uint8)
-        self._table = rng.standard_normal(256).astype(dtype)
-        self.value = self._table[self._code] if self.coded else rng.standard_normal(end).astype(dtype)
+        bits = 8 * self.index.itemsize // (2 if self.coded else 1)
+        self.index[:2] = -(2**30) if kind == np.int32 else 2**bits - 1  # in front of the first list
+        code, self._table = rng.integers(256, size=end), rng.standard_normal(256).astype(dtype)
+        self._entry = (self.index + (code << bits)).astype(kind) if self.coded else self.index
+        self.value = self._table[code] if self.coded else rng.standard_normal(end).astype(dtype)
 
-    def buffers(self):
+    def buffers(self, starts):
         """Return what the kernel reads, by name."""
-        numbers = {"code": self._code, "table": self._table} if self.coded else {"value": self.value}
-        return {"index": self.index, **numbers}
+        numbers = {"table": self._table} if self.coded else {"value": self.value}
+        return {"starts": starts.astype(self.end), "entry": self._entry, **numbers}
 
     def given(self, buffers, at):
         """Return the arguments of `row_lists` or `coded_lists`."""
-        numbers = (buffers.code, buffers.table) if self.coded else (buffers.value,)
-        return buffers.starts, buffers.index, *numbers, at
+        return buffers.starts, buffers.entry, buffers.table if self.coded else buffers.value, at
 
 
 def sparse_rows(rng, dtype):
@@ -345,8 +353,8 @@ def products_of_rows(rng, dtype, product):
             out = before.copy()
             as_rows(out, len(counts), width, o_row)[...] = np.nan
         at = SKIPPED[side]
-        shifted = {k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()}
-        given = Buffers(side, **lists.buffers(), **shifted)
+        shifted = {k: behind(at, v) for k, v in {"out": out, "b": b}.items()}
+        given = Buffers(side, **lists.buffers(behind(at, starts)), **shifted)
         run = run_coded if lists.coded else run_plain
         run(vectors, fresh, len(counts), given.out, o_row, lists.given(given, at), given.b, b_row, at)
         given.check("out")
@@ -369,8 +377,8 @@ def scatter_rows(rng, dtype):
                 product[lists.index[entry]] += lists.value[entry].astype(naive.WIDE) * of_b[r]
         before = spaced(rng, rows, width, o_row, dtype)
         at, out = SKIPPED[side], before.copy()
-        shifted = {k: behind(at, v) for k, v in {"out": out, "starts": starts, "b": b}.items()}
-        given = Buffers(side, **lists.buffers(), **shifted)
+        shifted = {k: behind(at, v) for k, v in {"out": out, "b": b}.items()}
+        given = Buffers(side, **lists.buffers(behind(at, starts)), **shifted)
         run = run_coded_scatter_rows if lists.coded else run_scatter_rows
         run(vectors, len(counts), given.out, o_row, lists.given(given, at), given.b, b_row, at)
         given.check("out")
@@ -725,6 +733,7 @@ def overruns(rng, dtype):
     cases += [(dtype, 0.3, 100, 5, 4, 3), (dtype, 0.3, 130, 5, wide, wide, 3)]
     cases.append((dtype, 0.3, 130, 2 * compiled.tuning.BATCH_FEATURES + 1, 4, 3))  # ranges of features
     cases += [(dtype, 1, m, 40, 8, 2) for m in (300, compiled.tuning.FEW_DENSE_SAMPLES + 1)]
+    cases.append((np.uint8, 1, 300, 40, 8, 2))
     cases = [("relu", *case) for case in cases] + [(("gelu", "tanh"), dtype, 0.3, m, 5, 4, 6, 3) for m in (20, 130)]
     for side, (activation, kind, density, m, *sizes) in itertools.product(SIDES, cases):
         x = (rng.integers(1, 256, size=(sizes[0], m)) * (rng.random((sizes[0], m)) < density)).astype(kind)
@@ -739,7 +748,9 @@ def overruns(rng, dtype):
     empty = {f"_fill.x.{one}.{other}" for one, other in lists}  # entries go to buffers of their own
     # What is stored has no table yet.
     empty |= {"_unpack.source.x.forward.table", "_unpack.source.x.backward.table", "_fill.fill.listed.table"}
-    empty |= {"_list_columns.fill.begin", "_list_drawn.value"}  # entries are where they were; only its dtype counts
+    # Entries are where they were; only its dtype counts; listed samples have their codes in words.
+    empty |= {"_list_columns.fill.begin", "_list_columns.fill.value", "_list_drawn.value"}
+    empty |= {"_list_drawn.x.code", "_fill.fill.listed.code"}
     empty |= {f"_outputs.step.{name}" for name in ("z", "a", "targets.labels", "targets.rows", "targets.weight")}
     empty |= {f"_accumulate.step.{name}" for name in ("z", "a", "rows")}
     empty |= {f"_accumulate.rooms.back_{name}" for name in ("start", "stop", "index", "value")}

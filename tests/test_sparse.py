@@ -142,6 +142,36 @@ def test_bytes_stay_bytes(backend, rng, dtype, scale):
     assert_same_bits(packed.to_dense(dtype.name), pack(x, scale).to_dense(dtype.name))
 
 
+# Blocks of up to 256 features, of which a page has several, and longer ones, whose words are wider.
+@pytest.mark.parametrize(("n", "density"), [(300, 0.2), (6000, 0.003)])
+@pytest.mark.parametrize("shuffle", ["samples", "batches"])
+def test_codes_have_the_bits_of_their_values(backend, rng, n, density, shuffle):
+    codes = (rng.integers(1, 256, size=(n, 90)) * (rng.random((n, 90)) < density)).astype(np.uint8)
+    labels, found = rng.integers(3, size=90), set()
+    for x, scale in ((sparse.csc_array(codes), 1 / 255), (codes / np.float32(255), None)):
+        packed = pack(x, scale=scale, minibatches=True)
+        model = fastmlp.MLP((n, 8, 3), dtype="float32", seed=0)
+        history = model.fit(packed, labels, epochs=4, batch_size=20, shuffle=shuffle, optimizer=ADAM["optimizer"])
+        found.add((model.parameters.tobytes(), *history.loss, packed.to_dense("float32").tobytes()))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_lists_are_packed_to_the_form_of_the_matrix(backend, rng, kind):
+    n, m = 600, 8192 if backend == "numba" else 200  # enough that features, of several pages, are put in order
+    x = (rng.integers(1, 256, size=(n, m)) * (rng.random((n, m)) < 0.2 * rng.random((n, 1)))).astype(kind)
+    labels, forms = rng.integers(3, size=m), [pack(x), pack(x, minibatches=True)]
+    model = fastmlp.MLP((n, 8, 3), dtype="float32", seed=0)
+    for one, other in zip(*(model.loss_and_grad(packed, labels) for packed in forms), strict=True):
+        assert_same_bits(np.array(one), np.array(other))
+    if backend == "numba":
+        from fastmlp.kernels.compiled import tuning
+
+        assert m >= tuning.GROUPED_SAMPLES
+        listed = [one.operands(np.dtype(np.float32)) for one in forms]
+        assert_same_bits(listed[0].backward.index, listed[1].backward.index)
+
+
 def test_numbers_that_vanish_in_the_model_s_dtype_are_no_entries(backend):
     x = sparse.csc_array(np.array([[1e-300, 1.0], [0.0, 2.0]]))
     packed = pack(x, dtype="float32")

@@ -18,8 +18,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # wait.
 _CHUNK_SECONDS = 0.05
 
-# Epochs from which lists of batches that are the same in each epoch are worth it: to make them takes half of an epoch,
-# and they save a fifth of each.
+# Epochs from which lists of batches that are the same in each epoch are worth it: to make them takes a third of an
+# epoch, more where the system is slow to give memory, and they save a fifth of each.
 _LEAST_EPOCHS = 3
 
 _SUMS = "batch_sums"

@@ -6,22 +6,22 @@ from fastmlp.kernels.compiled.runtime import body
 
 
 @body
-def prefetch_lists(x, order, count, blocks):
-    """Ask for the lists of samples order[0:], which are far apart in memory: those of some blocks of features."""
-    index_line, code_line, value_line = vector.LINE_BYTES // 2, vector.LINE_BYTES, vector.LINE_BYTES // 8
-    # Where the lists begin must be known first. Without this loop, each sample would wait for the memory by itself.
+def prefetch_starts(x, order, count, blocks):
+    """Ask for where the lists of samples order[0:], which are far apart in memory, begin: see `prefetch_lists`."""
     for s in range(count):
         vector.prefetch(x.start, order[s] * x.parts + blocks[0])
+
+
+@body
+def prefetch_lists(x, order, count, blocks):
+    """Ask for the lists of samples order[0:], those of some blocks of features, once their starts are there."""
     for s in range(count):
         number = order[s] * x.parts
         first, stop = x.start[number + blocks[0]], x.start[number + blocks[1]]
-        for entry in range(first, stop, index_line):
+        for entry in range(first, stop, vector.line_of(x.index)):
             vector.prefetch(x.index, entry)
-        if x.coded > 0:
-            for entry in range(first, stop, code_line):
-                vector.prefetch(x.code, entry)
-        else:
-            for entry in range(first, stop, value_line):
+        if x.coded == 0:
+            for entry in range(first, stop, vector.line_of(x.value)):
                 vector.prefetch(x.value, entry)
 
 
@@ -36,15 +36,14 @@ def _set_lists(x, order, count, blocks, room):
 
 @body
 def _values(entries, start, stop):
-    """Return lists of the entries of `SampleLists` or of `Listed`."""
+    """Return lists of the entries of `SampleLists` or of `DrawnLists`."""
     return vector.RowLists(start, stop, vector.address(entries.index, 0), vector.address(entries.value, 0))
 
 
 @body
 def _codes(entries, table, start, stop):
     """Do as `_values` for coded entries."""
-    index, code = vector.address(entries.index, 0), vector.address(entries.code, 0)
-    return vector.CodedLists(start, stop, index, code, vector.address(table, 0))
+    return vector.CodedLists(start, stop, vector.address(entries.index, 0), vector.address(table, 0))
 
 
 @body
@@ -78,31 +77,14 @@ def add_listed(x, order, count, blocks, room, out, weights, columns):
 
 
 @body
-def _ends(listed, number):
-    """Return where the lists of `Listed` begin and end, from this one on."""
-    return vector.address(listed.start, number), vector.address(listed.start, number + 1)
-
-
-@body
-def add_drawn(x, listed, number, count, block, out, weights, columns):
-    """Do as `add_listed` for the samples of ``count`` of `DrawnLists`, of the blocks that begin with this one."""
+def gather_drawn(x, drawn, number, rows, fresh, gradient, deltas, columns):
+    """Do as `scatter_listed` for ``rows`` of the gradient, from `DrawnLists`; set them if ``fresh``."""
     vector.noinline()
-    there, (start, stop) = vector.block(weights, _page(x, block), 0), _ends(listed, number)
+    start, stop = vector.address(drawn.start, number), vector.address(drawn.start, number + 1)
     if x.coded > 0:
-        _add_strips(_codes(listed, x.table, start, stop), out, there, columns, count)
+        _order_strips(_codes(drawn, x.table, start, stop), gradient, deltas, columns, rows, fresh)
     else:
-        _add_strips(_values(listed, start, stop), out, there, columns, count)
-
-
-@body
-def gather_drawn(x, listed, number, rows, fresh, gradient, deltas, columns):
-    """Do as `scatter_listed` for ``rows`` of the gradient, from lists of `DrawnLists`; set them if ``fresh``."""
-    vector.noinline()
-    start, stop = _ends(listed, number)
-    if x.coded > 0:
-        _order_strips(_codes(listed, x.table, start, stop), gradient, deltas, columns, rows, fresh)
-    else:
-        _order_strips(_values(listed, start, stop), gradient, deltas, columns, rows, fresh)
+        _order_strips(_values(drawn, start, stop), gradient, deltas, columns, rows, fresh)
 
 
 @body

@@ -28,7 +28,7 @@ def _listed_gradient(work, batch, layer, gradient, block, room, height):
         for first in range(0, batch.count, drawn.chunk):
             number, fresh = chunk * work.x.features + block * work.x.part, np.int64(first == 0)
             there = vector.block(deltas, first, 0)
-            gather_drawn(work.x, drawn.features, number, height, fresh, gradient, there, layer.columns)
+            gather_drawn(work.x, drawn, number, height, fresh, gradient, there, layer.columns)
             chunk += 1
         return
     fill_zeros(gradient.start, 0, height * layer.columns)
@@ -138,6 +138,41 @@ def piece_total(work):
     """Return how many pieces the parameters of all layers have."""
     last = work.model.layers[len(work.model.layers) - 1]
     return last.first_piece + last.pieces
+
+
+@body
+def _turns_of(work, layer):
+    """Return how many pieces of a layer each thread has, at most."""
+    return -(-layer.pieces // work.run.team.threads)
+
+
+@body
+def turn_total(work):
+    """Return the turns of all threads: each has as many, one behind the other, in which it does a piece or nothing.
+
+    So a thread has its share of each layer. Of the first one it is that of the ranges, whose weights are in its cache;
+    of the others, which may have a single piece, the first threads have more: the later ranges are larger.
+    """
+    turns = np.int64(0)
+    for number in range(len(work.model.layers)):
+        turns += _turns_of(work, work.model.layers[number])
+    return turns * work.run.team.threads
+
+
+@body
+def piece_of(work, turn):
+    """Return the piece of a turn, or -1 if it has none."""
+    layers, threads = work.model.layers, work.run.team.threads
+    each = turn_total(work) // threads
+    thread, place = turn // each, turn % each
+    for number in range(len(layers)):
+        layer = layers[number]
+        if place < _turns_of(work, layer):
+            more = threads - 1 if number > 0 else 0  # rounds up
+            first, stop = (layer.pieces * thread + more) // threads, (layer.pieces * (thread + 1) + more) // threads
+            return layer.first_piece + first + place if first + place < stop else np.int64(-1)
+        place -= _turns_of(work, layer)
+    return np.int64(-1)
 
 
 @body

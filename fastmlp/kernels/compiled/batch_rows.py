@@ -18,7 +18,7 @@ from fastmlp.kernels.compiled.batch_lists import scatter_listed
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.optimizer_updates import update_packed
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import BITS
+from fastmlp.kernels.compiled.sample_lists import BITS, entry_index
 from fastmlp.kernels.rules import ADAM
 
 
@@ -45,7 +45,7 @@ def _mark(x, order, count, block, marks):
     for s in range(count):
         lists = order[s] * x.parts + block
         for entry in range(x.start[lists], x.start[lists + 1]):
-            k = np.int64(x.index[entry]) - shift
+            k = entry_index(x, entry) - shift
             marks[k // BITS] |= np.uint64(1) << np.uint64(k % BITS)
 
 

@@ -6,8 +6,7 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, has_slopes, multiply_derivative
 from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer, partial_outputs, range_of
-from fastmlp.kernels.compiled.batch_lists import add_drawn, add_listed, prefetch_lists
-from fastmlp.kernels.compiled.drawn import group_stop
+from fastmlp.kernels.compiled.batch_lists import add_listed, prefetch_lists, prefetch_starts
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import add, copy, fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
@@ -21,27 +20,26 @@ def _set_biases(work, layer, out, count):
 
 
 @body
-def _add_samples(work, out, order, count, blocks, room):
-    """Add to rows of out the products of samples order[0:] with the weights of blocks of features, without zeros."""
-    x, layer, (part, end) = work.x, work.model.layers[0], blocks
-    weights = vector.matrix(work.parameters, layer.at, layer.columns)
-    prefetch_lists(x, order, count, blocks)
-    while part < end:
-        stop = group_stop(work.model.group, part, end)
-        add_listed(x, order, count, (part, stop), room, out, weights, layer.columns)
-        part = stop
+def _group_stop(group, block, end):
+    """Return the end of the group that begins with a block."""
+    stop = block + 1
+    while stop < end and group[stop] == group[block]:
+        stop += 1
+    return stop
 
 
 @body
-def _add_drawn(work, out, batch, lo, count, blocks):
-    """Do as `_add_samples` for samples from ``lo`` of a batch that is the same in each epoch."""
-    layer, drawn, (part, end) = work.model.layers[0], work.run.drawn, blocks
+def _add_samples(work, out, order, count, blocks, room):
+    """Add to rows of out the products of samples order[0:] with the weights of blocks of features, without zeros."""
+    layer, (part, end) = work.model.layers[0], blocks
     weights = vector.matrix(work.parameters, layer.at, layer.columns)
-    first = work.run.numbered[batch.update] * drawn.size * drawn.groups + lo
+    # Without the first of these loops, each sample would wait for the memory by itself.
+    prefetch_starts(work.x, order, count, blocks)
+    prefetch_lists(work.x, order, count, blocks)
     while part < end:
-        number = first + work.model.group[part] * batch.count
-        add_drawn(work.x, drawn.samples, number, count, part, out, weights, layer.columns)
-        part = group_stop(work.model.group, part, end)
+        stop = _group_stop(work.model.group, part, end)
+        add_listed(work.x, order, count, (part, stop), room, out, weights, layer.columns)
+        part = stop
 
 
 @body
@@ -103,9 +101,7 @@ def pass_first(work, batch, piece, room):
         _set_biases(work, layer, out, count)
     else:
         fill_zeros(out.start, 0, count * layer.columns)
-    if work.run.drawn.size > 0:
-        _add_drawn(work, out, batch, lo, count, blocks)
-    elif work.x.listed > 0:
+    if work.x.listed > 0:
         _add_samples(work, out, order, count, blocks, room)
     else:
         _add_rows(work, out, order, lo, count, blocks)

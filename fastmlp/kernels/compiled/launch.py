@@ -11,7 +11,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -22,6 +22,8 @@ from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.host import HOST
 from fastmlp.kernels.compiled.runtime import OPTIONS, address_of, body, compile_cached
 from fastmlp.kernels.internals import convention
+
+Key: TypeAlias = int | Callable[[tuple[Any, ...]], Any]
 
 KERNELS: dict[str, "Kernel"] = {}
 # Held during a parallel launch unless the threading layer is known to be thread-safe.
@@ -66,13 +68,14 @@ class Kernel:
     """A body that is called once for each worker, with its arguments, its number and the number of workers.
 
     Serial and parallel launches give the same bits: the choice depends on sizes and on what is safe, never on a
-    measurement. The dtype of argument ``key`` decides the types of all, and all arrays are contiguous: shells are
-    called without another look at types, which would take longer than a small kernel.
+    measurement. The dtype of argument ``key`` decides the types of all, or what ``key`` returns for the arguments, and
+    all arrays are contiguous: shells are called without another look at types, which would take longer than a small
+    kernel.
     """
 
-    def __init__(self, function: Callable[..., Any], key: int) -> None:
+    def __init__(self, function: Callable[..., Any], key: Key) -> None:
         self.body = compile_cached(function, by_address=True)
-        self._key = key
+        self._key = key if callable(key) else lambda args: args[key].dtype
         self._ready: dict[Any, tuple[Any, int]] = {}
         self.__name__ = function.__name__
         signature = inspect.signature(function)
@@ -89,7 +92,7 @@ class Kernel:
 
     def launch(self, workers: int, *args: Any) -> None:
         """Run for ``workers`` workers: in parallel where that is safe now, else one after the other."""
-        key = args[self._key].dtype
+        key = self._key(args)
         ready = self._ready.get(key)
         if ready is None:
             ready = self._ready[key] = self._compile(args)
@@ -132,7 +135,7 @@ def _serial_shell(inner: Any) -> Any:
     return numba.njit(**OPTIONS)(shell)
 
 
-def kernel(key: int = 0) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(key: Key = 0) -> Callable[[Callable[..., Any]], Kernel]:
     """Make a kernel of a body."""
 
     def decorate(function: Callable[..., Any]) -> Kernel:

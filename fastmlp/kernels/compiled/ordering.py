@@ -10,9 +10,10 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled.listed_samples import listed_bits
 from fastmlp.kernels.compiled.memory import identity_index, round_up
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists, listed_bits, nonzero_bits
+from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists, features_of, nonzero_bits
 
 RUNS = 128  # of features, for each of which the key of a sample has a bit
 
@@ -149,9 +150,9 @@ def _feature_bits(rows: Any, listed: SampleLists, m: int, n: int) -> Any:
     """Return uint64 (n, words), a bit for each of some samples: the feature is not zero."""
     some = np.arange(0, m, -(-m // tuning.FEATURE_SAMPLES))
     present = np.zeros((n, round_up(len(some), BITS)), bool)
-    if listed.listed:  # features are grouped only where they are too few to be told apart by pages
-        for i, sample in enumerate(some * listed.parts):
-            present[listed.index[listed.start[sample] : listed.start[sample + listed.parts]], i] = True
+    if listed.listed:
+        for i, sample in enumerate(some):
+            present[features_of(listed, sample, sample + 1), i] = True
     else:
         present[:, : len(some)] = (rows[some] != 0).T
     return np.packbits(present, axis=1).view(np.uint64)

@@ -8,6 +8,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import sample_lists, tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
+from fastmlp.kernels.compiled.listed_samples import copy_listed, group_listed, turn_listed
 from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_forward
 from fastmlp.kernels.compiled.memory import (
     aligned,
@@ -31,14 +32,7 @@ from fastmlp.kernels.compiled.ordering import (
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import (
-    SampleLists,
-    copy_listed,
-    group_listed,
-    no_samples,
-    rows_of,
-    turn_listed,
-)
+from fastmlp.kernels.compiled.sample_lists import SampleLists, no_samples, rows_of, types_of
 from fastmlp.kernels.compiled.tree import leaf_starts, tiling
 
 # Bytes, about, of a worker's room for the features of a tile that are listed at a time: enough that 784 features, or a
@@ -185,7 +179,7 @@ def _copy_list(lists, value, number, listed, entries, shift):
     copy(vector.address(value, to * group), vector.address(listed.value, start * group), count * group)
 
 
-@kernel()
+@kernel(lambda args: (args[0].dtype, types_of(args[1].listed)))
 def _fill(rows, fill, x, rooms, ordering, worker, workers):
     """Count or fill, tile by tile, the lists of samples, those of whole leaves, from the base on.
 
@@ -219,7 +213,7 @@ def pack_samples(x: SampleLists) -> Any:
     """Return what `pack` returns for the same samples, stored for batches."""
     if not x.listed:
         return pack(rows_of(x).T)
-    dtype, m = (x.code if x.coded else x.value).dtype, (len(x.start) - 1) // x.parts
+    dtype, m = np.dtype(np.uint8) if x.coded else x.value.dtype, (len(x.start) - 1) // x.parts
     none = np.empty((0, x.features), dtype)
     packed = _pack(_Packer(none, x, (m, x.features), m, grouping=True)) if m > tuning.FEW_SAMPLES else None
     return _rows(x, m, dtype) if packed is None else packed

@@ -13,11 +13,14 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.columns import Columns
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
-from fastmlp.kernels.compiled.memory import contiguous, copy, fill_zeros, row_batches
+from fastmlp.kernels.compiled.memory import contiguous, row_batches
 from fastmlp.kernels.compiled.runtime import body
 
 BITS = 64  # numbers that `vector.nonzero_bits` looks at, and bits of a mark
-_PAGE = 1 << 16  # features that an index can name
+
+# Bits of an index, and of a word with an index and a code. What batches read in each epoch, and what the system has to
+# give first, is mostly entries: indices are short where pages of so few features have whole blocks.
+_SHORT, _LONG = 8, 16
 
 # Blocks of features up to which a sample may have more lists than entries: phases need some for their threads, and so
 # few starts of lists take less memory than a handful of entries.
@@ -29,24 +32,29 @@ class SampleLists(NamedTuple):
 
     Attributes
     ----------
-    start : int64 (m parts + 1)
+    start : int32 or int64 (m parts + 1)
         List ``j parts + p`` has the non-zero entries of sample j in block p of features, of ``part`` each; it ends
         where the next one begins.
-    index : uint16
-        The feature of each entry, counted from the first one of its page.
-    code, value : uint8, float
-        The number of each entry: a code, which ``table`` (256,) decodes, if ``coded``, else a value. Of samples that
-        are not ``listed``, every feature is an entry.
+    index : uint16 or uint32
+        The feature of each entry, counted from the first one of its page. Of coded samples it is the lower half of the
+        bits of a word, and a code the upper half.
+    value : float
+        The number of each entry, if it is not coded.
+    code : uint8
+        The numbers of coded samples that are not ``listed``; of those, each feature is an entry, without an index.
     table : float
+        Decodes codes, if samples are ``coded``.
     coded, listed, features, part, parts : int
     paged : int
         The blocks of a page.
+    bits : int
+        Those of an index.
     """
 
     start: Any
     index: Any
-    code: Any
     value: Any
+    code: Any
     table: Any
     coded: int
     listed: int
@@ -54,6 +62,16 @@ class SampleLists(NamedTuple):
     part: int
     parts: int
     paged: int
+    bits: int
+
+
+class _Blocks(NamedTuple):
+    """How features are divided: see `SampleLists`."""
+
+    part: int
+    parts: int
+    paged: int
+    bits: int
 
 
 class _Filling(NamedTuple):
@@ -61,10 +79,27 @@ class _Filling(NamedTuple):
 
     start: Any
     index: Any
+    value: Any
     begin: Any
-    part: int
-    parts: int
-    paged: int
+    coded: int
+    blocks: _Blocks
+
+
+def types_of(x: Any) -> tuple[Any, Any]:
+    """Return the types that lists of one dtype may have: where they are long, those of starts and indices are wider."""
+    return x.start.dtype, x.index.dtype
+
+
+@body
+def entry_index(x, entry):
+    """Return the feature of an entry, counted from the first one of its page."""
+    return np.int64(x.index[entry]) & ((1 << x.bits) - 1)
+
+
+@body
+def entry_code(x, entry):
+    """Return the code of an entry of coded samples."""
+    return np.int64(x.index[entry]) >> x.bits
 
 
 @body
@@ -89,26 +124,30 @@ def _count_row(rows, s):
 
 
 @body
-def _list_row(fill, number, rows, s, entry):
+def _list_row(fill, rows, s, entry):
     """List the non-zero numbers of a row, block by block, from ``entry`` on; return the end."""
     vector.noinline()
-    n, at = rows.columns, s * fill.parts
-    for p in range(fill.parts):
+    n, blocks, at = rows.columns, fill.blocks, s * fill.blocks.parts
+    for p in range(blocks.parts):
         fill.start[at + p] = entry
-        stop, page = min((p + 1) * fill.part, n), p // fill.paged * fill.paged * fill.part
-        for k in range(p * fill.part, stop, BITS):
+        stop, page = min((p + 1) * blocks.part, n), p // blocks.paged * blocks.paged * blocks.part
+        for k in range(p * blocks.part, stop, BITS):
             bits = nonzero_bits(rows, s * n + k, min(stop - k, BITS))
             while bits != 0:
                 feature = k + vector.trailing_zeros(bits)
-                fill.index[entry] = feature - page
-                number[entry] = rows.start[s * n + feature]
+                number = rows.start[s * n + feature]
+                if fill.coded > 0:
+                    fill.index[entry] = feature - page + (np.int64(number) << blocks.bits)
+                else:
+                    fill.index[entry] = feature - page
+                    fill.value[entry] = number
                 entry += 1
                 bits &= bits - np.uint64(1)
     return entry
 
 
-@kernel()
-def _list_rows(number, rows, fill, counting, worker, workers):
+@kernel(lambda args: (args[0].dtype, types_of(args[2])))
+def _list_rows(value, rows, fill, counting, worker, workers):
     """List the rows of each worker, or, if ``counting``, set ``begin[worker + 1]`` to how many entries they have."""
     entry = np.int64(0)
     if counting == 0:
@@ -117,26 +156,27 @@ def _list_rows(number, rows, fill, counting, worker, workers):
         if counting > 0:
             entry += _count_row(rows, s)
         else:
-            entry = _list_row(fill, number, rows, s, entry)
+            entry = _list_row(fill, rows, s, entry)
     if counting > 0:
         fill.begin[worker + 1] = entry
 
 
-@kernel(1)
+@kernel(lambda args: types_of(args[0]))
 def _list_columns(fill, start, feature, samples, worker, workers):
     """Set the starts and the indices of the lists of sorted entries, sample by sample: see `Columns`."""
+    blocks = fill.blocks
     for s in range(samples * worker // workers, samples * (worker + 1) // workers):
-        entry, end, at = start[s], start[s + 1], s * fill.parts
-        for p in range(fill.parts):
+        entry, end, at = start[s], start[s + 1], s * blocks.parts
+        for p in range(blocks.parts):
             fill.start[at + p] = entry
-            stop, page = (p + 1) * fill.part, p // fill.paged * fill.paged * fill.part
+            stop, page = (p + 1) * blocks.part, p // blocks.paged * blocks.paged * blocks.part
             while entry < end and feature[entry] < stop:
                 fill.index[entry] = feature[entry] - page
                 entry += 1
 
 
-def _blocks(n: int, density: float) -> tuple[int, int, int]:
-    """Return the features in a block, the blocks, and those of a page.
+def _blocks(n: int, density: float) -> _Blocks:
+    """Return the division of features.
 
     Where few numbers are not zero, blocks are longer, so that a list has an entry on average: there would be more
     starts of lists than entries.
@@ -144,9 +184,22 @@ def _blocks(n: int, density: float) -> tuple[int, int, int]:
     most = tuning.BATCH_FEATURES
     if density * most < 1:
         longest = math.ceil(1 / density) if density > 0 else n
-        most = max(most, min(longest, n // _FEW_BLOCKS, _PAGE))
+        most = max(most, min(longest, n // _FEW_BLOCKS, 1 << _LONG))
     part = -(-n // -(-n // most))
-    return part, -(-n // part), max(_PAGE // part, 1)
+    bits = _SHORT if part <= 1 << _SHORT else _LONG  # also of values: blocks of a page are summed together
+    return _Blocks(part, -(-n // part), max((1 << bits) // part, 1), bits)
+
+
+def _starts(count: int, most: int) -> Any:
+    """Return memory for where so many lists of up to ``most`` entries in all begin."""
+    return np.empty(count, np.int32 if most < 2**31 else np.int64)
+
+
+def _entries(count: int, dtype: Any, bits: int) -> tuple[Any, Any]:
+    """Return memory for the indices, and for the values, of so many entries of this dtype."""
+    if dtype == np.uint8:
+        return np.empty(count, np.uint16 if bits == _SHORT else np.uint32), np.empty(0, dtype)
+    return np.empty(count, np.uint16), np.empty(count, dtype)
 
 
 def list_samples(matrix: Any, density: float) -> SampleLists:
@@ -170,60 +223,63 @@ def list_samples(matrix: Any, density: float) -> SampleLists:
 
 def list_rows(batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype: Any, density: float) -> SampleLists:
     """Return samples as `list_samples` does, from rows (m, n) of this shape: their first sample, and some of them."""
-    m, n = shape
-    part, parts, paged = _blocks(n, density)
-    none = np.empty(0, np.int64)
+    (m, n), dtype = shape, np.dtype(dtype)
+    blocks = _blocks(n, density)
     if density > tuning.BATCH_DENSE_SHARE:
         number = np.empty(shape, dtype)
         for first, rows in batches:
             number[first : first + len(rows)] = rows
-        start, index, number = none, np.empty(0, np.uint16), number.reshape(-1)
-    else:
-        start = np.empty(m * parts + 1, np.int64)
-        index, number = _lists(batches, _Filling(start, none, none, part, parts, paged), dtype)
-    return _made(start, index, number, (n, part, parts, paged))
+        index, value = _entries(0, dtype, blocks.bits)
+        code, value = (number.reshape(-1), value) if dtype == np.uint8 else (np.empty(0, np.uint8), number.reshape(-1))
+        return _made(_starts(0, 0), index, value, n, blocks)._replace(code=code)
+    start = _starts(m * blocks.parts + 1, m * n)
+    return _made(start, *_lists(batches, start, blocks, dtype), n, blocks)
 
 
-def _made(start: Any, index: Any, number: Any, blocks: tuple[int, int, int, int]) -> SampleLists:
-    coded, nothing = int(number.dtype == np.uint8), np.empty(0, number.dtype)
-    code, value = (number, nothing) if coded else (np.empty(0, np.uint8), number)
-    return SampleLists(start, index, code, value, nothing, coded, int(len(start) > 0), *blocks)
+def _made(start: Any, index: Any, value: Any, n: int, blocks: _Blocks) -> SampleLists:
+    coded, listed, nothing = int(value.dtype == np.uint8), int(len(start) > 0), np.empty(0, value.dtype)
+    return SampleLists(start, index, value, np.empty(0, np.uint8), nothing, coded, listed, n, *blocks)
 
 
 def no_samples(dtype: Any) -> SampleLists:
     """Return lists of no samples."""
-    return _made(np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, dtype), (0, 1, 0, 1))
+    return _made(_starts(0, 0), *_entries(0, dtype, _SHORT), 0, _Blocks(1, 0, 1, _SHORT))
 
 
-def _lists_of_columns(x: Columns, blocks: tuple[int, int, int]) -> SampleLists:
-    (n, m), (_, parts, _) = x.shape, blocks
-    start, index = np.empty(m * parts + 1, np.int64), np.empty(len(x.value), np.uint16)
+def _lists_of_columns(x: Columns, blocks: _Blocks) -> SampleLists:
+    (n, m), dtype = x.shape, x.dtype
+    start, (index, value) = _starts(m * blocks.parts + 1, len(x.value)), _entries(len(x.value), dtype, blocks.bits)
     start[-1] = len(index)
-    fill = _Filling(start, index, np.empty(0, np.int64), *blocks)
+    coded = int(dtype == np.uint8)
+    none = np.empty(0, np.uint8), np.empty(0, np.int64)  # of one type for all samples
+    fill = _Filling(start, index, *none, coded, blocks)
     entries = contiguous(x.start, np.int64), contiguous(x.feature, np.int32)
     _list_columns.launch(min(usable_threads(), m), fill, *entries, m)
-    return _made(start, index, np.array(x.value, order="C"), (n, *blocks))
+    if coded:
+        index |= x.value.astype(index.dtype) << blocks.bits
+    else:
+        value[:] = x.value
+    return _made(start, index, value, n, blocks)
 
 
-def _lists(batches: Iterator[tuple[int, Any]], fill: _Filling, dtype: Any) -> tuple[Any, Any]:
-    """Return indices and numbers of the lists of rows, some at a time, and set where they start."""
-    start, indices, numbers, entries = fill.start, [], [], 0
+def _lists(batches: Iterator[tuple[int, Any]], start: Any, blocks: _Blocks, dtype: Any) -> tuple[Any, Any]:
+    """Return indices and values of the lists of rows, some at a time, and set where they start."""
+    indices, values, entries, coded = [], [], 0, int(dtype == np.uint8)
     for first, rows in batches:
         workers = min(usable_threads(), len(rows))
-        begin, none = np.zeros(workers + 1, np.int64), np.empty(0, dtype)
-        fill = fill._replace(index=np.empty(0, np.uint16), begin=begin)
-        _list_rows.launch(workers, none, rows, fill, 1)
+        begin, nothing = np.zeros(workers + 1, np.int64), _entries(0, dtype, blocks.bits)
+        _list_rows.launch(workers, nothing[1], rows, _Filling(start, *nothing, begin, coded, blocks), 1)
         begin = np.cumsum(begin)
-        index, number, there = np.empty(begin[-1], np.uint16), np.empty(begin[-1], dtype), fill.parts * first
-        fill = fill._replace(start=start[there : there + fill.parts * len(rows)], index=index, begin=begin)
-        _list_rows.launch(workers, number, rows, fill, 0)
-        fill.start[:] += entries
+        (index, value), there = _entries(begin[-1], dtype, blocks.bits), blocks.parts * first
+        of_rows = start[there : there + blocks.parts * len(rows)]
+        _list_rows.launch(workers, value, rows, _Filling(of_rows, index, value, begin, coded, blocks), 0)
+        of_rows += entries
         indices.append(index)
-        numbers.append(number)
+        values.append(value)
         entries += len(index)
     start[-1] = entries
-    index, number = (one[0] if len(one) == 1 else np.concatenate(one) for one in (indices, numbers))
-    return index, number
+    index, value = (one[0] if len(one) == 1 else np.concatenate(one) for one in (indices, values))
+    return index, value
 
 
 def operands(x: SampleLists, table: Any) -> SampleLists:
@@ -235,136 +291,31 @@ def operands(x: SampleLists, table: Any) -> SampleLists:
 
 def unpack(x: SampleLists) -> Iterator[tuple[int, Any]]:
     """Yield the samples as they are stored, a few at a time: the first one, and rows (m, n) or `Columns`."""
-    number = x.code if x.coded else x.value
     if not x.listed:
         yield 0, rows_of(x)
         return
-    page = np.arange(x.parts, dtype=np.int32) // x.paged * (x.paged * x.part)
     m = (len(x.start) - 1) // x.parts
     for first in range(0, m, tuning.ROW_BATCH):
         stop = min(first + tuning.ROW_BATCH, m)
-        start = x.start[first * x.parts : stop * x.parts + 1]
-        feature = x.index[start[0] : start[-1]].astype(np.int32)
-        if page[-1] > 0:
-            feature += np.repeat(np.tile(page, stop - first), np.diff(start))
-        yield first, Columns(start[:: x.parts] - start[0], feature, number[start[0] : start[-1]], x.features)
+        start = x.start[first * x.parts : stop * x.parts + 1 : x.parts]
+        some = slice(start[0], start[-1])
+        number = (x.index[some] >> x.bits).astype(np.uint8) if x.coded else x.value[some]
+        yield first, Columns(start.astype(np.int64) - start[0], features_of(x, first, stop), number, x.features)
+
+
+def features_of(x: SampleLists, first: int, stop: int) -> Any:
+    """Return the feature of each entry of some listed samples, int32."""
+    start = x.start[first * x.parts : stop * x.parts + 1]
+    feature = x.index[start[0] : start[-1]].astype(np.int32) & ((1 << x.bits) - 1)
+    page = np.arange(x.parts, dtype=np.int32) // x.paged * (x.paged * x.part)
+    if page[-1] > 0:
+        feature += np.repeat(np.tile(page, stop - first), np.diff(start))
+    return feature
 
 
 def rows_of(x: SampleLists) -> Any:
     """Return the rows (m, n) of samples that are not listed."""
     return (x.code if x.coded else x.value).reshape(-1, x.features)
-
-
-@body
-def copy_listed(buffer, x, order, count, features):
-    """Copy listed samples order[0:] into the buffer, as `lists.copy_rows` copies rows: features from the first on."""
-    vector.noinline()
-    first, n = features
-    group = vector.GROUP
-    for s in range(-(-count // group) * group):
-        fill_zeros(buffer.start, s * buffer.ld, -(-n // group) * group)
-    for s in range(count):
-        to, at = vector.row(buffer, s, n), order[s] * x.parts
-        for p in range(first // x.part, (first + n - 1) // x.part + 1):
-            shift = p // x.paged * x.paged * x.part - first
-            for entry in range(x.start[at + p], x.start[at + p + 1]):
-                k = shift + np.int64(x.index[entry])
-                if k < 0 or k >= n:
-                    continue
-                if x.coded > 0:
-                    to[k] = x.code[entry]
-                else:
-                    to[k] = x.value[entry]
-
-
-@body
-def _number(x, entry):
-    if x.coded > 0:
-        return x.code[entry]
-    return x.value[entry]
-
-
-@body
-def group_listed(listed, entry, x, order, members, features, room):
-    """Append to the lists of a group of listed samples order[0:], as `lists.list_forward` does; return the end.
-
-    The room is a matrix of zeros and a bit for each feature, which are zero again afterwards, and the features of a
-    block. Only entries are read, where a matrix would be searched for them.
-    """
-    vector.noinline()
-    first, n = features
-    values, marks, part, at = room
-    one, group = np.uint64(1), vector.GROUP
-    for g in range(members):
-        lists = order[g] * x.parts
-        for p in range(first // x.part, (first + n - 1) // x.part + 1):
-            shift = p // x.paged * x.paged * x.part - first
-            for source in range(x.start[lists + p], x.start[lists + p + 1]):
-                k = shift + np.int64(x.index[source])
-                if k >= 0 and k < n:
-                    marks[k // BITS] |= one << np.uint64(k % BITS)
-                    values[k * group + g] = _number(x, source)
-    listed.start[at] = entry
-    stop = part
-    for word in range(-(-n // BITS)):
-        bits = marks[word]
-        while bits != 0:
-            k = word * BITS + vector.trailing_zeros(bits)
-            while k >= stop:
-                at += 1
-                listed.start[at] = entry
-                stop += part
-            listed.index[entry] = k
-            copy(vector.address(listed.value, entry * group), vector.address(values, k * group), group)
-            fill_zeros(values, k * group, group)
-            entry += 1
-            bits &= bits - one
-        marks[word] = np.uint64(0)
-    while stop < n + part:
-        at += 1
-        listed.start[at] = entry
-        stop += part
-    return entry
-
-
-@body
-def turn_listed(back, x, order, length, features, places):
-    """Append listed samples order[0:] to the lists of groups of features, as `lists.list_backward` does.
-
-    ``places`` are those of the features in their groups.
-    """
-    vector.noinline()
-    first, n = features
-    group = vector.GROUP
-    for s in range(length):
-        lists = order[s] * x.parts
-        for p in range(first // x.part, (first + n - 1) // x.part + 1):
-            shift = p // x.paged * x.paged * x.part - first
-            for source in range(x.start[lists + p], x.start[lists + p + 1]):
-                k = shift + np.int64(x.index[source])
-                if k < 0 or k >= n:
-                    continue
-                k = np.int64(places[k])
-                f, entry = k // group, back.stop[k // group]
-                if entry > back.start[f] and back.index[entry - 1] == s:
-                    entry -= 1
-                else:
-                    back.index[entry] = s
-                    fill_zeros(back.value, entry * group, group)
-                    back.stop[f] = entry + 1
-                back.value[entry * group + k % group] = _number(x, source)
-
-
-@body
-def listed_bits(keys, x, s):
-    """Set the two keys of a listed sample: see `packing`."""
-    n, at, one = x.features, s * x.parts, np.uint64(1)
-    keys[0], keys[1] = np.uint64(0), np.uint64(0)
-    for p in range(x.parts):
-        page = p // x.paged * x.paged * x.part
-        for entry in range(x.start[at + p], x.start[at + p + 1]):
-            run = (128 * (page + np.int64(x.index[entry]) + 1) - 1) // n  # the one of 128 into which the feature falls
-            keys[run // 64] |= one << np.uint64(63 - run % 64)
 
 
 def facts(x: SampleLists) -> tuple[str, int]:

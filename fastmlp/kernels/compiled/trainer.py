@@ -63,7 +63,7 @@ class Trainer:
         of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize * _met_share(x)
         self._ranges = min(tuning.BATCH_RANGES, int(self._layers[0]["pieces"]))
         self._group = groups_of(x, self._ranges, max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block)))
-        self._drawn = DrawnBatches(x, self._group, drawn)
+        self._drawn = DrawnBatches(x, drawn)
         self._packed = [self._pack(one) for one in vectors]
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
         self._turned = aligned(turned, self._dtype)
@@ -87,7 +87,7 @@ class Trainer:
         self._settle()
         self._saved, self._made = [one.copy() for one in self._packed], []
         self._take(x, y, weight)
-        self._drawn = DrawnBatches(x, self._group, None)
+        self._drawn = DrawnBatches(x, None)
 
     def _views(self, packed: Any, flat: Any) -> Any:
         """Yield the weights and biases of each layer, in a packed and in a flat vector, as views of the same shape."""

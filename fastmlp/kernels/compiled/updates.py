@@ -12,11 +12,19 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.batch import ThreadRoom, Work, minibatch
-from fastmlp.kernels.compiled.batch_parameters import pass_clipped, pass_parameters, piece_total, set_clipping
+from fastmlp.kernels.compiled.batch_parameters import (
+    pass_clipped,
+    pass_parameters,
+    piece_of,
+    piece_total,
+    set_clipping,
+    turn_total,
+)
 from fastmlp.kernels.compiled.batch_rows import count_entries, pass_meetings, pass_rest
 from fastmlp.kernels.compiled.batch_samples import chunks_of, pass_first, pass_samples
 from fastmlp.kernels.compiled.launch import kernel
 from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.sample_lists import types_of
 from fastmlp.kernels.compiled.team import (
     CLOSED,
     arrive,
@@ -35,13 +43,13 @@ _PHASES = 5
 
 @body
 def piece_count(work, update, kind):
-    """Return how many pieces a phase of an update has."""
+    """Return how many pieces a phase of an update has, or turns: see `turn_total`."""
     if kind == _MEETINGS:
         return work.x.parts
     if kind <= _SAMPLES:
         chunks = chunks_of(work, minibatch(work.run, update))
         return chunks * work.model.ranges if kind == _FIRST else chunks
-    return piece_total(work)
+    return turn_total(work)
 
 
 @body
@@ -56,9 +64,13 @@ def _do_piece(work, update, kind, piece, room):
     elif kind == _SAMPLES:
         pass_samples(work, minibatch(work.run, update), piece, room)
     elif kind == _PARAMETERS:
-        pass_parameters(work, minibatch(work.run, update), piece, room)
+        piece = piece_of(work, piece)
+        if piece >= 0:
+            pass_parameters(work, minibatch(work.run, update), piece, room)
     else:
-        pass_clipped(work, minibatch(work.run, update), piece)
+        piece = piece_of(work, piece)
+        if piece >= 0:
+            pass_clipped(work, minibatch(work.run, update), piece)
 
 
 @body
@@ -144,7 +156,7 @@ def _help(work, room, thread):
         phase = await_phase(work.run.team, phase)
 
 
-@kernel()
+@kernel(lambda args: (args[0].dtype, types_of(args[3])))
 def run_updates(parameters, model, memory, x, run, rooms, worker, workers):
     """Make the updates of a run, as a team."""
     work = Work(parameters, model, memory, x, run, run.met)

@@ -121,9 +121,14 @@ def list_number(builder, index, k):
 
 def add_listed_row(builder, k, index, b, b_row, scalars, sums, element):
     """Return the sums, row by row, each with its scalar times the vectors of row index[k] of b added."""
+    return add_row(builder, list_number(builder, index, k), b, b_row, scalars, sums, element)
+
+
+def add_row(builder, number, b, b_row, scalars, sums, element):
+    """Return the sums, row by row, each with its scalar times the vectors of a row of b added."""
     vector, lanes = vector_type(element)
     i64 = ir.IntType(64)
-    at_b = builder.gep(b, [builder.mul(list_number(builder, index, k), b_row)])
+    at_b = builder.gep(b, [builder.mul(number, b_row)])
     factors = [splat(builder, scalar, vector) for scalar in scalars]
     vectors = range(len(sums) // len(factors))
     of_b = (load(builder, builder.gep(at_b, [i64(v * lanes)]), vector, element) for v in vectors)

@@ -72,12 +72,14 @@ class RowLists(NamedTuple):
 
 
 class CodedLists(NamedTuple):
-    """Do as `RowLists`, with values stored as uint8: ``table[code[entry]]``."""
+    """Do as `RowLists`, with one word for each entry.
+
+    The lower half of its bits is the index, the upper half a code below 256: the value is ``table[code]``.
+    """
 
     start: Any
     stop: Any
-    index: Any
-    code: Any
+    word: Any
     table: Any
 
 

@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastmlp.kernels.vector.ir import (
-    add_listed_row,
+    add_row,
     call_for_shape,
     list_number,
     load,
@@ -27,27 +27,37 @@ from fastmlp.kernels.vector.target import CHAINS, STRIPS
 _ADDING, _SETTING, _GROWING, _BEGINNING = range(4)
 
 
-def _number(builder, k, values):
-    """Emit the number of entry k: of a list of them, or a code and the table that decodes it."""
-    first = builder.load(builder.gep(values[0], [k]))
-    if len(values) == 1:
-        return first
-    return builder.load(builder.gep(values[1], [builder.zext(first, ir.IntType(64))]))
+def _ends(builder, r, starts, stops):
+    """Emit the first entry of list r, and its end, int64; they are stored so, or as int32."""
+    loaded = (builder.load(builder.gep(one, [r])) for one in (starts, stops))
+    return [builder.sext(one, ir.IntType(64)) if one.type.width < 64 else one for one in loaded]
 
 
-def _sparse_rows_body(builder, arguments, vectors, form, element):
+def _entry(builder, k, coded, listed, values):
+    """Emit the row that entry k names, and its number."""
+    if not coded:
+        return list_number(builder, listed, k), builder.load(builder.gep(values, [k]))
+    # One load for both: units that load are what these products wait for.
+    word = list_number(builder, listed, k)
+    half = listed.type.pointee.width // 2
+    code = builder.lshr(word, word.type(half))
+    return builder.and_(word, word.type((1 << half) - 1)), builder.load(builder.gep(values, [code]))
+
+
+def _sparse_rows_body(builder, arguments, vectors, form, element, coded):
     """Emit `sparse_rows` or `ordered_rows`, by the form, for so many vectors, and return from the function."""
     vector, lanes = vector_type(element)
-    rows, out, o_row, b, b_row, starts, stops, index, *values = arguments
+    rows, out, o_row, b, b_row, starts, stops, *entries = arguments
     i64 = ir.IntType(64)
 
     def grow(k, sums):
-        return add_listed_row(builder, k, index, b, b_row, [_number(builder, k, values)], sums, element)
+        row, number = _entry(builder, k, coded, *entries)
+        return add_row(builder, row, b, b_row, [number], sums, element)
 
     zeros = [ir.Constant(vector, [0.0] * lanes)] * vectors
     at_once = 1 if form in (_GROWING, _BEGINNING) else -(-CHAINS // vectors)
     with cgutils.for_range(builder, rows) as loop:
-        start, stop = (builder.load(builder.gep(one, [loop.index])) for one in (starts, stops))
+        start, stop = _ends(builder, loop.index, starts, stops)
         at_out = builder.mul(o_row, loop.index)
         places = [builder.gep(out, [builder.add(at_out, i64(v * lanes))]) for v in range(vectors)]
         first = [load(builder, place, vector, element) for place in places] if form == _GROWING else zeros
@@ -62,18 +72,19 @@ def _sparse_rows_body(builder, arguments, vectors, form, element):
     builder.ret_void()
 
 
-def _scatter_rows_body(builder, arguments, vectors, _, element):
+def _scatter_rows_body(builder, arguments, vectors, _, element, coded):
     """Emit `scatter_rows` for so many vectors, and return from the function."""
     vector, lanes = vector_type(element)
-    rows, out, o_row, b, b_row, starts, stops, index, *values = arguments
+    rows, out, o_row, b, b_row, starts, stops, *listed = arguments
     places = [ir.IntType(64)(v * lanes) for v in range(vectors)]
     with cgutils.for_range(builder, rows) as loop:
-        start, stop = (builder.load(builder.gep(one, [loop.index])) for one in (starts, stops))
+        start, stop = _ends(builder, loop.index, starts, stops)
         at_b = builder.gep(b, [builder.mul(b_row, loop.index)])
         row = [load(builder, builder.gep(at_b, [place]), vector, element) for place in places]
         with cgutils.for_range(builder, stop, start) as entries:
-            factor = splat(builder, _number(builder, entries.index, values), vector)
-            to = builder.gep(out, [builder.mul(list_number(builder, index, entries.index), o_row)])
+            named, number = _entry(builder, entries.index, coded, *listed)
+            factor = splat(builder, number, vector)
+            to = builder.gep(out, [builder.mul(named, o_row)])
             for place, one in zip(places, row, strict=True):
                 pointer = builder.gep(to, [place])
                 total = multiply_add(builder, factor, one, load(builder, pointer, vector, element))
@@ -89,10 +100,11 @@ def _emit_call(builder, name, sig, args, shapes, body):
         cgutils.unpack_tuple(builder, value, len(kind.types))
         for value, kind in zip(tuples, (out, lists, m), strict=True)
     )
-    coded = "coded_" if issubclass(lists.instance_class, CodedLists) else ""
-    element, index = out.types[0].dtype, lists.types[2].dtype
+    coded = issubclass(lists.instance_class, CodedLists)
+    element, end, index = out.types[0].dtype, lists.types[0].dtype, lists.types[2].dtype
     arguments = [vectors, fresh, count, start, o_row, b, b_row, *listed]
-    call_for_shape(builder, f"fastmlp_{coded}{name}_{index}_{element}", arguments, shapes, body, element)
+    name = f"fastmlp_{'coded_' if coded else ''}{name}_{end}_{index}_{element}"
+    call_for_shape(builder, name, arguments, shapes, body, element, coded)
 
 
 @intrinsic

@@ -3,6 +3,7 @@
 The formulas are those of `fastmlp.kernels.rules`, element by element, in that order and without contraction.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -10,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.vector.ir import by_lanes, load, splat, store, vector_type
+from fastmlp.kernels.vector.ir import by_lanes, load, multiply_add, splat, store, vector_type
 
 NUMBERS = 4  # those of an update: see `rules.Numbers`
 _I64 = ir.IntType(64)
@@ -35,6 +36,8 @@ class State(NamedTuple):
 
 
 class _Numbers(NamedTuple):
+    """The numbers of an update; ``keep`` and ``l2`` are None where they are known to be 1 and 0."""
+
     step: Any
     scale: Any
     keep: Any
@@ -49,41 +52,50 @@ def _numbers_of(builder, updates, update, penalized, vector, element):
     return _Numbers(*(splat(builder, one, vector) for one in loaded))
 
 
+def _penalized(builder, numbers, g, p):
+    """Emit the gradient with that of the penalty, if there is one."""
+    return g if numbers.l2 is None else builder.fadd(g, builder.fmul(numbers.l2, p))
+
+
+def _kept(builder, numbers, p):
+    """Emit what the decay of weights leaves of p."""
+    return p if numbers.keep is None else builder.fmul(numbers.keep, p)
+
+
 def _emit_adam(builder, constants, numbers, state, g):
     first, second, rest, other, eps = constants
     p, m, v = state
-    slope = builder.fadd(g, builder.fmul(numbers.l2, p))
+    slope = _penalized(builder, numbers, g, p)
     mean = builder.fadd(builder.fmul(first, m), builder.fmul(rest, slope))
     square = builder.fadd(builder.fmul(second, v), builder.fmul(other, builder.fmul(slope, slope)))
     root = builder.fadd(builder.fmul(numbers.scale, by_lanes(builder, "sqrt", square)), eps)
     moved = builder.fmul(numbers.step, builder.fdiv(mean, root))
-    return (builder.fsub(builder.fmul(numbers.keep, p), moved), mean, square), moved
+    return (builder.fsub(_kept(builder, numbers, p), moved), mean, square), moved
 
 
 def _emit_momentum(builder, constants, numbers, state, g):
     first, *_ = constants
     p, m = state
-    slope = builder.fmul(numbers.scale, builder.fadd(g, builder.fmul(numbers.l2, p)))
+    slope = builder.fmul(numbers.scale, _penalized(builder, numbers, g, p))
     moved = builder.fadd(builder.fmul(first, m), slope)
     change = builder.fmul(numbers.step, moved)
-    return (builder.fsub(builder.fmul(numbers.keep, p), change), moved), change
+    return (builder.fsub(_kept(builder, numbers, p), change), moved), change
 
 
 def _emit_nesterov(builder, constants, numbers, state, g):
     first, *_ = constants
     p, m = state
-    slope = builder.fmul(numbers.scale, builder.fadd(g, builder.fmul(numbers.l2, p)))
+    slope = builder.fmul(numbers.scale, _penalized(builder, numbers, g, p))
     moved = builder.fadd(builder.fmul(first, m), slope)
     direction = builder.fadd(slope, builder.fmul(first, moved))
     change = builder.fmul(numbers.step, direction)
-    return (builder.fsub(builder.fmul(numbers.keep, p), change), moved), change
+    return (builder.fsub(_kept(builder, numbers, p), change), moved), change
 
 
 def _emit_descent(builder, constants, numbers, state, g):
     (p,) = state
-    slope = builder.fadd(g, builder.fmul(numbers.l2, p))
-    change = builder.fmul(numbers.step, slope)
-    return (builder.fsub(builder.fmul(numbers.keep, p), change),), change
+    change = builder.fmul(numbers.step, _penalized(builder, numbers, g, p))
+    return (builder.fsub(_kept(builder, numbers, p), change),), change
 
 
 # The vectors of each optimizer's state, parameters included; of Adam the size of the moments needs no limit.
@@ -141,6 +153,19 @@ def _emit_later(builder, updates, make, before, decay):
     return [builder.load(place) for place in places]
 
 
+def _is_plain(builder, updates, numbers, limit):
+    """Emit whether there is one update, without a penalty or decay, whose results need only be finite."""
+    largest = {32: 3.4028234663852886e38, 64: 1.7976931348623157e308}
+    alone = builder.icmp_signed("==", builder.add(updates.first, _I64(1)), updates.stop)
+
+    def equal(one, value):
+        return builder.fcmp_ordered("==", one, one.type(value))
+
+    keep, l2 = (builder.extract_element(one, ir.IntType(32)(0)) for one in (numbers.keep, numbers.l2))
+    most = largest[64 if limit.type == ir.DoubleType() else 32]
+    return functools.reduce(builder.and_, [alone, equal(keep, 1.0), equal(l2, 0.0), equal(limit, most)])
+
+
 def _emit_rows(builder, name, arguments, element):
     """Emit the function that makes updates of whole vectors; it returns whether no element passes the limit."""
     emit, vectors, limited = _RULES[name]
@@ -164,17 +189,35 @@ def _emit_rows(builder, name, arguments, element):
         small = _is_small(builder, moved, after[0], tiny) if name == "adam" else ir.IntType(1)(0)
         return after, small
 
-    with cgutils.for_range_slice(builder, _I64(0), count, _I64(lanes)) as (c, _):
-        pointers = [builder.gep(place, [c]) for place in places[:vectors]]
-        state = [load(builder, pointer, vector, element) for pointer in pointers]
-        slope = load(builder, builder.gep(g, [c]), vector, element)
-        state, _ = emit(builder, fixed, numbers_of_first, state, slope)
-        state = _emit_later(builder, updates, make, state, lambda builder, one: decay(builder, fixed, one))
-        for pointer, one in zip(pointers, state, strict=True):
-            store(builder, one, pointer, element)
+    def update_rows(numbers, finish):
+        """Emit the loop over all vectors: the first update, and what is to follow for a vector of the state."""
+        with cgutils.for_range_slice(builder, _I64(0), count, _I64(lanes)) as (c, _):
+            pointers = [builder.gep(place, [c]) for place in places[:vectors]]
+            state = [load(builder, pointer, vector, element) for pointer in pointers]
+            slope = load(builder, builder.gep(g, [c]), vector, element)
+            state = finish(emit(builder, fixed, numbers, state, slope)[0])
+            for pointer, one in zip(pointers, state, strict=True):
+                store(builder, one, pointer, element)
+
+    def check(state):
         for one in state[:limited]:
             small = builder.fcmp_ordered("<=", by_lanes(builder, "fabs", one), most)
             builder.store(builder.and_(builder.load(within), small), within)
+        return state
+
+    # The units that compute are what an update waits for, not those that load: most updates get by with fewer steps.
+    with builder.if_then(_is_plain(builder, updates, numbers_of_first, limit)):
+        summed = cgutils.alloca_once_value(builder, zero)
+
+        def add_zeros(state):  # NaN, if one of the state is not finite
+            for one in state[:limited]:
+                builder.store(multiply_add(builder, one, zero, builder.load(summed)), summed)
+            return state
+
+        update_rows(numbers_of_first._replace(keep=None, l2=None), add_zeros)
+        builder.ret(_all_lanes(builder, builder.fcmp_ordered("==", builder.load(summed), zero)))
+    later = lambda builder, one: decay(builder, fixed, one)  # noqa: E731
+    update_rows(numbers_of_first, lambda state: check(_emit_later(builder, updates, make, state, later)))
     builder.ret(_all_lanes(builder, builder.load(within)))
 
 
