@@ -201,6 +201,7 @@ ROWS = {
     "DOT_ROWS": Row(TARGET, (2, 3, 4), "few100"),
     "DOT_COLUMNS": Row(TARGET, (2, 4), "few100"),
     "STRIPS": Row(TARGET, ((4, 2, 1), (8, 4, 2, 1), (12, 4, 2, 1)), "dense"),
+    "WIDEST_STRIP": Row(TARGET, (4, 8, 12), "batches128 batches64"),
     "SPARSE_BYTES": Row(TARGET, (12_000, 24_000, 48_000), "dense"),
     "CHAINS": Row(TARGET, (4, 8, 16), "few100"),
     "FEW_ROWS": Row(TARGET, (1, 10), "softmax"),

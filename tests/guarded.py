@@ -87,7 +87,7 @@ def coded_lists(starts, word, table, at):
 
 
 def rows_with(product, lists_of):
-    """Return a function that calls an intrinsic, `sparse_rows` or `ordered_rows`, for lists of one kind."""
+    """Return a function that calls an intrinsic, `sparse_rows` or another one like it, for lists of one kind."""
 
     @numba.njit
     def run(vectors, fresh, rows, out, o_row, lists, b, b_row, at):
@@ -329,16 +329,20 @@ def sparse_rows(rng, dtype):
     products_of_rows(rng, dtype, vector.sparse_rows)
 
 
+def listed_rows(rng, dtype):
+    products_of_rows(rng, dtype, vector.listed_rows, range(1, vector.WIDEST_STRIP + 1))
+
+
 def ordered_rows(rng, dtype):
-    products_of_rows(rng, dtype, vector.ordered_rows)
+    products_of_rows(rng, dtype, vector.ordered_rows, range(1, vector.WIDEST_STRIP + 1))
 
 
-def products_of_rows(rng, dtype, product):
+def products_of_rows(rng, dtype, product, widths=vector.STRIPS):
     """Rows of every number of entries, among them none, added and set; their lists stand one behind the other."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     run_plain, run_coded = rows_with(product, row_lists), rows_with(product, coded_lists)
     counts, starts = list_lengths()
-    for vectors, fresh, side, form in itertools.product(vector.STRIPS, (0, 1), SIDES, LIST_FORMS):
+    for vectors, fresh, side, form in itertools.product(widths, (0, 1), SIDES, LIST_FORMS):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, 19
         lists = ListsOfRows(rng, dtype, starts[-1], rows, form)
@@ -366,7 +370,7 @@ def scatter_rows(rng, dtype):
     """Rows of every number of entries, among them none, some of which name the same row, as the last row is named."""
     lanes = vector.VECTOR_BYTES // dtype.itemsize
     counts, starts = list_lengths()
-    for vectors, side, form in itertools.product(vector.STRIPS, SIDES, LIST_FORMS):
+    for vectors, side, form in itertools.product(range(1, vector.WIDEST_STRIP + 1), SIDES, LIST_FORMS):
         width = vectors * lanes
         o_row, b_row, rows = width + 3, width + 5, 19
         lists = ListsOfRows(rng, dtype, starts[-1], rows, form)

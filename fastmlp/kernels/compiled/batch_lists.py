@@ -1,7 +1,6 @@
 """Products with the samples of a batch, over lists of their non-zero features: see `sample_lists`."""
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.gradients import strip_vectors
 from fastmlp.kernels.compiled.runtime import body
 
 
@@ -53,11 +52,17 @@ def _page(x, block):
 
 
 @body
+def _strip_vectors(vectors):
+    """Return how many of the remaining vectors come next: strips are as wide as they may be, and much alike."""
+    return -(-vectors // -(-vectors // vector.WIDEST_STRIP))
+
+
+@body
 def _add_strips(lists, out, m, columns, count):
     c, lanes = 0, vector.lanes(out)
     while c < columns:
-        vectors = strip_vectors((columns - c) // lanes)
-        vector.sparse_rows(vectors, 0, count, vector.block(out, 0, c), lists, vector.block(m, 0, c))
+        vectors = _strip_vectors((columns - c) // lanes)
+        vector.listed_rows(vectors, 0, count, vector.block(out, 0, c), lists, vector.block(m, 0, c))
         c += vectors * lanes
 
 
@@ -91,7 +96,7 @@ def gather_drawn(x, drawn, number, rows, fresh, gradient, deltas, columns):
 def _order_strips(lists, out, m, columns, count, fresh):
     c, lanes = 0, vector.lanes(out)
     while c < columns:
-        vectors = strip_vectors((columns - c) // lanes)
+        vectors = _strip_vectors((columns - c) // lanes)
         vector.ordered_rows(vectors, fresh, count, vector.block(out, 0, c), lists, vector.block(m, 0, c))
         c += vectors * lanes
 
@@ -100,7 +105,7 @@ def _order_strips(lists, out, m, columns, count, fresh):
 def _scatter_strips(lists, out, m, columns, count):
     c, lanes = 0, vector.lanes(out)
     while c < columns:
-        vectors = strip_vectors((columns - c) // lanes)
+        vectors = _strip_vectors((columns - c) // lanes)
         vector.scatter_rows(vectors, count, vector.block(out, 0, c), lists, vector.block(m, 0, c))
         c += vectors * lanes
 

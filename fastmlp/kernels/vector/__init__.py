@@ -2,9 +2,9 @@
 
 Left to itself LLVM stays far below the peak in a matrix product: sums must live in vector registers, and only
 explicit vectors do. There is one register tile, which adds a product to a few rows of up to PANEL vectors, in two
-forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows` does so for single rows, each
-over a list of its own, `ordered_rows` in the order of the list, and `scatter_rows` adds single rows to those that a
-list names; all take `RowLists` and `CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which
+forms: `tile` takes `Factors` as they are, `Codes` through a table. `sparse_rows` and `listed_rows` do so for single
+rows, each over a list of its own, `ordered_rows` in the order of the list, and `scatter_rows` adds single rows to those
+that a list names; all take `RowLists` and `CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which
 numbers are to be listed, or are targets. Where both factors are stored along the sum, `dot_tile` takes inner products.
 `logistic_elements`, `tanh_elements` and `gelu_elements` are the activations that need an exponential, `exp_elements` is
 that of losses. `adam_updates` and its like make several updates of an optimizer in a row.
@@ -56,7 +56,7 @@ from fastmlp.kernels.vector.scalars import (
 )
 from fastmlp.kernels.vector.sigmoids import gelu_elements, logistic_elements, tanh_elements
 from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
-from fastmlp.kernels.vector.sparse_rows import ordered_rows, scatter_rows, sparse_rows
+from fastmlp.kernels.vector.sparse_rows import listed_rows, ordered_rows, scatter_rows, sparse_rows
 from fastmlp.kernels.vector.steps import (
     NUMBERS,
     State,
@@ -84,6 +84,7 @@ from fastmlp.kernels.vector.target import (
     SPARSE_BYTES,
     STRIPS,
     VECTOR_BYTES,
+    WIDEST_STRIP,
 )
 from fastmlp.kernels.vector.teamwork import (
     add_and_publish,
@@ -118,6 +119,7 @@ __all__ = [
     "SPARSE_BYTES",
     "STRIPS",
     "VECTOR_BYTES",
+    "WIDEST_STRIP",
     "CodedLists",
     "Codes",
     "Entries",
@@ -153,6 +155,7 @@ __all__ = [
     "line_of",
     "list_nonzero",
     "list_nonzero_columns",
+    "listed_rows",
     "log",
     "logistic_elements",
     "matrix",

@@ -20,11 +20,12 @@ from fastmlp.kernels.vector.ir import (
     vector_type,
 )
 from fastmlp.kernels.vector.operands import CodedLists
-from fastmlp.kernels.vector.target import CHAINS, STRIPS
+from fastmlp.kernels.vector.target import CHAINS, STRIPS, WIDEST_STRIP
 
 # What `sparse_rows` does with its sums: it adds them to what is there, or puts them in its place. And where those of
 # `ordered_rows` begin: with what is there, or with zeros.
 _ADDING, _SETTING, _GROWING, _BEGINNING = range(4)
+_WIDTHS = range(1, WIDEST_STRIP + 1)
 
 
 def _ends(builder, r, starts, stops):
@@ -107,28 +108,41 @@ def _emit_call(builder, name, sig, args, shapes, body):
     call_for_shape(builder, name, arguments, shapes, body, element, coded)
 
 
+def _adding_rows(name, strips):
+    """Return the code of an intrinsic that adds rows, or sets them, for these numbers of vectors."""
+    shapes = list(itertools.product(strips, (_ADDING, _SETTING)))
+
+    def codegen(context, builder, sig, args):
+        _emit_call(builder, name, sig, args, shapes, _sparse_rows_body)
+        return context.get_dummy_value()
+
+    return codegen
+
+
 @intrinsic
 def sparse_rows(typingctx, vectors, fresh, count, out, lists, m):
     """out[r, c] += sum_e value[e] m[index[e], c], r < count, e over list r of `RowLists` or `CodedLists`.
 
     out and m are of `Matrix`; c runs over ``vectors``, one of STRIPS. With ``fresh``, 1 and not 0, out is set.
     """
-    long, shapes = types.int64, list(itertools.product(STRIPS, (_ADDING, _SETTING)))
+    long = types.int64
+    return types.void(long, long, long, out, lists, m), _adding_rows("sparse_rows", STRIPS)
 
-    def codegen(context, builder, sig, args):
-        _emit_call(builder, "sparse_rows", sig, args, shapes, _sparse_rows_body)
-        return context.get_dummy_value()
 
-    return types.void(long, long, long, out, lists, m), codegen
+@intrinsic
+def listed_rows(typingctx, vectors, fresh, count, out, lists, m):
+    """Do as `sparse_rows` for any number of vectors up to WIDEST_STRIP: there is more of it to compile."""
+    long = types.int64
+    return types.void(long, long, long, out, lists, m), _adding_rows("listed_rows", _WIDTHS)
 
 
 @intrinsic
 def ordered_rows(typingctx, vectors, fresh, count, out, lists, m):
-    """Do as `sparse_rows`, entry after entry, as the lists have them: to the bits of `scatter_rows`.
+    """Do as `listed_rows`, entry after entry, as the lists have them: to the bits of `scatter_rows`.
 
     Where there are few vectors, additions wait for one another.
     """
-    long, shapes = types.int64, list(itertools.product(STRIPS, (_GROWING, _BEGINNING)))
+    long, shapes = types.int64, list(itertools.product(_WIDTHS, (_GROWING, _BEGINNING)))
 
     def codegen(context, builder, sig, args):
         vectors, fresh, *rest = args
@@ -144,9 +158,9 @@ def scatter_rows(typingctx, vectors, count, out, lists, m):
     """out[index[e], c] += value[e] m[r, c], r < count, e over list r of `RowLists` or `CodedLists`.
 
     It is the product with the transpose of what `sparse_rows` multiplies by, and needs no lists of its own: where the
-    rows of out stay in the L1 cache, it takes less time than to make these. c runs over ``vectors``, one of STRIPS.
+    rows of out stay in the L1 cache, it takes less time than to make these. c runs over up to WIDEST_STRIP vectors.
     """
-    long, shapes = types.int64, list(itertools.product(STRIPS, (_ADDING,)))
+    long, shapes = types.int64, list(itertools.product(_WIDTHS, (_ADDING,)))
 
     def codegen(context, builder, sig, args):
         vectors, *rest = args

@@ -2,7 +2,8 @@
 
 Figures are in benchmarks/TUNING.md, in the row that ends a comment, and ``python -m benchmarks.tuning NAME`` measures
 them again. HAS_FMA, VECTOR_BYTES, PANEL, GROUP, CACHE_BYTES, DENSE_SAMPLES, DOT_ROWS, DOT_COLUMNS, STRIPS,
-SPARSE_BYTES, FEW_ROWS and CHAINS change bits, because they decide how sums are made; the other sizes do not.
+WIDEST_STRIP, SPARSE_BYTES, FEW_ROWS and CHAINS change bits, because they decide how sums are made; the other sizes do
+not.
 """
 
 import math
@@ -54,7 +55,10 @@ DOT_ROWS, DOT_COLUMNS = (4, 4) if VECTOR_BYTES == 64 or _IS_ARM else (3, 4) if V
 # busy, and few enough that SPARSE_BYTES hold a useful block of samples. Row: STRIPS.
 # SPARSE_BYTES: rows that it meets, which stay in the L1 cache: it loads a vector for each multiply-add, and is slower
 # than a register tile even there. Row: SPARSE_BYTES.
+# WIDEST_STRIP: up to so many vectors at once, products with the samples of a batch take any number, such as the seven
+# of 100 outputs: each strip reads its lists anew. Row: WIDEST_STRIP.
 STRIPS, SPARSE_BYTES = ((8, 4, 2, 1) if VECTOR_BYTES == 64 else (12, 4, 2, 1)), 24_000
+WIDEST_STRIP = STRIPS[0]
 
 # Bytes of a cache line. Buffers begin on one, because loading a vector that straddles two counts as two. Row:
 # LINE_BYTES.
