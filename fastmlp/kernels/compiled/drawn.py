@@ -5,7 +5,6 @@ registers, where lists by sample add to rows of the gradient, and store each vec
 The products, and their order, are those of `SampleLists`, and therefore the bits.
 """
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,18 +123,6 @@ def _memory(x: SampleLists, entries: int, lists: int) -> tuple[Any, Any, Any]:
     start, index, value = (raw[at : at + part.itemsize].view(part.base) for at, part in zip(starts, parts, strict=True))
     start[-1] = entries
     return start, index, value
-
-
-def groups_of(x: SampleLists, ranges: int, together: int) -> Any:
-    """Return the group of each block of features: up to so many blocks together, on one page and in one range."""
-    group, number = np.zeros(x.parts, np.int64), 0
-    for begin, end in pairwise([x.parts * one // ranges for one in range(ranges + 1)]):
-        block = begin
-        while block < end:
-            stop = min(block + together, (block // x.paged + 1) * x.paged, end)
-            group[block:stop] = number
-            block, number = stop, number + 1
-    return group
 
 
 class DrawnBatches:

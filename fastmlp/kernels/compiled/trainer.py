@@ -9,7 +9,7 @@ from fastmlp.kernels import rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
 from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Meetings, Model, Run
-from fastmlp.kernels.compiled.drawn import DrawnBatches, groups_of
+from fastmlp.kernels.compiled.drawn import DrawnBatches
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
@@ -49,6 +49,18 @@ def _piece_rows(n_in: int, columns: int, lanes: int) -> int:
     return min(round_up(max(1, tuning.PIECE_PARAMETERS // columns), lanes), round_up(n_in, lanes))
 
 
+def _groups(x: SampleLists, ranges: int, together: int) -> Any:
+    """Return the group of each block of features: up to so many blocks together, on one page and in one range."""
+    group, number = np.zeros(x.parts, np.int64), 0
+    for begin, end in pairwise([x.parts * one // ranges for one in range(ranges + 1)]):
+        block = begin
+        while block < end:
+            stop = min(block + together, (block // x.paged + 1) * x.paged, end)
+            group[block:stop] = number
+            block, number = stop, number + 1
+    return group
+
+
 class Trainer:
     """The parameters and the state of an optimizer, packed, with the samples that they are trained on."""
 
@@ -62,7 +74,7 @@ class Trainer:
         self._products = int((self._layers["n_in"] * self._layers["n_out"]).sum())
         of_block = x.part * int(self._layers[0]["columns"]) * self._dtype.itemsize * _met_share(x)
         self._ranges = min(tuning.BATCH_RANGES, int(self._layers[0]["pieces"]))
-        self._group = groups_of(x, self._ranges, max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block)))
+        self._group = _groups(x, self._ranges, max(1, int(tuning.BATCH_WEIGHT_BYTES / of_block)))
         self._drawn = DrawnBatches(x, drawn)
         self._packed = [self._pack(one) for one in vectors]
         turned = int(last["at_turned"] + last["rows"] * last["columns"]) if len(self._layers) > 1 else 0
