@@ -272,8 +272,9 @@ def pack(
     ----------
     X : array_like or sparse matrix or array of SciPy, shape (n_features, m)
         uint8, float32, float64 or other real numbers, in any memory layout, also memory-mapped; samples as columns.
-        uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries. Of sparse matrices, CSC, or
-        the transpose of CSR, takes the least time and memory. A data frame of pandas or polars has samples as rows; all
+        uint8 stays uint8 in memory, and kernels decode it through a table of 256 entries; for minibatches, so are
+        floats of up to 255 values beside 0, such as images divided by 255. Of sparse matrices, CSC, or the transpose of
+        CSR, takes the least time and memory. A data frame of pandas or polars has samples as rows; all
         of its columns must be numbers, and their names are not kept.
     scale : float, optional
         Positive factor for every value. If 1/scale rounds to an integer n, values are divided by n, so that

@@ -184,7 +184,7 @@ class Filled:
 
 # Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
 MAKERS = ("memory", "waiting", "sums", "problem", "small_batch", "packing", "network", "rooms", "losses", "cost",
-          "plan", "ordering", "trainer", "sample_lists", "drawn", "elementwise")  # fmt: skip
+          "plan", "ordering", "trainer", "sample_lists", "drawn", "elementwise", "alphabets")  # fmt: skip
 SPARSE, DENSE = 0.3, 1.0
 
 
@@ -249,6 +249,7 @@ def test_bits_do_not_depend_on_what_memory_held_before(compiled, dtype, monkeypa
                     patch.setattr(getattr(compiled, name), "np", filled)
                 for module in (compiled.small_batch, compiled.network, compiled.problem):
                     patch.setattr(module, "_kept", threading.local())  # the memory of the last step
+                patch.setattr(compiled.sample_lists, "_LARGE", 0 if case[1] % 2 else 1 << 20)  # codes, or values
                 compiled.small_batch._no_targets.cache_clear()
                 found.add(tuple(passes(dtype, *case)))
             assert filled.made > 10

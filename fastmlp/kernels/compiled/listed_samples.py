@@ -29,7 +29,9 @@ def copy_listed(buffer, x, order, count, features):
 @body
 def _set_number(to, k, x, entry):
     """Set an element to the number of an entry, as it is stored."""
-    if x.coded > 0:
+    if x.coded > 1:
+        to[k] = x.table[entry_code(x, entry)]
+    elif x.coded > 0:
         to[k] = entry_code(x, entry)
     else:
         to[k] = x.value[entry]

@@ -213,7 +213,7 @@ def pack_samples(x: SampleLists) -> Any:
     """Return what `pack` returns for the same samples, stored for batches."""
     if not x.listed:
         return pack(rows_of(x).T)
-    dtype, m = np.dtype(np.uint8) if x.coded else x.value.dtype, (len(x.start) - 1) // x.parts
+    dtype, m = x.value.dtype, (len(x.start) - 1) // x.parts
     none = np.empty((0, x.features), dtype)
     packed = _pack(_Packer(none, x, (m, x.features), m, grouping=True)) if m > tuning.FEW_SAMPLES else None
     return _rows(x, m, dtype) if packed is None else packed

@@ -12,6 +12,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.columns import Columns
 from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled.alphabets import Alphabet, alphabet_of, code_of, no_alphabet
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import contiguous, row_batches
 from fastmlp.kernels.compiled.runtime import body
@@ -21,6 +22,8 @@ BITS = 64  # numbers that `vector.nonzero_bits` looks at, and bits of a mark
 # Bits of an index, and of a word with an index and a code. What batches read in each epoch, and what the system has to
 # give first, is mostly entries: indices are short where pages of so few features have whole blocks.
 _SHORT, _LONG = 8, 16
+
+_LARGE = 1 << 20  # numbers, from which it is worth it to look whether floats have few values
 
 # Blocks of features up to which a sample may have more lists than entries: phases need some for their threads, and so
 # few starts of lists take less memory than a handful of entries.
@@ -38,13 +41,15 @@ class SampleLists(NamedTuple):
     index : uint16 or uint32
         The feature of each entry, counted from the first one of its page. Of coded samples it is the lower half of the
         bits of a word, and a code the upper half.
-    value : float
-        The number of each entry, if it is not coded.
+    value : uint8 or float
+        The number of each entry, if it is not coded; of the dtype of all numbers.
     code : uint8
         The numbers of coded samples that are not ``listed``; of those, each feature is an entry, without an index.
     table : float
         Decodes codes, if samples are ``coded``.
-    coded, listed, features, part, parts : int
+    coded : int
+        0, or 1 for codes that are the numbers, and whose table each use has, or 2 for those of an `Alphabet`.
+    listed, features, part, parts : int
     paged : int
         The blocks of a page.
     bits : int
@@ -75,7 +80,7 @@ class _Blocks(NamedTuple):
 
 
 class _Filling(NamedTuple):
-    """Where lists go: see `SampleLists`; and the entry at which each worker begins."""
+    """Where lists go: see `SampleLists`; the entry at which each worker begins; whether a number had no code."""
 
     start: Any
     index: Any
@@ -83,6 +88,8 @@ class _Filling(NamedTuple):
     begin: Any
     coded: int
     blocks: _Blocks
+    alphabet: Alphabet
+    missed: Any
 
 
 def types_of(x: Any) -> tuple[Any, Any]:
@@ -124,6 +131,17 @@ def _count_row(rows, s):
 
 
 @body
+def _code(fill, number):
+    if fill.coded == 1:
+        return np.int64(number)
+    code = code_of(fill.alphabet, number)
+    if code < 0:
+        fill.missed[0] = 1
+        code = np.int64(0)
+    return code
+
+
+@body
 def _list_row(fill, rows, s, entry):
     """List the non-zero numbers of a row, block by block, from ``entry`` on; return the end."""
     vector.noinline()
@@ -137,7 +155,7 @@ def _list_row(fill, rows, s, entry):
                 feature = k + vector.trailing_zeros(bits)
                 number = rows.start[s * n + feature]
                 if fill.coded > 0:
-                    fill.index[entry] = feature - page + (np.int64(number) << blocks.bits)
+                    fill.index[entry] = feature - page + (_code(fill, number) << blocks.bits)
                 else:
                     fill.index[entry] = feature - page
                     fill.value[entry] = number
@@ -155,7 +173,7 @@ def _list_rows(value, rows, fill, counting, worker, workers):
     for s in range(rows.rows * worker // workers, rows.rows * (worker + 1) // workers):
         if counting > 0:
             entry += _count_row(rows, s)
-        else:
+        elif fill.missed[0] == 0:
             entry = _list_row(fill, rows, s, entry)
     if counting > 0:
         fill.begin[worker + 1] = entry
@@ -195,9 +213,9 @@ def _starts(count: int, most: int) -> Any:
     return np.empty(count, np.int32 if most < 2**31 else np.int64)
 
 
-def _entries(count: int, dtype: Any, bits: int) -> tuple[Any, Any]:
+def _entries(count: int, dtype: Any, bits: int, coded: int = 0) -> tuple[Any, Any]:
     """Return memory for the indices, and for the values, of so many entries of this dtype."""
-    if dtype == np.uint8:
+    if coded or dtype == np.uint8:
         return np.empty(count, np.uint16 if bits == _SHORT else np.uint32), np.empty(0, dtype)
     return np.empty(count, np.uint16), np.empty(count, dtype)
 
@@ -216,14 +234,25 @@ def list_samples(matrix: Any, density: float) -> SampleLists:
     elif dense:
         batches = iter([(0, matrix.T)])
     else:
-        every = row_batches(matrix.T, matrix.dtype, np.arange(m + 1))
-        batches = ((first, rows) for first, _, rows in every)
+        alphabet = alphabet_of(matrix.T) if matrix.dtype != np.uint8 and matrix.size >= _LARGE else None
+        blocks = _blocks(n, density)
+        if alphabet is not None and blocks.bits == _SHORT:
+            found = _list_rows_of(_in_batches(matrix), (m, n), matrix.dtype, blocks, alphabet)
+            if found is not None:
+                return found
+        batches = _in_batches(matrix)
     return list_rows(batches, (m, n), matrix.dtype, density)
+
+
+def _in_batches(matrix: Any) -> Iterator[tuple[int, Any]]:
+    """Yield the first of some samples of a matrix (n, m), and their rows."""
+    for first, _, rows in row_batches(matrix.T, matrix.dtype, np.arange(matrix.shape[1] + 1)):
+        yield first, rows
 
 
 def list_rows(batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype: Any, density: float) -> SampleLists:
     """Return samples as `list_samples` does, from rows (m, n) of this shape: their first sample, and some of them."""
-    (m, n), dtype = shape, np.dtype(dtype)
+    n, dtype = shape[1], np.dtype(dtype)
     blocks = _blocks(n, density)
     if density > tuning.BATCH_DENSE_SHARE:
         number = np.empty(shape, dtype)
@@ -232,8 +261,9 @@ def list_rows(batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype:
         index, value = _entries(0, dtype, blocks.bits)
         code, value = (number.reshape(-1), value) if dtype == np.uint8 else (np.empty(0, np.uint8), number.reshape(-1))
         return _made(_starts(0, 0), index, value, n, blocks)._replace(code=code)
-    start = _starts(m * blocks.parts + 1, m * n)
-    return _made(start, *_lists(batches, start, blocks, dtype), n, blocks)
+    found = _list_rows_of(batches, shape, dtype, blocks, no_alphabet(dtype))
+    assert found is not None
+    return found
 
 
 def _made(start: Any, index: Any, value: Any, n: int, blocks: _Blocks) -> SampleLists:
@@ -252,7 +282,7 @@ def _lists_of_columns(x: Columns, blocks: _Blocks) -> SampleLists:
     start[-1] = len(index)
     coded = int(dtype == np.uint8)
     none = np.empty(0, np.uint8), np.empty(0, np.int64)  # of one type for all samples
-    fill = _Filling(start, index, *none, coded, blocks)
+    fill = _Filling(start, index, *none, coded, blocks, no_alphabet(np.uint8), np.zeros(1, np.int64))
     entries = contiguous(x.start, np.int64), contiguous(x.feature, np.int32)
     _list_columns.launch(min(usable_threads(), m), fill, *entries, m)
     if coded:
@@ -262,29 +292,38 @@ def _lists_of_columns(x: Columns, blocks: _Blocks) -> SampleLists:
     return _made(start, index, value, n, blocks)
 
 
-def _lists(batches: Iterator[tuple[int, Any]], start: Any, blocks: _Blocks, dtype: Any) -> tuple[Any, Any]:
-    """Return indices and values of the lists of rows, some at a time, and set where they start."""
-    indices, values, entries, coded = [], [], 0, int(dtype == np.uint8)
+def _list_rows_of(
+    batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype: Any, blocks: _Blocks, alphabet: Alphabet
+) -> SampleLists | None:
+    """Return the lists of rows, some at a time; None if there is an alphabet, and a number that it lacks."""
+    (m, n), missed = shape, np.zeros(1, np.int64)
+    start = _starts(m * blocks.parts + 1, m * n)
+    coded = 2 if len(alphabet.table) else int(dtype == np.uint8)
+    indices, values, entries = [], [], 0
     for first, rows in batches:
         workers = min(usable_threads(), len(rows))
-        begin, nothing = np.zeros(workers + 1, np.int64), _entries(0, dtype, blocks.bits)
-        _list_rows.launch(workers, nothing[1], rows, _Filling(start, *nothing, begin, coded, blocks), 1)
+        begin, nothing = np.zeros(workers + 1, np.int64), _entries(0, dtype, blocks.bits, coded)
+        fill = _Filling(start, *nothing, begin, coded, blocks, alphabet, missed)
+        _list_rows.launch(workers, nothing[1], rows, fill, 1)
         begin = np.cumsum(begin)
-        (index, value), there = _entries(begin[-1], dtype, blocks.bits), blocks.parts * first
+        (index, value), there = _entries(begin[-1], dtype, blocks.bits, coded), blocks.parts * first
         of_rows = start[there : there + blocks.parts * len(rows)]
-        _list_rows.launch(workers, value, rows, _Filling(of_rows, index, value, begin, coded, blocks), 0)
+        fill = fill._replace(start=of_rows, index=index, value=value, begin=begin)
+        _list_rows.launch(workers, value, rows, fill, 0)
+        if missed[0]:
+            return None
         of_rows += entries
         indices.append(index)
         values.append(value)
         entries += len(index)
     start[-1] = entries
     index, value = (one[0] if len(one) == 1 else np.concatenate(one) for one in (indices, values))
-    return index, value
+    return _made(start, index, value, n, blocks)._replace(coded=coded, table=alphabet.table)
 
 
 def operands(x: SampleLists, table: Any) -> SampleLists:
     """Return the operand for the dtype of ``table`` (256,), which decodes codes."""
-    if not x.coded:
+    if x.coded != 1:
         return x
     return x._replace(value=np.empty(0, table.dtype), table=contiguous(table, table.dtype))
 
@@ -300,6 +339,8 @@ def unpack(x: SampleLists) -> Iterator[tuple[int, Any]]:
         start = x.start[first * x.parts : stop * x.parts + 1 : x.parts]
         some = slice(start[0], start[-1])
         number = (x.index[some] >> x.bits).astype(np.uint8) if x.coded else x.value[some]
+        if x.coded == 2:
+            number = x.table[number]
         yield first, Columns(start.astype(np.int64) - start[0], features_of(x, first, stop), number, x.features)
 
 
@@ -320,4 +361,4 @@ def rows_of(x: SampleLists) -> Any:
 
 def facts(x: SampleLists) -> tuple[str, int]:
     """Return the form ("dense" or "sparse") and the bytes."""
-    return "sparse" if x.listed else "dense", sum(one.nbytes for one in (x.start, x.index, x.code, x.value))
+    return "sparse" if x.listed else "dense", sum(one.nbytes for one in (x.start, x.index, x.code, x.value, x.table))

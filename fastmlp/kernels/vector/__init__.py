@@ -46,6 +46,7 @@ from fastmlp.kernels.vector.operands import (
     row_of,
 )
 from fastmlp.kernels.vector.scalars import (
+    bits_of,
     fetch_add,
     noinline,
     population_count,
@@ -134,6 +135,7 @@ __all__ = [
     "adam_updates",
     "add_and_publish",
     "address",
+    "bits_of",
     "block",
     "call_worker",
     "call_workers",

@@ -10,6 +10,19 @@ from fastmlp.kernels.vector.operands import address_in
 
 
 @intrinsic
+def bits_of(typingctx, number):
+    """Return the bits of a number, as a uint64."""
+
+    def codegen(context, builder, sig, args):
+        (value,), kind = args, sig.args[0]
+        if isinstance(kind, types.Float):
+            value = builder.bitcast(value, ir.IntType(kind.bitwidth))
+        return builder.zext(value, ir.IntType(64)) if kind.bitwidth < 64 else value
+
+    return types.uint64(number), codegen
+
+
+@intrinsic
 def noinline(typingctx):
     """Keep the function that calls this from being inlined: LLVM then compiles its loops once, not once per caller."""
 
