@@ -2,18 +2,15 @@
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.runtime import body
-
-
-@body
-def prefetch_starts(x, order, count, blocks):
-    """Ask for where the lists of samples order[0:], which are far apart in memory, begin: see `prefetch_lists`."""
-    for s in range(count):
-        vector.prefetch(x.start, order[s] * x.parts + blocks[0])
+from fastmlp.kernels.compiled.sample_lists import page_of
 
 
 @body
 def prefetch_lists(x, order, count, blocks):
-    """Ask for the lists of samples order[0:], those of some blocks of features, once their starts are there."""
+    """Ask for the lists of samples order[0:], which are far apart in memory: those of some blocks of features."""
+    # Where the lists begin must be known first. Without this loop, each sample would wait for the memory by itself.
+    for s in range(count):
+        vector.prefetch(x.start, order[s] * x.parts + blocks[0])
     for s in range(count):
         number = order[s] * x.parts
         first, stop = x.start[number + blocks[0]], x.start[number + blocks[1]]
@@ -46,12 +43,6 @@ def _codes(entries, table, start, stop):
 
 
 @body
-def _page(x, block):
-    """Return the first feature of the page of a block, from which entries are counted."""
-    return block // x.paged * x.paged * x.part
-
-
-@body
 def _strip_vectors(vectors):
     """Return how many of the remaining vectors come next: strips are as wide as they may be, and much alike."""
     return -(-vectors // -(-vectors // vector.WIDEST_STRIP))
@@ -74,7 +65,7 @@ def add_listed(x, order, count, blocks, room, out, weights, columns):
     """
     vector.noinline()
     _set_lists(x, order, count, blocks, room)
-    there = vector.block(weights, _page(x, blocks[0]), 0)
+    there = vector.block(weights, page_of(x, blocks[0]), 0)
     if x.coded > 0:
         _add_strips(_codes(x, x.table, room.start, room.stop), out, there, columns, count)
     else:
@@ -117,7 +108,7 @@ def scatter_listed(x, order, count, block, room, gradient, deltas, columns):
     blocks = block, block + 1
     _set_lists(x, order, count, blocks, room)
     # As if the rows began with those of the first feature of the page.
-    to = vector.block(gradient, _page(x, block) - block * x.part, 0)
+    to = vector.block(gradient, page_of(x, block) - block * x.part, 0)
     if x.coded > 0:
         _scatter_strips(_codes(x, x.table, room.start, room.stop), to, deltas, columns, count)
     else:

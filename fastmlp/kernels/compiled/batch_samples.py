@@ -6,7 +6,7 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, has_slopes, multiply_derivative
 from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer, partial_outputs, range_of
-from fastmlp.kernels.compiled.batch_lists import add_listed, prefetch_lists, prefetch_starts
+from fastmlp.kernels.compiled.batch_lists import add_listed, prefetch_lists
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import add, copy, fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
@@ -33,8 +33,6 @@ def _add_samples(work, out, order, count, blocks, room):
     """Add to rows of out the products of samples order[0:] with the weights of blocks of features, without zeros."""
     layer, (part, end) = work.model.layers[0], blocks
     weights = vector.matrix(work.parameters, layer.at, layer.columns)
-    # Without the first of these loops, each sample would wait for the memory by itself.
-    prefetch_starts(work.x, order, count, blocks)
     prefetch_lists(work.x, order, count, blocks)
     while part < end:
         stop = _group_stop(work.model.group, part, end)

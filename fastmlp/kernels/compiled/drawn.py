@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.batch_lists import prefetch_lists, prefetch_starts
+from fastmlp.kernels.compiled.batch_lists import prefetch_lists
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import round_up
 from fastmlp.kernels.compiled.runtime import body
@@ -98,12 +98,11 @@ def _list_chunk(lists, start, entry, x, order, count):
 @kernel(lambda args: (args[0].dtype, types_of(args[3])))
 def _list_drawn(value, lists, begin, x, order, m, worker, workers):
     """Make the lists of batches, which have the samples in this order; each begins with an entry of its own."""
-    batches, every = -(-m // lists.size), (0, x.parts)
+    batches = -(-m // lists.size)
     for batch in range(batches * worker // workers, batches * (worker + 1) // workers):
         first, stop, entry = batch * lists.size, min((batch + 1) * lists.size, m), begin[batch]
         samples = vector.address(order, first)
-        prefetch_starts(x, samples, stop - first, every)
-        prefetch_lists(x, samples, stop - first, every)
+        prefetch_lists(x, samples, stop - first, (0, x.parts))
         number = batch * chunks_in(lists)
         while first < stop:
             count, start = min(lists.chunk, stop - first), vector.address(lists.start, number * x.features)

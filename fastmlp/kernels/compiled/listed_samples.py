@@ -5,7 +5,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.memory import copy, fill_zeros
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import BITS, entry_code, entry_index
+from fastmlp.kernels.compiled.sample_lists import BITS, entry_code, entry_index, page_of
 
 
 @body
@@ -19,7 +19,7 @@ def copy_listed(buffer, x, order, count, features):
     for s in range(count):
         to, at = vector.row(buffer, s, n), order[s] * x.parts
         for p in range(first // x.part, (first + n - 1) // x.part + 1):
-            shift = p // x.paged * x.paged * x.part - first
+            shift = page_of(x, p) - first
             for entry in range(x.start[at + p], x.start[at + p + 1]):
                 k = shift + entry_index(x, entry)
                 if k >= 0 and k < n:
@@ -51,7 +51,7 @@ def group_listed(listed, entry, x, order, members, features, room):
     for g in range(members):
         lists = order[g] * x.parts
         for p in range(first // x.part, (first + n - 1) // x.part + 1):
-            shift = p // x.paged * x.paged * x.part - first
+            shift = page_of(x, p) - first
             for source in range(x.start[lists + p], x.start[lists + p + 1]):
                 k = shift + entry_index(x, source)
                 if k >= 0 and k < n:
@@ -92,7 +92,7 @@ def turn_listed(back, x, order, length, features, places):
     for s in range(length):
         lists = order[s] * x.parts
         for p in range(first // x.part, (first + n - 1) // x.part + 1):
-            shift = p // x.paged * x.paged * x.part - first
+            shift = page_of(x, p) - first
             for source in range(x.start[lists + p], x.start[lists + p + 1]):
                 k = shift + entry_index(x, source)
                 if k < 0 or k >= n:
@@ -114,7 +114,7 @@ def listed_bits(keys, x, s):
     n, at, one = x.features, s * x.parts, np.uint64(1)
     keys[0], keys[1] = np.uint64(0), np.uint64(0)
     for p in range(x.parts):
-        page = p // x.paged * x.paged * x.part
+        page = page_of(x, p)
         for entry in range(x.start[at + p], x.start[at + p + 1]):
             run = (128 * (page + entry_index(x, entry) + 1) - 1) // n  # the one of 128 into which the feature falls
             keys[run // 64] |= one << np.uint64(63 - run % 64)

@@ -98,6 +98,12 @@ def types_of(x: Any) -> tuple[Any, Any]:
 
 
 @body
+def page_of(x, block):
+    """Return the first feature of the page of a block, from which indices are counted."""
+    return block // x.paged * x.paged * x.part
+
+
+@body
 def entry_index(x, entry):
     """Return the feature of an entry, counted from the first one of its page."""
     return np.int64(x.index[entry]) & ((1 << x.bits) - 1)
@@ -148,7 +154,7 @@ def _list_row(fill, rows, s, entry):
     n, blocks, at = rows.columns, fill.blocks, s * fill.blocks.parts
     for p in range(blocks.parts):
         fill.start[at + p] = entry
-        stop, page = min((p + 1) * blocks.part, n), p // blocks.paged * blocks.paged * blocks.part
+        stop, page = min((p + 1) * blocks.part, n), page_of(blocks, p)
         for k in range(p * blocks.part, stop, BITS):
             bits = nonzero_bits(rows, s * n + k, min(stop - k, BITS))
             while bits != 0:
@@ -187,7 +193,7 @@ def _list_columns(fill, start, feature, samples, worker, workers):
         entry, end, at = start[s], start[s + 1], s * blocks.parts
         for p in range(blocks.parts):
             fill.start[at + p] = entry
-            stop, page = (p + 1) * blocks.part, p // blocks.paged * blocks.paged * blocks.part
+            stop, page = (p + 1) * blocks.part, page_of(blocks, p)
             while entry < end and feature[entry] < stop:
                 fill.index[entry] = feature[entry] - page
                 entry += 1
@@ -234,14 +240,21 @@ def list_samples(matrix: Any, density: float) -> SampleLists:
     elif dense:
         batches = iter([(0, matrix.T)])
     else:
-        alphabet = alphabet_of(matrix.T) if matrix.dtype != np.uint8 and matrix.size >= _LARGE else None
-        blocks = _blocks(n, density)
-        if alphabet is not None and blocks.bits == _SHORT:
-            found = _list_rows_of(_in_batches(matrix), (m, n), matrix.dtype, blocks, alphabet)
-            if found is not None:
-                return found
+        found = _list_few_values(matrix, _blocks(n, density))
+        if found is not None:
+            return found
         batches = _in_batches(matrix)
     return list_rows(batches, (m, n), matrix.dtype, density)
+
+
+def _list_few_values(matrix: Any, blocks: _Blocks) -> SampleLists | None:
+    """Return floats of few values by their codes; None if they have more, pages are long, or there are few of them."""
+    if matrix.dtype == np.uint8 or matrix.size < _LARGE or blocks.bits != _SHORT:
+        return None
+    alphabet = alphabet_of(matrix.T)
+    if alphabet is None:
+        return None
+    return _list_rows_of(_in_batches(matrix), matrix.shape[::-1], matrix.dtype, blocks, alphabet)
 
 
 def _in_batches(matrix: Any) -> Iterator[tuple[int, Any]]:

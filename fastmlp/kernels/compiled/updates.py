@@ -63,14 +63,12 @@ def _do_piece(work, update, kind, piece, room):
         pass_first(work, minibatch(work.run, update), piece, room)
     elif kind == _SAMPLES:
         pass_samples(work, minibatch(work.run, update), piece, room)
-    elif kind == _PARAMETERS:
-        piece = piece_of(work, piece)
-        if piece >= 0:
-            pass_parameters(work, minibatch(work.run, update), piece, room)
     else:
-        piece = piece_of(work, piece)
-        if piece >= 0:
-            pass_clipped(work, minibatch(work.run, update), piece)
+        batch, own = minibatch(work.run, update), piece_of(work, piece)
+        if own >= 0 and kind == _PARAMETERS:
+            pass_parameters(work, batch, own, room)
+        elif own >= 0:
+            pass_clipped(work, batch, own)
 
 
 @body

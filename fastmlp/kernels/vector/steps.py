@@ -6,6 +6,7 @@ The formulas are those of `fastmlp.kernels.rules`, element by element, in that o
 import functools
 from typing import Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -153,17 +154,16 @@ def _emit_later(builder, updates, make, before, decay):
     return [builder.load(place) for place in places]
 
 
-def _is_plain(builder, updates, numbers, limit):
+def _is_plain(builder, updates, numbers, limit, element):
     """Emit whether there is one update, without a penalty or decay, whose results need only be finite."""
-    largest = {32: 3.4028234663852886e38, 64: 1.7976931348623157e308}
     alone = builder.icmp_signed("==", builder.add(updates.first, _I64(1)), updates.stop)
 
     def equal(one, value):
         return builder.fcmp_ordered("==", one, one.type(value))
 
     keep, l2 = (builder.extract_element(one, ir.IntType(32)(0)) for one in (numbers.keep, numbers.l2))
-    most = largest[64 if limit.type == ir.DoubleType() else 32]
-    return functools.reduce(builder.and_, [alone, equal(keep, 1.0), equal(l2, 0.0), equal(limit, most)])
+    most = equal(limit, float(np.finfo(str(element)).max))
+    return functools.reduce(builder.and_, [alone, equal(keep, 1.0), equal(l2, 0.0), most])
 
 
 def _emit_rows(builder, name, arguments, element):
@@ -206,7 +206,7 @@ def _emit_rows(builder, name, arguments, element):
         return state
 
     # The units that compute are what an update waits for, not those that load: most updates get by with fewer steps.
-    with builder.if_then(_is_plain(builder, updates, numbers_of_first, limit)):
+    with builder.if_then(_is_plain(builder, updates, numbers_of_first, limit, element)):
         summed = cgutils.alloca_once_value(builder, zero)
 
         def add_zeros(state):  # NaN, if one of the state is not finite
