@@ -97,6 +97,21 @@ def rows_with(product, lists_of):
     return run
 
 
+def adam_rows_with(lists_of):
+    """Return a function that calls `adam_rows` for lists of one kind."""
+
+    @numba.njit
+    def run(vectors, fresh, rows, out, row, lists, b, b_row, state, numbers, fault, at):
+        first, second, third = state
+        p, m, v = vector.address(first, at), vector.address(second, at), vector.address(third, at)
+        of_update, constants = vector.address(numbers, 0), vector.address(numbers, 4)
+        update = vector.RowUpdate(p, m, v, of_update, constants, vector.address(fault, 0))
+        to, listed = vector.matrix(out, at, row), lists_of(*lists)
+        vector.adam_rows(vectors, fresh, rows, to, listed, vector.matrix(b, at, b_row), update)
+
+    return run
+
+
 @numba.njit
 def run_scatter_rows(vectors, rows, out, o_row, lists, b, b_row, at):
     to, listed = vector.matrix(out, at, o_row), row_lists(*lists)
@@ -364,6 +379,45 @@ def products_of_rows(rng, dtype, product, widths=vector.STRIPS):
         given.check("out")
         assert np.isnan(given.out[:at]).all()
         assert_added(given.out[at:], before, product, o_row)
+
+
+def adam_rows(rng, dtype):
+    """The bits of the formula for the gradients of `ordered_rows`, with and without a penalty and decay."""
+    lanes, rule = vector.VECTOR_BYTES // dtype.itemsize, rules.Rule(rules.ADAM, 0.9, 0.99, 1e-3)
+    constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
+    counts, starts = list_lengths()
+    runs = {
+        coded: (rows_with(vector.ordered_rows, lists_of), adam_rows_with(lists_of))
+        for coded, lists_of in ((False, row_lists), (True, coded_lists))
+    }
+    cases = itertools.product(range(1, vector.WIDEST_STRIP + 1), (0, 1), SIDES, LIST_FORMS[2:4], (0, 0.25), (0, 1))
+    for vectors, fresh, side, form, l2, bad in cases:
+        width, numbers = vectors * lanes, rules.Numbers(0.5, 1.5, 1 - l2 / 2, l2)
+        row, b_row, rows, shape = width + 3, width + 5, 19, (len(counts), width)
+        lists, at = ListsOfRows(rng, dtype, starts[-1], rows, form), SKIPPED[side]
+        arrays = {name: spaced(rng, *shape, row, dtype) for name in ("out", "p", "m")}
+        arrays |= {"v": np.square(spaced(rng, *shape, row, dtype)), "b": spaced(rng, rows, width, b_row, dtype)}
+        arrays["p"][-bad] += np.inf if bad else 0
+        given = Buffers(
+            side, numbers=np.array([*numbers, *constants], dtype), fault=np.zeros(1, np.int64),
+            **lists.buffers(behind(at, starts)), **{name: behind(at, one) for name, one in arrays.items()},
+        )  # fmt: skip
+        sums, updated = runs[lists.coded]
+        named, total = lists.given(given, at), behind(at, arrays["out"])
+        sums(vectors, fresh, len(counts), total, row, named, given.b, b_row, at)
+        expected = {name: arrays[name].copy() for name in "pmv"}
+        p, m, v = (as_rows(one, *shape, row) for one in expected.values())
+        gradient, weights = as_rows(total[at:], *shape, row).copy(), np.ones(shape if l2 else 0, dtype)
+        with np.errstate(invalid="ignore"):
+            rules.apply(p, [m, v], gradient, weights, rule, np.array(numbers))
+        state = given.p, given.m, given.v
+        updated(
+            vectors, fresh, len(counts), given.out, row, named, given.b, b_row, state, given.numbers, given.fault, at
+        )
+        given.check("p", "m", "v", "fault")
+        assert given.fault[0] == bad
+        for name, one in expected.items():
+            assert_same_bits(getattr(given, name)[at:], one)
 
 
 def scatter_rows(rng, dtype):

@@ -28,8 +28,8 @@ def check(run_python):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_micro_kernels_touch_what_they_name_and_nothing_else(check, dtype):
-    check("tile", "coded_tile", "sparse_rows", "listed_rows", "ordered_rows", "scatter_rows", "dot_tile", "transpose",
-          "copy_elements",
+    check("tile", "coded_tile", "sparse_rows", "listed_rows", "ordered_rows", "adam_rows", "scatter_rows", "dot_tile",
+          "transpose", "copy_elements",
           "list_nonzero", "list_nonzero_columns", "nonzero_bits", "exp_columns", "softmax_columns", "exp_and_log",
           "sigmoids", dtype=dtype)  # fmt: skip
 

@@ -141,6 +141,23 @@ def test_each_form_of_the_input_gives_the_same_bits(shape):
             assert_same_bits(one, other)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_lists_by_feature_and_by_sample_give_the_same_bits(rule, monkeypatch):
+    """Long pages have no lists by feature; others have them, for some samples at a time."""
+    from fastmlp.kernels.compiled import trainer, tuning
+
+    problem = Problem(*SHAPES["lists"], rule=RULES[rule])
+    results = [problem.train()]
+    for samples in (50, 20, 1):
+        monkeypatch.setattr(tuning, "CHUNK_SAMPLES", samples)
+        results.append(problem.train())
+    monkeypatch.setattr(trainer, "is_short", lambda x: False)
+    results.append(problem.train())
+    for one in results[1:]:
+        for some, others in zip(results[0], one, strict=True):
+            assert_same_bits(some, others)
+
+
 class TestDrawn:
     """Batches that are the same in each epoch."""
 
@@ -163,7 +180,7 @@ class TestDrawn:
     def chunks_of_20_samples(self, monkeypatch):
         from fastmlp.kernels.compiled import tuning
 
-        monkeypatch.setattr(tuning, "DRAWN_SAMPLES", 20)
+        monkeypatch.setattr(tuning, "CHUNK_SAMPLES", 20)
 
     @staticmethod
     def drawn(problem, size):

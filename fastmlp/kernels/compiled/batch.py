@@ -100,6 +100,24 @@ class BatchMemory(NamedTuple):
     samples: int
 
 
+class FeatureLists(NamedTuple):
+    """For each feature of a block, the samples in which it is not zero, of some of a batch; arrays or addresses.
+
+    Attributes
+    ----------
+    start, stop : int32
+        Where the list of each feature begins and ends.
+    index : uint16
+    value : float
+        As of `DrawnLists`.
+    """
+
+    start: Any
+    stop: Any
+    index: Any
+    value: Any
+
+
 class BatchRooms(NamedTuple):
     """Memory of each thread, a row for each.
 
@@ -109,6 +127,8 @@ class BatchRooms(NamedTuple):
         A gradient, and the scratch of the loss.
     start, stop : int64
         Where lists begin and end.
+    turned : FeatureLists
+        The lists of a block, as a thread makes them of those of the samples. Each has room for all of them.
     following : int32
         For each feature of a block, the next update whose batch meets it.
     marks : uint64
@@ -119,6 +139,7 @@ class BatchRooms(NamedTuple):
     loss: Any
     start: Any
     stop: Any
+    turned: FeatureLists
     following: Any
     marks: Any
 
@@ -130,6 +151,7 @@ class ThreadRoom(NamedTuple):
     loss: Any
     start: Any
     stop: Any
+    turned: FeatureLists
     following: Any
     marks: Any
 
@@ -184,6 +206,8 @@ class Run(NamedTuple):
     updates : int
     piece : int
         Samples in a piece of the first phase, a multiple of the lanes of a vector.
+    chunk : int
+        Samples whose entries are listed by feature at once, for the gradient of the first layer; 0 if they are not.
     sums : float64 (updates, LINE_NUMBERS)
         Of loss, hits, and the squares of the weights.
     faults : int64 (updates,)
@@ -211,6 +235,7 @@ class Run(NamedTuple):
     squares: int
     updates: int
     piece: int
+    chunk: int
     sums: Any
     faults: Any
     done: Any

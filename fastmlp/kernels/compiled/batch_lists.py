@@ -2,7 +2,7 @@
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import page_of
+from fastmlp.kernels.compiled.sample_lists import CODED_BITS, entry_code, entry_index, page_of
 
 
 @body
@@ -32,7 +32,7 @@ def _set_lists(x, order, count, blocks, room):
 
 @body
 def _values(entries, start, stop):
-    """Return lists of the entries of `SampleLists` or of `DrawnLists`."""
+    """Return lists of the entries of `SampleLists` or of `FeatureLists`."""
     return vector.RowLists(start, stop, vector.address(entries.index, 0), vector.address(entries.value, 0))
 
 
@@ -73,14 +73,57 @@ def add_listed(x, order, count, blocks, room, out, weights, columns):
 
 
 @body
-def gather_drawn(x, drawn, number, rows, fresh, gradient, deltas, columns):
-    """Do as `scatter_listed` for ``rows`` of the gradient, from `DrawnLists`; set them if ``fresh``."""
+def turn_lists(x, order, count, block, room):
+    """Return `FeatureLists` of a block for samples order[0:], in the memory of a thread."""
     vector.noinline()
-    start, stop = vector.address(drawn.start, number), vector.address(drawn.start, number + 1)
+    turned, shift = room.turned, block % x.paged * x.part
+    vector.copy_elements(turned.stop, turned.start, min(x.part, x.features - block * x.part))
+    _set_lists(x, order, count, (block, block + 1), room)
+    for s in range(count):
+        for entry in range(room.start[s], room.stop[s]):
+            k = entry_index(x, entry) - shift
+            there = turned.stop[k]
+            turned.stop[k] = there + 1
+            if x.coded > 0:
+                turned.index[there] = s + (entry_code(x, entry) << CODED_BITS)
+            else:
+                turned.index[there] = s
+                turned.value[there] = x.value[entry]
+    return turned
+
+
+@body
+def gather_lists(x, lists, rows, fresh, gradient, deltas, columns):
+    """Do as `scatter_listed` for ``rows`` of the gradient, from `FeatureLists`; set them if ``fresh``."""
+    vector.noinline()
     if x.coded > 0:
-        _order_strips(_codes(drawn, x.table, start, stop), gradient, deltas, columns, rows, fresh)
+        _order_strips(_codes(lists, x.table, lists.start, lists.stop), gradient, deltas, columns, rows, fresh)
     else:
-        _order_strips(_values(drawn, start, stop), gradient, deltas, columns, rows, fresh)
+        _order_strips(_values(lists, lists.start, lists.stop), gradient, deltas, columns, rows, fresh)
+
+
+@body
+def update_lists(x, lists, rows, fresh, gradient, deltas, columns, update):
+    """Make a `vector.RowUpdate` of the rows whose gradient `gather_lists` would set.
+
+    The gradient is only what sums begin with, if they are not ``fresh``.
+    """
+    vector.noinline()
+    if x.coded > 0:
+        _update_strips(_codes(lists, x.table, lists.start, lists.stop), gradient, deltas, columns, rows, fresh, update)
+    else:
+        _update_strips(_values(lists, lists.start, lists.stop), gradient, deltas, columns, rows, fresh, update)
+
+
+@body
+def _update_strips(lists, out, m, columns, count, fresh, update):
+    c, lanes = 0, vector.lanes(out)
+    while c < columns:
+        vectors = _strip_vectors((columns - c) // lanes)
+        p, first, second = vector.address(update.p, c), vector.address(update.m, c), vector.address(update.v, c)
+        of_strip = vector.RowUpdate(p, first, second, update.numbers, update.constants, update.fault)
+        vector.adam_rows(vectors, fresh, count, vector.block(out, 0, c), lists, vector.block(m, 0, c), of_strip)
+        c += vectors * lanes
 
 
 @body

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.batch import add_product, layer_inputs, of_layer
-from fastmlp.kernels.compiled.batch_lists import gather_drawn, scatter_listed
+from fastmlp.kernels.compiled.batch import FeatureLists, add_product, layer_inputs, of_layer
+from fastmlp.kernels.compiled.batch_lists import gather_lists, scatter_listed, turn_lists, update_lists
 from fastmlp.kernels.compiled.batch_rows import pass_met
 from fastmlp.kernels.compiled.drawn import chunks_in
 from fastmlp.kernels.compiled.memory import fill_zeros
@@ -17,23 +17,50 @@ from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.optimizer_updates import update_once
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.tree import add_rows
+from fastmlp.kernels.rules import ADAM
 
 
 @body
-def _listed_gradient(work, batch, layer, gradient, block, room, height):
-    """Set rows of the gradient of the first layer, for a block of features, without the zeros of the samples."""
-    deltas, drawn = of_layer(work, work.memory.deltas, layer, np.int64(0)), work.run.drawn
-    if drawn.size > 0:
-        chunk = work.run.numbered[batch.update] * chunks_in(drawn)
-        for first in range(0, batch.count, drawn.chunk):
-            number, fresh = chunk * work.x.features + block * work.x.part, np.int64(first == 0)
-            there = vector.block(deltas, first, 0)
-            gather_drawn(work.x, drawn, number, height, fresh, gradient, there, layer.columns)
-            chunk += 1
-        return
-    fill_zeros(gradient.start, 0, height * layer.columns)
-    order = vector.address(work.run.order, batch.begin)
-    scatter_listed(work.x, order, batch.count, block, room, gradient, deltas, layer.columns)
+def _is_at_once(work):
+    """Return whether rows of the first layer are updated as soon as their gradient is known: by Adam, the usual one.
+
+    Each optimizer more is code to compile, and takes less of the time of an update.
+    """
+    return work.run.chunk > 0 and work.run.clip == 0 and work.run.kind == ADAM
+
+
+@body
+def _feature_lists(work, batch, block, first, room):
+    """Return the `FeatureLists` of a block for a chunk of a batch, which begins with this sample."""
+    x, run = work.x, work.run
+    if run.drawn.size == 0:
+        count = min(run.chunk, batch.count - first)
+        return turn_lists(x, vector.address(run.order, batch.begin + first), count, block, room)
+    chunk = run.numbered[batch.update] * chunks_in(run.drawn) + first // run.chunk
+    at = chunk * x.features + block * x.part
+    start, stop = vector.address(run.drawn.start, at), vector.address(run.drawn.start, at + 1)
+    return FeatureLists(start, stop, vector.address(run.drawn.index, 0), vector.address(run.drawn.value, 0))
+
+
+@body
+def _pass_block(work, batch, block, gradient, room, height):
+    """Set rows of the gradient of the first layer, for a block of features, or update the rows at once."""
+    vector.noinline()
+    layer, run, model = work.model.layers[0], work.run, work.model
+    at, number = layer.at + block * work.x.part * layer.columns, run.past + batch.update
+    update = vector.RowUpdate(
+        vector.address(work.parameters, at), vector.address(model.m, at), vector.address(model.v, at),
+        vector.address(run.numbers.start, number * run.numbers.columns), vector.address(run.constants, 0),
+        vector.address(run.faults, batch.update),
+    )  # fmt: skip
+    deltas = of_layer(work, work.memory.deltas, layer, np.int64(0))
+    for first in range(0, batch.count, run.chunk):
+        lists, there = _feature_lists(work, batch, block, first, room), vector.block(deltas, first, 0)
+        fresh = np.int64(first == 0)
+        if _is_at_once(work) and first + run.chunk >= batch.count:
+            update_lists(work.x, lists, height, fresh, gradient, there, layer.columns, update)
+        else:
+            gather_lists(work.x, lists, height, fresh, gradient, there, layer.columns)
 
 
 @body
@@ -65,15 +92,19 @@ def _rows_of(layer, piece):
 
 @body
 def _set_gradient(work, batch, number, gradient, rows, room):
-    """Set rows of the gradient of a layer."""
+    """Set rows of the gradient of a layer, or update them at once."""
     layer, (first, stop) = work.model.layers[number], rows
-    if number == 0 and work.x.listed > 0:
-        _listed_gradient(work, batch, layer, gradient, first // work.x.part, room, stop - first)
-        return
-    a = layer_inputs(work, number)
     deltas = of_layer(work, work.memory.deltas, layer, np.int64(0))
-    factors, shape = vector.factors(a.start, first, a.ld, 1), Shape(stop - first, layer.columns, batch.count)
-    add_product(gradient, factors, deltas, shape, work.memory.identity, np.int64(1))
+    if number == 0 and work.run.chunk > 0:
+        _pass_block(work, batch, first // work.x.part, gradient, room, stop - first)
+    elif number == 0 and work.x.listed > 0:
+        fill_zeros(gradient.start, 0, (stop - first) * layer.columns)
+        order = vector.address(work.run.order, batch.begin)
+        scatter_listed(work.x, order, batch.count, first // work.x.part, room, gradient, deltas, layer.columns)
+    else:
+        a = layer_inputs(work, number)
+        factors, shape = vector.factors(a.start, first, a.ld, 1), Shape(stop - first, layer.columns, batch.count)
+        add_product(gradient, factors, deltas, shape, work.memory.identity, np.int64(1))
 
 
 @body
@@ -124,7 +155,8 @@ def pass_parameters(work, batch, piece, room):
         if work.run.squares > 0:
             _add_up_squares(work, piece, at, count, gradient)
         _set_gradient(work, batch, number, gradient, (first, stop), room)
-        square += _finish_rows(work, update, at, gradient.start, count, 1)
+        if number > 0 or not _is_at_once(work):
+            square += _finish_rows(work, update, at, gradient.start, count, 1)
     if stop == layer.n_in:
         _set_bias_gradient(work, batch, layer, gradient.start)
         square += _finish_rows(work, update, layer.at_bias, gradient.start, layer.columns, 0)

@@ -15,10 +15,8 @@ from fastmlp.kernels.compiled.batch_lists import prefetch_lists
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import round_up
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import SampleLists, entry_code, entry_index, types_of
+from fastmlp.kernels.compiled.sample_lists import CODED_BITS, SampleLists, entry_code, entry_index, types_of
 from fastmlp.kernels.parts import Drawn, samples_of
-
-_BITS = 8  # of an index, which names a sample of a chunk
 
 
 class DrawnLists(NamedTuple):
@@ -45,6 +43,11 @@ class DrawnLists(NamedTuple):
     start: Any
     index: Any
     value: Any
+
+
+def chunk_samples(size: int) -> int:
+    """Return the samples of a chunk of batches of this size: chunks are as large as they may be, and much alike."""
+    return -(-size // -(-size // min(tuning.CHUNK_SAMPLES, 1 << CODED_BITS)))
 
 
 @body
@@ -85,7 +88,7 @@ def _list_chunk(lists, start, entry, x, order, count):
                 there = start[k]
                 start[k] = there + 1
                 if x.coded > 0:
-                    lists.index[there] = s + (entry_code(x, one) << _BITS)
+                    lists.index[there] = s + (entry_code(x, one) << CODED_BITS)
                 else:
                     lists.index[there] = s
                     lists.value[there] = x.value[one]
@@ -141,8 +144,8 @@ class DrawnBatches:
             self._list(x, drawn.size)
 
     def _list(self, x: SampleLists, size: int) -> None:
-        m, entries, in_batch = len(self._order), len(x.index), -(-size // min(tuning.DRAWN_SAMPLES, 1 << _BITS))
-        batches, chunk = -(-m // size), -(-size // in_batch)
+        m, entries, chunk = len(self._order), len(x.index), chunk_samples(size)
+        batches, in_batch = -(-m // size), -(-size // chunk)
         lists = ((batches - 1) * in_batch + -(-(m - (batches - 1) * size) // chunk)) * x.features
         stored = 2 if x.coded else 2 + x.value.itemsize
         if entries < lists or entries * stored + 4 * lists > tuning.DRAWN_BYTES:

@@ -23,6 +23,8 @@ BITS = 64  # numbers that `vector.nonzero_bits` looks at, and bits of a mark
 # give first, is mostly entries: indices are short where pages of so few features have whole blocks.
 _SHORT, _LONG = 8, 16
 
+CODED_BITS = 8  # of an index in a list of a feature, which names a sample of a few: see `DrawnLists`
+
 _LARGE = 1 << 20  # numbers, from which it is worth it to look whether floats have few values
 
 # Blocks of features up to which a sample may have more lists than entries: phases need some for their threads, and so
@@ -101,6 +103,11 @@ def types_of(x: Any) -> tuple[Any, Any]:
 def page_of(x, block):
     """Return the first feature of the page of a block, from which indices are counted."""
     return block // x.paged * x.paged * x.part
+
+
+def is_short(x: Any) -> bool:
+    """Return whether blocks are short enough that the features of one may get lists of the samples of a batch."""
+    return x.bits == _SHORT
 
 
 @body

@@ -8,14 +8,14 @@ import numpy as np
 from fastmlp.kernels import rules, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
-from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, Meetings, Model, Run
-from fastmlp.kernels.compiled.drawn import DrawnBatches
+from fastmlp.kernels.compiled.batch import BATCH_LAYER, BatchMemory, BatchRooms, FeatureLists, Meetings, Model, Run
+from fastmlp.kernels.compiled.drawn import DrawnBatches, DrawnLists, chunk_samples
 from fastmlp.kernels.compiled.launch import usable_threads
 from fastmlp.kernels.compiled.losses import loss_scratch
 from fastmlp.kernels.compiled.memory import aligned, aligned_parts, identity_index, round_up
 from fastmlp.kernels.compiled.pace import Pace
 from fastmlp.kernels.compiled.problem import targets
-from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists
+from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists, is_short
 from fastmlp.kernels.compiled.team import assemble
 from fastmlp.kernels.compiled.updates import run_updates
 from fastmlp.kernels.compiled.waiting import Window, are_idle, is_within, limit, unchanging_share
@@ -199,14 +199,15 @@ class Trainer:
         threads = self._threads(most, updates)
         piece = _piece_samples(most, self._lanes, threads)
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
+        drawn, numbered = self._drawn.lists(order, ends)
         shares, table = window.extended(share, np.ascontiguousarray(numbers, dtype))
         constants += [unchanging_share(rule, table), limit(dtype) if waits else float(np.finfo(dtype).max)]
         run = Run(
             np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), len(window.share), shares,
             table, self._targets, np.array(constants, dtype), rule.kind, rule.nesterov, int(rule.first != 0),
-            float(rule.clip), rule.squares, updates, piece, np.zeros((updates, tuning.LINE_NUMBERS)),
-            np.zeros(max(updates, 1), np.int64), np.zeros(1, np.int64), assemble(threads),
-            self._meetings(order, updates, waits=waits), *self._drawn.lists(order, ends),
+            float(rule.clip), rule.squares, updates, piece, self._chunk(most, drawn),
+            np.zeros((updates, tuning.LINE_NUMBERS)), np.zeros(max(updates, 1), np.int64), np.zeros(1, np.int64),
+            assemble(threads), self._meetings(order, updates, waits=waits), drawn, numbered,
         )  # fmt: skip
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
@@ -239,6 +240,12 @@ class Trainer:
             self._made_meetings = np.empty((2, entries), np.int32)
         start = np.zeros((updates + 1) * x.parts, np.int64)
         return Meetings(1, idle, self._window.current, start, *self._made_meetings)
+
+    def _chunk(self, most: int, drawn: DrawnLists) -> int:
+        """Return the samples whose entries are listed by feature at once, in batches of up to so many; 0 if none."""
+        if drawn.size > 0:
+            return drawn.chunk
+        return chunk_samples(most) if self._x.listed and is_short(self._x) else 0
 
     def _threads(self, most: int, updates: int) -> int:
         """Return how many threads are worth it for updates on batches of up to so many samples."""
@@ -278,10 +285,21 @@ class Trainer:
                 for count in (round_up(one, line) for one in (gradient, loss))
             )
             start, stop = np.empty((2, threads, round_up(most, line)), np.int64)
+            turned = self._turned_lists(threads, most)
             following = np.empty((threads, round_up(part, line)), np.int32)
             marks = np.zeros((threads, round_up(-(-part // BITS), line)), np.uint64)
-            self._made_rooms = key, BatchRooms(gradients, losses, start, stop, following, marks)
+            self._made_rooms = key, BatchRooms(gradients, losses, start, stop, turned, following, marks)
         return self._made_rooms[1]
+
+    def _turned_lists(self, threads: int, most: int) -> FeatureLists:
+        """Return room of each thread for the lists of a block."""
+        line = vector.LINE_BYTES
+        part, chunk = (self._x.part, chunk_samples(most)) if self._x.listed and is_short(self._x) else (0, 0)
+        start, stop = np.empty((2, threads, round_up(part, line)), np.int32)
+        start[:] = chunk * np.arange(start.shape[1])
+        index = np.empty((threads, round_up(part * chunk, line)), np.uint16)
+        values = 0 if self._x.coded else part * chunk
+        return FeatureLists(start, stop, index, np.empty((threads, round_up(values, line)), self._dtype))
 
 
 def _met_share(x: SampleLists) -> float:

@@ -89,9 +89,9 @@ SAMPLE_BLOCK = 125
 # than it costs to fetch the outputs that another core has written. Row: GRADIENTS_PER_OUTPUT.
 GRADIENTS_PER_OUTPUT = 2
 
-# Features in a block of the lists of batches: the rows of the gradient that the lists name stay in the L1 cache. In
-# shorter blocks each list has few entries, and beginning it takes as long as they do. Row: BATCH_FEATURES.
-BATCH_FEATURES = 84
+# Features in a block of the lists of batches: their weights are near the L1 cache while samples meet them, in float64
+# too. In shorter blocks each list has few entries, and beginning it takes as long as they do. Row: BATCH_FEATURES.
+BATCH_FEATURES = 104
 
 # Ranges of features over which batches sum the outputs of the first layer: a thread keeps the weights of its ranges, in
 # each update, in its own cache. More have more sums to be added, fewer leave threads without one. Row: BATCH_RANGES.
@@ -101,12 +101,11 @@ BATCH_RANGES = 2
 # together. More of them fall out of the cache before the next sample. Row: BATCH_WEIGHT_BYTES.
 BATCH_WEIGHT_BYTES = 65_536
 
-# Samples of a list of a feature, in batches that are the same in each epoch: their deltas stay in the cache from one
-# feature to the next. Fewer make lists that are shorter and more often begun. Row: DRAWN_SAMPLES.
-DRAWN_SAMPLES = 128
+# Samples of a list of a feature, in batches: their deltas stay in the cache from one feature to the next. Fewer make
+# lists that are shorter and more often begun. Row: CHUNK_SAMPLES.
+CHUNK_SAMPLES = 128
 
-# Bytes up to which batches that are the same in each epoch get lists of their own, by sample and by feature. To take
-# more memory would be a surprise. Row: DRAWN_BYTES.
+# Bytes up to which batches that are the same in each epoch get lists of features of their own. To take more memory would be a surprise. Row: DRAWN_BYTES.
 DRAWN_BYTES = 256 << 20
 
 # Share of non-zero entries above which batches read dense rows: an entry of a list takes as long as about two entries

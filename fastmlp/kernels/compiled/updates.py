@@ -11,7 +11,7 @@ Where rows of the first layer wait (see `batch_rows`), a phase before all update
 import numpy as np
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.batch import ThreadRoom, Work, minibatch
+from fastmlp.kernels.compiled.batch import FeatureLists, ThreadRoom, Work, minibatch
 from fastmlp.kernels.compiled.batch_parameters import (
     pass_clipped,
     pass_parameters,
@@ -163,6 +163,12 @@ def run_updates(parameters, model, memory, x, run, rooms, worker, workers):
         vector.address(rooms.loss.start, worker * rooms.loss.columns),
         vector.address(rooms.start.start, worker * rooms.start.columns),
         vector.address(rooms.stop.start, worker * rooms.stop.columns),
+        FeatureLists(
+            vector.address(rooms.turned.start.start, worker * rooms.turned.start.columns),
+            vector.address(rooms.turned.stop.start, worker * rooms.turned.stop.columns),
+            vector.address(rooms.turned.index.start, worker * rooms.turned.index.columns),
+            vector.address(rooms.turned.value.start, worker * rooms.turned.value.columns),
+        ),
         vector.address(rooms.following.start, worker * rooms.following.columns),
         vector.address(rooms.marks.start, worker * rooms.marks.columns),
     )

@@ -7,7 +7,8 @@ rows, each over a list of its own, `ordered_rows` in the order of the list, and 
 that a list names; all take `RowLists` and `CodedLists`. `list_nonzero` makes lists of groups, `nonzero_bits` says which
 numbers are to be listed, or are targets. Where both factors are stored along the sum, `dot_tile` takes inner products.
 `logistic_elements`, `tanh_elements` and `gelu_elements` are the activations that need an exponential, `exp_elements` is
-that of losses. `adam_updates` and its like make several updates of an optimizer in a row.
+that of losses. `adam_updates` and its like make several updates of an optimizer in a row, `adam_rows` makes one
+with the sums of `ordered_rows`.
 
 A kernel reads and writes the elements that its formula names and no others, for any number of entries; `list_nonzero`
 alone writes one entry more. Callers must pad buffers to a multiple of PADDING rows, because a register tile always
@@ -60,6 +61,7 @@ from fastmlp.kernels.vector.softmax import exp_columns, softmax_columns
 from fastmlp.kernels.vector.sparse_rows import listed_rows, ordered_rows, scatter_rows, sparse_rows
 from fastmlp.kernels.vector.steps import (
     NUMBERS,
+    RowUpdate,
     State,
     Updates,
     adam_updates,
@@ -99,6 +101,7 @@ from fastmlp.kernels.vector.teamwork import (
 )
 from fastmlp.kernels.vector.tile import tile
 from fastmlp.kernels.vector.transpose import transpose
+from fastmlp.kernels.vector.updated_rows import adam_rows
 from fastmlp.kernels.vector.workers import call_worker, call_workers, open_arguments, opened
 
 __all__ = [
@@ -128,10 +131,12 @@ __all__ = [
     "Matrix",
     "Plane",
     "RowLists",
+    "RowUpdate",
     "Rows",
     "Share",
     "State",
     "Updates",
+    "adam_rows",
     "adam_updates",
     "add_and_publish",
     "address",

@@ -25,16 +25,16 @@ from fastmlp.kernels.vector.target import CHAINS, STRIPS, WIDEST_STRIP
 # What `sparse_rows` does with its sums: it adds them to what is there, or puts them in its place. And where those of
 # `ordered_rows` begin: with what is there, or with zeros.
 _ADDING, _SETTING, _GROWING, _BEGINNING = range(4)
-_WIDTHS = range(1, WIDEST_STRIP + 1)
+WIDTHS = range(1, WIDEST_STRIP + 1)
 
 
-def _ends(builder, r, starts, stops):
+def list_ends(builder, r, starts, stops):
     """Emit the first entry of list r, and its end, int64; they are stored so, or as int32."""
     loaded = (builder.load(builder.gep(one, [r])) for one in (starts, stops))
     return [builder.sext(one, ir.IntType(64)) if one.type.width < 64 else one for one in loaded]
 
 
-def _entry(builder, k, coded, listed, values):
+def list_entry(builder, k, coded, listed, values):
     """Emit the row that entry k names, and its number."""
     if not coded:
         return list_number(builder, listed, k), builder.load(builder.gep(values, [k]))
@@ -52,13 +52,13 @@ def _sparse_rows_body(builder, arguments, vectors, form, element, coded):
     i64 = ir.IntType(64)
 
     def grow(k, sums):
-        row, number = _entry(builder, k, coded, *entries)
+        row, number = list_entry(builder, k, coded, *entries)
         return add_row(builder, row, b, b_row, [number], sums, element)
 
     zeros = [ir.Constant(vector, [0.0] * lanes)] * vectors
     at_once = 1 if form in (_GROWING, _BEGINNING) else -(-CHAINS // vectors)
     with cgutils.for_range(builder, rows) as loop:
-        start, stop = _ends(builder, loop.index, starts, stops)
+        start, stop = list_ends(builder, loop.index, starts, stops)
         at_out = builder.mul(o_row, loop.index)
         places = [builder.gep(out, [builder.add(at_out, i64(v * lanes))]) for v in range(vectors)]
         first = [load(builder, place, vector, element) for place in places] if form == _GROWING else zeros
@@ -79,11 +79,11 @@ def _scatter_rows_body(builder, arguments, vectors, _, element, coded):
     rows, out, o_row, b, b_row, starts, stops, *listed = arguments
     places = [ir.IntType(64)(v * lanes) for v in range(vectors)]
     with cgutils.for_range(builder, rows) as loop:
-        start, stop = _ends(builder, loop.index, starts, stops)
+        start, stop = list_ends(builder, loop.index, starts, stops)
         at_b = builder.gep(b, [builder.mul(b_row, loop.index)])
         row = [load(builder, builder.gep(at_b, [place]), vector, element) for place in places]
         with cgutils.for_range(builder, stop, start) as entries:
-            named, number = _entry(builder, entries.index, coded, *listed)
+            named, number = list_entry(builder, entries.index, coded, *listed)
             factor = splat(builder, number, vector)
             to = builder.gep(out, [builder.mul(named, o_row)])
             for place, one in zip(places, row, strict=True):
@@ -93,17 +93,17 @@ def _scatter_rows_body(builder, arguments, vectors, _, element, coded):
     builder.ret_void()
 
 
-def _emit_call(builder, name, sig, args, shapes, body):
-    """Emit the call of a body, for the arguments (vectors, fresh, count, out, lists, m)."""
+def emit_lists(builder, name, kinds, args, shapes, body, others=()):
+    """Emit the call of a body, for the arguments (vectors, fresh, count, out, lists, m) of these types, and others."""
     vectors, fresh, count, *tuples = args
-    _, _, _, out, lists, m = sig.args
+    _, _, _, out, lists, m = kinds
     (start, o_row), listed, (b, b_row) = (
         cgutils.unpack_tuple(builder, value, len(kind.types))
         for value, kind in zip(tuples, (out, lists, m), strict=True)
     )
     coded = issubclass(lists.instance_class, CodedLists)
     element, end, index = out.types[0].dtype, lists.types[0].dtype, lists.types[2].dtype
-    arguments = [vectors, fresh, count, start, o_row, b, b_row, *listed]
+    arguments = [vectors, fresh, count, start, o_row, b, b_row, *listed, *others]
     name = f"fastmlp_{'coded_' if coded else ''}{name}_{end}_{index}_{element}"
     call_for_shape(builder, name, arguments, shapes, body, element, coded)
 
@@ -113,7 +113,7 @@ def _adding_rows(name, strips):
     shapes = list(itertools.product(strips, (_ADDING, _SETTING)))
 
     def codegen(context, builder, sig, args):
-        _emit_call(builder, name, sig, args, shapes, _sparse_rows_body)
+        emit_lists(builder, name, sig.args, args, shapes, _sparse_rows_body)
         return context.get_dummy_value()
 
     return codegen
@@ -133,7 +133,7 @@ def sparse_rows(typingctx, vectors, fresh, count, out, lists, m):
 def listed_rows(typingctx, vectors, fresh, count, out, lists, m):
     """Do as `sparse_rows` for any number of vectors up to WIDEST_STRIP: there is more of it to compile."""
     long = types.int64
-    return types.void(long, long, long, out, lists, m), _adding_rows("listed_rows", _WIDTHS)
+    return types.void(long, long, long, out, lists, m), _adding_rows("listed_rows", WIDTHS)
 
 
 @intrinsic
@@ -142,12 +142,12 @@ def ordered_rows(typingctx, vectors, fresh, count, out, lists, m):
 
     Where there are few vectors, additions wait for one another.
     """
-    long, shapes = types.int64, list(itertools.product(_WIDTHS, (_GROWING, _BEGINNING)))
+    long, shapes = types.int64, list(itertools.product(WIDTHS, (_GROWING, _BEGINNING)))
 
     def codegen(context, builder, sig, args):
         vectors, fresh, *rest = args
         form = builder.add(fresh, ir.IntType(64)(_GROWING))
-        _emit_call(builder, "ordered_rows", sig, [vectors, form, *rest], shapes, _sparse_rows_body)
+        emit_lists(builder, "ordered_rows", sig.args, [vectors, form, *rest], shapes, _sparse_rows_body)
         return context.get_dummy_value()
 
     return types.void(long, long, long, out, lists, m), codegen
@@ -160,14 +160,15 @@ def scatter_rows(typingctx, vectors, count, out, lists, m):
     It is the product with the transpose of what `sparse_rows` multiplies by, and needs no lists of its own: where the
     rows of out stay in the L1 cache, it takes less time than to make these. c runs over up to WIDEST_STRIP vectors.
     """
-    long, shapes = types.int64, list(itertools.product(_WIDTHS, (_ADDING,)))
+    long, shapes = types.int64, list(itertools.product(WIDTHS, (_ADDING,)))
 
     def codegen(context, builder, sig, args):
         vectors, *rest = args
         there = sig.args
-        of_body = types.void(there[0], long, *there[1:])
         form = ir.IntType(64)(_ADDING)
-        _emit_call(builder, "scatter_rows", of_body, [vectors, form, *rest], shapes, _scatter_rows_body)
+        emit_lists(
+            builder, "scatter_rows", (there[0], long, *there[1:]), [vectors, form, *rest], shapes, _scatter_rows_body
+        )
         return context.get_dummy_value()
 
     return types.void(long, long, out, lists, m), codegen

@@ -36,6 +36,17 @@ class State(NamedTuple):
     g: Any
 
 
+class RowUpdate(NamedTuple):
+    """Addresses of an update by Adam: rows of its state, its numbers, its constants, and an int64 for a fault."""
+
+    p: Any
+    m: Any
+    v: Any
+    numbers: Any
+    constants: Any
+    fault: Any
+
+
 class _Numbers(NamedTuple):
     """The numbers of an update; ``keep`` and ``l2`` are None where they are known to be 1 and 0."""
 
@@ -45,12 +56,27 @@ class _Numbers(NamedTuple):
     l2: Any
 
 
-def _numbers_of(builder, updates, update, penalized, vector, element):
-    """Emit the numbers of an update, as vectors."""
-    at = builder.gep(updates.numbers, [builder.mul(update, _I64(NUMBERS))])
+def splat_constants(builder, constants, count, vector, element):
+    """Emit the load of the first ones of a rule's constants, as vectors."""
+    places = [builder.gep(constants, [_I64(k)]) for k in range(count)]
+    return [splat(builder, load(builder, place, vector.element, element), vector) for place in places]
+
+
+def numbers_at(builder, at, penalized, vector, element):
+    """Emit the numbers of an update at an address, as vectors; that of a penalty if it acts."""
     loaded = [load(builder, builder.gep(at, [_I64(k)]), vector.element, element) for k in range(NUMBERS)]
     loaded[3] = builder.select(penalized, loaded[3], vector.element(0.0))
     return _Numbers(*(splat(builder, one, vector) for one in loaded))
+
+
+def bare(numbers):
+    """Return the numbers of an update as those of one without a penalty and decay."""
+    return numbers._replace(keep=None, l2=None)
+
+
+def _numbers_of(builder, updates, update, penalized, vector, element):
+    at = builder.gep(updates.numbers, [builder.mul(update, _I64(NUMBERS))])
+    return numbers_at(builder, at, penalized, vector, element)
 
 
 def _penalized(builder, numbers, g, p):
@@ -63,7 +89,8 @@ def _kept(builder, numbers, p):
     return p if numbers.keep is None else builder.fmul(numbers.keep, p)
 
 
-def _emit_adam(builder, constants, numbers, state, g):
+def emit_adam(builder, constants, numbers, state, g):
+    """Emit an update by Adam: the state after it, and by how much the parameters moved."""
     first, second, rest, other, eps = constants
     p, m, v = state
     slope = _penalized(builder, numbers, g, p)
@@ -101,7 +128,7 @@ def _emit_descent(builder, constants, numbers, state, g):
 
 # The vectors of each optimizer's state, parameters included; of Adam the size of the moments needs no limit.
 _RULES = {
-    "adam": (_emit_adam, 3, 1),
+    "adam": (emit_adam, 3, 1),
     "momentum": (_emit_momentum, 2, 2),
     "nesterov": (_emit_nesterov, 2, 2),
     "descent": (_emit_descent, 1, 1),
@@ -154,16 +181,30 @@ def _emit_later(builder, updates, make, before, decay):
     return [builder.load(place) for place in places]
 
 
+def is_bare(builder, numbers):
+    """Emit whether an update has neither a penalty nor decay."""
+    keep, l2 = (builder.extract_element(one, ir.IntType(32)(0)) for one in (numbers.keep, numbers.l2))
+    return builder.and_(builder.fcmp_ordered("==", keep, keep.type(1.0)), builder.fcmp_ordered("==", l2, l2.type(0.0)))
+
+
 def _is_plain(builder, updates, numbers, limit, element):
     """Emit whether there is one update, without a penalty or decay, whose results need only be finite."""
     alone = builder.icmp_signed("==", builder.add(updates.first, _I64(1)), updates.stop)
+    most = builder.fcmp_ordered("==", limit, limit.type(float(np.finfo(str(element)).max)))
+    return functools.reduce(builder.and_, [alone, is_bare(builder, numbers), most])
 
-    def equal(one, value):
-        return builder.fcmp_ordered("==", one, one.type(value))
 
-    keep, l2 = (builder.extract_element(one, ir.IntType(32)(0)) for one in (numbers.keep, numbers.l2))
-    most = equal(limit, float(np.finfo(str(element)).max))
-    return functools.reduce(builder.and_, [alone, equal(keep, 1.0), equal(l2, 0.0), most])
+def add_zeros(builder, summed, state):
+    """Emit the addition of zero times each vector of the state to ``summed``: NaN from the first non-finite one on."""
+    zero = state[0].type(0.0)
+    for one in state:
+        builder.store(multiply_add(builder, one, zero, builder.load(summed)), summed)
+
+
+def is_zero(builder, summed):
+    """Emit whether what `add_zeros` summed is zero."""
+    total = builder.load(summed)
+    return _all_lanes(builder, builder.fcmp_ordered("==", total, total.type(0.0)))
 
 
 def _emit_rows(builder, name, arguments, element):
@@ -174,11 +215,7 @@ def _emit_rows(builder, name, arguments, element):
     *places, g, count, numbers, share, first, stop, constants, penalized, limit = arguments
     updates = Updates(numbers, share, first, stop)
     penalized = builder.icmp_signed(">", penalized, _I64(0))
-    fixed = [
-        splat(builder, load(builder, builder.gep(constants, [_I64(k)]), vector.element, element), vector)
-        for k in range(6)
-    ]
-    tiny = fixed.pop()
+    *fixed, tiny = splat_constants(builder, constants, 6, vector, element)
     zero, most = vector(0.0), splat(builder, limit, vector)
     numbers_of_first = _numbers_of(builder, updates, first, penalized, vector, element)
     within = cgutils.alloca_once_value(builder, ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes))
@@ -209,13 +246,12 @@ def _emit_rows(builder, name, arguments, element):
     with builder.if_then(_is_plain(builder, updates, numbers_of_first, limit, element)):
         summed = cgutils.alloca_once_value(builder, zero)
 
-        def add_zeros(state):  # NaN, if one of the state is not finite
-            for one in state[:limited]:
-                builder.store(multiply_add(builder, one, zero, builder.load(summed)), summed)
+        def sum_up(state):
+            add_zeros(builder, summed, state[:limited])
             return state
 
-        update_rows(numbers_of_first._replace(keep=None, l2=None), add_zeros)
-        builder.ret(_all_lanes(builder, builder.fcmp_ordered("==", builder.load(summed), zero)))
+        update_rows(bare(numbers_of_first), sum_up)
+        builder.ret(is_zero(builder, summed))
     later = lambda builder, one: decay(builder, fixed, one)  # noqa: E731
     update_rows(numbers_of_first, lambda state: check(_emit_later(builder, updates, make, state, later)))
     builder.ret(_all_lanes(builder, builder.load(within)))
