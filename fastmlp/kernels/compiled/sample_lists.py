@@ -105,7 +105,7 @@ def page_of(x, block):
     return block // x.paged * x.paged * x.part
 
 
-def is_short(x: Any) -> bool:
+def is_short(x: SampleLists) -> bool:
     """Return whether blocks are short enough that the features of one may get lists of the samples of a batch."""
     return x.bits == _SHORT
 

@@ -105,7 +105,8 @@ BATCH_WEIGHT_BYTES = 65_536
 # lists that are shorter and more often begun. Row: CHUNK_SAMPLES.
 CHUNK_SAMPLES = 128
 
-# Bytes up to which batches that are the same in each epoch get lists of features of their own. To take more memory would be a surprise. Row: DRAWN_BYTES.
+# Bytes up to which batches that are the same in each epoch get lists of features of their own. To take more memory
+# would be a surprise. Row: DRAWN_BYTES.
 DRAWN_BYTES = 256 << 20
 
 # Share of non-zero entries above which batches read dense rows: an entry of a list takes as long as about two entries

@@ -45,7 +45,8 @@ def _adam_rows_body(builder, arguments, vectors, fresh, element, coded):
             at = builder.mul(o_row, loop.index)
             places = [builder.add(at, _I64(c * lanes)) for c in range(vectors)]
             begin = [zero if fresh else load(builder, builder.gep(out, [place]), vector, element) for place in places]
-            _, [gradient] = sum_entries(builder, *list_ends(builder, loop.index, starts, stops), [begin], 1, grow)
+            k, end = list_ends(builder, loop.index, starts, stops)
+            _, [gradient] = sum_entries(builder, k, end, [begin], 1, grow)
             for place, slope in zip(places, gradient, strict=True):
                 pointers = [builder.gep(one, [place]) for one in state]
                 before = [load(builder, pointer, vector, element) for pointer in pointers]
