@@ -85,17 +85,15 @@ class PackedMatrix:
         else:
             values, seen = matrix, matrix[:, ::step]
         kernels, lists = backend.kernels(), minibatches or isinstance(matrix, Columns)
+        counts, self.finite = kernels.survey(values)
         if self.dtype == _UINT8:
-            count = int(np.count_nonzero(values))
             self.finite = _codes_are_finite(values, scale)
-        else:
-            count, self.finite = kernels.survey(values)
-        self.density = count / math.prod(self.shape)
+        self.density = int(counts.sum()) / math.prod(self.shape)
         self.largest = float(max(seen.max(initial=0), -float(seen.min(initial=0)))) * scale
         self._scale = scale
         self._backend = backend.get_backend()
         self._operands: dict[tuple[bool, np.dtype[Any]], Any] = {}
-        form = kernels.list_samples(matrix, self.density) if lists else kernels.pack(matrix)
+        form = kernels.list_samples(matrix, self.density, counts) if lists else kernels.pack(matrix)
         self._forms: dict[bool, Any] = {lists: form}
 
     def __repr__(self) -> str:

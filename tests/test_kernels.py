@@ -414,17 +414,44 @@ def test_survey(kernels, rng, dtype):
         x = np.where(rng.random(shape) < 0.2, rng.standard_normal(shape), -0.0).astype(dtype)
         forms = x, np.asfortranarray(x), x[::-1, ::2], x[:, ::-1], x.astype(x.dtype.newbyteorder())
         for form in forms:
-            assert kernels.survey(form) == (np.count_nonzero(form), True)
+            counts, finite = kernels.survey(form)
+            assert (counts.sum(), finite) == (np.count_nonzero(form), True)
             for value in (np.nan, np.inf, -np.inf) if x.size else ():
                 for place in (0, form.size // 2, form.size - 1):
                     odd = form.copy(order="K")
                     odd[np.unravel_index(place, odd.shape)] = value
-                    assert kernels.survey(odd) == (np.count_nonzero(odd), False)
+                    counts, finite = kernels.survey(odd)
+                    assert (counts.sum(), finite) == (np.count_nonzero(odd), False)
         if x.size:
             x[0, 0] = np.finfo(dtype).smallest_subnormal
             most = np.full_like(x, np.finfo(dtype).max)  # whose sum is infinite
-            assert kernels.survey(x)[0] == np.count_nonzero(x)
-            assert kernels.survey(most) == (x.size, True)
+            assert kernels.survey(x)[0].sum() == np.count_nonzero(x)
+            counts, finite = kernels.survey(most)
+            assert (counts.sum(), finite) == (x.size, True)
+            codes = rng.integers(0, 2, shape, np.uint8)
+            assert kernels.survey(codes)[0].sum() == np.count_nonzero(codes)
+            assert kernels.survey(codes[0])[0].sum() == np.count_nonzero(codes[0])
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32", "floats of few values"])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_lists_are_the_same_with_the_counts_of_a_survey(compiled, threads, kind, rng, monkeypatch):
+    """Each thread counts its samples; where the form is copied first, nobody knows whose they are."""
+    from fastmlp.kernels.compiled import elementwise, sample_lists
+
+    x = rng.integers(0, 4, (700, 1501)) * (rng.random((700, 1501)) < rng.random(1501))
+    x = x.astype("float32" if kind == "floats of few values" else kind)
+    if kind == "float32":
+        x *= rng.standard_normal(x.shape).astype("float32")
+    monkeypatch.setattr(elementwise, "usable_threads", lambda: threads)
+    monkeypatch.setattr(sample_lists, "usable_threads", lambda: threads)
+    for form in (x, np.asfortranarray(x), x[:, ::-1]):
+        counts, _ = elementwise.survey(form)
+        assert len(counts) == (threads if form.flags.f_contiguous else 1)
+        found, without = (sample_lists.list_samples(form, 0.4, given) for given in (counts, None))
+        assert found.coded == {"uint8": 1, "float32": 0}.get(kind, 2)
+        for one, other in zip(found[:5], without[:5], strict=True):
+            assert_same_bits(one, other)
 
 
 def test_the_last_chunk_of_a_step_may_be_one_sample(backend, reference, rng, dtype):

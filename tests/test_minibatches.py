@@ -576,7 +576,7 @@ def drawn(monkeypatch):
 
 @pytest.mark.parametrize(
     ("shuffle", "epochs", "expected"),
-    [("batches", 3, True), (False, 3, True), ("batches", 2, False), ("samples", 3, False), ("blocks", 3, False)],
+    [("batches", 4, True), (False, 4, True), ("batches", 3, False), ("samples", 4, False), ("blocks", 4, False)],
 )
 def test_batches_of_a_longer_run_get_lists_of_their_own(drawn, shuffle, epochs, expected):
     model().fit(X, Y, epochs=epochs, batch_size=20, optimizer=SGD(0.1), shuffle=shuffle, progress=False)

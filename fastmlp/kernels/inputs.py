@@ -69,8 +69,11 @@ def pack(matrix: Array, whole: int = 0) -> Array:
     return np.array(matrix.T, order="C")
 
 
-def list_samples(matrix: Stored, density: float) -> Stored:
-    """Return a matrix (n, m), dense or sparse, as batches read it; ``density`` is the share of non-zero numbers."""
+def list_samples(matrix: Stored, density: float, counts: Array | None = None) -> Stored:
+    """Return a matrix (n, m), dense or sparse, as batches read it.
+
+    ``density`` is the share of non-zero numbers, ``counts`` are those of `survey`.
+    """
     if not isinstance(matrix, Columns):
         return pack(matrix)
     start, feature, value, n = matrix

@@ -57,11 +57,11 @@ def output_delta(dz: Array, a: Array, y: Array) -> None:
     np.subtract(a, y, out=dz)
 
 
-def survey(x: Array) -> tuple[int, bool]:
-    """Return how many numbers of a float matrix are not zero, and whether all are finite."""
+def survey(x: Array) -> tuple[Array, bool]:
+    """Return how many numbers of a matrix or a vector, uint8 or float, are not zero, (1,), and if all are finite."""
     # One pass without a temporary array: a finite sum has only finite terms.
     total = np.add.reduce(x, axis=None)
-    return int(np.count_nonzero(x)), bool(np.isfinite(total) or np.isfinite(x).all())
+    return np.array([np.count_nonzero(x)]), bool(np.isfinite(total) or np.isfinite(x).all())
 
 
 def cross_entropy(a: Array, y: Array) -> float:

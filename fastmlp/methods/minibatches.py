@@ -19,8 +19,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 _CHUNK_SECONDS = 0.05
 
 # Epochs from which lists of batches that are the same in each epoch are worth it: to make them takes a third of an
-# epoch, more where the system is slow to give memory, and they save a fifth of each.
-_LEAST_EPOCHS = 3
+# epoch, more where the system is slow to give memory, and they save a tenth of each, or a little more.
+_LEAST_EPOCHS = 4
 
 _SUMS = "batch_sums"
 

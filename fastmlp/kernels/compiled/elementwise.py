@@ -66,18 +66,24 @@ def _look(x, at, count):
 
 
 @kernel()
-def _survey(x, size, found, worker, workers):
-    lo, hi = span(size, worker, workers)
+def _survey(x, rows, length, found, worker, workers):
+    lo, hi = rows * worker // workers * length, rows * (worker + 1) // workers * length
     used, odd = _look(x, lo, hi - lo)
     found.start[worker * found.columns], found.start[worker * found.columns + 1] = used, odd
 
 
-def survey(x: Any) -> tuple[int, bool]:
-    """Return how many numbers of a float matrix are not zero, and whether all are finite."""
+def survey(x: Any) -> tuple[Any, bool]:
+    """Return how many numbers are not zero, int64 (k,), and whether all are finite.
+
+    The numbers, uint8 or float, are those of a matrix (n, m) or of a vector. If they are to be listed, `list_samples`
+    takes the counts: they are of k ranges of samples, as even as may be, or k is 1.
+    """
     if not (x.flags.forc and x.flags.aligned and x.dtype.isnative):
-        return int(np.count_nonzero(x)), bool(np.isfinite(x).all())
-    workers = usable_threads() if x.size >= tuning.PARALLEL_SIZE else 1
+        return np.array([np.count_nonzero(x)]), bool(np.isfinite(x).all())
+    by_samples = x.ndim == 2 and x.flags.f_contiguous
+    rows = x.shape[-1] if by_samples else x.size
+    workers = max(min(usable_threads(), rows), 1) if x.size >= tuning.PARALLEL_SIZE else 1
     found = np.empty((workers, vector.LINE_BYTES // 8), np.int64)
-    _survey.launch(workers, x.ravel(order="K"), x.size, found)
-    used, odd = found[:, :2].sum(axis=0).tolist()
-    return used, odd == 0
+    _survey.launch(workers, x.ravel(order="K"), rows, len(x) if by_samples else 1, found)
+    counts = found[:, 0].copy() if by_samples else found[:, 0].sum(keepdims=True)
+    return counts, not found[:, 1].any()

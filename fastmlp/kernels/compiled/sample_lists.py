@@ -233,11 +233,11 @@ def _entries(count: int, dtype: Any, bits: int, coded: int = 0) -> tuple[Any, An
     return np.empty(count, np.uint16), np.empty(count, dtype)
 
 
-def list_samples(matrix: Any, density: float) -> SampleLists:
+def list_samples(matrix: Any, density: float, counts: Any = None) -> SampleLists:
     """Return a matrix (n, m), uint8, float32 or float64, as batches read it, without a table.
 
     It has any layout, or is of `Columns`. ``density`` is the share of non-zero numbers: from BATCH_DENSE_SHARE on, the
-    samples are dense rows.
+    samples are dense rows. ``counts`` are those of `survey`: with them, numbers are not counted again.
     """
     (n, m), dense = matrix.shape, density > tuning.BATCH_DENSE_SHARE
     if isinstance(matrix, Columns):
@@ -247,21 +247,21 @@ def list_samples(matrix: Any, density: float) -> SampleLists:
     elif dense:
         batches = iter([(0, matrix.T)])
     else:
-        found = _list_few_values(matrix, _blocks(n, density))
+        found = _list_few_values(matrix, _blocks(n, density), counts)
         if found is not None:
             return found
         batches = _in_batches(matrix)
-    return list_rows(batches, (m, n), matrix.dtype, density)
+    return list_rows(batches, (m, n), matrix.dtype, density, counts)
 
 
-def _list_few_values(matrix: Any, blocks: _Blocks) -> SampleLists | None:
+def _list_few_values(matrix: Any, blocks: _Blocks, counts: Any) -> SampleLists | None:
     """Return floats of few values by their codes; None if they have more, pages are long, or there are few of them."""
     if matrix.dtype == np.uint8 or matrix.size < _LARGE or blocks.bits != _SHORT:
         return None
     alphabet = alphabet_of(matrix.T)
     if alphabet is None:
         return None
-    return _list_rows_of(_in_batches(matrix), matrix.shape[::-1], matrix.dtype, blocks, alphabet)
+    return _list_rows_of(_in_batches(matrix), matrix.shape[::-1], matrix.dtype, blocks, alphabet, counts)
 
 
 def _in_batches(matrix: Any) -> Iterator[tuple[int, Any]]:
@@ -270,7 +270,9 @@ def _in_batches(matrix: Any) -> Iterator[tuple[int, Any]]:
         yield first, rows
 
 
-def list_rows(batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype: Any, density: float) -> SampleLists:
+def list_rows(
+    batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype: Any, density: float, counts: Any = None
+) -> SampleLists:
     """Return samples as `list_samples` does, from rows (m, n) of this shape: their first sample, and some of them."""
     n, dtype = shape[1], np.dtype(dtype)
     blocks = _blocks(n, density)
@@ -281,7 +283,7 @@ def list_rows(batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype:
         index, value = _entries(0, dtype, blocks.bits)
         code, value = (number.reshape(-1), value) if dtype == np.uint8 else (np.empty(0, np.uint8), number.reshape(-1))
         return _made(_starts(0, 0), index, value, n, blocks)._replace(code=code)
-    found = _list_rows_of(batches, shape, dtype, blocks, no_alphabet(dtype))
+    found = _list_rows_of(batches, shape, dtype, blocks, no_alphabet(dtype), counts)
     assert found is not None
     return found
 
@@ -313,7 +315,12 @@ def _lists_of_columns(x: Columns, blocks: _Blocks) -> SampleLists:
 
 
 def _list_rows_of(
-    batches: Iterator[tuple[int, Any]], shape: tuple[int, int], dtype: Any, blocks: _Blocks, alphabet: Alphabet
+    batches: Iterator[tuple[int, Any]],
+    shape: tuple[int, int],
+    dtype: Any,
+    blocks: _Blocks,
+    alphabet: Alphabet,
+    counts: Any,
 ) -> SampleLists | None:
     """Return the lists of rows, some at a time; None if there is an alphabet, and a number that it lacks."""
     (m, n), missed = shape, np.zeros(1, np.int64)
@@ -324,7 +331,10 @@ def _list_rows_of(
         workers = min(usable_threads(), len(rows))
         begin, nothing = np.zeros(workers + 1, np.int64), _entries(0, dtype, blocks.bits, coded)
         fill = _Filling(start, *nothing, begin, coded, blocks, alphabet, missed)
-        _list_rows.launch(workers, nothing[1], rows, fill, 1)
+        if counts is not None and len(counts) == workers and len(rows) == m:
+            begin[1:] = counts
+        else:
+            _list_rows.launch(workers, nothing[1], rows, fill, 1)
         begin = np.cumsum(begin)
         (index, value), there = _entries(begin[-1], dtype, blocks.bits, coded), blocks.parts * first
         of_rows = start[there : there + blocks.parts * len(rows)]
