@@ -769,6 +769,36 @@ def engine(rng, dtype):
                 assert_same_bits(one, other)
 
 
+def entered(rng, dtype):
+    """A trainer goes on with samples that have no codes after some that have, as blocks of a packed file may."""
+    kernels, net, m, n = backend.kernels(), nets.Net((40, 9, 3), ("relu",)), 70, 40
+    table, labels, weight = np.ones(256, dtype), rng.integers(3, size=m), np.ones(m, dtype)
+    few = (rng.integers(0, 4, (n, m)) * (rng.random((n, m)) < 0.4)).astype(dtype)
+    many = (rng.standard_normal((n, m)) * (rng.random((n, m)) < 0.4)).astype(dtype)
+    size = sum(n_out * (n_in + 1) for n_in, n_out in itertools.pairwise(net.sizes))
+    vectors = [rng.standard_normal(size).astype(dtype), *np.zeros((2, size), dtype)]
+    order, ends, rule = np.arange(m, dtype=np.int32), np.array([33, m]), rules.Rule(rules.ADAM, 0.9, 0.99)
+    numbers = np.array([rules.Numbers(1e-2)] * 2)
+
+    def trained():
+        trainer = None
+        for x in (few, many, few):
+            listed = kernels.operands(kernels.list_samples(x, 0.3), table)
+            if trainer is None:
+                trainer = kernels.begin_training(vectors, net, listed, labels, weight)
+            else:
+                kernels.enter_training(trainer, listed, labels, weight)
+            kernels.train(trainer, order, ends, rule, numbers)
+        return kernels.training_vectors(trainer)
+
+    with fastmlp.use_threads(1):
+        expected = trained()
+        for side in SIDES:
+            with floats_of_few_values(), GuardedArguments(side):
+                for one, other in zip(trained(), expected, strict=True):
+                    assert_same_bits(one, other)
+
+
 def floats_of_few_values():
     """Return a context in which even small matrices are looked at for them."""
     return mock.patch.object(compiled.sample_lists, "_LARGE", 0)

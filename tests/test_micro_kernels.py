@@ -41,7 +41,7 @@ def test_list_nonzero_of_bytes(check):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_engine_stays_within_its_buffers(check, dtype):
     """Register tiles take whole groups of rows where the last has fewer: the engine's buffers have room for them."""
-    check("engine", dtype=dtype)
+    check("entered", "engine", dtype=dtype)
 
 
 def test_an_overrun_of_any_buffer_meets_the_protected_page(check):

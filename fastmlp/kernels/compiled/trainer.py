@@ -83,7 +83,7 @@ class Trainer:
         self._saved = [one.copy() for one in self._packed]
         self._pace = Pace()
         self._made_memory: tuple[int, bool, BatchMemory] | None = None
-        self._made_rooms: tuple[tuple[int, int], BatchRooms] | None = None
+        self._made_rooms: tuple[tuple[int, int, bool], BatchRooms] | None = None
         self._window = Window(net.sizes[0], self._dtype)
         self._may_wait = x.listed > 0 and all(is_within(one, limit(self._dtype)) for one in vectors)
         self._most = 1  # samples of a batch
@@ -275,7 +275,7 @@ class Trainer:
 
     def _rooms(self, threads: int, most: int) -> BatchRooms:
         """Return rooms of each thread for batches of up to so many samples: those of the run before, if they fit."""
-        key = threads, most
+        key = threads, most, self._x.coded > 0
         if self._made_rooms is None or self._made_rooms[0] != key:
             lanes, line, part = self._lanes, vector.LINE_BYTES, self._x.part if self._may_wait else 1
             gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
