@@ -428,19 +428,17 @@ def test_survey(kernels, rng, dtype):
             assert kernels.survey(x)[0].sum() == np.count_nonzero(x)
             counts, finite = kernels.survey(most)
             assert (counts.sum(), finite) == (x.size, True)
-            codes = rng.integers(0, 2, shape, np.uint8)
-            assert kernels.survey(codes)[0].sum() == np.count_nonzero(codes)
-            assert kernels.survey(codes[0])[0].sum() == np.count_nonzero(codes[0])
+            assert kernels.survey(x[0].copy())[0].sum() == np.count_nonzero(x[0])
 
 
-@pytest.mark.parametrize("kind", ["uint8", "float32", "floats of few values"])
+@pytest.mark.parametrize("kind", ["float32", "floats of few values"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_lists_are_the_same_with_the_counts_of_a_survey(compiled, threads, kind, rng, monkeypatch):
     """Each thread counts its samples; where the form is copied first, nobody knows whose they are."""
     from fastmlp.kernels.compiled import elementwise, sample_lists
 
     x = rng.integers(0, 4, (700, 1501)) * (rng.random((700, 1501)) < rng.random(1501))
-    x = x.astype("float32" if kind == "floats of few values" else kind)
+    x = x.astype("float32")
     if kind == "float32":
         x *= rng.standard_normal(x.shape).astype("float32")
     monkeypatch.setattr(elementwise, "usable_threads", lambda: threads)
@@ -449,7 +447,7 @@ def test_lists_are_the_same_with_the_counts_of_a_survey(compiled, threads, kind,
         counts, _ = elementwise.survey(form)
         assert len(counts) == (threads if form.flags.f_contiguous else 1)
         found, without = (sample_lists.list_samples(form, 0.4, given) for given in (counts, None))
-        assert found.coded == {"uint8": 1, "float32": 0}.get(kind, 2)
+        assert found.coded == (0 if kind == "float32" else 2)
         for one, other in zip(found[:5], without[:5], strict=True):
             assert_same_bits(one, other)
 

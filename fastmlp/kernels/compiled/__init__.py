@@ -81,6 +81,7 @@ def warmup(dtype: Any) -> None:
     loss_gradient(x.copy(), row.copy(), row.copy(), x, x, row, "squared_error")
     output_delta(x.copy(), x, x)
     cross_entropy(x, x)
+    survey(x)
     update(row.copy(), row, row, x.dtype.type(0))
     rows = np.ones((tuning.FEW_SAMPLES + 1, 1), dtype)
     backward(1, x, rows, rows.T, rows.T, rows.T)
@@ -88,7 +89,6 @@ def warmup(dtype: Any) -> None:
     one_sample = np.arange(tuning.FEW_SAMPLES + 1)[None] == 0
     for matrix in (x, one_sample.astype(dtype), one_sample.astype(np.uint8)):
         m = matrix.shape[1]
-        survey(matrix)
         table, labels, weight = np.ones(256, dtype), np.zeros(m, np.int64), np.ones(m, dtype)
         packed = operands(pack(matrix), table)
         network_step(parameters.copy(), parameters, net, packed, labels, weight)
