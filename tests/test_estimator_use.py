@@ -19,6 +19,7 @@ pytest.importorskip("sklearn", "1.7")
 
 import joblib
 import scipy.optimize
+import sklearn.neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -28,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from fastmlp.callbacks import CSVLog, TimeBudget
-from fastmlp.estimator import MLPClassifier, MLPRegressor
+from fastmlp.estimator import MLPClassifier, MLPRegressor, samples
 from fastmlp.threads import blas
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -168,6 +169,26 @@ def test_assigned_coefficients_of_other_features_are_refused():
     for use in (lambda: model.predict(X), lambda: model.partial_fit(X, Y)):
         with pytest.raises(ValueError, match=r"X has 4 features, but coefs_\[0\] has 3 rows"):
             use()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.int64])
+def test_many_samples_are_predicted_and_refused_as_by_sklearn(kind, backend):
+    theirs = sklearn.neural_network.MLPClassifier((8,), max_iter=20, random_state=0).fit(X, Y)
+    ours = classifier(learning_rate_init=0.001, random_state=0).fit(X, Y)
+    many = np.tile(np.round(20 * X), (500, 1)).astype(kind)
+    assert many.size > samples._MANY_NUMBERS
+    for some in (many, many[::-1], np.asfortranarray(many)):
+        np.testing.assert_array_equal(ours.predict(some), theirs.predict(some))
+    if kind != np.int64:
+        for bad in (np.nan, np.inf):
+            many[-1, -1] = bad
+            with pytest.raises(ValueError, match="contains") as expected:
+                theirs.predict(many)
+            with pytest.raises(ValueError, match="contains") as found:
+                ours.predict(many)
+            assert str(found.value).replace("MLPClassifier", "") == str(expected.value).replace("MLPClassifier", "")
+            with sklearn.config_context(assume_finite=True):
+                np.testing.assert_array_equal(ours.predict(many)[:-1], theirs.predict(many)[:-1])
 
 
 # ---- Beyond scikit-learn

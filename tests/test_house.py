@@ -63,7 +63,7 @@ ARROWS = {
     },  # of the kernels only the description of a net
     "estimator": {
         "activations", "arrays", "backend", "callbacks", "checks", "estimator", "history", "interrupts", "kernels",
-        "packing", "parameters", "quiet", "threads",
+        "losses", "packing", "parameters", "quiet", "threads",
     },  # of the kernels only their rules and the description of a net
     "training": {
         "backend", "callbacks", "checkpoint", "history", "interrupts", "methods", "notices", "progress", "stopping",

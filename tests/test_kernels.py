@@ -157,7 +157,7 @@ def test_what_one_worker_of_a_kernel_raises_is_raised_when_all_are_done(compiled
 
     @numba.njit
     def shell(launcher, address, out, workers):
-        compiled.vector.call_workers(launcher, address, (out,), workers)
+        compiled.vector.call_workers(launcher, address, (out,), workers, 0)
 
     out = np.zeros(3, np.int64)
     types = (compiled.vector.opened(numba.typeof(out)), numba.int64, numba.int64)
@@ -197,7 +197,7 @@ def test_bodies_get_no_array_that_counts_references(compiled):
 
     @numba.njit
     def shell(address, out, nested):
-        vector.call_workers(0, address, (out, nested), 1)
+        vector.call_workers(0, address, (out, nested), 1, 0)
         return owner(nested[0]), owner(nested[1][0])
 
     records = np.zeros(2, [("a", np.int64)])
@@ -243,10 +243,10 @@ def test_any_number_of_workers_gives_the_same_bits_in_parallel_and_serially(comp
 
 @pytest.mark.numba
 def test_an_exception_leaves_a_layer_that_is_not_thread_safe_free(compiled, monkeypatch):
-    def fail(launcher, address, args, workers):
+    def fail(launcher, address, args, workers, noted):
         raise KeyboardInterrupt
 
-    def record(launcher, address, args, workers):
+    def record(launcher, address, args, workers, noted):
         calls.append("parallel" if launcher else "serial")
 
     calls, launch, x = [], compiled.launch, np.empty(1)

@@ -577,6 +577,18 @@ def test_predictions_are_on_the_scale_of_the_targets(backend, rng, dtype):
             assert (predicted == (p > 0.5)).all()
 
 
+@pytest.mark.parametrize("columns", [5, losses._MANY_COLUMNS + 1])
+def test_labels_are_those_of_numpy_also_of_ties_and_numbers_that_are_none(rng, dtype, columns):
+    z = rng.integers(-2, 3, size=(4, columns)).astype(dtype)
+    z[0, :2], z[1, 1], z[2, 2] = (-0.0, 0), -np.inf, np.inf
+    for bad in (0, np.nan):
+        z[1, -1] = bad
+        for some in (z, z[:1], np.asfortranarray(z), z[:, ::-1]):
+            found = losses.labels(some)
+            assert found.dtype == np.int64
+            np.testing.assert_array_equal(found, np.argmax(some, axis=0))
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 @each_of_outputs
 def test_the_loss_of_guessing_is_the_lowest_of_a_constant(rng, name, outputs):

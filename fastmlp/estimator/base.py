@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from fastmlp import activations, arrays, backend, interrupts, threads
 from fastmlp.estimator import solvers
 from fastmlp.estimator.run import Run
-from fastmlp.estimator.samples import HeldOut, Samples, check_width, logits
+from fastmlp.estimator.samples import HeldOut, Samples, check_width, logits, validated
 from fastmlp.estimator.views import Views, joined
 from fastmlp.estimator.watching import CallbackSupportMixin, Watch
 from fastmlp.kernels.nets import ACTIVATIONS, Net
@@ -357,7 +357,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
     def _logits(self, X: Any, check_input: bool) -> Array:
         """Return the logits (K, m) of samples X (m, n)."""
         if check_input:
-            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+            X = validated(self, X)
         views: Views | None = getattr(self, "_views", None)
         if views is None or not views.are(self.coefs_, self.intercepts_):
             views = joined(self.coefs_, self.intercepts_)  # not linked: the arrays are the user's

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
-from fastmlp import backend
+from fastmlp import backend, losses
 from fastmlp.estimator.base import CONSTRAINTS, Trained
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -173,7 +173,7 @@ class MLPClassifier(Trained, _SklearnClassifier):  # type: ignore[misc]
         # The largest logit has the largest probability. Of a few samples, scikit-learn's way from probabilities to
         # labels takes longer than all products.
         with self._threads():
-            labels: Array = self.classes_[self._logits(X, check_input).argmax(axis=0)]
+            labels: Array = self.classes_[losses.labels(self._logits(X, check_input))]
         return labels
 
     def _outputs(self, z: Array) -> Array:

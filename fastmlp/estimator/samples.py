@@ -4,6 +4,7 @@ import functools
 from typing import Any, TypeAlias
 
 import numpy as np
+from sklearn.utils.validation import validate_data
 
 from fastmlp import arrays, backend
 from fastmlp.kernels.nets import Net
@@ -11,6 +12,9 @@ from fastmlp.packing import packed
 from fastmlp.quiet import quietly
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+_MANY_NUMBERS = 1 << 18  # from which it pays that other threads wake to look for NaN
 
 
 def packed_rows(X: Any, dtype: np.dtype[Any], *, minibatches: bool = False) -> Any:
@@ -26,6 +30,16 @@ def packed_rows(X: Any, dtype: np.dtype[Any], *, minibatches: bool = False) -> A
 def _table(dtype: np.dtype[Any]) -> Array:
     """Return a table (256,) for samples that are not codes, which nothing reads."""
     return np.zeros(256, dtype)
+
+
+def validated(estimator: Any, X: Any) -> Any:
+    """Return samples X (m, n) of a fitted estimator as scikit-learn's `validate_data` does."""
+    # One thread of it would look at the numbers of many samples for a fifth of the time of their predictions.
+    alone = isinstance(X, np.ndarray) and X.size >= _MANY_NUMBERS and X.dtype in (np.float32, np.float64)
+    X = validate_data(estimator, X, accept_sparse=["csr", "csc"], reset=False, ensure_all_finite=not alone)
+    if alone and not backend.kernels().survey(X.T)[1]:
+        X = validate_data(estimator, X, reset=False)  # which says what it found
+    return X
 
 
 def logits(parameters: Array, net: Net, X: Any) -> Array:

@@ -19,6 +19,7 @@ from numba import prange
 
 from fastmlp.kernels import internals, vector
 from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled.helpers import prepared_helpers
 from fastmlp.kernels.compiled.host import HOST
 from fastmlp.kernels.compiled.runtime import OPTIONS, address_of, body, compile_cached
 from fastmlp.kernels.internals import convention
@@ -45,12 +46,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _shell(launcher, address, arguments, workers):
-    vector.call_workers(launcher, address, arguments, workers)
+def _shell(launcher, address, arguments, workers, noted):
+    vector.call_workers(launcher, address, arguments, workers, noted)
 
 
-def _parallel_shell(address, arguments, workers):
+def _parallel_shell(address, arguments, workers, noted):
     for worker in prange(workers):
+        vector.note_thread(noted, np.int64(worker))
         vector.call_worker(address, arguments, np.int64(worker), workers)
 
 
@@ -61,7 +63,7 @@ PARALLEL_SHELL = compile_cached(_parallel_shell, parallel=True, by_address=True)
 @functools.cache
 def launcher() -> int:
     """Return the address of the loop that calls workers in parallel."""
-    return address_of(PARALLEL_SHELL, (numba.int64,) * 3) or 0
+    return address_of(PARALLEL_SHELL, (numba.int64,) * 4) or 0
 
 
 class Kernel:
@@ -98,16 +100,16 @@ class Kernel:
             ready = self._ready[key] = self._compile(args)
         shell, address = ready
         if workers == 1 or _forked_after_launch:
-            shell(0, address, args, workers)
+            shell(0, address, args, workers, 0)
         elif _layer_is_threadsafe():
-            shell(launcher(), address, args, workers)
+            shell(launcher(), address, args, workers, prepared_helpers(workers))
         elif _layer_lock.acquire(blocking=False):
             try:
-                shell(launcher(), address, args, workers)
+                shell(launcher(), address, args, workers, 0)
             finally:
                 _layer_lock.release()
         else:
-            shell(0, address, args, workers)
+            shell(0, address, args, workers, 0)
 
     def _compile(self, args: tuple[Any, ...]) -> tuple[Any, int]:
         """Return the shell for arguments of these types, and the address of the body."""
@@ -116,7 +118,7 @@ class Kernel:
         if address is None or not convention.known():
             return _serial_shell(self.body), 0
         number = numba.int64
-        return HOST.prepare(internals.entry_point, SHELL, (number, number, numba.typeof(args), number)), address
+        return HOST.prepare(internals.entry_point, SHELL, (number, number, numba.typeof(args), number, number)), address
 
     def dispatchers(self) -> list[Any]:
         """Return the dispatchers that Numba compiles for this kernel alone."""
@@ -127,7 +129,7 @@ class Kernel:
 def _serial_shell(inner: Any) -> Any:
     """Return a shell that calls workers one after the other and depends on no internals of Numba; it is not cached."""
 
-    def shell(launcher, address, arguments, workers):
+    def shell(launcher, address, arguments, workers, noted):
         opened = vector.open_arguments(arguments)
         for worker in range(workers):
             inner(*(opened + (worker, workers)))  # noqa: RUF005

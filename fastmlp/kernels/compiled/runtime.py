@@ -75,7 +75,7 @@ def _tested_worker(out, worker, workers):
 
 
 def _tested_shell(address, out, workers):
-    vector.call_workers(0, address, (out,), workers)
+    vector.call_workers(0, address, (out,), workers, 0)
 
 
 def _tested_serially(out, workers):

@@ -110,10 +110,13 @@ def _forward_decoded(work, layer, z, length, first, parts):
 def _forward_plain(work, first, length):
     """Set the first layer's outputs of a tile of plain rows, block by block."""
     step, buffer = work.step, _buffer(work)
-    layer = step.layers[0]
+    layer, n = step.layers[0], step.rows.columns
     for s in range(0, length, tuning.COPIED_ROWS):
         count, z = min(tuning.COPIED_ROWS, length - s), vector.block(_outputs(work, layer), s, 0)
-        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), step.rows.columns))
+        if step.plain != LISTED and count == tuning.COPIED_ROWS:  # whole groups need no padding
+            _forward_dense(work, layer, z, count, vector.matrix(step.rows.start, (first + s - step.base) * n, n))
+            continue
+        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), n))
         if step.finite > 0 and step.plain == LISTED:
             set_rows(z, count, vector.address(step.weights, layer.at_b), layer.columns)
             list_and_add(z, count, buffer, layer.n_in, layer.part, _weights(work, layer), work)

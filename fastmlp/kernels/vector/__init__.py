@@ -90,10 +90,12 @@ from fastmlp.kernels.vector.target import (
     WIDEST_STRIP,
 )
 from fastmlp.kernels.vector.teamwork import (
+    NUMBERS_THREADS,
     add_and_publish,
     exchange,
     flush_subnormals,
     give_way,
+    note_thread,
     observe,
     pause,
     publish,
@@ -118,6 +120,7 @@ __all__ = [
     "LINE_BYTES",
     "NARROW_GROUPS",
     "NUMBERS",
+    "NUMBERS_THREADS",
     "PADDING",
     "PANEL",
     "SPARSE_BYTES",
@@ -170,6 +173,7 @@ __all__ = [
     "nesterov_updates",
     "noinline",
     "nonzero_bits",
+    "note_thread",
     "number",
     "observe",
     "open_arguments",

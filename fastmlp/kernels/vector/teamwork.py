@@ -14,7 +14,7 @@ from fastmlp.kernels.vector.operands import address_in
 
 _LONG = types.int64
 _I64 = ir.IntType(64)
-_YIELD = "fastmlp_yield"
+_YIELD, _THREAD = "fastmlp_yield", "fastmlp_thread"
 
 
 def _yielding() -> int | None:
@@ -25,6 +25,11 @@ def _yielding() -> int | None:
 
 
 llvmlite.binding.add_symbol(_YIELD, _yielding())
+# Elsewhere than on Linux nobody asks for threads, and the symbol must only be there: machine code is cached.
+_gettid = None if sys.platform == "win32" else getattr(ctypes.CDLL(None), "gettid", None)
+llvmlite.binding.add_symbol(_THREAD, ctypes.cast(_gettid, ctypes.c_void_p).value if _gettid else _yielding())
+
+NUMBERS_THREADS = _gettid is not None  # whether `note_thread` may be called with a list
 
 
 @intrinsic
@@ -97,6 +102,29 @@ def give_way(typingctx):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def note_thread(typingctx, noted, worker):
+    """Enter the calling thread in a list, at address ``noted``, as that of a worker; 0 is no list.
+
+    The list begins with an int64 that is set to 1 if this changes an entry; entry k, int64, is the system's number of
+    the thread that was worker k.
+    """
+
+    def codegen(context, builder, sig, args):
+        noted, worker = args
+        with builder.if_then(builder.icmp_signed("!=", noted, _I64(0))):
+            kind = ir.FunctionType(ir.IntType(32), [])
+            thread = builder.call(cgutils.get_or_insert_function(builder.module, kind, _THREAD), [])
+            thread, start = builder.zext(thread, _I64), builder.inttoptr(noted, _I64.as_pointer())
+            entry = builder.gep(start, [builder.add(worker, _I64(1))])
+            with builder.if_then(builder.icmp_signed("!=", builder.load(entry), thread)):
+                builder.store(thread, entry)
+                builder.store_atomic(_I64(1), start, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(_LONG, _LONG), codegen
 
 
 _FLUSH = 0x8040  # results and operands that are subnormal count as zero

@@ -59,19 +59,19 @@ def open_arguments(typingctx, arguments):
 
 
 @intrinsic
-def call_workers(typingctx, launcher, address, arguments, workers):
+def call_workers(typingctx, launcher, address, arguments, workers, noted):
     """Call the compiled function at ``address`` for each worker: the items of a tuple, its number, ``workers``.
 
     It returns nothing; an exception of a worker is raised when all are done. The calls follow one another if
     ``launcher`` is 0; else the function at that address makes them in parallel by `call_worker`. An address is data:
     the caller neither contains the function nor compiles it again, and as the arguments pass through memory, one
-    launcher serves all functions.
+    launcher serves all functions. It enters its threads in a list: see `note_thread`.
     """
     i64, number = ir.IntType(64), types.int64
     items = (*opened(arguments).types, number, number)
 
     def codegen(context, builder, sig, args):
-        launcher, address, arguments, workers = args
+        launcher, address, arguments, workers, noted = args
         convention = Convention(context, items)
         arguments = _open(context, builder, sig.args[2], arguments)
         values = cgutils.unpack_tuple(builder, arguments, len(items) - 2)
@@ -100,14 +100,14 @@ def call_workers(typingctx, launcher, address, arguments, workers):
                 builder.call(worker, [builder.ptrtoint(stored, i64), loop.index, workers])
             with in_parallel:
                 numbers = [builder.ptrtoint(pointer, i64) for pointer in (worker, stored)]
-                Convention(context, [number] * 3).call(builder, launcher, [*numbers, workers])
+                Convention(context, [number] * 4).call(builder, launcher, [*numbers, workers, noted])
         code, exception = (
             builder.load(cgutils.gep_inbounds(builder, stored, 0, place)) for place in (at_code, at_exception)
         )
         convention.raise_status(builder, code, exception)
         return context.get_dummy_value()
 
-    return types.void(number, number, arguments, number), codegen
+    return types.void(number, number, arguments, number, number), codegen
 
 
 @intrinsic
