@@ -73,6 +73,16 @@ def add_listed(x, order, count, blocks, room, out, weights, columns):
 
 
 @body
+def turn_entry(lists, there, x, entry, s):
+    """Set an entry of the list of a feature to an entry of sample s, counted from the first one of the list."""
+    if x.coded > 0:
+        lists.index[there] = s + (entry_code(x, entry) << CODED_BITS)
+    else:
+        lists.index[there] = s
+        lists.value[there] = x.value[entry]
+
+
+@body
 def turn_lists(x, order, count, block, room):
     """Return `FeatureLists` of a block for samples order[0:], in the memory of a thread."""
     vector.noinline()
@@ -84,11 +94,7 @@ def turn_lists(x, order, count, block, room):
             k = entry_index(x, entry) - shift
             there = turned.stop[k]
             turned.stop[k] = there + 1
-            if x.coded > 0:
-                turned.index[there] = s + (entry_code(x, entry) << CODED_BITS)
-            else:
-                turned.index[there] = s
-                turned.value[there] = x.value[entry]
+            turn_entry(turned, there, x, entry, s)
     return turned
 
 

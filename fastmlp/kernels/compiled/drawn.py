@@ -11,11 +11,11 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.batch_lists import prefetch_lists
+from fastmlp.kernels.compiled.batch_lists import prefetch_lists, turn_entry
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import round_up
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import CODED_BITS, SampleLists, entry_code, entry_index, types_of
+from fastmlp.kernels.compiled.sample_lists import CODED_BITS, SampleLists, entry_index, types_of
 from fastmlp.kernels.parts import Drawn, samples_of
 
 
@@ -87,11 +87,7 @@ def _list_chunk(lists, start, entry, x, order, count):
                 k = shift + entry_index(x, one)
                 there = start[k]
                 start[k] = there + 1
-                if x.coded > 0:
-                    lists.index[there] = s + (entry_code(x, one) << CODED_BITS)
-                else:
-                    lists.index[there] = s
-                    lists.value[there] = x.value[one]
+                turn_entry(lists, there, x, one, s)
     for k in range(x.features - 1, 0, -1):
         start[k] = start[k - 1]
     start[0] = begin

@@ -106,8 +106,8 @@ def page_of(x, block):
 
 
 def is_short(x: SampleLists) -> bool:
-    """Return whether blocks are short enough that the features of one may get lists of the samples of a batch."""
-    return x.bits == _SHORT
+    """Return whether there are blocks so short that the features of one may get lists of the samples of a batch."""
+    return x.listed > 0 and x.bits == _SHORT
 
 
 @body

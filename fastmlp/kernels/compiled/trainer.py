@@ -245,7 +245,7 @@ class Trainer:
         """Return the samples whose entries are listed by feature at once, in batches of up to so many; 0 if none."""
         if drawn.size > 0:
             return drawn.chunk
-        return chunk_samples(most) if self._x.listed and is_short(self._x) else 0
+        return chunk_samples(most) if is_short(self._x) else 0
 
     def _threads(self, most: int, updates: int) -> int:
         """Return how many threads are worth it for updates on batches of up to so many samples."""
@@ -294,7 +294,7 @@ class Trainer:
     def _turned_lists(self, threads: int, most: int) -> FeatureLists:
         """Return room of each thread for the lists of a block."""
         line = vector.LINE_BYTES
-        part, chunk = (self._x.part, chunk_samples(most)) if self._x.listed and is_short(self._x) else (0, 0)
+        part, chunk = (self._x.part, chunk_samples(most)) if is_short(self._x) else (0, 0)
         start, stop = np.empty((2, threads, round_up(part, line)), np.int32)
         start[:] = chunk * np.arange(start.shape[1])
         index = np.empty((threads, round_up(part * chunk, line)), np.uint16)
