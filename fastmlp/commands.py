@@ -213,6 +213,9 @@ def pack(options: argparse.Namespace, say: Console) -> Outcome:
 def predict(options: argparse.Namespace, say: Console) -> Outcome:
     """Predict for rows of tables and for pictures, and report how pictures were prepared."""
     if options.output not in (None, "-"):
+        refusals.check_other_file(
+            "--output", options.output, [("MODEL", options.model), *(("an input", one) for one in options.what)]
+        )
         with refusals.speaking_of("--output"):
             atomic.check_place(options.output)
     _set_backend(options)
@@ -236,7 +239,7 @@ def predict(options: argparse.Namespace, say: Console) -> Outcome:
                     say(spoken(found))
     if options.output == "-":
         (say.tell if options.json else say.answer)(as_csv(predictions).rstrip("\r\n"))
-    elif options.output:
+    elif options.output and (predictions or not failures):  # an older file is worth more than no answers
         with refusals.speaking_of("--output"):
             atomic.replace(options.output, [as_csv(predictions).encode("utf-8", "backslashreplace")])
         say(f"written: {options.output}")

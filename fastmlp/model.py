@@ -252,7 +252,7 @@ class MLP(Interchange):
     def encoder(self) -> Encoder | None:
         """What encodes the rows of frames, saved with the model: see `fastmlp.preprocessing.fit`; None if nothing does.
 
-        A frame then holds raw rows, wherever X may be a frame. Arrays are taken as they are.
+        A frame then holds raw rows, wherever X may be a frame. Arrays are taken as they are; a packed frame is refused.
         """
         return encoding.of_model(self._notes, self._layer_sizes[0])
 
@@ -694,6 +694,9 @@ class MLP(Interchange):
 
     def _columns_of(self, name: str, X: Input) -> Input:
         """Return the rows of a frame as columns, encoded if the model has an encoder; anything else as it is."""
+        if getattr(X, "is_frame", False) and self.encoder is not None:
+            got, expected = "a packed data frame, whose values are not encoded", "the frame, which the model encodes"
+            raise ValueError(checks.message(name, got, expected, f"pass the frame as {name}"))
         return encoding.columns(name, X, self._notes, self._layer_sizes[0]) if frames.is_frame(X, name) else X
 
     def _samples(

@@ -73,7 +73,7 @@ class PackedMatrix:
     shuffle = "samples"
 
     __slots__ = (
-        "_backend", "_forms", "_operands", "_scale", "density", "dtype", "finite", "largest", "shape",
+        "_backend", "_forms", "_operands", "_scale", "density", "dtype", "finite", "is_frame", "largest", "shape",
     )  # fmt: skip
 
     def __init__(self, matrix: Array | Columns, scale: float, *, minibatches: bool = False) -> None:
@@ -95,6 +95,7 @@ class PackedMatrix:
         self.density = count / math.prod(self.shape)
         self.largest = float(max(seen.max(initial=0), -float(seen.min(initial=0)))) * scale
         self._scale = scale
+        self.is_frame = False  # whether it was a data frame, whose columns an encoder may expect
         self._backend = backend.get_backend()
         self._operands: dict[tuple[bool, np.dtype[Any]], Any] = {}
         form = kernels.list_samples(matrix, self.density, counts) if lists else kernels.pack(matrix)
@@ -125,13 +126,13 @@ class PackedMatrix:
     def __deepcopy__(self, _: object) -> PackedMatrix:
         return self
 
-    def __reduce__(self) -> tuple[type[PackedMatrix], tuple[Array | Columns, float]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Not the packed form, because kernels of another vector width would read outside its buffers.
         with backend.use_backend(self._backend):
             pieces = [piece for _, piece in self._pieces()]
         if isinstance(pieces[0], Columns):
-            return PackedMatrix, (joined(pieces), self._scale)
-        return PackedMatrix, (np.concatenate(pieces).T, self._scale)
+            return PackedMatrix, (joined(pieces), self._scale), (None, {"is_frame": self.is_frame})
+        return PackedMatrix, (np.concatenate(pieces).T, self._scale), (None, {"is_frame": self.is_frame})
 
     def looks_unscaled(self) -> bool:
         """Return whether values are so large that a network hardly learns from them.

@@ -335,7 +335,10 @@ def pack(
     if rows or progress is not None or Y is not None:
         got, expected = "rows, progress or Y without a path", "a path with them"
         raise ValueError(checks.message("path", got, expected, "name the file to write"))
-    return packed("X", frames.numbers("X", X) if frames.is_frame(X) else X, factor, wanted, minibatches=minibatches)
+    x = frames.numbers("X", X) if frames.is_frame(X) else X
+    found = packed("X", x, factor, wanted, minibatches=minibatches)
+    found.is_frame = x is not X
+    return found
 
 
 def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:

@@ -194,10 +194,7 @@ def check_pack(options: argparse.Namespace, named: Iterable[str]) -> None:
     check_data(options.data, named)
     if options.scale is not None:
         checks.positive("--scale", options.scale, "give a factor such as 1/255")
-    for option, path in (("DATA", options.data), ("--labels", options.labels)):
-        if path is not None and _same_file(options.to, path):
-            got = f"the file of {option}: {bounded.shown(path)}"
-            raise ValueError(checks.message("--to", got, "a different file", "give it another name"))
+    check_other_file("--to", options.to, (("DATA", options.data), ("--labels", options.labels)))
     with speaking_of("--to"):
         storage.check_place(options.to)
 
@@ -209,6 +206,14 @@ def check_pack_options(options: argparse.Namespace, names: Iterable[str]) -> Non
         if value is not None:
             expected, remedy = "other data than a packed file", "omit it; fastmlp pack chooses labels and parts"
             raise ValueError(checks.message(f"--{name}", bounded.brief(value), expected, remedy))
+
+
+def check_other_file(option: str, path: str, given: Iterable[tuple[str, str | None]]) -> None:
+    """Raise ValueError if a file to write is one of those that are read, given as arguments of these names."""
+    for argument, other in given:
+        if other is not None and _same_file(path, other):
+            got = f"the file of {argument}: {bounded.shown(other)}"
+            raise ValueError(checks.message(option, got, "a different file", "give it another name"))
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -1,10 +1,12 @@
 """`MLPClassifier` and `MLPRegressor` in scikit-learn's company, and what they offer beyond scikit-learn's classes."""
 
 import _thread
+import contextlib
 import copy
 import csv
 import gc
 import pickle
+import signal
 import threading
 import time
 import warnings
@@ -384,6 +386,81 @@ def test_lbfgs_leaves_one_thread_to_blas_beside_compiled_kernels(monkeypatch):
             regressor(solver="lbfgs", max_iter=1).fit(X, Y)
     assert seen[0] == {1}
     assert seen[1] == {library["num_threads"] for library in blas().info()}
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX signals")
+@pytest.mark.filterwarnings("ignore:Training interrupted by user")
+def test_a_signal_in_a_call_of_the_kernel_leaves_the_count_of_updates_with_the_weights():
+    x, y = np.random.default_rng(0).standard_normal((200_000, 20)), np.arange(200_000) % 2
+    options = {"shuffle": False, "alpha": 0.0, "batch_size": 10, "random_state": 0, "max_iter": 1}
+    for _ in range(2):  # with and without the time to compile
+        start = time.perf_counter()
+        whole = MLPClassifier((60,), **options).fit(x, y)
+    seconds, counts = time.perf_counter() - start, set()
+    for share in (0.5, 0.6, 0.7, 0.8):
+        model = MLPClassifier((60,), **options)
+        main = threading.main_thread().ident
+        timer = threading.Timer(seconds * share, signal.pthread_kill, (main, signal.SIGINT))
+        timer.start()
+        with contextlib.suppress(KeyboardInterrupt):  # before the first update, or after the last one
+            model.fit(x, y)
+            timer.join()
+        made = getattr(getattr(model, "_optimizer", None), "t", 0)
+        if 0 < made < whole._optimizer.t:
+            counts.add(made)
+            part = MLPClassifier((60,), **options).fit(x[: 10 * made], y[: 10 * made])
+            assert_same_bits(model.coefs_[0], part.coefs_[0])
+            model.partial_fit(x[:500], y[:500])
+            assert_same_bits(model.coefs_[0], part.partial_fit(x[:500], y[:500]).coefs_[0])
+    if not counts:
+        pytest.skip("no signal came while the kernel ran")
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_training_goes_on_with_coefficients_that_a_callback_has_changed(early_stopping):
+    options = {"random_state": 0, "max_iter": 30, "early_stopping": early_stopping}
+
+    def copied(model):
+        model.coefs_ = [one.copy() for one in model.coefs_]
+
+    def clipped(model):
+        for one in model.coefs_:
+            np.clip(one, -0.1, 0.1, out=one)
+        lasts.append(max(np.abs(one).max() for one in model.coefs_))
+
+    def wrong(model):
+        model.coefs_ = [one[:1] for one in model.coefs_]
+
+    lasts = []
+    alone = classifier(**options).fit(X, Y)
+    same = classifier(**options, callback=copied).fit(X, Y)
+    for one, other in zip(same.coefs_, alone.coefs_, strict=True):
+        assert_same_bits(one, other)
+    assert are_linked(same)
+    assert same.loss_curve_ == alone.loss_curve_
+    small = classifier(**options, callback=clipped).fit(X, Y)
+    assert small.loss_curve_[5:] != alone.loss_curve_[5:]
+    if not early_stopping:
+        assert max(np.abs(one).max() for one in small.coefs_) <= 0.1
+    with pytest.raises(ValueError, match="coefs_ and intercepts_ do not fit one another|coefs_ have the widths"):
+        classifier(**options, callback=wrong).fit(X, Y)
+
+
+def test_assigned_coefficients_are_not_stretched():
+    model = classifier(random_state=0).fit(X, Y)
+    model.coefs_[1] = model.coefs_[1][:1]
+    for call in (model.predict, lambda x: model.partial_fit(x, Y)):
+        with pytest.raises(ValueError, match=r"got shape \(1, 3\), expected \(8, 3\)"):
+            call(X)
+
+
+@pytest.mark.parametrize("layers", [(8, 8), ()])
+def test_a_warm_start_with_other_layers_is_refused(layers):
+    model = classifier(random_state=0, warm_start=True, max_iter=2).fit(X, Y)
+    with pytest.raises(
+        ValueError, match=f"hidden_layer_sizes has {len(layers)} layers, but the model was fitted with 1"
+    ):
+        model.set_params(hidden_layer_sizes=layers).fit(X, Y)
 
 
 def test_an_error_of_a_callback_leaves_the_model_so_far():

@@ -189,6 +189,30 @@ def test_an_encoder_lets_a_model_take_raw_rows(frame, people, tmp_path):
         model.predict(frame({name: columns[name] for name in ("age", "town", "floor")}))
 
 
+def test_a_packed_frame_is_not_taken_for_encoded(frame, people):
+    ages = frame({"age": people[0]["age"] / 100})
+    model = fastmlp.MLP((1, 4, 2))
+    model.fit(fastmlp.pack(ages), people[1], 1)
+    model.encoder = preprocessing.fit(ages)
+    packed = fastmlp.pack(ages)
+    for one in (packed, pickle.loads(pickle.dumps(packed))):
+        for call in (model.predict, lambda x: model.fit(ages, people[1], 1, validation=(x, people[1]))):
+            with pytest.raises(ValueError, match="X: got a packed data frame, .*; pass the frame as"):
+                call(one)
+    assert model.predict(fastmlp.pack(np.zeros((1, 3)))).shape == (3,)
+
+
+def test_infinite_numbers_have_no_mean(frame):
+    with pytest.raises(ValueError, match=r"^frame: got inf in column 'b', row 1 \(from 0\), expected finite numbers"):
+        preprocessing.fit(frame({"a": np.zeros(3), "b": np.array([0, np.inf, 1])}))
+
+
+def test_large_integers_are_different_categories(frame):
+    numbers = np.array([2**53, 2**53 + 1, 5])
+    encoder = preprocessing.fit(frame({"id": numbers}), categories=["id"])
+    assert encoder.categories == {0: ("5", str(2**53), str(2**53 + 1))}
+
+
 def test_encoded_rows_are_those_of_scikit_learn(frame, people):
     compose, prepare = (pytest.importorskip(f"sklearn.{name}") for name in ("compose", "preprocessing"))
     columns, _ = people

@@ -146,6 +146,20 @@ def test_a_place_for_answers_that_does_not_exist_is_refused(predict, folder, tmp
     assert "no such folder" in error
 
 
+def test_answers_do_not_replace_what_they_are_made_from(predict, folder, tmp_path):
+    picture = folder / "b good.png"
+    before = picture.read_bytes()
+    status, printed, error = predict(picture, "--output", picture)
+    assert (status, printed) == (2, "")
+    assert "--output: got the file of an input" in error
+    assert picture.read_bytes() == before
+    older, bad = tmp_path / "older.csv", tmp_path / "bad.png"
+    older.write_text("kept")
+    bad.write_text("no picture")
+    assert predict(bad, "--output", older)[0] == 2
+    assert older.read_text() == "kept"
+
+
 def test_an_answer_names_the_runner_up(predict, folder):
     line = predict(folder / "b good.png")[1]
     assert re.match(r".*b good\.png: [abc], [\d.]+%, else [abc], [\d.]+%  \(", line)

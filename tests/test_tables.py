@@ -103,7 +103,7 @@ def test_column_numbers_in_the_first_line_are_no_sample(read):
         ([10, 9, 10, 9, 100, 100], ("9", "10", "100")),
         ([-1, 1, -1, 1, -1, 1], ("-1", "1")),
         ([1.0, 3.0, 2.0, 1.0, 3.0, 2.0], ("1", "2", "3")),
-        ([2**53, -5, 2**53, -5, -5, -5], ("-5", str(2**53))),
+        ([2**53 - 1, -5, 2**53 - 1, -5, -5, -5], ("-5", str(2**53 - 1))),
         (["10", "9", "10", "9", "b", "b"], ("10", "9", "b")),
         (["ä b", "z", "ä b", "z", "Z", "Z"], ("Z", "z", "ä b")),
     ],
@@ -165,6 +165,20 @@ def test_the_label_is_found_and_said(read, table, label, remark):
 def test_a_label_is_never_guessed(read, table, words):
     with pytest.raises(ValueError, match=words):
         read(table)
+
+
+@pytest.mark.parametrize("header", ["a,a,label", "a, a ,label", "a,label,label", "a,,,label"])
+def test_columns_of_one_name_are_refused(read, header):
+    parts = [COUNT] * (header.count(",")) + [BITS]
+    with pytest.raises(ValueError, match="got two columns '(a|label|)', expected different names; rename one of them"):
+        read(f"{header}\n" + columns(*parts))
+
+
+def test_whole_numbers_that_floats_merge_are_no_labels(read):
+    big = [str(2**53 + one) for one in (0, 1)] * 6
+    with pytest.raises(ValueError, match=r"got label 9007199254740992\.0 in sample 0, expected integers below 2\*\*53"):
+        read("a,label\n" + columns(REAL, big))
+    assert read("a,label\n" + columns(REAL, ["9007199254740991", "7"] * 6)).names == ("7", "9007199254740991")
 
 
 @pytest.mark.parametrize(("label", "at"), [("first", 0), ("last", 2), ("b", 1), ("c", 2)])

@@ -11,6 +11,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 MOST = 2**16  #: Largest number of classes: a column with more values holds prices, identifiers or pixels, not labels.
 
+_EXACT = 2.0**53  # from which on floats stand for several integers each
+
 _REMEDY = "give each class an integer or a name"
 
 
@@ -55,7 +57,7 @@ def number_in(cell: str) -> float | None:
 def spelled(cell: str) -> str:
     """Return a word as it is, and a number in one spelling: 1, 1.0 and 01 are the same category."""
     number = number_in(cell)
-    if number is None or not math.isfinite(number):
+    if number is None or not math.isfinite(number) or abs(number) >= _EXACT:
         return cell
     return str(int(number)) if number == int(number) else repr(number)
 
@@ -63,11 +65,14 @@ def spelled(cell: str) -> str:
 def _integers(name: str, y: Array) -> Array:
     if y.dtype.kind not in "biuf":
         raise ValueError(checks.message(name, f"dtype {y.dtype}", "integer labels", _REMEDY))
-    # Between these bounds every whole float has an exact int64.
-    fits = (y >= -(2.0**63)) & (y < 2.0**63) & (np.floor(y) == y)
+    # Each larger float stands for several integers.
+    bits = np.finfo(y.dtype).nmant + 1 if y.dtype.kind == "f" else 63
+    fits = (y >= -(2.0**bits)) & (y < 2.0**bits) & (np.floor(y) == y)
     if not fits.all():
         bad = int(np.flatnonzero(~fits)[0])
         got, expected = f"label {y[bad]} in sample {bad}", "64-bit integers"
+        if 2.0**bits <= abs(y[bad]) < 2.0**63:
+            expected = f"integers below 2**{bits}, beyond which those of {y.dtype} are rounded"
         raise ValueError(checks.message(name, got, expected, _REMEDY))
     return y.astype(np.int64)
 

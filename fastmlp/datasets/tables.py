@@ -176,7 +176,13 @@ def _opened(path: Path, roles: Roles) -> tuple[bounded.Source, Layout]:
     bounded.refuse_page(content.name, bounded.head(content, 64))
     layout = delimited.layout_of(content)
     ignored = frozenset(_column(layout, "ignore", name) for name in roles.ignored)
-    return content, layout._replace(ignored=ignored)
+    layout = layout._replace(ignored=ignored)
+    names = [layout.header[column] for column in layout.used] if layout.header else []
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:  # a model would find the first one only
+        got = f"two columns {bounded.brief(repr(twice))}"
+        raise ValueError(checks.message(layout.file, got, "different names", "rename one of them"))
+    return content, layout
 
 
 def _column(layout: Layout, argument: str, name: str) -> int:
@@ -241,12 +247,13 @@ def _selected(layout: Layout, known: Known, chosen: int | None) -> list[int]:
     """Return the columns of a model's features, in its order."""
     used = [column for column in layout.used if column != chosen]
     if known.names and layout.header:
-        missing = [name for name in known.names if name not in layout.header]
+        places = {layout.header[column]: column for column in layout.used}
+        missing = [name for name in known.names if name not in places]
         if missing:
             got = f"no column {bounded.brief(', '.join(map(repr, missing)))}"
             expected = bounded.brief(f"the columns of the model's training: {', '.join(known.names)}")
             raise ValueError(checks.message(layout.file, got, expected, "add it, or rename a column"))
-        return [layout.header.index(name) for name in known.names]
+        return [places[name] for name in known.names]
     if chosen is None and len(used) == known.width + 1 and known.label in ("first", "last"):
         used = used[1:] if known.label == "first" else used[:-1]
     if chosen is None and len(used) != known.width:

@@ -18,14 +18,22 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from fastmlp import activations, arrays, backend, interrupts, threads
 from fastmlp.estimator import solvers
 from fastmlp.estimator.run import Run
-from fastmlp.estimator.samples import HeldOut, Samples, check_width, logits, validated
+from fastmlp.estimator.samples import (
+    HeldOut,
+    Samples,
+    Validation,
+    check_count,
+    check_depth,
+    check_width,
+    checked_weight,
+    logits,
+    validated,
+)
 from fastmlp.estimator.views import Views, joined
 from fastmlp.estimator.watching import CallbackSupportMixin, Watch
 from fastmlp.kernels.nets import ACTIVATIONS, Net
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-
-_MOST_SAMPLES = 2**31 - 1  # orders are int32
 
 # Multiply-adds of a forward pass up to which L-BFGS evaluates the loss on one thread: other threads fall asleep while
 # SciPy computes between two evaluations, and waking them takes longer than all work.
@@ -125,7 +133,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
 
     def _weights(self, y: Array, sample_weight: Array | None) -> Array | None:
         """Return the weights of samples with targets y (m, K), as `_validate_input` returns them; None if all are 1."""
-        return _checked("sample_weight", sample_weight)
+        return checked_weight("sample_weight", sample_weight)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Self:
         with self._threads():
@@ -186,7 +194,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         samples, parameters, slope, caller = problem
         if caller.leaving:
             raise KeyboardInterrupt
-        _unpack(packed, parameters)
+        parameters.unpack(packed)
         loss = samples.loss_and_grad(slope.vector, parameters.vector)
         gradient = np.concatenate([one.ravel() for one in (*slope.coefs, *slope.intercepts)])
         decayed = slice(sum(one.size for one in slope.coefs))
@@ -200,7 +208,8 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
             self._optimizer = solvers.solver(self)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
-        _check_count(X)
+        check_depth(rest[-2], self.coefs_)
+        check_count(X)
         weight, views = self._weights(y, sample_weight), self._link()
         chosen, validation = self._split(X, y, weight)
         dtype = views.vector.dtype
@@ -208,19 +217,27 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         clip = self.clip_norm or 0.0
         run = Run(views, samples, self._optimizer, self._samples_of_batch(len(chosen)), self.alpha, clip)
         watch = Watch(self, X, lambda: self._decoded(y), self._loss_name(), incremental)
-        with watch.running():
+
+        def train(caller: interrupts.Caller) -> None:
             try:
-                watch.history.stopped = self._train(run, chosen, validation, incremental, watch)
+                watch.history.stopped = self._train(run, chosen, validation, incremental, watch, caller)
             except KeyboardInterrupt:
                 watch.history.stopped = "interrupt"
-                warnings.warn("Training interrupted by user.", stacklevel=2)
             finally:
                 run.settle()
             if self.early_stopping:
                 self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
                 self._link()
 
-    def _split(self, X: Any, y: Array, weight: Array | None) -> tuple[Array, "_Validation | None"]:
+        with watch.running():
+            _, struck = interrupts.converse(train)
+            if struck is not None and not isinstance(struck, KeyboardInterrupt):
+                raise struck
+            if struck is not None or watch.history.stopped == "interrupt":
+                watch.history.stopped = "interrupt"
+                warnings.warn("Training interrupted by user.", stacklevel=2)
+
+    def _split(self, X: Any, y: Array, weight: Array | None) -> tuple[Array, Validation | None]:
         """Return the samples to train on, and those to validate on."""
         everything = np.arange(len(y))
         if self._given[0] is not None:
@@ -256,7 +273,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
             reset=False,
         )
         if sample_weight is not None:
-            sample_weight = _checked("sample_weight_val", _check_sample_weight(sample_weight, X))
+            sample_weight = checked_weight("sample_weight_val", _check_sample_weight(sample_weight, X))
         y = self._encoded(y)
         return X, y.reshape(len(y), -1), sample_weight
 
@@ -268,10 +285,10 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         """Return targets as scores take them."""
         return y
 
-    def _validation(self, X: Any, y: Array, weight: Array | None) -> "_Validation":
+    def _validation(self, X: Any, y: Array, weight: Array | None) -> Validation:
         views = self._link()
         held_out = HeldOut(self._net(views.sizes), X, y, weight, views.vector.dtype)
-        return _Validation(X, self._decoded(y), weight, held_out)
+        return Validation(X, self._decoded(y), weight, held_out)
 
     def _samples_of_batch(self, m: int) -> int:
         if self.batch_size == "auto":
@@ -281,15 +298,23 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
             warnings.warn(text, stacklevel=2)
         return int(min(self.batch_size, m))
 
-    def _train(self, run: Run, chosen: Array, validation: "_Validation | None", incremental: bool, watch: Watch) -> str:
+    def _train(
+        self,
+        run: Run,
+        chosen: Array,
+        validation: Validation | None,
+        incremental: bool,
+        watch: Watch,
+        caller: interrupts.Caller,
+    ) -> str:
         """Train epoch by epoch, as scikit-learn's `_fit_stochastic`; return why it ended."""
         order = np.arange(len(chosen))
         self.n_iter_ = 0
         for _ in range(self.max_iter):
             if self.shuffle:
                 order = shuffle(order, random_state=self._random_state)
-            watch.begin()
-            loss = run.epoch(chosen[order])
+            watch.begin(caller)
+            loss = run.epoch(chosen[order], caller)
             self._record(loss, len(chosen))
             if validation is not None or not watch.is_idle or run.diverged:
                 run.settle()
@@ -299,7 +324,10 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
                 self._warn_of_divergence()
                 return "diverged"
             self._optimizer.iteration_ends(self.t_)
-            is_done, is_told = self._is_done(), watch.ask()
+            is_done, is_told = self._is_done(), False
+            if not watch.is_idle:
+                is_told = caller.ask(watch.ask)
+                self.coefs_, self.intercepts_ = run.taken_up(self.coefs_, self.intercepts_)
             if is_done or is_told or incremental:
                 return "patience" if is_done else "callback" if is_told else "epochs"
             if self.n_iter_ == self.max_iter:
@@ -320,7 +348,7 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         if self.verbose:
             print(f"Iteration {self.n_iter_}, loss = {loss:.8f}")  # noqa: T201  # as scikit-learn
 
-    def _validate(self, validation: "_Validation | None") -> None:
+    def _validate(self, validation: Validation | None) -> None:
         """Validate, and count epochs without an improvement."""
         if validation is None:
             self._update_no_improvement_count(False, None, None, None)
@@ -368,31 +396,3 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
     def _outputs(self, z: Array) -> Array:
         """Return the outputs (m, K) for logits z (K, m)."""
         raise NotImplementedError
-
-
-class _Validation:
-    """Samples X, y and weights for scores, and the same for losses."""
-
-    def __init__(self, X: Any, y: Array, weight: Array | None, held_out: HeldOut) -> None:
-        self.X, self.y, self.weight, self.held_out = X, y, weight, held_out
-
-
-def _unpack(packed: Array, views: Views) -> None:
-    """Copy parameters in scikit-learn's order, all coefficients and then all intercepts, into views."""
-    at = 0
-    for to in (*views.coefs, *views.intercepts):
-        to[...] = packed[at : at + to.size].reshape(to.shape)
-        at += to.size
-
-
-def _checked(name: str, weight: Array | None) -> Array | None:
-    if weight is not None and (weight < 0).any():
-        raise ValueError(f"Negative values in data passed to `{name}`")
-    if weight is not None and not (weight > 0).any():
-        raise ValueError("Sample weights must contain at least one non-zero number.")
-    return weight
-
-
-def _check_count(X: Any) -> None:
-    if X.shape[0] > _MOST_SAMPLES:
-        raise ValueError(f"X has {X.shape[0]} samples, but the solvers sgd and adam take at most {_MOST_SAMPLES}.")

@@ -8,12 +8,13 @@ import numpy as np
 from fastmlp import backend
 from fastmlp.estimator.samples import Samples, divisor
 from fastmlp.estimator.solvers import Adam, Descent
-from fastmlp.estimator.views import Views
+from fastmlp.estimator.views import Views, joined
+from fastmlp.interrupts import Caller
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # Seconds of one call of the kernel: long enough that its overhead does not count, short enough that Ctrl-C does not
-# wait. Python raises KeyboardInterrupt between two calls.
+# wait.
 _CALL_SECONDS = 0.05
 
 
@@ -46,17 +47,20 @@ class Run:
         self.diverged = False
         self._views, self._samples, self._solver = views, samples, solver
         self._batch_size, self._alpha, self._rule = batch_size, alpha, solver.rule(clip)
-        self._trainer = samples.train([views.vector, *solver.state(views.vector)])
+        self._settled, self._trainer = views.vector.copy(), self._begun()
         self._updates = 1  # in the next call of the kernel
 
-    def epoch(self, order: Array) -> float:
-        """Update on all batches of samples in this order (m,); return the mean of the batches' losses with penalty."""
+    def epoch(self, order: Array, caller: Caller) -> float:
+        """Update on all batches of samples in this order (m,); return the mean of the batches' losses with penalty.
+
+        Raises KeyboardInterrupt between two calls of the kernel if the caller wants to leave.
+        """
         ends = np.append(np.arange(self._batch_size, len(order), self._batch_size), len(order))
         starts = np.append(0, ends[:-1])
         weight = np.add.reduceat(self._samples.w[order], starts, dtype=np.float64)
         # The kernels skip a batch of weight 0.
         share = np.divide(1, weight, out=np.zeros_like(weight), where=weight > 0)
-        sums = self._train(order.astype(np.int32, copy=False), ends, self._solver.numbers(self._alpha * share))
+        sums = self._train(order.astype(np.int32, copy=False), ends, self._solver.numbers(self._alpha * share), caller)
         self.diverged = len(sums) < len(ends)
         if self.diverged:
             return float("nan")
@@ -66,13 +70,33 @@ class Run:
     def settle(self) -> None:
         """Set the parameters, and the solver's state, to those after the last update; to NaN after a divergence."""
         vector, *state = backend.kernels().training_vectors(self._trainer)
-        self._views.vector[...] = np.nan if self.diverged else vector
+        self._views.vector[...] = self._settled = np.full_like(vector, np.nan) if self.diverged else vector
         self._solver.keep(state)
 
-    def _train(self, order: Array, ends: Array, numbers: Array) -> Array:
+    def taken_up(self, coefs: list[Array], intercepts: list[Array]) -> tuple[list[Array], list[Array]]:
+        """Go on with coefficients and intercepts that may have been changed since `settle`; return views of them."""
+        views, before = self._views, self._views.vector
+        if not views.are(coefs, intercepts):
+            given = joined(coefs, intercepts)
+            if given.sizes != views.sizes:
+                raise ValueError(f"coefs_ have the widths {given.sizes}, but the model has {views.sizes}.")
+            before[...] = given.vector
+            coefs, intercepts = list(views.coefs), list(views.intercepts)
+        if not np.array_equal(before, self._settled):
+            self._settled, self._trainer = before.copy(), self._begun()
+        return coefs, intercepts
+
+    def _begun(self) -> Any:
+        """Return a trainer that begins with the parameters and the state of the solver."""
+        vector = self._views.vector
+        return self._samples.train([vector, *self._solver.state(vector)])
+
+    def _train(self, order: Array, ends: Array, numbers: Array, caller: Caller) -> Array:
         """Make the updates of an epoch in several calls; return the sums of those that were made."""
         kernels, made, first = backend.kernels(), [], 0
         while first < len(ends):
+            if caller.leaving:
+                raise KeyboardInterrupt
             start, stop = int(ends[first - 1]) if first > 0 else 0, min(first + self._updates, len(ends))
             began = time.perf_counter()
             some = numbers[first:stop]

@@ -14,6 +14,7 @@ from fastmlp.quiet import quietly
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
+_MOST_SAMPLES = 2**31 - 1  # orders are int32
 _MANY_NUMBERS = 1 << 18  # from which it pays that other threads wake to look for NaN
 
 
@@ -108,6 +109,37 @@ class HeldOut:
         kernels.loss_gradient(np.empty_like(z), loss, np.empty_like(loss), z, self._y, self._w, self._net.loss)
         total = quietly(np.sum, loss, dtype=np.float64) / np.sum(self._w, dtype=np.float64)
         return float(total) / divisor(self._net)
+
+
+class Validation:
+    """Samples X, y and weights for scores, and the same for losses."""
+
+    def __init__(self, X: Any, y: Array, weight: Array | None, held_out: HeldOut) -> None:
+        self.X, self.y, self.weight, self.held_out = X, y, weight, held_out
+
+
+def checked_weight(name: str, weight: Array | None) -> Array | None:
+    """Return the weights of samples, the argument of this name; raise ValueError unless they are usable."""
+    if weight is not None and (weight < 0).any():
+        raise ValueError(f"Negative values in data passed to `{name}`")
+    if weight is not None and not (weight > 0).any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weight
+
+
+def check_depth(sizes: list[int], coefs: list[Array]) -> None:
+    """Raise ValueError unless a fitted model has as many layers as these widths, which are now asked for."""
+    if len(sizes) - 1 != len(coefs):
+        raise ValueError(
+            f"hidden_layer_sizes has {len(sizes) - 2} layers, but the model was fitted with {len(coefs) - 1}. "
+            "Fit a new model, or without warm_start."
+        )
+
+
+def check_count(X: Any) -> None:
+    """Raise ValueError if there are too many samples for the solvers sgd and adam."""
+    if X.shape[0] > _MOST_SAMPLES:
+        raise ValueError(f"X has {X.shape[0]} samples, but the solvers sgd and adam take at most {_MOST_SAMPLES}.")
 
 
 def divisor(net: Net) -> int:

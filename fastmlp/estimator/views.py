@@ -38,7 +38,17 @@ class Views:
     def set_all(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> None:
         """Copy coefficients and intercepts into the vector."""
         for to, source in zip((*self.coefs, *self.intercepts), (*coefs, *intercepts), strict=True):
+            if np.shape(source) != to.shape:  # which NumPy might stretch
+                got = f"shape {np.shape(source)}, expected {to.shape}"
+                raise ValueError(f"coefs_ and intercepts_ do not fit one another: got {got}.")
             to[...] = source
+
+    def unpack(self, packed: Array) -> None:
+        """Take parameters in scikit-learn's order, all coefficients and then all intercepts."""
+        at = 0
+        for to in (*self.coefs, *self.intercepts):
+            to[...] = packed[at : at + to.size].reshape(to.shape)
+            at += to.size
 
 
 def joined(coefs: Sequence[Any], intercepts: Sequence[Any]) -> Views:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastmlp import callbacks
 from fastmlp.history import History
+from fastmlp.interrupts import Caller
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -76,12 +77,12 @@ class Watch:
                     estimator=self._model, reconstruction_attributes=self._fitted, **self._data
                 )
 
-    def begin(self) -> None:
-        """Begin an iteration."""
+    def begin(self, caller: Caller) -> None:
+        """Begin an iteration; hooks are called in the thread of the caller."""
         self._began = time.perf_counter()
         if self._hooks is not None:
             self._subtask = self._hooks.subcontext(task_name="iteration")
-            self._subtask.call_on_fit_task_begin(estimator=self._model, **self._data)
+            caller.ask(self._subtask.call_on_fit_task_begin, estimator=self._model, **self._data)
 
     def record(self) -> None:
         """Record an iteration that is complete and validated."""
