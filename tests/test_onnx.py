@@ -1,6 +1,7 @@
 """ONNX files: onnxruntime predicts from them what the models predict, from raw samples as from prepared ones."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -144,6 +145,19 @@ def test_raw_rows_of_numbers_are_standardised_in_the_graph(rng, path, dtype):
     assert_predicts(path, model, raw, X=rows)
     (columns,) = onnx.load(path).metadata_props
     assert (columns.key, json.loads(columns.value)) == ("columns of X", ["age", "year"])
+
+
+def test_a_column_too_fine_for_the_inputs_of_the_file_is_said(rng, path):
+    frame = Table(age=rng.normal(40, 9, 50), stamp=1e9 + rng.normal(0, 1, 50))
+    for dtype in ("float32", "float64"):
+        model = drawn(rng, (2, 6, 3), dtype)
+        model.encoder = fastmlp.preprocessing.fit(frame)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            model.export_onnx(path)
+        found = [str(one.message) for one in told if "steps of" in str(one.message)]
+        assert len(found) == (dtype == "float32")
+        assert not found or "values of column 'stamp' are rounded to steps of 1" in found[0]
 
 
 @pytest.mark.parametrize("numbers", [True, False])

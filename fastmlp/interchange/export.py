@@ -11,7 +11,7 @@ from fastmlp.interchange.graph import FileGraph, Port
 from fastmlp.interchange.layers import Model
 from fastmlp.interchange.nodes import LABEL, NUMBERS, PROBABILITIES
 
-_COARSE = 1e-3  # standard deviations to which inputs of a file may be rounded without a word
+_COARSE = 0.1  # standard deviations to which inputs of a file may be rounded without a word
 
 
 def write(model: Model, path: PathName) -> tuple[list[Port], list[Port]]:
