@@ -212,13 +212,13 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         check_count(X)
         weight, views = self._weights(y, sample_weight), self._link()
         chosen, validation = self._split(X, y, weight)
-        dtype = views.vector.dtype
-        samples = Samples(self._net(views.sizes, dtype), X, y, weight, dtype, minibatches=True)
-        clip = self.clip_norm or 0.0
-        run = Run(views, samples, self._optimizer, self._samples_of_batch(len(chosen)), self.alpha, clip)
+        size, net = self._samples_of_batch(len(chosen)), self._net(views.sizes, views.vector.dtype)
         watch = Watch(self, X, lambda: self._decoded(y), self._loss_name(), incremental)
 
         def train(caller: interrupts.Caller) -> None:
+            # In this thread too: where others have launched kernels as well, helpers soon sleep between epochs.
+            samples = Samples(net, X, y, weight, views.vector.dtype, minibatches=True)
+            run = Run(views, samples, self._optimizer, size, self.alpha, self.clip_norm or 0.0)
             try:
                 watch.history.stopped = self._train(run, chosen, validation, incremental, watch, caller)
             except KeyboardInterrupt:
@@ -324,9 +324,8 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
                 self._warn_of_divergence()
                 return "diverged"
             self._optimizer.iteration_ends(self.t_)
-            is_done, is_told = self._is_done(), False
+            is_done, is_told = self._is_done(), watch.ask(caller)
             if not watch.is_idle:
-                is_told = caller.ask(watch.ask)
                 self.coefs_, self.intercepts_ = run.taken_up(self.coefs_, self.intercepts_)
             if is_done or is_told or incremental:
                 return "patience" if is_done else "callback" if is_told else "epochs"
