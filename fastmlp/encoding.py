@@ -132,8 +132,6 @@ def fit(x: Array, words: Words, names: tuple[str, ...] = ()) -> Encoder:
     ------
     ImportError
         If there are categories and scikit-learn is not installed.
-    ValueError
-        If a number is infinite or NaN.
 
     Notes
     -----
@@ -143,12 +141,6 @@ def fit(x: Array, words: Words, names: tuple[str, ...] = ()) -> Encoder:
     """
     numbers = x.astype(np.float64)
     numbers[:, list(words)] = 0
-    bad = np.argwhere(~np.isfinite(numbers))
-    if len(bad):
-        (row, column), expected = bad[0], "finite numbers"
-        which = repr(names[column]) if names else str(column + 1)
-        got = f"{numbers[row, column]} in column {bounded.brief(which)}, row {row} (from 0)"
-        raise ValueError(checks.message("frame", got, expected, "correct it, or drop the row"))
     mean, scale = moments(numbers)
     return Encoder(names, mean, scale, _categories(x, words) if words else {})
 

@@ -143,9 +143,7 @@ def _listed(names: Iterable[str]) -> str:
 def _columns(argument: str, frame: Frame) -> list[tuple[Any, Any]]:
     """Return names and columns, all of which have different names."""
     labels = list(frame.columns)
-    twice = next((name for name in labels if labels.count(name) > 1), None) if len(set(labels)) < len(labels) else None
-    if twice is not None:
-        raise ValueError(checks.message(argument, f"two columns {twice!r}", "different names", "rename one of them"))
+    bounded.refuse_twins(argument, labels)
     if not labels:
         raise ValueError(checks.message(argument, "a frame without columns", "at least one", "pass features"))
     source: Any = frame

@@ -90,9 +90,8 @@ def labels(z: Array) -> Array:
         found: Array = np.argmax(z, axis=0).astype(np.int64, copy=False)
         return found
     found = np.zeros(z.shape[1], np.int64)
-    for k in range(len(z) - 1, 0, -1):
+    for k in range(len(z) - 1, -1, -1):
         np.putmask(found, z[k] == largest, k)
-    np.putmask(found, z[0] == largest, 0)
     return found
 
 

@@ -130,9 +130,8 @@ class PackedMatrix:
         # Not the packed form, because kernels of another vector width would read outside its buffers.
         with backend.use_backend(self._backend):
             pieces = [piece for _, piece in self._pieces()]
-        if isinstance(pieces[0], Columns):
-            return PackedMatrix, (joined(pieces), self._scale), (None, {"is_frame": self.is_frame})
-        return PackedMatrix, (np.concatenate(pieces).T, self._scale), (None, {"is_frame": self.is_frame})
+        matrix = joined(pieces) if isinstance(pieces[0], Columns) else np.concatenate(pieces).T
+        return PackedMatrix, (matrix, self._scale), (None, {"is_frame": self.is_frame})
 
     def looks_unscaled(self) -> bool:
         """Return whether values are so large that a network hardly learns from them.

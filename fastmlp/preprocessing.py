@@ -81,7 +81,7 @@ def fit(frame: frames.Frame, categories: Iterable[str] = ()) -> Encoder:
     Raises
     ------
     ValueError
-        If a value is missing, or there is no such column.
+        If a value is missing or infinite, or there is no such column.
     TypeError
         If a column holds neither numbers nor text, or ``frame`` is not a data frame.
     ImportError
@@ -111,6 +111,9 @@ def fit(frame: frames.Frame, categories: Iterable[str] = ()) -> Encoder:
     x, words = frames.raw("frame", frame, {*frames.text_columns("frame", frame), *map(names.index, several)})
     if not len(x):
         raise ValueError(checks.message("frame", "no rows", "at least one row", "pass the training data"))
+    for row, column in np.argwhere(~np.isfinite(x))[:1]:
+        got = f"{x[row, column]} in column {bounded.brief(repr(names[column]))}, row {row} (from 0)"
+        raise ValueError(checks.message("frame", got, "finite numbers", "correct it, or drop the row"))
     return encoding.fit(x, words, names)
 
 

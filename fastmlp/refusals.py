@@ -171,10 +171,8 @@ def _check_files(options: argparse.Namespace) -> None:
                 storage.check_place(path)
     taken = {"DATA": options.data}
     for option, path in files.items():
-        for other, name in taken.items():
-            if path is not None and name is not None and _same_file(path, name):
-                got = f"the file of {other}: {bounded.shown(path)}"
-                raise ValueError(checks.message(option, got, "a different file", "give it another name"))
+        if path is not None:
+            check_other_file(option, path, taken.items())
         taken[option] = path
 
 

@@ -9,7 +9,7 @@ import pytest
 from compare import assert_close
 
 import fastmlp
-from fastmlp.datasets import load
+from fastmlp.datasets import load, tables
 
 FEATURES = [[0.5, 3], [1.5, -2], [2.5, 0], [-3.5, 1], [4.5, 7], [5.5, 0]]
 KINDS = ["setosa", "virginica", "setosa", "virginica", "versicolor", "versicolor"]
@@ -172,6 +172,13 @@ def test_columns_of_one_name_are_refused(read, header):
     parts = [COUNT] * (header.count(",")) + [BITS]
     with pytest.raises(ValueError, match="got two columns '(a|label|)', expected different names; rename one of them"):
         read(f"{header}\n" + columns(*parts))
+
+
+def test_a_second_column_without_a_name_is_not_the_index(tmp_path):
+    (tmp_path / "x.csv").write_text(",,label\n" + columns(COUNT, BITS, BITS))
+    table = tables.read(tmp_path / "x.csv")
+    again = tables.read(tmp_path / "x.csv", known=tables.Known(table.columns, 1, frozenset(), "label"))
+    assert table.features.tolist() == again.features.tolist() == [[int(bit)] for bit in BITS]
 
 
 def test_whole_numbers_that_floats_merge_are_no_labels(read):

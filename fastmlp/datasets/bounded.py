@@ -12,10 +12,11 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from fastmlp import checks
 
@@ -159,6 +160,15 @@ def damage(name: str) -> Iterator[None]:
         raise ValueError(
             checks.message(name, f"damaged content ({brief(error)})", "a complete file", SAVE_AGAIN)
         ) from error
+
+
+def refuse_twins(where: str, columns: list[Any]) -> None:
+    """Raise ValueError if two columns have the same name: only one of them would be found by it."""
+    counts = Counter(columns)
+    twice = next((name for name in columns if counts[name] > 1), None)
+    if twice is not None:
+        got = f"two columns {brief(repr(twice))}"
+        raise ValueError(checks.message(where, got, "different names", "rename one of them"))
 
 
 def refuse_page(name: str, beginning: bytes) -> None:

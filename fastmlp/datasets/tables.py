@@ -177,11 +177,8 @@ def _opened(path: Path, roles: Roles) -> tuple[bounded.Source, Layout]:
     layout = delimited.layout_of(content)
     ignored = frozenset(_column(layout, "ignore", name) for name in roles.ignored)
     layout = layout._replace(ignored=ignored)
-    names = [layout.header[column] for column in layout.used] if layout.header else []
-    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
-    if twice is not None:  # a model would find the first one only
-        got = f"two columns {bounded.brief(repr(twice))}"
-        raise ValueError(checks.message(layout.file, got, "different names", "rename one of them"))
+    if layout.header:
+        bounded.refuse_twins(layout.file, [layout.header[column] for column in layout.used])
     return content, layout
 
 

@@ -214,27 +214,27 @@ class Trained(CallbackSupportMixin, BaseMultilayerPerceptron):  # type: ignore[m
         chosen, validation = self._split(X, y, weight)
         size, net = self._samples_of_batch(len(chosen)), self._net(views.sizes, views.vector.dtype)
         watch = Watch(self, X, lambda: self._decoded(y), self._loss_name(), incremental)
+        samples = Samples(net, X, y, weight, views.vector.dtype, minibatches=True)
+        run = Run(views, samples, self._optimizer, size, self.alpha, self.clip_norm or 0.0)
 
-        def train(caller: interrupts.Caller) -> None:
-            # In this thread too: where others have launched kernels as well, helpers soon sleep between epochs.
-            samples = Samples(net, X, y, weight, views.vector.dtype, minibatches=True)
-            run = Run(views, samples, self._optimizer, size, self.alpha, self.clip_norm or 0.0)
+        def train(caller: interrupts.Caller) -> str:
             try:
-                watch.history.stopped = self._train(run, chosen, validation, incremental, watch, caller)
+                stopped = self._train(run, chosen, validation, incremental, watch, caller)
             except KeyboardInterrupt:
-                watch.history.stopped = "interrupt"
+                stopped = "interrupt"
             finally:
                 run.settle()
             if self.early_stopping:
                 self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
                 self._link()
+            return stopped
 
         with watch.running():
-            _, struck = interrupts.converse(train)
+            stopped, struck = interrupts.converse(train)
             if struck is not None and not isinstance(struck, KeyboardInterrupt):
                 raise struck
-            if struck is not None or watch.history.stopped == "interrupt":
-                watch.history.stopped = "interrupt"
+            watch.history.stopped = stopped if struck is None else "interrupt"
+            if watch.history.stopped == "interrupt":
                 warnings.warn("Training interrupted by user.", stacklevel=2)
 
     def _split(self, X: Any, y: Array, weight: Array | None) -> tuple[Array, Validation | None]:
