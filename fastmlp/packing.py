@@ -85,14 +85,10 @@ class PackedMatrix:
         else:
             values, seen = matrix, matrix[:, ::step]
         kernels, lists = backend.kernels(), minibatches or isinstance(matrix, Columns)
-        counts = None
+        counts, self.finite = kernels.survey(values)
         if self.dtype == _UINT8:
-            count = int(np.count_nonzero(values))
             self.finite = _codes_are_finite(values, scale)
-        else:
-            counts, self.finite = kernels.survey(values)
-            count = int(counts.sum())
-        self.density = count / math.prod(self.shape)
+        self.density = int(counts.sum()) / math.prod(self.shape)
         self.largest = float(max(seen.max(initial=0), -float(seen.min(initial=0)))) * scale
         self._scale = scale
         self.is_frame = False  # whether it was a data frame, whose columns an encoder may expect

@@ -155,6 +155,11 @@ def run_nonzero_bits(x, at):
 
 
 @numba.njit
+def run_list_words(words, entry, codes, mask, first, at):
+    return vector.list_words(vector.address(words, 0), entry, vector.address(codes, at), 0, mask, first)
+
+
+@numba.njit
 def run_exp_columns(out, z, statistics, first, width, apart):
     rows, ld = z.shape
     to, source = vector.matrix(out.reshape(-1), first, ld), vector.matrix(z.reshape(-1), first, ld)
@@ -497,6 +502,23 @@ def nonzero_bits(rng, dtype):
         codes = np.where(np.isnan(x), 255, x != 0).astype(np.uint8)
         given = Buffers(side, x=behind(at, codes))
         assert int(run_nonzero_bits(given.x, at)) == sum(1 << k for k in np.flatnonzero(codes).tolist())
+
+
+def list_words(rng, kind):
+    """Words behind the list may be written, up to 64 in all; without instructions for it, nothing is."""
+    for density, side in itertools.product((0, 0.2, 1), SIDES):
+        codes = (rng.integers(1, 256, 64) * (rng.random(64) < density)).astype(kind)
+        kept, at, first = np.flatnonzero(codes), SKIPPED[side], 191
+        given = Buffers(side, codes=behind(at, codes), words=np.full(1 + 64, 7, np.uint16))
+        mask = np.uint64(sum(1 << k for k in kept.tolist()))
+        if not run_list_words(given.words, 1, given.codes, mask, first, at):
+            assert not vector.PACKS_BYTES
+            given.check()
+            continue
+        given.check("words")
+        np.testing.assert_array_equal(
+            given.words[: 1 + len(kept)], [7, *(first + kept + 256 * codes[kept].astype(int))]
+        )
 
 
 def columns_to_exponentiate(rng, dtype):
@@ -846,8 +868,7 @@ def overruns(rng, dtype):
     # What is stored has no table yet.
     empty |= {"_unpack.source.x.forward.table", "_unpack.source.x.backward.table", "_fill.fill.listed.table"}
     # Entries are where they were; only its dtype counts; listed samples have their codes in words.
-    empty |= {"_list_columns.fill.begin", "_list_columns.fill.value", "_list_drawn.value"}
-    empty |= {"_list_drawn.x.code", "_fill.fill.listed.code"}
+    empty |= {"_list_columns.fill.begin", "_list_columns.fill.value", "_fill.fill.listed.code"}
     empty |= {f"_list_columns.fill.alphabet.{name}" for name in ("table", "place")}
     empty |= {f"_outputs.step.{name}" for name in ("z", "a", "targets.labels", "targets.rows", "targets.weight")}
     empty |= {f"_accumulate.step.{name}" for name in ("z", "a", "rows")}

@@ -52,7 +52,7 @@ OUTPUTS = {
 }  # fmt: skip
 ENGINE = {
     "_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient",
-    "_list_columns", "_list_drawn", "_list_rows", "_survey", "_unpack", "run_updates",
+    "_list_columns", "_list_rows", "_survey", "_unpack", "run_updates",
 }  # fmt: skip
 MOST_WORKERS = 8
 
@@ -429,16 +429,20 @@ def test_survey(kernels, rng, dtype):
             counts, finite = kernels.survey(most)
             assert (counts.sum(), finite) == (x.size, True)
             assert kernels.survey(x[0].copy())[0].sum() == np.count_nonzero(x[0])
+        codes = rng.integers(0, 3, shape).astype(np.uint8)
+        for form in codes, np.asfortranarray(codes), codes[::-1, ::2]:
+            counts, finite = kernels.survey(form)
+            assert (counts.sum(), finite) == (np.count_nonzero(form), True)
 
 
-@pytest.mark.parametrize("kind", ["float32", "floats of few values"])
+@pytest.mark.parametrize("kind", ["float32", "floats of few values", "uint8"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_lists_are_the_same_with_the_counts_of_a_survey(compiled, threads, kind, rng, monkeypatch):
     """Each thread counts its samples; where the form is copied first, nobody knows whose they are."""
     from fastmlp.kernels.compiled import elementwise, sample_lists
 
     x = rng.integers(0, 4, (700, 1501)) * (rng.random((700, 1501)) < rng.random(1501))
-    x = x.astype("float32")
+    x = x.astype("uint8" if kind == "uint8" else "float32")
     if kind == "float32":
         x *= rng.standard_normal(x.shape).astype("float32")
     monkeypatch.setattr(elementwise, "usable_threads", lambda: threads)
@@ -447,7 +451,7 @@ def test_lists_are_the_same_with_the_counts_of_a_survey(compiled, threads, kind,
         counts, _ = elementwise.survey(form)
         assert len(counts) == (threads if form.flags.f_contiguous else 1)
         found, without = (sample_lists.list_samples(form, 0.4, given) for given in (counts, None))
-        assert found.coded == (0 if kind == "float32" else 2)
+        assert found.coded == {"float32": 0, "floats of few values": 2, "uint8": 1}[kind]
         for one, other in zip(found[:5], without[:5], strict=True):
             assert_same_bits(one, other)
 

@@ -34,8 +34,8 @@ def test_micro_kernels_touch_what_they_name_and_nothing_else(check, dtype):
           "sigmoids", dtype=dtype)  # fmt: skip
 
 
-def test_list_nonzero_of_bytes(check):
-    check("list_nonzero", "list_nonzero_columns", dtype="uint8")
+def test_lists_of_bytes(check):
+    check("list_nonzero", "list_nonzero_columns", "list_words", dtype="uint8")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -58,7 +58,7 @@ def output_delta(dz: Array, a: Array, y: Array) -> None:
 
 
 def survey(x: Array) -> tuple[Array, bool]:
-    """Return how many numbers of a float matrix or vector are not zero, (1,), and whether all are finite."""
+    """Return how many numbers of a matrix or vector are not zero, (1,), and whether all are finite."""
     # One pass without a temporary array: a finite sum has only finite terms.
     total = np.add.reduce(x, axis=None)
     return np.array([np.count_nonzero(x)]), bool(np.isfinite(total) or np.isfinite(x).all())

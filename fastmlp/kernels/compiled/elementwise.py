@@ -75,8 +75,8 @@ def _survey(x, rows, length, found, worker, workers):
 def survey(x: Any) -> tuple[Any, bool]:
     """Return how many numbers are not zero, int64 (k,), and whether all are finite.
 
-    The numbers, floats, are those of a matrix (n, m) or of a vector. If they are to be listed, `list_samples` takes the
-    counts: they are of k ranges of samples, as even as may be, or k is 1.
+    The numbers, floats or uint8, are those of a matrix (n, m) or of a vector. If they are to be listed, `list_samples`
+    takes the counts: they are of k ranges of samples, as even as may be, or k is 1.
     """
     if not (x.flags.forc and x.flags.aligned and x.dtype.isnative):
         return np.array([np.count_nonzero(x)]), bool(np.isfinite(x).all())

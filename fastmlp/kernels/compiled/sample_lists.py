@@ -13,6 +13,7 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.columns import Columns
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.alphabets import Alphabet, alphabet_of, code_of, no_alphabet
+from fastmlp.kernels.compiled.elementwise import survey
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import contiguous, row_batches
 from fastmlp.kernels.compiled.runtime import body
@@ -135,15 +136,6 @@ def nonzero_bits(rows, at, count):
 
 
 @body
-def _count_row(rows, s):
-    """Return how many numbers of a row are not zero."""
-    entries, n = np.uint64(0), rows.columns
-    for k in range(0, n, BITS):
-        entries += vector.population_count(nonzero_bits(rows, s * n + k, min(n - k, BITS)))
-    return np.int64(entries)
-
-
-@body
 def _code(fill, number):
     if fill.coded == 1:
         return np.int64(number)
@@ -155,8 +147,11 @@ def _code(fill, number):
 
 
 @body
-def _list_row(fill, rows, s, entry):
-    """List the non-zero numbers of a row, block by block, from ``entry`` on; return the end."""
+def _list_row(fill, rows, s, entry, room):
+    """List the non-zero numbers of a row, block by block, from ``entry`` on, with room up to ``room``; return the end.
+
+    Entries behind these, of later rows, may be written too.
+    """
     vector.noinline()
     n, blocks, at = rows.columns, fill.blocks, s * fill.blocks.parts
     for p in range(blocks.parts):
@@ -164,6 +159,11 @@ def _list_row(fill, rows, s, entry):
         stop, page = min((p + 1) * blocks.part, n), page_of(blocks, p)
         for k in range(p * blocks.part, stop, BITS):
             bits = nonzero_bits(rows, s * n + k, min(stop - k, BITS))
+            # Where so many entries follow, there are as many numbers to read.
+            at_once = fill.coded == 1 and entry + BITS <= room
+            if at_once and vector.list_words(fill.index, entry, rows.start, s * n + k, bits, k - page):
+                entry += np.int64(vector.population_count(bits))
+                continue
             while bits != 0:
                 feature = k + vector.trailing_zeros(bits)
                 number = rows.start[s * n + feature]
@@ -178,18 +178,12 @@ def _list_row(fill, rows, s, entry):
 
 
 @kernel(lambda args: (args[0].dtype, types_of(args[2])))
-def _list_rows(value, rows, fill, counting, worker, workers):
-    """List the rows of each worker, or, if ``counting``, set ``begin[worker + 1]`` to how many entries they have."""
-    entry = np.int64(0)
-    if counting == 0:
-        entry = fill.begin[worker]
+def _list_rows(value, rows, fill, worker, workers):
+    """List the rows of each worker."""
+    entry, room = fill.begin[worker], fill.begin[worker + 1]
     for s in range(rows.rows * worker // workers, rows.rows * (worker + 1) // workers):
-        if counting > 0:
-            entry += _count_row(rows, s)
-        elif fill.missed[0] == 0:
-            entry = _list_row(fill, rows, s, entry)
-    if counting > 0:
-        fill.begin[worker + 1] = entry
+        if fill.missed[0] == 0:
+            entry = _list_row(fill, rows, s, entry, room)
 
 
 @kernel(lambda args: types_of(args[0]))
@@ -328,18 +322,12 @@ def _list_rows_of(
     coded = 2 if len(alphabet.table) else int(dtype == np.uint8)
     indices, values, entries = [], [], 0
     for first, rows in batches:
-        workers = min(usable_threads(), len(rows))
-        begin, nothing = np.zeros(workers + 1, np.int64), _entries(0, dtype, blocks.bits, coded)
-        fill = _Filling(start, *nothing, begin, coded, blocks, alphabet, missed)
-        if counts is not None and len(counts) == workers and len(rows) == m:
-            begin[1:] = counts
-        else:
-            _list_rows.launch(workers, nothing[1], rows, fill, 1)
-        begin = np.cumsum(begin)
+        known = counts is not None and len(counts) == min(usable_threads(), m) and len(rows) == m
+        begin = np.append(0, np.cumsum(counts if known else survey(rows.T)[0]))
         (index, value), there = _entries(begin[-1], dtype, blocks.bits, coded), blocks.parts * first
         of_rows = start[there : there + blocks.parts * len(rows)]
-        fill = fill._replace(start=of_rows, index=index, value=value, begin=begin)
-        _list_rows.launch(workers, value, rows, fill, 0)
+        fill = _Filling(of_rows, index, value, begin, coded, blocks, alphabet, missed)
+        _list_rows.launch(len(begin) - 1, value, rows, fill)
         if missed[0]:
             return None
         of_rows += entries

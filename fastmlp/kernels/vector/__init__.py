@@ -21,7 +21,7 @@ those of the host. A vector that the target does not have is legal IR all the sa
 from fastmlp.kernels.vector.dot import dot_tile
 from fastmlp.kernels.vector.exp import exp, exp_elements
 from fastmlp.kernels.vector.log import log
-from fastmlp.kernels.vector.nonzero import list_nonzero, list_nonzero_columns, nonzero_bits
+from fastmlp.kernels.vector.nonzero import list_nonzero, list_nonzero_columns, list_words, nonzero_bits
 from fastmlp.kernels.vector.operands import (
     CodedLists,
     Codes,
@@ -82,6 +82,7 @@ from fastmlp.kernels.vector.target import (
     HAS_FMA,
     LINE_BYTES,
     NARROW_GROUPS,
+    PACKS_BYTES,
     PADDING,
     PANEL,
     SPARSE_BYTES,
@@ -121,6 +122,7 @@ __all__ = [
     "NARROW_GROUPS",
     "NUMBERS",
     "NUMBERS_THREADS",
+    "PACKS_BYTES",
     "PADDING",
     "PANEL",
     "SPARSE_BYTES",
@@ -165,6 +167,7 @@ __all__ = [
     "line_of",
     "list_nonzero",
     "list_nonzero_columns",
+    "list_words",
     "listed_rows",
     "log",
     "logistic_elements",

@@ -5,8 +5,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.vector.ir import load
+from fastmlp.kernels.vector.ir import load, splat, store
 from fastmlp.kernels.vector.operands import address_in
+from fastmlp.kernels.vector.target import PACKS_BYTES
+
+_BITS = 64  # of a mask, and bytes of a vector
 
 
 @intrinsic(prefer_literal=True)
@@ -83,3 +86,35 @@ def nonzero_bits(typingctx, base, at):
         return builder.bitcast(differs("!=", numbers, ir.Constant(kind, None)), ir.IntType(64))
 
     return types.uint64(base, types.int64), codegen
+
+
+@intrinsic
+def list_words(typingctx, entries, entry, codes, at, mask, first):
+    """Set ``entries[entry:]`` to words of codes[at + k] above ``first + k``, for each bit k of a mask of 64.
+
+    Codes are uint8, words uint16; first + k is below 256. Words behind these, up to 64 in all, are written too, and
+    all 64 codes are read. Return whether that can be done: not for other dtypes, nor without instructions for it, where
+    a loop over the bits is as fast.
+    """
+    able = PACKS_BYTES and (entries.dtype, codes.dtype) == (types.uint16, types.uint8)
+
+    def codegen(context, builder, sig, args):
+        if not able:
+            return context.get_constant(types.boolean, False)
+        entries, entry, codes, at, mask, first = args
+        byte, word = ir.VectorType(ir.IntType(8), _BITS), ir.VectorType(ir.IntType(16), _BITS)
+        chosen = builder.bitcast(mask, ir.VectorType(ir.IntType(1), _BITS))
+        signature = ir.FunctionType(byte, [byte, byte, chosen.type])
+        packed = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512.mask.compress.v64i8")
+
+        def listed(numbers):
+            return builder.zext(builder.call(packed, [numbers, ir.Constant(byte, None), chosen]), word)
+
+        places = listed(ir.Constant(byte, list(range(_BITS))))
+        begin = splat(builder, builder.trunc(first, ir.IntType(16)), word)
+        number = listed(load(builder, address_in(context, builder, sig.args[2], codes, at), byte, types.uint8))
+        words = builder.or_(builder.add(places, begin), builder.shl(number, ir.Constant(word, [8] * _BITS)))
+        store(builder, words, address_in(context, builder, sig.args[0], entries, entry), types.uint16)
+        return context.get_constant(types.boolean, True)
+
+    return types.boolean(entries, types.int64, codes, types.int64, types.uint64, types.int64), codegen
