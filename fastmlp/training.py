@@ -152,6 +152,8 @@ class _Loop:
             self._write_if_due(within_epoch=True)
             scores, more = self._advance(caller)
             seconds += more
+        if run.validate is not None or run.callbacks:
+            run.method.settle()
         if run.validate is not None:
             validation = run.validate()
             history.validation_loss.append(validation.loss)

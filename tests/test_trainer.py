@@ -202,10 +202,25 @@ class TestDrawn:
             for one, other in zip(problem.train(problem.begin(x)), problem.train(problem.begin(x, drawn)), strict=True):
                 assert_same_bits(one, other)
 
-    def test_their_lists_are_used(self, used):
+    def test_their_lists_are_made_once_and_used(self, used):
         problem = Problem(*SHAPES["lists"])
-        problem.train(problem.begin(drawn=self.drawn(problem, 64)))
-        assert used == [64]
+        drawn, count = self.drawn(problem, 64), len(problem.ends) // 2
+        trainer, trained = (problem.begin(drawn=drawn) for _ in range(2))
+        problem.train(trained, slice(0, count))
+        problem.train(trainer, slice(0, 3))
+        lists = trainer._drawn._lists
+        assert lists.made.tolist() == [1] * 3 + [0] * (count - 3)
+        problem.train(trainer, slice(3, count))
+        assert lists.made.all()
+        before = [np.array(one) for one in lists]
+        lists.index[:] = lists.index[0]  # wrong, so that it shows that the second epoch reads them
+        kept = lists.index.copy()
+        wrong, right = (problem.train(one, slice(count, None))[0] for one in (trainer, trained))
+        assert not np.array_equal(wrong, right)
+        assert_same_bits(lists.index, kept)
+        for one, other in zip(before, trained._drawn._lists, strict=True):
+            assert_same_bits(one, np.asarray(other))
+        assert used == [64] * 5
 
     @pytest.mark.parametrize("change", ["order", "smaller", "larger", "second epoch"])
     def test_other_batches_do_not_get_their_lists(self, change, used):

@@ -17,10 +17,11 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # which a batch does not meet get several updates at once; short enough that Ctrl-C and a checkpoint that is due do not
 # wait.
 _CHUNK_SECONDS = 0.05
+_GROWTH = 8  # how many times as many updates the next call may make: the time of a few says little about that of many
 
-# Epochs from which lists of batches that are the same in each epoch are worth it: to make them takes a third of an
-# epoch, more where the system is slow to give memory, and they save a tenth of each, or a little more.
-_LEAST_EPOCHS = 4
+# Epochs from which lists of batches that are the same in each epoch are kept: each epoch but the first one takes a
+# seventh less.
+_LEAST_EPOCHS = 2
 
 _SUMS = "batch_sums"
 
@@ -28,8 +29,8 @@ _SUMS = "batch_sums"
 class Minibatches(Method):
     """An update of an optimizer for each batch.
 
-    A kernel makes many updates in one call, on parameters of its own; the bits do not depend on how many. The model's
-    parameters are set at the end of each epoch and when training ends.
+    A kernel makes many updates in one call, on parameters of its own; the bits do not depend on how many. `settle` sets
+    the model's parameters.
     """
 
     unit = "a few updates"
@@ -42,6 +43,7 @@ class Minibatches(Method):
         self._state = [np.zeros_like(problem.parameters) for _ in updates.state_names]
         self._trainer: Any = None
         self._settled = problem.parameters  # those that the trainer had when the model's were last set
+        self._ahead = False  # whether it has made updates since then
         self._order, self._ends = np.empty(0, np.int32), np.empty(0, np.int64)  # of this epoch
         # Updates in this epoch, and their sums of loss, weight of hits and weight.
         self._done, self._sums = 0, np.zeros(3)
@@ -66,10 +68,11 @@ class Minibatches(Method):
 
     def settle(self) -> None:
         """Copy the parameters, and the state of the optimizer, from the kernel's trainer, unless no update was made."""
-        # Between epochs the parameters are those of the trainer, or a callback has changed them.
-        if self._done > 0 and self._trainer is not None:
+        # Otherwise the parameters are those of the trainer, or a callback has changed them.
+        if self._ahead:
             self._settled, *self._state = self._problem.samples.x.vectors(self._trainer)
             np.copyto(self._problem.parameters, self._settled)
+            self._ahead = False
 
     def state(self) -> State:
         """Return the vectors of the optimizer, the position in the epoch, and the sums up to there."""
@@ -90,8 +93,8 @@ class Minibatches(Method):
     def _begin(self) -> None:
         """Begin an epoch, or continue it after a resumption."""
         parameters, samples = self._problem.parameters, self._problem.samples
-        # A callback may have changed the parameters.
-        if self._trainer is None or not np.array_equal(parameters, self._settled):
+        # A callback may have changed the parameters, once they were set.
+        if self._trainer is None or not (self._ahead or np.array_equal(parameters, self._settled)):
             vectors = [parameters, *self._state]
             # If a callback changes the parameters, it may do so after each epoch.
             lasts = self._trainer is None and self._epochs - self.epoch >= _LEAST_EPOCHS
@@ -111,12 +114,13 @@ class Minibatches(Method):
         # One after the other, not pairwise: the bits must not depend on the number of updates in a call.
         self._sums = np.add.accumulate(np.vstack((self._sums, sums)))[-1]
         self._done += len(sums)
-        wanted = round(len(numbers) * _CHUNK_SECONDS / seconds) if seconds > 0 else 2 * len(numbers)
-        self._chunk = self._problem.least(max(1, min(wanted, 2 * len(numbers))))
+        self._ahead |= len(sums) > 0
+        most = _GROWTH * len(numbers)
+        wanted = round(len(numbers) * _CHUNK_SECONDS / seconds) if seconds > 0 else most
+        self._chunk = self._problem.least(max(1, min(wanted, most)))
 
     def _end(self) -> Scores:
         """Complete the epoch; return its means."""
         means = scores.of_sums(self._problem.net.loss, *self._sums.tolist())
-        self.settle()
         self.epoch, self._done, self._sums = self.epoch + 1, 0, np.zeros(3)
         return Scores(*means)

@@ -11,7 +11,7 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled.batch import FeatureLists, add_product, layer_inputs, of_layer
 from fastmlp.kernels.compiled.batch_lists import gather_lists, scatter_listed, turn_lists, update_lists
 from fastmlp.kernels.compiled.batch_rows import pass_met
-from fastmlp.kernels.compiled.drawn import chunks_in
+from fastmlp.kernels.compiled.drawn import chunks_in, keep_lists
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Shape
 from fastmlp.kernels.compiled.optimizer_updates import update_once
@@ -30,16 +30,32 @@ def _is_at_once(work):
 
 
 @body
+def _entries_before(x, order, count, block):
+    """Return how many entries samples order[0:] have in the blocks of features before this one."""
+    entries = np.int64(0)
+    for s in range(count):
+        at = order[s] * x.parts
+        entries += x.start[at + block] - x.start[at]
+    return entries
+
+
+@body
 def _feature_lists(work, batch, block, first, room):
     """Return the `FeatureLists` of a block for a chunk of a batch, which begins with this sample."""
-    x, run = work.x, work.run
-    if run.drawn.size == 0:
-        count = min(run.chunk, batch.count - first)
-        return turn_lists(x, vector.address(run.order, batch.begin + first), count, block, room)
-    chunk = run.numbered[batch.update] * chunks_in(run.drawn) + first // run.chunk
-    at = chunk * x.features + block * x.part
-    start, stop = vector.address(run.drawn.start, at), vector.address(run.drawn.start, at + 1)
-    return FeatureLists(start, stop, vector.address(run.drawn.index, 0), vector.address(run.drawn.value, 0))
+    x, run, kept = work.x, work.run, work.run.drawn
+    chunk = at = np.int64(0)
+    if kept.size > 0:
+        chunk = run.numbered[batch.update] * chunks_in(kept) + first // run.chunk
+        at = chunk * x.features + block * x.part
+        if kept.made[run.numbered[batch.update]] > 0:
+            start, stop = vector.address(kept.start, at), vector.address(kept.start, at + 1)
+            return FeatureLists(start, stop, vector.address(kept.index, 0), vector.address(kept.value, 0))
+    order, count = vector.address(run.order, batch.begin + first), min(run.chunk, batch.count - first)
+    lists = turn_lists(x, order, count, block, room)
+    if kept.size > 0:
+        entry, features = kept.first[chunk] + _entries_before(x, order, count, block), x.features - block * x.part
+        keep_lists(kept, x.coded, at, min(x.part, features), entry, lists)
+    return lists
 
 
 @body

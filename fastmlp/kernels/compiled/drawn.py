@@ -1,8 +1,7 @@
-"""Batches that are the same in each epoch: lists of their features, which are made once.
+"""Batches that are the same in each epoch: lists of their features, which are kept.
 
-A list has the samples of a batch in which the feature is not zero. The gradient of a row of weights is then a sum in
-registers, where lists by sample add to rows of the gradient, and store each vector of a row for each of their entries.
-The products, and their order, are those of `SampleLists`, and therefore the bits.
+A list has the samples of a batch in which the feature is not zero. The first update on a batch makes them for itself,
+as every update does on batches that are drawn anew (see `batch_lists`), and keeps them for the updates of later epochs.
 """
 
 from typing import Any, NamedTuple
@@ -11,11 +10,9 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.batch_lists import prefetch_lists, turn_entry
-from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import round_up
 from fastmlp.kernels.compiled.runtime import body
-from fastmlp.kernels.compiled.sample_lists import CODED_BITS, SampleLists, entry_index, types_of
+from fastmlp.kernels.compiled.sample_lists import CODED_BITS, SampleLists, is_short
 from fastmlp.kernels.parts import Drawn, samples_of
 
 
@@ -36,6 +33,10 @@ class DrawnLists(NamedTuple):
         `SampleLists`.
     value : float
         The number of each entry, if it is not coded.
+    first : int64
+        The first entry of each chunk.
+    made : uint8
+        Whether each batch has its lists.
     """
 
     size: int
@@ -43,6 +44,8 @@ class DrawnLists(NamedTuple):
     start: Any
     index: Any
     value: Any
+    first: Any
+    made: Any
 
 
 def chunk_samples(size: int) -> int:
@@ -57,61 +60,22 @@ def chunks_in(lists):
 
 
 @body
-def _ends(x, sample, page):
-    """Return the first entry of a sample on a page, and the end."""
-    at = sample * x.parts
-    return x.start[at + page * x.paged], x.start[at + min((page + 1) * x.paged, x.parts)]
-
-
-@body
-def _list_chunk(lists, start, entry, x, order, count):
-    """Make the lists of the features of a chunk, from an entry on; return the end."""
-    pages = -(-x.parts // x.paged)
-    for k in range(x.features):
-        start[k] = 0
-    for s in range(count):
-        for page in range(pages):
-            shift, (first, stop) = page * x.paged * x.part, _ends(x, order[s], page)
-            for one in range(first, stop):
-                start[shift + entry_index(x, one)] += 1
-    begin = entry
-    for k in range(x.features):
-        entries = start[k]
-        start[k] = entry
+def keep_lists(kept, coded, at, count, entry, lists):
+    """Keep the `FeatureLists` of some features, from list ``at`` and from an entry on."""
+    vector.noinline()
+    for k in range(count):
+        kept.start[at + k] = entry
+        one, entries = lists.start[k], lists.stop[k] - lists.start[k]
+        vector.copy_elements(vector.address(kept.index, entry), vector.address(lists.index, one), entries)
+        if coded == 0:
+            vector.copy_elements(vector.address(kept.value, entry), vector.address(lists.value, one), entries)
         entry += entries
-    # Each start moves on with the entries of its list, and ends as that of the next one.
-    for s in range(count):
-        for page in range(pages):
-            shift, (first, stop) = page * x.paged * x.part, _ends(x, order[s], page)
-            for one in range(first, stop):
-                k = shift + entry_index(x, one)
-                there = start[k]
-                start[k] = there + 1
-                turn_entry(lists, there, x, one, s)
-    for k in range(x.features - 1, 0, -1):
-        start[k] = start[k - 1]
-    start[0] = begin
-    return entry
-
-
-@kernel(lambda args: (args[0].dtype, types_of(args[3])))
-def _list_drawn(value, lists, begin, x, order, m, worker, workers):
-    """Make the lists of batches, which have the samples in this order; each begins with an entry of its own."""
-    batches = -(-m // lists.size)
-    for batch in range(batches * worker // workers, batches * (worker + 1) // workers):
-        first, stop, entry = batch * lists.size, min((batch + 1) * lists.size, m), begin[batch]
-        samples = vector.address(order, first)
-        prefetch_lists(x, samples, stop - first, (0, x.parts))
-        number = batch * chunks_in(lists)
-        while first < stop:
-            count, start = min(lists.chunk, stop - first), vector.address(lists.start, number * x.features)
-            entry = _list_chunk(lists, start, entry, x, vector.address(order, first), count)
-            first += count
-            number += 1
+    # Where the next list begins, which another thread may keep: it sets the same number.
+    kept.start[at + count] = entry
 
 
 def _memory(x: SampleLists, entries: int, lists: int) -> tuple[Any, Any, Any]:
-    """Return memory for the starts of so many lists, and for the indices and values of their entries."""
+    """Return memory for the starts of so many lists and the end, and for the indices and values of their entries."""
     kinds = (np.int32, lists + 1), (np.uint16, entries), (x.value.dtype, 0 if x.coded else entries)
     parts = [np.dtype(one) for one in kinds]
     ends = np.cumsum([round_up(part.itemsize, vector.LINE_BYTES) for part in parts])
@@ -119,7 +83,6 @@ def _memory(x: SampleLists, entries: int, lists: int) -> tuple[Any, Any, Any]:
     raw = np.empty(ends[-1], np.uint8)
     starts = np.append(0, ends[:-1])
     start, index, value = (raw[at : at + part.itemsize].view(part.base) for at, part in zip(starts, parts, strict=True))
-    start[-1] = entries
     return start, index, value
 
 
@@ -134,8 +97,9 @@ class DrawnBatches:
     """
 
     def __init__(self, x: SampleLists, drawn: Drawn | None) -> None:
-        self._none = self._lists = DrawnLists(0, 0, *_memory(x, 0, 0))
-        if drawn is not None and x.listed:
+        nothing = np.empty(0, np.int64), np.empty(0, np.uint8)
+        self._none = self._lists = DrawnLists(0, 0, *_memory(x, 0, 0), *nothing)
+        if drawn is not None and is_short(x):
             self._order = np.ascontiguousarray(drawn.order, np.int32)
             self._list(x, drawn.size)
 
@@ -146,11 +110,11 @@ class DrawnBatches:
         stored = 2 if x.coded else 2 + x.value.itemsize
         if entries < lists or entries * stored + 4 * lists > tuning.DRAWN_BYTES:
             return
-        self._lists = DrawnLists(size, chunk, *_memory(x, entries, lists))
         at = self._order.astype(np.int64) * x.parts
-        of_batch = np.add.reduceat(x.start[at + x.parts] - x.start[at], np.arange(0, m, size), dtype=np.int64)
-        begin = np.append(0, np.cumsum(of_batch))
-        _list_drawn.launch(min(usable_threads(), batches), x.value[:0], self._lists, begin, x, self._order, m)
+        starts = (np.arange(batches)[:, None] * size + np.arange(in_batch) * chunk).ravel()
+        of_chunk = np.add.reduceat(x.start[at + x.parts] - x.start[at], starts[starts < m], dtype=np.int64)
+        first = np.append(0, np.cumsum(of_chunk))
+        self._lists = DrawnLists(size, chunk, *_memory(x, entries, lists), first, np.zeros(batches, np.uint8))
         self._place = np.empty_like(self._order)
         self._place[self._order] = np.arange(m)
 

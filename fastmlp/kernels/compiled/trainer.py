@@ -92,6 +92,7 @@ class Trainer:
 
     def _take(self, x: SampleLists, y: Any, weight: Any) -> None:
         self._x, self._weight = x, weight
+        self._is_even = bool((weight == 1).all())
         self._targets = targets(y, weight, self._dtype, self._net, self._scales)
 
     def enter(self, x: SampleLists, y: Any, weight: Any) -> None:
@@ -193,7 +194,10 @@ class Trainer:
         """Make updates; return the sums of those that were made, and whether these are all."""
         dtype, updates, window = self._dtype, len(ends), self._window
         starts = np.append(0, ends)[:updates]
-        weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64) if updates else np.empty(0)
+        if self._is_even:
+            weights = (ends - starts).astype(np.float64)
+        else:
+            weights = np.add.reduceat(self._weight[order], starts, dtype=np.float64) if updates else np.empty(0)
         share = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0).astype(dtype)
         most = self._most = int((ends - starts).max()) if updates else self._most
         threads = self._threads(most, updates)
@@ -201,7 +205,7 @@ class Trainer:
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
         drawn, numbered = self._drawn.lists(order, ends)
         shares, table = window.extended(share, np.ascontiguousarray(numbers, dtype))
-        constants += [unchanging_share(rule, table), limit(dtype) if waits else float(np.finfo(dtype).max)]
+        constants += [unchanging_share(rule, table), limit(dtype)] if waits else [np.nan, float(np.finfo(dtype).max)]
         run = Run(
             np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), len(window.share), shares,
             table, self._targets, np.array(constants, dtype), rule.kind, rule.nesterov, int(rule.first != 0),

@@ -121,6 +121,8 @@ def _update(work, update, room, thread):
     _do_phase(work, update, _SAMPLES, room, thread)
     finite = _add_losses(work, update)
     _do_phase(work, update, _PARAMETERS, room, thread)
+    if work.run.drawn.size > 0 and work.met.waits == 0:
+        work.run.drawn.made[work.run.numbered[update]] = 1
     if work.run.squares > 0:
         _add_squares(work, update)
     if work.run.clip > 0:
