@@ -155,6 +155,39 @@ assert set(statuses) == {0}, statuses
     run_python(code, env={"PYTHONPATH": str(cold_package.parent)} if cold else None, timeout=400)
 
 
+@fork
+def test_a_child_forked_while_numba_imports_a_module(run_python):
+    """Numba asks NumPy for a module when it sees the first array; the child would wait for that import for ever."""
+    run_python("""
+import os, sys, threading, time
+import numpy as np, fastmlp
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.ma":
+            importing.set()
+            time.sleep(1)
+importing = threading.Event()
+sys.meta_path.insert(0, Slow())
+x = np.ones((6, 2000))
+thread = threading.Thread(target=fastmlp.ReLU, args=(x,))
+thread.start()
+while thread.is_alive() and not importing.is_set():
+    time.sleep(0.001)
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if fastmlp.ReLU(x).sum() == 12000 else 1)
+thread.join()
+for _ in range(600):
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if ended:
+        break
+    time.sleep(0.1)
+else:
+    os.kill(pid, 9)
+assert ended and status == 0, (ended, status)
+""")
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_processes_of_multiprocessing(on_layer, method):
     on_layer(f"""

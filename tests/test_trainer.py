@@ -222,6 +222,19 @@ class TestDrawn:
             assert_same_bits(one, np.asarray(other))
         assert used == [64] * 5
 
+    def test_a_short_last_batch_alone_may_have_longer_chunks_than_others_of_its_size(self, used):
+        problem = Problem(*SHAPES["lists"], size=47)
+        problem.codes[-2:] = 1  # lists as long as a chunk, side by side
+        drawn, count = self.drawn(problem, 47), len(problem.ends) // 2
+        found = []
+        for trainer in problem.begin(problem.codes), problem.begin(problem.codes, drawn):
+            parts = slice(0, count - 1), slice(count - 1, count), slice(count, None)
+            sums = [problem.train(trainer, updates)[0] for updates in parts]
+            found.append([np.concatenate(sums), *trainer.vectors()])
+        for one, other in zip(*found, strict=True):
+            assert_same_bits(one, other)
+        assert used == [0, 0, 0, 47, 47, 47]
+
     @pytest.mark.parametrize("change", ["order", "smaller", "larger", "second epoch"])
     def test_other_batches_do_not_get_their_lists(self, change, used):
         problem = Problem(*SHAPES["lists"])

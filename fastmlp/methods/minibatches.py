@@ -122,5 +122,7 @@ class Minibatches(Method):
     def _end(self) -> Scores:
         """Complete the epoch; return its means."""
         means = scores.of_sums(self._problem.net.loss, *self._sums.tolist())
+        if self._updates.are_users:  # which may look at the model
+            self.settle()
         self.epoch, self._done, self._sums = self.epoch + 1, 0, np.zeros(3)
         return Scores(*means)

@@ -12,9 +12,18 @@ Schedule: TypeAlias = Callable[[int], float]
 
 
 class Rates(ABC):
-    """The step sizes of a run's updates; ``name`` is the argument that sets them."""
+    """The step sizes of a run's updates.
+
+    Attributes
+    ----------
+    name : str
+        The argument that sets them.
+    is_users : bool
+        Whether a function of the user may be asked.
+    """
 
     name: str
+    is_users = True
 
     @abstractmethod
     def ask(self, caller: Caller, epoch: int, updates: range) -> list[float]:
@@ -54,7 +63,7 @@ class LearningRate(Rates):
 
     def __init__(self, learning_rate: float | schedules.Schedule, updates: int) -> None:
         self._learning_rate, self._updates = learning_rate, updates
-        self._is_users = schedules.is_users(learning_rate)
+        self.is_users = schedules.is_users(learning_rate)
 
     def ask(self, caller: Caller, epoch: int, updates: range) -> list[float]:
         """Return the learning rate of each update, or of those before the first one for which a schedule fails.
@@ -64,7 +73,7 @@ class LearningRate(Rates):
         """
         if not callable(self._learning_rate):
             return [self._learning_rate] * len(updates)
-        if not self._is_users:
+        if not self.is_users:
             rates = [self._learning_rate(update, self._updates) for update in updates]
             if min(rates) >= 0 and max(rates) < math.inf:  # ours are never NaN
                 return rates

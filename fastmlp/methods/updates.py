@@ -36,12 +36,14 @@ class Updates:
         The names of the vectors that are the state of the optimizer.
     rate_name : str
         The argument that sets the step sizes.
+    are_users : bool
+        Whether a function of the user may be asked for them.
     """
 
     def __init__(self, optimizer: SGD | Adam, rates: Rates, l2: float, clip: float) -> None:
         self._optimizer, self._rates, self.l2 = optimizer, rates, l2
         self.rule, self.state_names = optimizer.rule(clip), optimizer.state_names
-        self.rate_name = rates.name
+        self.rate_name, self.are_users = rates.name, rates.is_users
 
     def ask(self, caller: Caller, epoch: int, updates: range) -> tuple[list[float], Array]:
         """Return the step sizes (u,) of updates of an epoch, or of the first few, and their numbers (u, 4) float64."""

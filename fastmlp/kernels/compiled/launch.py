@@ -113,16 +113,21 @@ class Kernel:
 
     def _compile(self, args: tuple[Any, ...]) -> tuple[Any, int]:
         """Return the shell for arguments of these types, and the address of the body."""
-        types = (*(vector.opened(numba.typeof(argument)) for argument in args), numba.int64, numba.int64)
-        address = address_of(self.body, types)
+        # Under the lock that a fork waits for: Numba, and NumPy for it, import modules when they are first asked.
+        types = HOST.prepare(_types_of, args)
+        address = address_of(self.body, (*map(vector.opened, types.types), numba.int64, numba.int64))
         if address is None or not convention.known():
             return _serial_shell(self.body), 0
         number = numba.int64
-        return HOST.prepare(internals.entry_point, SHELL, (number, number, numba.typeof(args), number, number)), address
+        return HOST.prepare(internals.entry_point, SHELL, (number, number, types, number, number)), address
 
     def dispatchers(self) -> list[Any]:
         """Return the dispatchers that Numba compiles for this kernel alone."""
         return [self.body]
+
+
+def _types_of(args: tuple[Any, ...]) -> Any:
+    return numba.typeof(args)
 
 
 @functools.cache

@@ -83,7 +83,7 @@ class Trainer:
         self._saved = [one.copy() for one in self._packed]
         self._pace = Pace()
         self._made_memory: tuple[int, bool, BatchMemory] | None = None
-        self._made_rooms: tuple[tuple[int, int, bool], BatchRooms] | None = None
+        self._made_rooms: tuple[tuple[int, int, int, bool], BatchRooms] | None = None
         self._window = Window(net.sizes[0], self._dtype)
         self._may_wait = x.listed > 0 and all(is_within(one, limit(self._dtype)) for one in vectors)
         self._most = 1  # samples of a batch
@@ -204,19 +204,20 @@ class Trainer:
         piece = _piece_samples(most, self._lanes, threads)
         constants = [rule.first, rule.second, 1 - rule.first, 1 - rule.second, rule.eps]
         drawn, numbered = self._drawn.lists(order, ends)
+        chunk = self._chunk(most, drawn)
         shares, table = window.extended(share, np.ascontiguousarray(numbers, dtype))
         constants += [unchanging_share(rule, table), limit(dtype)] if waits else [np.nan, float(np.finfo(dtype).max)]
         run = Run(
             np.ascontiguousarray(order, np.int32), np.ascontiguousarray(ends, np.int64), len(window.share), shares,
             table, self._targets, np.array(constants, dtype), rule.kind, rule.nesterov, int(rule.first != 0),
-            float(rule.clip), rule.squares, updates, piece, self._chunk(most, drawn),
+            float(rule.clip), rule.squares, updates, piece, chunk,
             np.zeros((updates, tuning.LINE_NUMBERS)), np.zeros(max(updates, 1), np.int64), np.zeros(1, np.int64),
             assemble(threads), self._meetings(order, updates, waits=waits), drawn, numbered,
         )  # fmt: skip
         parameters, *state = self._packed
         m, v = [*state, np.empty(0, dtype), np.empty(0, dtype)][:2]
         model = Model(self._layers, m, v, self._turned, self._group, self._ranges)
-        memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most)
+        memory, rooms = self._memory(round_up(most, piece), rule.clip > 0), self._rooms(threads, most, chunk)
         arguments = threads, parameters, model, memory, self._x, run, rooms
         if updates > 0:
             self._pace.timed(threads, updates, lambda: run_updates.launch(*arguments))
@@ -277,9 +278,9 @@ class Trainer:
             self._made_memory = samples, clips, memory
         return self._made_memory[2]
 
-    def _rooms(self, threads: int, most: int) -> BatchRooms:
+    def _rooms(self, threads: int, most: int, chunk: int) -> BatchRooms:
         """Return rooms of each thread for batches of up to so many samples: those of the run before, if they fit."""
-        key = threads, most, self._x.coded > 0
+        key = threads, most, chunk, self._x.coded > 0
         if self._made_rooms is None or self._made_rooms[0] != key:
             lanes, line, part = self._lanes, vector.LINE_BYTES, self._x.part if self._may_wait else 1
             gradient = max(round_up(int(one["height"]), lanes) * int(one["columns"]) for one in self._layers)
@@ -289,16 +290,15 @@ class Trainer:
                 for count in (round_up(one, line) for one in (gradient, loss))
             )
             start, stop = np.empty((2, threads, round_up(most, line)), np.int64)
-            turned = self._turned_lists(threads, most)
+            turned = self._turned_lists(threads, chunk)
             following = np.empty((threads, round_up(part, line)), np.int32)
             marks = np.zeros((threads, round_up(-(-part // BITS), line)), np.uint64)
             self._made_rooms = key, BatchRooms(gradients, losses, start, stop, turned, following, marks)
         return self._made_rooms[1]
 
-    def _turned_lists(self, threads: int, most: int) -> FeatureLists:
-        """Return room of each thread for the lists of a block."""
-        line = vector.LINE_BYTES
-        part, chunk = (self._x.part, chunk_samples(most)) if is_short(self._x) else (0, 0)
+    def _turned_lists(self, threads: int, chunk: int) -> FeatureLists:
+        """Return room of each thread for the lists of a block, of so many samples."""
+        line, part = vector.LINE_BYTES, self._x.part if chunk > 0 else 0
         start, stop = np.empty((2, threads, round_up(part, line)), np.int32)
         start[:] = chunk * np.arange(start.shape[1])
         index = np.empty((threads, round_up(part * chunk, line)), np.uint16)
