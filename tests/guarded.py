@@ -450,8 +450,9 @@ def scatter_rows(rng, dtype):
 
 
 def list_nonzero(rng, kind):
-    """The list ends where it must have room for one entry more, and goes on behind an entry that is there already."""
-    for group, count, density, side in itertools.product((1, vector.GROUP), range(10), (0, 0.2, 1), SIDES):
+    """There is room for all entries and one more; the list goes on behind an entry that is there already."""
+    counts = *range(10), 16, 17, 39
+    for group, count, density, side in itertools.product((1, vector.GROUP), counts, (0, 0.2, 1), SIDES):
         a = (rng.integers(1, 200, size=(count, group)) * (rng.random((count, group)) < density)).astype(kind)
         if kind != np.uint8 and count > 5:
             a[3], a[4:6] = -0.0, 0
@@ -459,7 +460,8 @@ def list_nonzero(rng, kind):
         kept = np.flatnonzero((a != 0).any(axis=1))
         end = 1 + len(kept)
         for a_k, a_g, source in ((group, 1, a), (1, count, a.T)):
-            at, index, value = SKIPPED[side], np.full(end + 1, -7, np.int32), np.full((end + 1, group), 77, kind)
+            room = 1 + count + 1
+            at, index, value = SKIPPED[side], np.full(room, -7, np.int32), np.full((room, group), 77, kind)
             given = Buffers(side, a=behind(at, source), index=index, value=value, starts=np.empty(0, np.int64))
             end_of_list = run_list_nonzero(group > 1, given.starts, given.index, given.value.ravel(), 1, given.a, a_k,
                                            a_g, 100, count, at)  # fmt: skip

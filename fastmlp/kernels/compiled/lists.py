@@ -114,6 +114,16 @@ def list_backward(back, m, first, length, n, names):
 
 
 @body
+def list_neighbours(back, m, first, length, n):
+    """Do as `list_backward` for groups of features that stand side by side; zeros fill up the last one."""
+    vector.noinline()
+    listed = vector.Entries(back.start, back.index, back.value)
+    for f in range(-(-n // vector.GROUP)):
+        there = vector.factors(m.start, f * vector.GROUP, m.ld, 1)
+        back.stop[f] = vector.list_nonzero(_GROUP, listed, back.stop[f], there, first, length)
+
+
+@body
 def list_and_add(out, length, a, n, part, weights, work):
     """Add to ``length`` rows of out the product of rows of a with the panels of weights, without the zeros of a."""
     vector.noinline()

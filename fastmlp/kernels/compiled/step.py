@@ -12,7 +12,7 @@ from fastmlp.kernels.compiled.lists import (
     decode,
     forward_lists,
     list_and_add,
-    list_backward,
+    list_neighbours,
 )
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy, fill_zeros
@@ -113,15 +113,15 @@ def _forward_plain(work, first, length):
     layer, n = step.layers[0], step.rows.columns
     for s in range(0, length, tuning.COPIED_ROWS):
         count, z = min(tuning.COPIED_ROWS, length - s), vector.block(_outputs(work, layer), s, 0)
-        if step.plain != LISTED and count == tuning.COPIED_ROWS:  # whole groups need no padding
-            _forward_dense(work, layer, z, count, vector.matrix(step.rows.start, (first + s - step.base) * n, n))
-            continue
-        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), n))
+        rows = vector.matrix(step.rows.start, (first + s - step.base) * n, n)
+        if count < tuning.COPIED_ROWS:  # whole groups need no padding
+            rows = buffer
+            copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), n))
         if step.finite > 0 and step.plain == LISTED:
             set_rows(z, count, vector.address(step.weights, layer.at_b), layer.columns)
-            list_and_add(z, count, buffer, layer.n_in, layer.part, _weights(work, layer), work)
+            list_and_add(z, count, rows, layer.n_in, layer.part, _weights(work, layer), work)
         else:
-            _forward_dense(work, layer, z, count, buffer)
+            _forward_dense(work, layer, z, count, rows)
 
 
 @body
@@ -218,7 +218,7 @@ def _backward_plain(work, gradient, delta, first, length, finite):
         count = min(tuning.COPIED_ROWS, length - s)
         copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), step.rows.columns))
         if finite:
-            list_backward(back, buffer, s, count, layer.n_in, step.identity)
+            list_neighbours(back, buffer, s, count, layer.n_in)
         else:
             _backward_dense(work, gradient, layer, vector.block(delta, s, 0), buffer, count)
     if finite:

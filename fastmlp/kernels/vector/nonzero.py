@@ -1,13 +1,15 @@
 """Lists of the entries that are not zero."""
 
+import functools
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.vector.ir import load, splat, store
+from fastmlp.kernels.vector.ir import load, shuffle, splat, store
 from fastmlp.kernels.vector.operands import address_in
-from fastmlp.kernels.vector.target import PACKS_BYTES
+from fastmlp.kernels.vector.target import PACKS_BYTES, PACKS_LANES, VECTOR_BYTES
 
 _BITS = 64  # of a mask, and bytes of a vector
 
@@ -17,8 +19,8 @@ def list_nonzero(typingctx, group, entries, entry, factors, first, count):
     """Append to a list each k < count for which any of the `Factors` (k, g), g < group, is not zero; return its end.
 
     ``entries.index[entry]`` holds ``first + k``, ``entries.value[entry group + g]`` the numbers. -0.0 counts as zero,
-    NaN does not. There are no branches, so an entry that is not kept is written too: there must be room for one more.
-    The group is a constant.
+    NaN does not. Entries that are not kept are written too: there must be room for ``count`` of them, and one more.
+    The group is a constant. It takes least where the numbers of a k, or those of a g, lie side by side.
     """
     long = types.int64
     signature = long(group, entries, long, factors, long, long)
@@ -28,7 +30,28 @@ def list_nonzero(typingctx, group, entries, entry, factors, first, count):
         _, entries, entry, factors, first, count = args
         source, step, row = cgutils.unpack_tuple(builder, factors, 3)
         starts = [builder.gep(source, [builder.mul(row, ir.IntType(64)(g))]) for g in members]
-        return _list(builder, element, entries, entry, (starts, step), first, count)
+        end = cgutils.alloca_once_value(builder, entry)
+
+        def emit(loop):
+            builder.store(loop(builder, element, entries, entry, (starts, step), first, count), end)
+
+        def otherwise(loops):
+            if not loops:
+                return emit(_list)
+            stride, loop = loops[0]
+            with builder.if_else(builder.icmp_signed("==", stride, stride.type(1))) as (fits, others):
+                with fits:
+                    emit(loop)
+                with others:
+                    otherwise(loops[1:])
+
+        loops = []
+        if _packs_lanes(element):
+            loops.append((step, _list_lanes))
+        if len(members) in (2, 4):
+            loops.append((row, _list_rows))
+        otherwise(loops)
+        return builder.load(end)
 
     return signature, codegen
 
@@ -72,6 +95,90 @@ def _list(builder, element, entries, entry, source, first, count):
             builder.store(number, builder.gep(to, [i64(g)]))
         builder.store(builder.add(now, kept), end)
     return builder.load(end)
+
+
+def _differ(builder, numbers, element):
+    """Return for each lane whether its bits are those of a number other than zero."""
+    if element != types.uint8:
+        numbers = builder.shl(numbers, numbers.type([1] * numbers.type.count))  # the sign does not count
+    return builder.icmp_unsigned("!=", numbers, ir.Constant(numbers.type, None))
+
+
+def _list_rows(builder, element, entries, entry, source, first, count):
+    """Do as `_list` where the numbers of a k lie side by side: they are loaded and stored at once."""
+    i64, (starts, step) = ir.IntType(64), source
+    _, indices, values = cgutils.unpack_tuple(builder, entries, 3)
+    members = len(starts)
+    kind = ir.VectorType(ir.IntType(element.bitwidth), members)
+    end = cgutils.alloca_once_value(builder, entry)
+    with cgutils.for_range(builder, count) as loop:
+        now = builder.load(end)
+        numbers = load(builder, builder.gep(starts[0], [builder.mul(loop.index, step)]), kind, element)
+        some = builder.bitcast(_differ(builder, numbers, element), ir.IntType(members))
+        kept = builder.zext(builder.icmp_unsigned("!=", some, some.type(0)), i64)
+        number_of_entry = builder.trunc(builder.add(first, loop.index), ir.IntType(32))
+        builder.store(number_of_entry, builder.gep(indices, [now]))
+        store(builder, numbers, builder.gep(values, [builder.mul(now, i64(members))]), element)
+        builder.store(builder.add(now, kept), end)
+    return builder.load(end)
+
+
+def _packs_lanes(element):
+    """Return whether lanes of numbers, and of int32 for as many, can be packed side by side."""
+    return PACKS_LANES and element in (types.float32, types.float64)
+
+
+def _list_lanes(builder, element, entries, entry, source, first, count):
+    """Do as `_list` where the numbers of a g lie side by side: a vector of them at once, packed by an instruction."""
+    i64, i32, (starts, step) = ir.IntType(64), ir.IntType(32), source
+    _, indices, values = cgutils.unpack_tuple(builder, entries, 3)
+    lanes, members = VECTOR_BYTES * 8 // element.bitwidth, len(starts)
+    kind, places = ir.VectorType(ir.IntType(element.bitwidth), lanes), ir.VectorType(i32, lanes)
+    end = cgutils.alloca_once_value(builder, entry)
+    whole = builder.mul(builder.sdiv(count, i64(lanes)), i64(lanes))
+    with cgutils.for_range_slice(builder, i64(0), whole, i64(lanes)) as (k, _):
+        now = builder.load(end)
+        numbers = [load(builder, builder.gep(start, [k]), kind, element) for start in starts]
+        mask = _differ(builder, functools.reduce(builder.or_, numbers), element)
+        begin = splat(builder, builder.trunc(builder.add(first, k), i32), places)
+        names = builder.add(begin, ir.Constant(places, list(range(lanes))))
+        store(builder, _packed(builder, names, mask), builder.gep(indices, [now]), types.int32)
+        to = builder.gep(values, [builder.mul(now, i64(members))])
+        for number, one in enumerate(_interleaved(builder, [_packed(builder, some, mask) for some in numbers])):
+            store(builder, one, builder.gep(to, [i64(number * lanes)]), element)
+        kept = builder.ctpop(builder.bitcast(mask, ir.IntType(lanes)))
+        builder.store(builder.add(now, builder.zext(kept, i64)), end)
+    rest, behind = [builder.gep(start, [whole]) for start in starts], builder.add(first, whole)
+    return _list(builder, element, entries, builder.load(end), (rest, step), behind, builder.sub(count, whole))
+
+
+def _packed(builder, vector, mask):
+    """Return the chosen lanes of a vector side by side, and zeros behind them."""
+    kind = vector.type
+    signature = ir.FunctionType(kind, [kind, kind, mask.type])
+    name = f"llvm.x86.avx512.mask.compress.v{kind.count}i{kind.element.width}"
+    function = cgutils.get_or_insert_function(builder.module, signature, name)
+    return builder.call(function, [vector, ir.Constant(kind, None), mask])
+
+
+def _interleaved(builder, vectors):
+    """Return vectors with the first lanes of all, then the second ones, and so on; there is a power of two of them."""
+    if len(vectors) == 1:
+        return vectors
+    half, lanes = len(vectors) // 2, vectors[0].type.count
+    found = []
+    # Numbers 0, half, 1, half + 1, ... of both halves: first each half by itself.
+    left, right = (_interleaved(builder, some) for some in (vectors[:half], vectors[half:]))
+    for one, other in zip(left, right, strict=True):
+        for begin in (0, lanes // 2):
+            order = [
+                at + part * lanes
+                for first in range(begin, begin + lanes // 2, half)
+                for part in (0, 1)
+                for at in range(first, first + half)
+            ]
+            found.append(shuffle(builder, one, other, order))
+    return found
 
 
 @intrinsic

@@ -18,8 +18,9 @@ _IS_ARM = TRIPLE.startswith(("aarch64", "arm64"))
 # Row: HAS_FMA.
 HAS_FMA = "fma" in FEATURES or _IS_ARM
 
-# Whether bytes that a mask chooses can be packed side by side by an instruction. Row: PACKS_BYTES.
-PACKS_BYTES = "avx512vbmi2" in FEATURES
+# Whether bytes, or wider lanes, that a mask chooses can be packed side by side by an instruction. Rows: PACKS_BYTES,
+# PACKS_LANES.
+PACKS_BYTES, PACKS_LANES = "avx512vbmi2" in FEATURES, "avx512vl" in FEATURES
 
 # VECTOR_BYTES: the widest vectors of the target. Narrower ones use fewer lanes of its units. Row: VECTOR_BYTES.
 # PANEL: vectors of a row, and GROUP: rows, whose sums are held in registers beside their GROUP factors and one vector
