@@ -3,7 +3,8 @@
 The same net, Glorot's initial weights, batches and recipe: Adam with a rate that rises and falls to zero, float32. Only
 scikit-learn's rate stays constant, because its Adam has no schedule. Every learner must reach the loss of the plain
 formulas after an epoch before it is timed. The learners run in processes of their own, in turn, with the same number of
-threads. An epoch is a share of a run of several, in which what a run does once, such as to arrange its batches, counts.
+threads. An epoch is a share of a run of several on prepared data: peers find batches that are arranged, and fastmlp the
+lists of its last run on the same batches.
 Times to an accuracy are those of runs of fixed length, with the fewest epochs whose mean test accuracy over the seeds
 reaches it, from uint8 images to the trained net: packing and conversion count.
 

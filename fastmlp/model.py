@@ -419,7 +419,7 @@ class MLP(Interchange):
             a packed file and the same matrix in memory the same bits. A packed file of more than 8 blocks allows no
             other order than ``"blocks"`` and False. The order of an epoch depends on its number and on the model's seed
             alone; if that is None, each run draws one. Batches that are the same in each epoch, by ``"batches"`` and
-            False, are faster from the second epoch on; up to 256 MiB hold lists of them.
+            False, are faster from the second epoch on; up to 256 MiB hold lists of them, which a packed X keeps.
         l2 : float
             Adds l2 / 2 times the sum of the squares of all weights, without biases, to the loss that is minimized. The
             history shows the loss without it.

@@ -73,7 +73,8 @@ class PackedMatrix:
     shuffle = "samples"
 
     __slots__ = (
-        "_backend", "_forms", "_operands", "_scale", "density", "dtype", "finite", "is_frame", "largest", "shape",
+        "_backend", "_forms", "_lists", "_operands", "_scale",
+        "density", "dtype", "finite", "is_frame", "largest", "shape",
     )  # fmt: skip
 
     def __init__(self, matrix: Array | Columns, scale: float, *, minibatches: bool = False) -> None:
@@ -94,6 +95,7 @@ class PackedMatrix:
         self.is_frame = False  # whether it was a data frame, whose columns an encoder may expect
         self._backend = backend.get_backend()
         self._operands: dict[tuple[bool, np.dtype[Any]], Any] = {}
+        self._lists: list[Any] = []  # of the batches of the last training
         form = kernels.list_samples(matrix, self.density, counts) if lists else kernels.pack(matrix)
         self._forms: dict[bool, Any] = {lists: form}
 
@@ -207,6 +209,8 @@ class PackedMatrix:
     ) -> Any:
         """Return a trainer that begins with parameters (k,) and the state of an optimizer; see `Batches.drawn`."""
         kernels, x = backend.kernels(), self.operands(vectors[0].dtype, minibatches=True)
+        if drawn is not None:
+            drawn = drawn._replace(kept=self._lists)
         return kernels.begin_training(vectors, net, x, y, weight, drawn=drawn)
 
     def begin_epoch(self, trainer: Any, order: Array) -> None:

@@ -69,7 +69,7 @@ class MappedMatrix(PackedMatrix):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise file.refusal("a header without the facts about the matrix") from error
         self._file, self._memory = file, memory
-        self._operands, self._forms = {}, {}
+        self._operands, self._forms, self._lists = {}, {}, []
         self._kept: dict[int, dict[str, Array]] | None = {} if file.size <= memory else None
 
     def _take(self, facts: dict[str, Any]) -> None:

@@ -222,6 +222,43 @@ class TestDrawn:
             assert_same_bits(one, np.asarray(other))
         assert used == [64] * 5
 
+    @pytest.mark.parametrize("change", ["nothing", "order", "size", "dtype"])
+    def test_lists_are_kept_for_the_next_training_on_the_same_samples(self, change, used):
+        problem = Problem(*SHAPES["lists"])
+        drawn, codes = self.drawn(problem, 64)._replace(kept=[]), fastmlp.pack(problem.codes, scale=1 / 255)
+        begin = backend.kernels().begin_training
+
+        def trained(drawn):
+            vectors = [np.zeros_like(problem.parameters) for _ in range(3)]
+            vectors[0][:] = problem.parameters
+            operands = codes.operands(problem.dtype, minibatches=True)
+            trainer = begin(vectors, problem.net, operands, problem.y, problem.weight, drawn=drawn)
+            assert not drawn or not drawn.kept
+            return problem.train(trainer)
+
+        first = trained(drawn)
+        (kept,) = drawn.kept
+        assert kept.lists.made.all()
+        if change == "order":
+            self.drawn(problem, 64)
+            problem.order = problem.order[::-1].copy()
+            drawn = drawn._replace(order=self.drawn(problem, 64).order)
+        elif change == "size":
+            problem = Problem(*SHAPES["lists"], size=30)
+            drawn = self.drawn(problem, 30)._replace(kept=drawn.kept)
+        elif change == "dtype":
+            problem = Problem(*SHAPES["lists"], dtype="float32")
+            drawn = self.drawn(problem, 64)._replace(kept=drawn.kept)
+        again, expected = trained(drawn), trained(None)
+        for one, other in zip(again, first if change == "nothing" else expected, strict=True):
+            assert_same_bits(one, other)
+        for one, other in zip(again, expected, strict=True):
+            assert_same_bits(one, other)
+        (later,) = drawn.kept
+        assert (later is kept) == (change == "nothing")
+        assert np.shares_memory(later.lists.index, kept.lists.index) == (change in ("nothing", "order"))
+        assert len(set(used) - {0}) == 1 + (change == "size")
+
     def test_a_short_last_batch_alone_may_have_longer_chunks_than_others_of_its_size(self, used):
         problem = Problem(*SHAPES["lists"], size=47)
         problem.codes[-2:] = 1  # lists as long as a chunk, side by side

@@ -14,10 +14,13 @@ class Drawn(NamedTuple):
         The samples, batch after batch.
     size : int
         Samples of each batch but the last one.
+    kept : list, optional
+        Where a backend may leave what it made for these batches, for the next training on the same samples.
     """
 
     order: Any
     size: int
+    kept: list[Any] | None = None
 
 
 def samples_of(drawn: Drawn, batches: Any) -> Any:

@@ -4,6 +4,7 @@ A list has the samples of a batch in which the feature is not zero. The first up
 as every update does on batches that are drawn anew (see `batch_lists`), and keeps them for the updates of later epochs.
 """
 
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,31 @@ def _memory(x: SampleLists, entries: int, lists: int) -> tuple[Any, Any, Any]:
     return start, index, value
 
 
+class _Kept(NamedTuple):
+    """The lists of some batches, whose samples are in this order, and the place of each sample in it."""
+
+    order: Any
+    place: Any
+    lists: DrawnLists
+
+
+def _give_back(kept: list[Any], lists: _Kept) -> None:
+    kept[:] = [lists]
+
+
+def _taken(drawn: Drawn, chunk: int, value: Any) -> _Kept | None:
+    """Return what is kept, if it is of batches as large, and of the same samples, whose numbers are ``value``."""
+    try:
+        found: _Kept = drawn.kept.pop() if drawn.kept else None
+    except IndexError:  # another thread was faster
+        return None
+    if found is None:
+        return None
+    lists = found.lists
+    fits = (lists.size, lists.chunk, lists.value.dtype) == (drawn.size, chunk, value.dtype)
+    return found if fits else None
+
+
 class DrawnBatches:
     """The lists of batches that are the same in each epoch, if it is worth it to make them.
 
@@ -93,30 +119,37 @@ class DrawnBatches:
     ----------
     x : SampleLists
     drawn : Drawn, optional
-        The batches; None if there are none.
+        The batches; None if there are none. Their lists are taken from ``kept``, or else the memory of others, and
+        given back when nobody needs this object any more.
     """
 
     def __init__(self, x: SampleLists, drawn: Drawn | None) -> None:
         nothing = np.empty(0, np.int64), np.empty(0, np.uint8)
         self._none = self._lists = DrawnLists(0, 0, *_memory(x, 0, 0), *nothing)
         if drawn is not None and is_short(x):
-            self._order = np.ascontiguousarray(drawn.order, np.int32)
-            self._list(x, drawn.size)
+            self._list(x, drawn)
 
-    def _list(self, x: SampleLists, size: int) -> None:
-        m, entries, chunk = len(self._order), len(x.index), chunk_samples(size)
+    def _list(self, x: SampleLists, drawn: Drawn) -> None:
+        order, size = np.ascontiguousarray(drawn.order, np.int32), drawn.size
+        m, entries, chunk = len(order), len(x.index), chunk_samples(size)
         batches, in_batch = -(-m // size), -(-size // chunk)
         lists = ((batches - 1) * in_batch + -(-(m - (batches - 1) * size) // chunk)) * x.features
         stored = 2 if x.coded else 2 + x.value.itemsize
         if entries < lists or entries * stored + 4 * lists > tuning.DRAWN_BYTES:
             return
-        at = self._order.astype(np.int64) * x.parts
-        starts = (np.arange(batches)[:, None] * size + np.arange(in_batch) * chunk).ravel()
-        of_chunk = np.add.reduceat(x.start[at + x.parts] - x.start[at], starts[starts < m], dtype=np.int64)
-        first = np.append(0, np.cumsum(of_chunk))
-        self._lists = DrawnLists(size, chunk, *_memory(x, entries, lists), first, np.zeros(batches, np.uint8))
-        self._place = np.empty_like(self._order)
-        self._place[self._order] = np.arange(m)
+        found = _taken(drawn, chunk, x.value)
+        if found is None or not np.array_equal(found.order, order):
+            at = order.astype(np.int64) * x.parts
+            starts = (np.arange(batches)[:, None] * size + np.arange(in_batch) * chunk).ravel()
+            of_chunk = np.add.reduceat(x.start[at + x.parts] - x.start[at], starts[starts < m], dtype=np.int64)
+            memory = _memory(x, entries, lists) if found is None else found.lists[2:5]
+            first, made = np.append(0, np.cumsum(of_chunk)), np.zeros(batches, np.uint8)
+            place = np.empty_like(order)
+            place[order] = np.arange(m)
+            found = _Kept(order, place, DrawnLists(size, chunk, *memory, first, made))
+        self._order, self._place, self._lists = found
+        if drawn.kept is not None:
+            weakref.finalize(self, _give_back, drawn.kept, found).atexit = False
 
     def lists(self, order: Any, ends: Any) -> tuple[DrawnLists, Any]:
         """Return the lists, and the number of each batch in them; there are none if a batch is not in the lists."""

@@ -36,14 +36,15 @@ def list_nonzero(typingctx, group, entries, entry, factors, first, count):
             builder.store(loop(builder, element, entries, entry, (starts, step), first, count), end)
 
         def otherwise(loops):
-            if not loops:
-                return emit(_list)
-            stride, loop = loops[0]
-            with builder.if_else(builder.icmp_signed("==", stride, stride.type(1))) as (fits, others):
-                with fits:
-                    emit(loop)
-                with others:
-                    otherwise(loops[1:])
+            if loops:
+                stride, loop = loops[0]
+                with builder.if_else(builder.icmp_signed("==", stride, stride.type(1))) as (fits, others):
+                    with fits:
+                        emit(loop)
+                    with others:
+                        otherwise(loops[1:])
+            else:
+                emit(_list)
 
         loops = []
         if _packs_lanes(element):
