@@ -297,7 +297,7 @@ before = count()
 assert count() == before, (before, count())
 # One canonical type for each argument: one signature per dtype, and one more if a kernel reads the array to pack, or
 # what is packed, which may be uint8. The serial shell has one for each of these, the parallel shell one for all.
-PACKING = "_fill", "_unpack", "_list_rows"
+PACKING = "_survey", "_fill", "_unpack", "_list_rows"
 bodies, serial, parallel = before
 expected = {{name: 3 if name in PACKING else 2 for name in compiled.launch.KERNELS}}
 expected["_list_columns"] = 1  # it reads indices alone

@@ -96,7 +96,7 @@ def test_more_samples_than_an_order_can_hold():
 @pytest.mark.parametrize("shuffle", ["batches", False])
 def test_batches_that_are_the_same_in_each_epoch_are_known_before(shuffle):
     batches = Batches(1000, 64, shuffle, seed=3)
-    order, size = batches.drawn()
+    order, size, _ = batches.drawn()
     drawn = [order[first : first + size].tolist() for first in range(0, 1000, size)]
     for number in (1, 2):
         assert sorted(split(*batches.epoch(number))) == sorted(drawn)

@@ -37,7 +37,7 @@ print(*sorted(name.replace(" ", "_") for name, (_, misses) in compiled.cache_sta
 @pytest.mark.parametrize(
     ("first", "dtype", "code", "left"),
     [
-        ("_fill", "float32", TRAINING.format(dtype="float32", train=FULL_BATCH), {"_fill"}),
+        ("_fill", "float32", TRAINING.format(dtype="float32", train=FULL_BATCH), {"_survey", "_fill"}),  # in this order
         ("_one_hot", "float64", NOTEBOOK, {"_one_hot"}),
     ],
 )
