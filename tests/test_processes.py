@@ -125,7 +125,7 @@ finally:
 def test_a_child_forked_while_another_thread_compiles_or_loads_kernels(run_python, cold_package, cold):
     """The fork waits for the compiler; otherwise the child would wait for the compiler's lock for ever."""
     code = """
-import os, threading, time
+import faulthandler, os, threading, time
 import numpy as np, fastmlp
 x = np.ones((6, 2000))
 def work():
@@ -133,6 +133,7 @@ def work():
 def child():
     pid = os.fork()
     if pid == 0:
+        faulthandler.dump_traceback_later(100)  # says where it hangs
         os._exit(0 if work() else 1)
     for _ in range(1200):
         ended, status = os.waitpid(pid, os.WNOHANG)
