@@ -89,12 +89,10 @@ class Writing:
         step = -(-self._source.shape[1] // SEEN)
         seen = values[:, -first % step :: step]
         kernels = backend.kernels()
+        counts, finite = kernels.survey(values)
+        self._count, self._finite = self._count + int(counts.sum()), self._finite and finite
         if self._dtype == _UINT8:
-            self._count += int(np.count_nonzero(values))
             self._extreme = max(self._extreme, float(values.max(initial=0)))
-        else:
-            counts, finite = kernels.survey(values)
-            self._count, self._finite = self._count + int(counts.sum()), self._finite and finite
         self._largest = float(np.maximum(self._largest, max(seen.max(initial=0), -float(seen.min(initial=0)))))
         self._dense &= not isinstance(form, np.ndarray) and kernels.all_dense(form)
         self._kinds.add(kernels.packed_facts(form)[0])

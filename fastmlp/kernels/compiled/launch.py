@@ -114,7 +114,7 @@ class Kernel:
     def _compile(self, args: tuple[Any, ...]) -> tuple[Any, int]:
         """Return the shell for arguments of these types, and the address of the body."""
         # Under the lock that a fork waits for: Numba, and NumPy for it, import modules when they are first asked.
-        types = HOST.prepare(_types_of, args)
+        types = HOST.prepare(numba.typeof, args)
         address = address_of(self.body, (*map(vector.opened, types.types), numba.int64, numba.int64))
         if address is None or not convention.known():
             return _serial_shell(self.body), 0
@@ -124,10 +124,6 @@ class Kernel:
     def dispatchers(self) -> list[Any]:
         """Return the dispatchers that Numba compiles for this kernel alone."""
         return [self.body]
-
-
-def _types_of(args: tuple[Any, ...]) -> Any:
-    return numba.typeof(args)
 
 
 @functools.cache

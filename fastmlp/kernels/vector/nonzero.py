@@ -212,11 +212,9 @@ def list_words(typingctx, entries, entry, codes, at, mask, first):
         entries, entry, codes, at, mask, first = args
         byte, word = ir.VectorType(ir.IntType(8), _BITS), ir.VectorType(ir.IntType(16), _BITS)
         chosen = builder.bitcast(mask, ir.VectorType(ir.IntType(1), _BITS))
-        signature = ir.FunctionType(byte, [byte, byte, chosen.type])
-        packed = cgutils.get_or_insert_function(builder.module, signature, "llvm.x86.avx512.mask.compress.v64i8")
 
         def listed(numbers):
-            return builder.zext(builder.call(packed, [numbers, ir.Constant(byte, None), chosen]), word)
+            return builder.zext(_packed(builder, numbers, chosen), word)
 
         places = listed(ir.Constant(byte, list(range(_BITS))))
         begin = splat(builder, builder.trunc(first, ir.IntType(16)), word)
