@@ -188,7 +188,7 @@ ROWS = {
     "BATCH_RANGES": Row(TUNING, (1, 2, 4, 8), "batches32 batches128 batches1024", host=True, parallel=True),
     "BATCH_WEIGHT_BYTES": Row(TUNING, (32_768, 65_536, 98_304, 460_000), "batches128 batches64", host=True),
     "BATCH_DENSE_SHARE": Row(TUNING, (0, 0.5, 1), "zeros40 zeros60 densebatches", host=True),
-    "CHUNK_SAMPLES": Row(TUNING, (32, 64, 256), "fixed128 fixed1024 batches1024", host=True),
+    "CHUNK_SAMPLES": Row(TUNING, (32, 64, 128, 256), "fixed128 fixed1024 batches1024", host=True),
     "DRAWN_BYTES": Row(TUNING, (0, 64 << 20), "fixed32 fixed128 fixed1024", host=True),
     "GRADIENTS_PER_OUTPUT": Row(TUNING, (0, 1, 2, 8), "narrow1 narrow4 narrow8", host=True, parallel=True),
     "ROWS_SHARE": Row(TUNING, (0.0, 0.875), "images", host=True),

@@ -64,6 +64,7 @@ class Batches:
         self._m, self._batch_size, self._block = m, batch_size, block
         self._drawn: Drawn | None = None
         self._ends = np.minimum(np.arange(1, self.per_epoch + 1, dtype=np.int64) * batch_size, m)
+        self._sizes = np.diff(self._ends, prepend=0)
 
     def epoch(self, number: int) -> tuple[Array, Array]:
         """Return the samples of an epoch and the ends of its batches.
@@ -106,7 +107,7 @@ class Batches:
         """Return the epoch that takes the batches, which are those of all epochs, in this order (per_epoch,)."""
         drawn = self.drawn()
         assert drawn is not None
-        return samples_of(drawn, batches), np.cumsum(np.diff(self._ends, prepend=0)[batches])
+        return samples_of(drawn, batches), np.cumsum(self._sizes[batches])
 
     def _by_blocks(self, number: int) -> Array:
         """Return the samples (m,) of an epoch, those of a group of blocks after those of another."""

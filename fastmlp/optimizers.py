@@ -19,6 +19,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 EPSILON_PLACEMENTS = ("after_correction", "before_correction")
 
+_LOST = 2.0**-54  # 1 - x is 1 for smaller x
+
 _MOMENTUM = "pass a momentum from 0 to below 1, such as 0.9"
 _BETA = "pass the decay rate of a moving average, such as 0.9 or 0.999"
 
@@ -33,6 +35,14 @@ class _Described:
         """
         names = [one.name for one in fields(self) if one.name != "learning_rate"]  # type: ignore[arg-type]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+
+def _corrections(beta: float, updates: range) -> Array:
+    """Return 1 - beta**t for each update t."""
+    # Powers of Python: those of NumPy have other bits on other processors. None is needed once they are lost in the 1.
+    if updates and beta ** updates[0] < _LOST:
+        return np.ones(len(updates))
+    return 1 - np.array([beta**update for update in updates])
 
 
 @dataclass(frozen=True)
@@ -172,9 +182,8 @@ class Adam(_Described):
 
     def numbers(self, updates: range, rates: Sequence[float]) -> rules.Numbers:
         """Return the numbers of updates, from 1, with these learning rates."""
-        # Powers of Python: those of NumPy have other bits on other processors.
-        first, second = (np.array([beta**update for update in updates]) for beta in (self.beta1, self.beta2))
-        step, root = np.array(rates) / (1 - first), np.sqrt(1 - second)
+        first, second = (_corrections(beta, updates) for beta in (self.beta1, self.beta2))
+        step, root = np.array(rates) / first, np.sqrt(second)
         if self.epsilon_placement == "before_correction":
             return rules.Numbers(step * root)
         return rules.Numbers(step, scale=1 / root)

@@ -67,6 +67,17 @@ def numbers_of(optimizer, update, rate, l2=0.0):
     return [float(np.squeeze(one)) for one in found]
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("many", [1, 7, 900])
+def test_corrections_of_adam_are_those_of_each_update(beta1, many):
+    """Also where powers are lost in the 1 they are taken from, which is not asked for each update."""
+    for first in range(1, 900, many):
+        updates = range(first, first + many)
+        step, scale, *_ = Adam(beta1=beta1, beta2=0.999).numbers(updates, [0.25] * many)
+        assert step.tolist() == [0.25 / (1 - beta1**update) for update in updates]
+        assert scale.tolist() == [1 / math.sqrt(1 - 0.999**update) for update in updates]
+
+
 class Batches:
     """Samples, initial parameters, and the batches of some updates."""
 

@@ -17,6 +17,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # which a batch does not meet get several updates at once; short enough that Ctrl-C and a checkpoint that is due do not
 # wait.
 _CHUNK_SECONDS = 0.05
+_LONGEST = 1.5  # the most chunks in a call that ends an epoch
 _GROWTH = 8  # how many times as many updates the next call may make: the time of a few says little about that of many
 
 # Epochs from which lists of batches that are the same in each epoch are kept: each epoch but the first one takes a
@@ -53,7 +54,8 @@ class Minibatches(Method):
         """Make a few updates of the epoch."""
         if self._done == 0 or self._trainer is None:
             self._begin()
-        first, last = self._done, min(self._done + self._chunk, self._batches.per_epoch)
+        first = self._done
+        last = first + self._next(self._batches.per_epoch - first)
         before = self.epoch * self._batches.per_epoch + 1
         rates, numbers = self._updates.ask(caller, self.epoch + 1, range(before + first, before + last))
         # A schedule of the user may fail earlier on another process.
@@ -102,6 +104,11 @@ class Minibatches(Method):
             self._trainer = samples.x.begin_training(vectors, net, samples.y, samples.w, drawn)
         self._order, self._ends = self._batches.epoch(self.epoch + 1)
         samples.x.begin_epoch(self._trainer, self._order)
+
+    def _next(self, left: int) -> int:
+        """Return how many of the updates that are left in the epoch the next call makes."""
+        # A call for a few updates behind the last whole chunk would take longer than these updates.
+        return left if left <= _LONGEST * self._chunk else self._chunk
 
     def _train(self, numbers: Array) -> None:
         """Make the next updates, and adapt how many are made next time to the time they take."""

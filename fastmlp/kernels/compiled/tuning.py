@@ -101,9 +101,9 @@ BATCH_RANGES = 2
 # together. More of them fall out of the cache before the next sample. Row: BATCH_WEIGHT_BYTES.
 BATCH_WEIGHT_BYTES = 65_536
 
-# Samples of a list of a feature, in batches: their deltas stay in the cache from one feature to the next. Fewer make
+# Samples of a list of a feature, in batches: their deltas stay in an L1 cache from one feature to the next. Fewer make
 # lists that are shorter and more often begun. Row: CHUNK_SAMPLES.
-CHUNK_SAMPLES = 128
+CHUNK_SAMPLES = 64
 
 # Bytes up to which batches that are the same in each epoch get lists of features of their own. To take more memory
 # would be a surprise. Row: DRAWN_BYTES.
