@@ -82,6 +82,13 @@ def pack(m=60_000):
     return lambda: fastmlp.pack(codes, scale=1 / 255) and None
 
 
+def pack_columns(m=24_000):
+    """Return the packing of images in float64 that are stored feature by feature."""
+    codes, _, _ = problems.image_codes(m)
+    x = np.ascontiguousarray(codes / 255.0)
+    return lambda: fastmlp.pack(x) and None
+
+
 def one_hot():
     from fastmlp.kernels import compiled
 
@@ -165,6 +172,7 @@ WORKLOADS = {
     "adam1": ("300000 features, 20 in a sample, Adam", partial(sparse, 300_000, 20, Adam(), 4000)),
     "densebatches": ("batches of random numbers", partial(batches, 128, nonzero=1.0)),
     **{one.__name__: (one.__name__, one) for one in (pack, one_hot, softmax, cost)},
+    "packC": ("pack images, float64, C-ordered", pack_columns),
 }
 TUNING, TARGET = "fastmlp.kernels.compiled.tuning", "fastmlp.kernels.vector.target"
 ROWS = {
@@ -218,6 +226,7 @@ ROWS = {
     "ALIGNMENT": Row(TUNING, (1, 64, 1024), "relu8001", parallel=True),
     "COLUMN_BLOCK": Row(TUNING, (32, 64, 128, 256, 1024), "one_hot"),
     "LOSS_BLOCK": Row(TUNING, (16, 64, 240), "small"),
+    "COPIED_COLUMN_BYTES": Row(TUNING, (576, 1152), "loopC"),
     "COPIED_ROWS": Row(TUNING, (12, 36, 120), "loop"),
     "LISTED_BYTES": Row(TUNING, (50_000, 200_000, 800_000), "wide", host=True),
     "DENSE_FEATURES": Row(TUNING, (60, 120, 240), "panels"),
@@ -235,7 +244,7 @@ ROWS = {
     "RUNS_PER_TRIAL": Row(TUNING, (8, 32, 128), "batches128", host=True, parallel=True),
     "TRIAL_SHARE": Row(TUNING, (0.0, 0.02, 0.2), "batches128", host=True, parallel=True),
     "REPEATED_RUNS": Row(TUNING, (1, 8, 32), "batches128", host=True),
-    "ROW_BATCH": Row(TUNING, (1920, 8192, 60_000), "loopC", host=True),
+    "ROW_BATCH": Row(TUNING, (1920, 8192, 60_000), "packC", host=True),
     "STRIDED_OUTPUTS": Row(TUNING, (64, 1000), "few120", host=True),
     "DENSE_GROUP": Row(TARGET, (4, 6), "dense"),
     "BLOCK": Row(TARGET, (4, 8, 16, 32, 80), "images images32"),

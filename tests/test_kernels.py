@@ -52,7 +52,7 @@ OUTPUTS = {
 }  # fmt: skip
 ENGINE = {
     "_accumulate", "_outputs", "_fill", "run_phases", "_accumulate_given", "pack_parameters", "unpack_gradient",
-    "_list_columns", "_list_rows", "_survey", "_unpack", "run_updates",
+    "_list_columns", "_list_rows", "_survey", "_unpack", "run_updates", "_copy_columns",
 }  # fmt: skip
 MOST_WORKERS = 8
 

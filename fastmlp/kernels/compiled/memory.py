@@ -1,7 +1,6 @@
 """Buffers that begin on a cache line, copies, and rows of samples."""
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -67,21 +66,6 @@ def sample_rows(matrix: Any) -> Any:
     rows = aligned(matrix.size, matrix.dtype).reshape(matrix.shape[::-1])
     rows[:] = matrix.T
     return rows
-
-
-def row_batches(rows: Any, dtype: Any, starts: Any) -> Iterator[tuple[int, int, Any]]:
-    """Yield (k, l, rows of the chunks k to below l) as `contiguous` returns them: all at once where nothing is copied.
-
-    Chunk k begins at ``starts[k]``, the last one ends at ``starts[-1]``; none is divided.
-    """
-    ready = rows.dtype == dtype and rows.flags.c_contiguous and rows.flags.aligned
-    k, last = 0, len(starts) - 1
-    while k < last:
-        stop = last
-        if not ready:
-            stop = max(k + 1, int(np.searchsorted(starts, starts[k] + tuning.ROW_BATCH, side="right")) - 1)
-        yield k, stop, contiguous(rows[starts[k] : starts[stop]], dtype)
-        k = stop
 
 
 @body

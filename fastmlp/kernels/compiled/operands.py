@@ -62,7 +62,7 @@ class Packed(NamedTuple):
 class Scratch(NamedTuple):
     """Offsets into a worker's scratch; those of the outputs of layers are in the layer table.
 
-    ``rows`` are those of a plain input, COPIED_ROWS of ``rows_ld`` elements.
+    ``rows`` are those of a plain input, of ``rows_ld`` elements: as many as are copied at a time.
     """
 
     factors: int
@@ -99,6 +99,9 @@ class Step(NamedTuple):
     targets : losses.Targets
     rows, base, plain
         If ``plain``, which is LISTED or UNLISTED, the input: samples from ``base`` on, as rows.
+    across
+        If not 0, all samples are columns, and ``rows`` is the memory in which the rows of features begin every so many
+        elements.
     z, a, given
         If ``given``, the forward pass of the one hidden layer (m, h); the targets are then the gradient with respect
         to the logits.
@@ -121,6 +124,7 @@ class Step(NamedTuple):
     rows: Any
     base: int
     plain: int
+    across: int
     z: Any
     a: Any
     given: int

@@ -16,7 +16,6 @@ from fastmlp.kernels.compiled.memory import (
     copy,
     fill_zeros,
     round_up,
-    row_batches,
     row_stride,
     sample_rows,
 )
@@ -29,6 +28,7 @@ from fastmlp.kernels.compiled.ordering import (
     natural_features,
     order_leaf,
 )
+from fastmlp.kernels.compiled.plain_rows import row_batches
 from fastmlp.kernels.compiled.plan import no_input
 from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body

@@ -159,7 +159,7 @@ def layer_plan(net: Net, itemsize: int, tile: int, dense: bool, plain: bool) -> 
     counts = (
         vector.GROUP * max(sizes[0], tile), rows * widest, rows * widest, 2 * tile,
         losses.loss_scratch(sizes[-1], tile, itemsize), _copies(sizes, tile, itemsize),
-        tuning.COPIED_ROWS * rows_ld,
+        tuning.COPIED_COLUMN_BYTES // itemsize * rows_ld,
     )  # fmt: skip
     ends = np.cumsum([round_up(scratch, line), *(round_up(count, line) for count in counts)]).tolist()
     return Plan(layers, packed, max(panels, 1), ends[-1], Scratch._make([*ends[:-1], rows_ld]))

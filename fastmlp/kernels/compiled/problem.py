@@ -63,7 +63,7 @@ def make_problem(
     empty = targets(np.empty(0, np.int64), none, dtype, net)
     step = Step(
         plan.layers, packed, panels, identity, 0, tiles.start, len(tiles.start) - 1, tiles.most,
-        tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, 0 if rows is None else LISTED, none, none, 0,
+        tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, 0 if rows is None else LISTED, 0, none, none, 0,
         plan.at,
     )  # fmt: skip
     return Problem(step._replace(finite=pack(parameters, step, first_layer)), plan, x, rows)

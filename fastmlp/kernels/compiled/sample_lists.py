@@ -15,7 +15,8 @@ from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.alphabets import Alphabet, alphabet_of, code_of, no_alphabet
 from fastmlp.kernels.compiled.elementwise import survey
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
-from fastmlp.kernels.compiled.memory import contiguous, row_batches
+from fastmlp.kernels.compiled.memory import contiguous
+from fastmlp.kernels.compiled.plain_rows import row_batches
 from fastmlp.kernels.compiled.runtime import body
 
 BITS = 64  # numbers that `vector.nonzero_bits` looks at, and bits of a mark

@@ -5,6 +5,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, activate_rows, multiply_derivative
+from fastmlp.kernels.compiled.columns import columns_at_once, copy_padded_columns
 from fastmlp.kernels.compiled.gradients import add_by_output, backward_few, backward_rows
 from fastmlp.kernels.compiled.lists import (
     backward_lists,
@@ -109,14 +110,13 @@ def _forward_decoded(work, layer, z, length, first, parts):
 @body
 def _forward_plain(work, first, length):
     """Set the first layer's outputs of a tile of plain rows, block by block."""
-    step, buffer = work.step, _buffer(work)
-    layer, n = step.layers[0], step.rows.columns
+    step = work.step
+    layer, n = step.layers[0], step.layers[0].n_in
     for s in range(0, length, tuning.COPIED_ROWS):
         count, z = min(tuning.COPIED_ROWS, length - s), vector.block(_outputs(work, layer), s, 0)
         rows = vector.matrix(step.rows.start, (first + s - step.base) * n, n)
-        if count < tuning.COPIED_ROWS:  # whole groups need no padding
-            rows = buffer
-            copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), n))
+        if step.across > 0 or count < tuning.COPIED_ROWS:  # whole groups need no padding
+            rows = _copied_rows(work, first, s, length)
         if step.finite > 0 and step.plain == LISTED:
             set_rows(z, count, vector.address(step.weights, layer.at_b), layer.columns)
             list_and_add(z, count, rows, layer.n_in, layer.part, _weights(work, layer), work)
@@ -125,9 +125,19 @@ def _forward_plain(work, first, length):
 
 
 @body
-def _buffer(work):
-    """Return the buffer of the rows of a plain input."""
-    return vector.matrix(work.room.scratch, work.step.at.rows, work.step.at.rows_ld)
+def _copied_rows(work, first, s, length):
+    """Return up to COPIED_ROWS plain rows of a tile, from sample s of it on, in whole groups, copied in that order."""
+    step, n = work.step, work.step.layers[0].n_in
+    buffer = vector.matrix(work.room.scratch, step.at.rows, step.at.rows_ld)
+    if step.across == 0:
+        count = min(tuning.COPIED_ROWS, length - s)
+        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), n))
+        return buffer
+    strip = columns_at_once(buffer)
+    if s % strip == 0:
+        columns = vector.matrix(step.rows.start, first + s - step.base, step.across)
+        copy_padded_columns(buffer, columns, min(strip, length - s), n)
+    return vector.block(buffer, s % strip, 0)
 
 
 @body
@@ -210,17 +220,16 @@ def _backward_decoded(work, gradient, delta, first, length):
 @body
 def _backward_plain(work, gradient, delta, first, length, finite):
     """Add the gradient with respect to the first layer's weights, over a tile of plain rows."""
-    step, buffer, back = work.step, _buffer(work), work.room.back
+    step, back = work.step, work.room.back
     layer = step.layers[0]
     groups = -(-layer.n_in // vector.GROUP)
     copy(back.stop, back.start, groups)
     for s in range(0, length, tuning.COPIED_ROWS):
-        count = min(tuning.COPIED_ROWS, length - s)
-        copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), step.rows.columns))
+        count, rows = min(tuning.COPIED_ROWS, length - s), _copied_rows(work, first, s, length)
         if finite:
-            list_neighbours(back, buffer, s, count, layer.n_in)
+            list_neighbours(back, rows, s, count, layer.n_in)
         else:
-            _backward_dense(work, gradient, layer, vector.block(delta, s, 0), buffer, count)
+            _backward_dense(work, gradient, layer, vector.block(delta, s, 0), rows, count)
     if finite:
         backward_lists(_gradient(gradient, layer), delta, back, np.int64(0), groups)
 

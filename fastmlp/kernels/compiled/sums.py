@@ -10,8 +10,9 @@ from fastmlp.kernels import tree, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.losses import Targets
-from fastmlp.kernels.compiled.memory import aligned_parts, fill_zeros, may_be_kept, row_batches
+from fastmlp.kernels.compiled.memory import aligned_parts, fill_zeros, may_be_kept
 from fastmlp.kernels.compiled.operands import UNLISTED, Packed, Step
+from fastmlp.kernels.compiled.plain_rows import steps_of_rows
 from fastmlp.kernels.compiled.problem import Problem, pack, rooms_of
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.step import (
@@ -135,7 +136,7 @@ def _outputs(out, z, a, rooms, x, step, worker, workers):
     work = open_work(step, x, rooms, worker)
     last = step.layers[len(step.layers) - 1]
     before, stop = np.int64(0), step.m
-    if step.plain > 0:  # the rows of whole leaves
+    if step.plain > 0 and step.across == 0:  # the rows of whole leaves
         before, stop = step.base // step.leaf * step.leaf_tiles, step.base + step.rows.rows
     tiles = min(-(-stop // step.leaf) * step.leaf_tiles, step.tiles) - before
     for tile in range(before + tiles * worker // workers, before + tiles * (worker + 1) // workers):
@@ -241,8 +242,7 @@ class Sums:
             yield 0, len(bounds), step
             return
         starts = np.minimum(np.append(bounds[:, 0], bounds[-1].sum()) * step.leaf, step.m)
-        for k, stop, rows in row_batches(problem.rows, step.weights.dtype, starts):
-            yield k, stop, step._replace(rows=rows, base=int(starts[k]))
+        yield from steps_of_rows(problem.rows, step, starts)
 
     def _fold(self) -> dict[int, tuple[int, Any]]:
         """Return the nodes with their gradients, siblings added."""
@@ -322,5 +322,5 @@ def outputs(problem: Problem, out: Any, z: Any, a: Any) -> None:
         _outputs.launch(workers, out, z, a, rooms, problem.x, step)
         return
     starts = leaf_starts(step.m, problem.x.whole)
-    for k, _, rows in row_batches(problem.rows, step.weights.dtype, starts):
-        _outputs.launch(workers, out, z, a, rooms, problem.x, step._replace(rows=rows, base=int(starts[k])))
+    for _, _, some in steps_of_rows(problem.rows, step, starts):
+        _outputs.launch(workers, out, z, a, rooms, problem.x, some)

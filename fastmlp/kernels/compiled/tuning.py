@@ -4,6 +4,8 @@ Figures are in benchmarks/TUNING.md, in the row that ends a comment, and ``pytho
 them again. Values that depend on the vectors of the machine are in `fastmlp.kernels.vector.target`.
 """
 
+import math
+
 from fastmlp.kernels import vector
 
 # ---- Constants that change bits: they decide the order or the grouping of sums ----
@@ -188,6 +190,12 @@ LINE_NUMBERS = vector.LINE_BYTES // 8
 # Rows of a plain matrix that are copied and listed at a time: eight groups, which stay in the cache from the copy to
 # the lists; a multiple of PADDING, so that both kinds of groups are whole. Row: COPIED_ROWS.
 COPIED_ROWS = -(-8 * vector.GROUP // vector.PADDING) * vector.PADDING
+
+# Bytes of each row of a plain matrix that are copied at a time where its columns are the samples: whole cache lines,
+# which the memory gives one after the other, and a multiple of COPIED_ROWS elements. The copies, 72 samples of float64,
+# stay in the L2 cache; with fewer, each row is visited more often. Row: COPIED_COLUMN_BYTES.
+_WHOLE = math.lcm(8 * COPIED_ROWS, vector.LINE_BYTES)
+COPIED_COLUMN_BYTES = -(-512 // _WHOLE) * _WHOLE
 
 # Bytes of the lists of a hidden layer that are made before they are used panel by panel: they stay in the L2 cache.
 # Fewer use each panel less often. Row: LISTED_BYTES.

@@ -1,0 +1,49 @@
+"""Samples that are the columns of a matrix which is stored by rows, one row for each feature."""
+
+from fastmlp.kernels import vector
+from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled.memory import fill_zeros
+from fastmlp.kernels.compiled.runtime import body
+
+
+@body
+def columns_at_once(m):
+    """Return how many columns are copied at a time: whole vectors, and a multiple of COPIED_ROWS."""
+    return tuning.COPIED_COLUMN_BYTES // vector.VECTOR_BYTES * vector.lanes(m)
+
+
+@body
+def _copy_block(out, x, samples, features):
+    """out[s, k] = x[k, s] of a block of whole vectors, or of a smaller one at an edge."""
+    lanes = vector.lanes(out)
+    if samples == lanes and features == lanes:
+        vector.transpose(out, x)
+        return
+    for s in range(samples):
+        for k in range(features):
+            out.start[s * out.ld + k] = x.start[k * x.ld + s]
+
+
+@body
+def copy_columns(out, x, length, features):
+    """Set rows 0 to below ``length`` of out to the first columns of x."""
+    vector.noinline()
+    lanes = vector.lanes(out)
+    for k in range(0, features, lanes):
+        for s in range(0, length, lanes):
+            there, here = vector.block(out, s, k), vector.block(x, k, s)
+            _copy_block(there, here, min(lanes, length - s), min(lanes, features - k))
+
+
+@body
+def copy_padded_columns(buffer, x, length, features):
+    """Do as `copy_columns`, and fill the buffer with zeros up to whole groups of rows and features.
+
+    What is there belongs to no result, but would be listed.
+    """
+    copy_columns(buffer, x, length, features)
+    group = vector.GROUP
+    for s in range(length):
+        fill_zeros(buffer.start, s * buffer.ld + features, -(-features // group) * group - features)
+    for s in range(length, -(-length // group) * group):
+        fill_zeros(buffer.start, s * buffer.ld, features)
