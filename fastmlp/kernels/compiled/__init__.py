@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from fastmlp.kernels import internals, rules, vector
-from fastmlp.kernels.compiled import tuning
+from fastmlp.kernels.compiled import plain_rows, tuning
 from fastmlp.kernels.compiled.activations import relu
 from fastmlp.kernels.compiled.cost import cross_entropy
 from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, survey, update
@@ -48,7 +48,6 @@ from fastmlp.kernels.compiled.network import (
     nodes,
 )
 from fastmlp.kernels.compiled.packing import pack
-from fastmlp.kernels.compiled.plain_rows import row_batches
 from fastmlp.kernels.compiled.plan import all_dense
 from fastmlp.kernels.compiled.sample_lists import list_samples
 from fastmlp.kernels.compiled.stored import from_arrays, layout, to_arrays
@@ -86,7 +85,7 @@ def warmup(dtype: Any) -> None:
     update(row.copy(), row, row, x.dtype.type(0))
     rows = np.ones((tuning.FEW_SAMPLES + 1, 1), dtype)
     backward(1, x, rows, rows.T, rows.T, rows.T)
-    list(row_batches(np.ones((2, 2), dtype).T, x.dtype, np.arange(3)))
+    list(plain_rows.row_batches(np.ones((2, 2), dtype).T, x.dtype, np.arange(3)))
     parameters, net = np.ones(2, dtype), Net((1, 1), ())
     one_sample = np.arange(tuning.FEW_SAMPLES + 1)[None] == 0
     for matrix in (x, one_sample.astype(dtype), one_sample.astype(np.uint8)):
