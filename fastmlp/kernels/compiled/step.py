@@ -158,6 +158,9 @@ def forward_hidden(work, length):
         layer, before = layers[number], layers[number - 1]
         a, z = _outputs(work, before), _outputs(work, layer)
         activate_rows(before.activation, a, _slopes(work, before), length, layer.n_in)
+        if before.columns == 1 and layer.gradient == BY_OUTPUT:  # which reads whole vectors: what is behind the column
+            for s in range(length):
+                fill_zeros(a.start, s * a.ld + 1, vector.lanes(a) - 1)
         if layer.forward == LISTS and work.step.finite > 0:
             set_rows(z, length, vector.address(work.step.weights, layer.at_b), layer.columns)
             list_and_add(z, length, a, layer.n_in, layer.part, _weights(work, layer), work)
