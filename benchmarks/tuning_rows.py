@@ -227,6 +227,7 @@ ROWS = {
     "COLUMN_BLOCK": Row(TUNING, (32, 64, 128, 256, 1024), "one_hot"),
     "LOSS_BLOCK": Row(TUNING, (16, 64, 240), "small"),
     "COPIED_COLUMN_BYTES": Row(TUNING, (576, 1152), "loopC"),
+    "COPIED_BYTES": Row(TUNING, (0, 1 << 20), "loopC", host=True),
     "COPIED_ROWS": Row(TUNING, (12, 36, 120), "loop"),
     "LISTED_BYTES": Row(TUNING, (50_000, 200_000, 800_000), "wide", host=True),
     "DENSE_FEATURES": Row(TUNING, (60, 120, 240), "panels"),

@@ -34,7 +34,7 @@ def problem(rng, dtype, n, m, density):
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("density", [0.2, 1.0])
 def test_the_notebooks_functions(compiled, rng, dtype, stored, density):
-    for n, m in [(1, 121), (2, 145), (7, 2073), (33, 127), (64, 2161), (101, 5003)]:
+    for n, m in [(1, 121), (2, 145), (7, 2073), (33, 127), (64, 2161), (101, 5003), (2001, 300)]:
         x, y, parameters = problem(rng, dtype, n, m, density)
         expected = loop(x, y, parameters)
         assert_close(expected[1], naive.forward(x, *(parameters[k] for k in (0, 2, 1, 3)))[1], "product")

@@ -1,15 +1,8 @@
 """Samples that are the columns of a matrix which is stored by rows, one row for each feature."""
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.runtime import body
-
-
-@body
-def columns_at_once(m):
-    """Return how many columns are copied at a time: whole vectors, and a multiple of COPIED_ROWS."""
-    return tuning.COPIED_COLUMN_BYTES // vector.VECTOR_BYTES * vector.lanes(m)
 
 
 @body

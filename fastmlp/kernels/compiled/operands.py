@@ -62,7 +62,7 @@ class Packed(NamedTuple):
 class Scratch(NamedTuple):
     """Offsets into a worker's scratch; those of the outputs of layers are in the layer table.
 
-    ``rows`` are those of a plain input, of ``rows_ld`` elements: as many as are copied at a time.
+    ``rows`` are ``rows_at_once`` of a plain input, which are copied at a time, of ``rows_ld`` elements.
     """
 
     factors: int
@@ -73,6 +73,7 @@ class Scratch(NamedTuple):
     copies: int
     rows: int
     rows_ld: int
+    rows_at_once: int
 
 
 # Plain rows: their non-zero entries are listed on the way, or they are multiplied as they are. The bits are the same.

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
-from fastmlp.kernels.compiled.columns import columns_at_once, copy_columns
+from fastmlp.kernels.compiled.columns import copy_columns
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.memory import aligned, contiguous
 from fastmlp.kernels.compiled.operands import Step
@@ -69,7 +69,7 @@ def _copied(columns: _Columns, rows: Any) -> Any:
 def _copy_columns(rows, memory, stride, worker, workers):
     """Copy the samples of columns into rows; workers share them."""
     to, source = vector.matrix(rows.start, 0, rows.columns), vector.matrix(memory.start, 0, stride)
-    strip, samples = columns_at_once(to), rows.rows
+    strip, samples = tuning.COPIED_COLUMN_BYTES // vector.VECTOR_BYTES * vector.lanes(to), rows.rows
     strips = -(-samples // strip)
     for first in range(strips * worker // workers * strip, strips * (worker + 1) // workers * strip, strip):
         there, here = vector.block(to, first, 0), vector.block(source, 0, first)

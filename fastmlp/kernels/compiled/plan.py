@@ -156,10 +156,13 @@ def layer_plan(net: Net, itemsize: int, tile: int, dense: bool, plain: bool) -> 
     # Behind the outputs of the layers: factors of a group with their zeros, two buffers for the gradients with respect
     # to outputs, losses and hits of a tile, the scratch of the loss, copies, and rows of a plain input.
     rows_ld = row_stride(round_up(sizes[0], vector.PADDING), itemsize) if plain else 0
+    rows_at_once = tuning.COPIED_COLUMN_BYTES // itemsize
+    if rows_at_once * rows_ld * itemsize > tuning.COPIED_BYTES:
+        rows_at_once = tuning.COPIED_ROWS
     counts = (
         vector.GROUP * max(sizes[0], tile), rows * widest, rows * widest, 2 * tile,
         losses.loss_scratch(sizes[-1], tile, itemsize), _copies(sizes, tile, itemsize),
-        tuning.COPIED_COLUMN_BYTES // itemsize * rows_ld,
+        rows_at_once * rows_ld,
     )  # fmt: skip
     ends = np.cumsum([round_up(scratch, line), *(round_up(count, line) for count in counts)]).tolist()
-    return Plan(layers, packed, max(panels, 1), ends[-1], Scratch._make([*ends[:-1], rows_ld]))
+    return Plan(layers, packed, max(panels, 1), ends[-1], Scratch._make([*ends[:-1], rows_ld, rows_at_once]))

@@ -5,7 +5,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, activate_rows, multiply_derivative
-from fastmlp.kernels.compiled.columns import columns_at_once, copy_padded_columns
+from fastmlp.kernels.compiled.columns import copy_padded_columns
 from fastmlp.kernels.compiled.gradients import add_by_output, backward_few, backward_rows
 from fastmlp.kernels.compiled.lists import (
     backward_lists,
@@ -133,11 +133,11 @@ def _copied_rows(work, first, s, length):
         count = min(tuning.COPIED_ROWS, length - s)
         copy_rows(buffer, step.rows, step.identity, first + s - step.base, count, (np.int64(0), n))
         return buffer
-    strip = columns_at_once(buffer)
-    if s % strip == 0:
+    at = s % step.at.rows_at_once
+    if at == 0:
         columns = vector.matrix(step.rows.start, first + s - step.base, step.across)
-        copy_padded_columns(buffer, columns, min(strip, length - s), n)
-    return vector.block(buffer, s % strip, 0)
+        copy_padded_columns(buffer, columns, min(step.at.rows_at_once, length - s), n)
+    return vector.block(buffer, at, 0)
 
 
 @body

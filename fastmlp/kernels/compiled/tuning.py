@@ -197,6 +197,10 @@ COPIED_ROWS = -(-8 * vector.GROUP // vector.PADDING) * vector.PADDING
 _WHOLE = math.lcm(8 * COPIED_ROWS, vector.LINE_BYTES)
 COPIED_COLUMN_BYTES = -(-512 // _WHOLE) * _WHOLE
 
+# Bytes of such copies up to which they are made: where there are more features, COPIED_ROWS are copied at a time, so
+# that the memory of a thread stays small beside X. Row: COPIED_BYTES.
+COPIED_BYTES = 1 << 20
+
 # Bytes of the lists of a hidden layer that are made before they are used panel by panel: they stay in the L2 cache.
 # Fewer use each panel less often. Row: LISTED_BYTES.
 LISTED_BYTES = 200_000
