@@ -43,7 +43,7 @@ def row_batches(rows: Any, dtype: Any, starts: Any) -> Iterator[tuple[int, int, 
     good until the next ones are.
     """
     ready = rows.dtype == dtype and rows.flags.c_contiguous and rows.flags.aligned
-    k, last, room = 0, len(starts) - 1, aligned(0, dtype)
+    k, last, room = 0, len(starts) - 1, None
     while k < last:
         stop = last
         if not ready:
@@ -52,7 +52,7 @@ def row_batches(rows: Any, dtype: Any, starts: Any) -> Iterator[tuple[int, int, 
         columns = None if ready else _columns_of(some, dtype)
         if columns is not None:
             # One piece of memory for all: the system clears what is new, which takes as long as to copy.
-            room = room if len(room) >= some.size else aligned(some.size, dtype)
+            room = aligned(some.size, dtype) if room is None or len(room) < some.size else room
             some = _copied(columns, room[: some.size].reshape(some.shape))
         yield k, stop, contiguous(some, dtype)
         k = stop
