@@ -24,14 +24,13 @@ from benchmarks.contest import FULL, QUICK, TASKS, Contest, busy_process
 from benchmarks.learners import BUILDERS, CONSTANT, OURS
 from benchmarks.peers import ENVIRONMENT, cell, machine, rewrite
 from benchmarks.problems import image_sets
-from benchmarks.targets import Row, report
+from benchmarks.targets import Row, report, status
 
 RECIPES = {"MNIST": recipes.MNIST, "digits": recipes.DIGITS}
 ABOUT = (
-    "The output of `python -m benchmarks.learning --readme README.md` (extra `peers`). 784-128-10 (digits: 64-128-10), "
-    "float32, Adam with a rate that rises and falls to zero; scikit-learn's stays at 0.001, because its Adam has no "
-    "schedule. Times to an accuracy: the fewest epochs whose mean over the seeds reaches it, packing or conversion of "
-    "uint8 images included."
+    "784-128-10 (digits: 64-128-10), float32, Adam with a rate that rises and falls to zero; scikit-learn's stays at "
+    "0.001, because its Adam has no schedule. Times to an accuracy: the fewest epochs whose mean over the seeds "
+    "reaches it, packing or conversion of uint8 images included."
 )
 CURVE_LENGTHS, CURVE_SEEDS = (1, 2, 3, 4, 6, 8), 5
 
@@ -168,6 +167,13 @@ def rows(lab, busy):
     ]  # fmt: skip
 
 
+def target_table(found):
+    """Return the lines of the table of targets, from their rows and values."""
+    lines = ["| figure | required | aim | measured |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row.name} | {row.required:g} | {row.aim:g} | {row.shown(value)} |" for row, value in found]
+    return [*lines, ""]
+
+
 def epoch_table(lab):
     """Return the lines of the table of epochs: a row for each learner."""
     measured = [
@@ -245,13 +251,13 @@ def main(words=None):
         with busy_process(options.busy):
             if options.curve:
                 lab.draw(options.curve)
-            missed, unmeasured = report(rows(lab, options.busy), options.only)
-        text = "\n".join([*epoch_table(lab), *accuracy_table(lab), *notes(lab)])
+            found = report(rows(lab, options.busy), options.only)
+        text = "\n".join([*target_table(found), *epoch_table(lab), *accuracy_table(lab), *notes(lab)])
         print("\n" + text)
         if options.readme:
             marker = "python -m benchmarks.learning" + (" --busy" if options.busy else "")
             rewrite(options.readme, text, f"<!-- {marker}: begin -->", f"<!-- {marker}: end -->")
-        return 1 if missed else 2 if unmeasured or lab.reasons() else 0
+        return status(found) or (2 if lab.reasons() else 0)
 
 
 if __name__ == "__main__":
