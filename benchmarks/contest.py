@@ -15,6 +15,7 @@ from benchmarks.workers import Worker, WorkerError
 TOLERANCE = 1e-3
 LEAST = 5  # seeds after which a mean far below the target ends a series
 PATIENCE = 240.0  # seconds of a series after which a slow learner gets no more seeds
+BUDGET = 600.0  # seconds of all series of a recipe after which a slow learner gets no longer ones
 
 
 class Scale(NamedTuple):
@@ -107,14 +108,18 @@ class Contest:
     def reach(self, recipe, target, candidates):
         """Return for each learner the series with the fewest epochs whose mean accuracy reaches the target.
 
-        Learners that do not reach it with any of the candidates, which increase, are missing.
+        Learners that do not reach it with any of the candidates, which increase, or within the budget, are missing.
         """
         found = {}
         for epochs in candidates:
-            names = [name for name in self.workers if name not in found]
+            names = [name for name in self.workers if name not in found and self._spent(recipe, name) < BUDGET]
             series = self.series(recipe, epochs, target, names)
             found |= {name: one for name, one in series.items() if one.accuracy >= target}
         return found
+
+    def _spent(self, recipe, name):
+        """Return the seconds of all runs of a learner with a recipe."""
+        return sum(sum(one.seconds) for (of, _, whose), one in self._series.items() if (of, whose) == (recipe, name))
 
     def series(self, recipe, epochs, target, names, seeds=None):
         """Run each learner with all seeds, in turn, until it has no hope of the target; return their series."""
