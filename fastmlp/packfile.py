@@ -11,6 +11,7 @@ The checksums detect damage, not malice: kernels trust the indices in a block, s
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import mmap
@@ -19,6 +20,7 @@ import struct
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -60,7 +62,8 @@ def write(
     OSError, ValueError
         As `atomic.replace`; no file is then written.
     """
-    atomic.replace(path, _content(itertools.chain(blocks, [beside]), facts))
+    with ThreadPoolExecutor(1, "fastmlp checksum") as helper:
+        atomic.replace(path, _content(itertools.chain(blocks, [beside]), facts, helper))
 
 
 def is_pack(path: atomic.PathName) -> bool:
@@ -71,24 +74,31 @@ def is_pack(path: atomic.PathName) -> bool:
         return file.read(len(_FAMILY)) == _FAMILY
 
 
-def _content(blocks: Iterable[dict[str, Array]], facts: Callable[[], dict[str, Any]]) -> Iterator[atomic.Block]:
+def _content(
+    blocks: Iterable[dict[str, Array]], facts: Callable[[], dict[str, Any]], helper: Executor
+) -> Iterator[atomic.Block]:
+    """Yield the pieces of a file; the helper computes the checksum of a block while it is written."""
     yield MAGIC
-    at, table = len(MAGIC), []
+    at, table, sums = len(MAGIC), [], []
     for arrays in blocks:
         gap = -at % _BLOCK_MULTIPLE
         yield bytes(gap)
-        at, length, crc, places = at + gap, 0, 0, []
+        at, length, places, pieces = at + gap, 0, [], list[atomic.Block]()
         for name, array in arrays.items():
             places.append((name, array.dtype.str, list(array.shape), length))
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            for piece in (data, bytes(-len(data) % _ARRAY_MULTIPLE)):
-                crc, length = zlib.crc32(piece, crc), length + len(piece)
-                yield piece
-        yield _SLACK
+            pieces += data, bytes(-len(data) % _ARRAY_MULTIPLE)
+            length += len(pieces[-2]) + len(pieces[-1])
+        pieces.append(_SLACK)
         length += len(_SLACK)
-        table.append(Block(at, length, zlib.crc32(_SLACK, crc), places))
+        if sums:
+            sums[-1].result()  # the block before: no more than two are in memory
+        sums.append(helper.submit(functools.reduce, lambda crc, piece: zlib.crc32(piece, crc), pieces, 0))
+        yield from pieces
+        table.append((at, length, places))
         at += length
-    header = json.dumps({"facts": facts(), "blocks": table}, allow_nan=False).encode()
+    found = [Block(at, length, sum.result(), places) for (at, length, places), sum in zip(table, sums, strict=True)]
+    header = json.dumps({"facts": facts(), "blocks": found}, allow_nan=False).encode()
     yield header
     yield _TAIL.pack(len(header), zlib.crc32(header), MAGIC)
 

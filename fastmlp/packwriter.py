@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -72,14 +73,17 @@ class Writing:
         """Yield the arrays of each block."""
         kernels, m = backend.kernels(), self._source.shape[1]
         size = block_size(self._source.shape, self._dtype)
-        for first in range(0, m, size):
-            stop = min(first + size, m)
-            values = self._values(first, stop)
-            form = kernels.pack(values, m)
-            self._collect(values, first, form)
-            yield kernels.to_arrays(form)
-            if progress is not None:
-                progress(stop, m)
+        with ThreadPoolExecutor(1, "fastmlp digest") as helper:
+            for first in range(0, m, size):
+                stop = min(first + size, m)
+                values = self._values(first, stop)
+                digested = helper.submit(self._digest, values)
+                form = kernels.pack(values, m)
+                self._collect(values, first, form)
+                yield kernels.to_arrays(form)
+                digested.result()  # a source may use the memory of one block for the next one
+                if progress is not None:
+                    progress(stop, m)
 
     def _values(self, first: int, stop: int) -> Array:
         values = arrays.native(self._dtype, self._source.read(first, stop))
@@ -96,6 +100,8 @@ class Writing:
         self._largest = float(np.maximum(self._largest, max(seen.max(initial=0), -float(seen.min(initial=0)))))
         self._dense &= not isinstance(form, np.ndarray) and kernels.all_dense(form)
         self._kinds.add(kernels.packed_facts(form)[0])
+
+    def _digest(self, values: Array) -> None:
         self._content.update(np.ascontiguousarray(values.T))
 
     def write(self, path: atomic.PathName, progress: Progress | None) -> None:
