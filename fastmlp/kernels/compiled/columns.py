@@ -1,7 +1,6 @@
 """Samples that are the columns of a matrix which is stored by rows, one row for each feature."""
 
 from fastmlp.kernels import vector
-from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.runtime import body
 
 
@@ -26,17 +25,3 @@ def copy_columns(out, x, length, features):
         for s in range(0, length, lanes):
             there, here = vector.block(out, s, k), vector.block(x, k, s)
             _copy_block(there, here, min(lanes, length - s), min(lanes, features - k))
-
-
-@body
-def copy_padded_columns(buffer, x, length, features):
-    """Do as `copy_columns`, and fill the buffer with zeros up to whole groups of rows and features.
-
-    What is there belongs to no result, but would be listed.
-    """
-    copy_columns(buffer, x, length, features)
-    group = vector.GROUP
-    for s in range(length):
-        fill_zeros(buffer.start, s * buffer.ld + features, -(-features // group) * group - features)
-    for s in range(length, -(-length // group) * group):
-        fill_zeros(buffer.start, s * buffer.ld, features)

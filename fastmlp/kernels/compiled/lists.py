@@ -69,19 +69,25 @@ def decode(to, lists, number):
 
 @body
 def copy_rows(buffer, rows, order, shift, length, features):
-    """Copy the rows order[0:] + shift into the buffer; zeros fill it up to whole groups of rows and features.
+    """Copy the rows order[0:] + shift into the buffer, and `pad` it.
 
     ``features`` is the first one to copy, and how many.
     """
     vector.noinline()
     first, n = features
-    group = vector.GROUP
     for s in range(length):
-        row, to = vector.row_of(rows, order[s] + shift, first, n), vector.row(buffer, s, buffer.ld)
+        row, to = vector.row_of(rows, order[s] + shift, first, n), vector.row(buffer, s, n)
         for k in range(n):
             to[k] = row[k]
-        for k in range(n, -(-n // group) * group):
-            to[k] = 0
+    pad(buffer, length, n)
+
+
+@body
+def pad(buffer, length, n):
+    """Fill rows of a buffer with zeros up to whole groups of rows and features: what is there would be listed."""
+    group = vector.GROUP
+    for s in range(length):
+        fill_zeros(buffer.start, s * buffer.ld + n, -(-n // group) * group - n)
     for s in range(length, -(-length // group) * group):
         fill_zeros(buffer.start, s * buffer.ld, n)
 

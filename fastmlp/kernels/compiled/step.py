@@ -5,7 +5,7 @@ import numpy as np
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.activations import activate, activate_rows, multiply_derivative
-from fastmlp.kernels.compiled.columns import copy_padded_columns
+from fastmlp.kernels.compiled.columns import copy_columns
 from fastmlp.kernels.compiled.gradients import add_by_output, backward_few, backward_rows
 from fastmlp.kernels.compiled.lists import (
     backward_lists,
@@ -14,6 +14,7 @@ from fastmlp.kernels.compiled.lists import (
     forward_lists,
     list_and_add,
     list_neighbours,
+    pad,
 )
 from fastmlp.kernels.compiled.losses import Logits, loss_rows
 from fastmlp.kernels.compiled.memory import copy, fill_zeros
@@ -136,7 +137,9 @@ def _copied_rows(work, first, s, length):
     at = s % step.at.rows_at_once
     if at == 0:
         columns = vector.matrix(step.rows.start, first + s - step.base, step.across)
-        copy_padded_columns(buffer, columns, min(step.at.rows_at_once, length - s), n)
+        count = min(step.at.rows_at_once, length - s)
+        copy_columns(buffer, columns, count, n)
+        pad(buffer, count, n)
     return vector.block(buffer, at, 0)
 
 
