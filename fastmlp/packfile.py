@@ -20,7 +20,7 @@ import struct
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -79,7 +79,7 @@ def _content(
 ) -> Iterator[atomic.Block]:
     """Yield the pieces of a file; the helper computes the checksum of a block while it is written."""
     yield MAGIC
-    at, table, sums = len(MAGIC), [], []
+    at, table, sums = len(MAGIC), [], list[Future[int]]()
     for arrays in blocks:
         gap = -at % _BLOCK_MULTIPLE
         yield bytes(gap)
