@@ -15,11 +15,13 @@ from benchmarks.workers import Worker, WorkerError
 TOLERANCE = 1e-3
 LEAST = 5  # seeds after which a mean far below the target ends a series
 PATIENCE = 240.0  # seconds of a series after which a slow learner gets no more seeds
-BUDGET = 600.0  # seconds of all series of a recipe after which a slow learner gets no longer ones
 
 
 class Scale(NamedTuple):
-    """How much is measured: ``epochs`` is the number of epochs in a timing, ``lengths`` those that are tried."""
+    """How much is measured: ``epochs`` is the number of epochs in a timing, ``lengths`` those that are tried.
+
+    ``budget`` is the seconds of all series of a recipe after which a slow learner gets no longer ones.
+    """
 
     samples: int
     seeds: int
@@ -27,6 +29,7 @@ class Scale(NamedTuple):
     epochs: int
     lengths: dict[str, tuple[int, ...]]
     targets: dict[str, tuple[float, ...]]
+    budget: float = 600.0
 
 
 FULL = Scale(
@@ -112,7 +115,8 @@ class Contest:
         """
         found = {}
         for epochs in candidates:
-            names = [name for name in self.workers if name not in found and self._spent(recipe, name) < BUDGET]
+            left = [name for name in self.workers if name not in found]
+            names = [name for name in left if self._spent(recipe, name) < self.scale.budget]
             series = self.series(recipe, epochs, target, names)
             found |= {name: one for name, one in series.items() if one.accuracy >= target}
         return found

@@ -239,6 +239,10 @@ def main(words=None):
     parser.add_argument("--only", default="", metavar="TEXT", help="measure the rows whose name contains TEXT")
     parser.add_argument("--quick", action="store_true", help="2000 samples, two seeds: a test run, not a measurement")
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: 30")
+    parser.add_argument(
+        "--budget", type=float, default=FULL.budget, metavar="S",
+        help="seconds of runs of one recipe after which a learner gets no longer ones; default: %(default)g",
+    )  # fmt: skip
     parser.add_argument("--busy", action="store_true", help="measure beside another busy process")
     parser.add_argument("--readme", metavar="FILE", help="also put the tables between the markers in FILE")
     parser.add_argument("--curve", metavar="FILE", help="also draw epochs, and accuracy against time, into FILE")
@@ -246,7 +250,7 @@ def main(words=None):
     os.environ.update(ENVIRONMENT)
     fastmlp.set_backend("numba")
     scale = QUICK if options.quick else FULL
-    scale = scale._replace(seeds=options.seeds or scale.seeds)
+    scale = scale._replace(seeds=options.seeds or scale.seeds, budget=options.budget)
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(Lab(folder, scale)) as lab:
         with busy_process(options.busy):
             if options.curve:

@@ -264,8 +264,8 @@ def test_each_learner_has_its_fewest_epochs(races):
     assert list(races.reach(recipes.EPOCH[128], 0.8, (1, 2))) == ["fast"]
 
 
-def test_a_learner_that_has_taken_its_budget_gets_no_longer_runs(races, monkeypatch):
-    monkeypatch.setattr(contest, "BUDGET", 2.0 * contest.QUICK.seeds)  # one series
+def test_a_learner_that_has_taken_its_budget_gets_no_longer_runs(races):
+    races.scale = races.scale._replace(budget=2.0 * races.scale.seeds)  # one series
     assert list(races.reach(recipes.EPOCH[128], 0.55, (1, 2))) == ["slow"]
     assert sorted((epochs, name) for _, epochs, name in races._series) == [(1, "fast"), (1, "slow")]
 
