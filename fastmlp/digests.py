@@ -50,9 +50,12 @@ class Content:
         at = 0
         while at < m:
             stop = min(at + self._size - self._count, m)
-            self._held.append(samples.between(at, stop) if isinstance(samples, Columns) else samples[at:stop])
+            some = samples.between(at, stop) if isinstance(samples, Columns) else samples[at:stop]
             self._count, at = self._count + stop - at, stop
-            if self._count == self._size:
+            is_whole = self._count == self._size
+            # A source of rows may use their memory for the next ones, before this group is complete.
+            self._held.append(some if is_whole or isinstance(some, Columns) else some.copy())
+            if is_whole:
                 self._close()
 
     def updated(self, pieces: Iterable[Array | Columns]) -> Self:

@@ -80,6 +80,16 @@ class Rows:
         return self._rows[index]
 
 
+class Reusing(Rows):
+    """Returns each slice in the same memory."""
+
+    def __getitem__(self, index):
+        part = self._rows[index]
+        self._memory = getattr(self, "_memory", self._rows.copy())
+        self._memory[: len(part)] = part
+        return self._memory[: len(part)]
+
+
 class Torn(Rows):
     """Lacks its last sample."""
 
@@ -96,6 +106,7 @@ def sources(x, folder):
     yield "file", folder / "x.npy", {}
     yield "rows", rows, {"rows": True}
     yield "sequence", Rows(rows), {"rows": True}
+    yield "memory that is used again", Reusing(rows), {"rows": True}
     yield "iterator", (rows[first : first + 333] for first in range(0, len(rows), 333)), {}
 
 
