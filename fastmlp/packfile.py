@@ -79,7 +79,7 @@ def _content(
 ) -> Iterator[atomic.Block]:
     """Yield the pieces of a file; the helper computes the checksum of a block while it is written."""
     yield MAGIC
-    at, table, sums = len(MAGIC), [], list[Future[int]]()
+    at, table = len(MAGIC), list[tuple[int, int, Future[int], list[Any]]]()
     for arrays in blocks:
         gap = -at % _BLOCK_MULTIPLE
         yield bytes(gap)
@@ -87,17 +87,18 @@ def _content(
         for name, array in arrays.items():
             places.append((name, array.dtype.str, list(array.shape), length))
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            pieces += data, bytes(-len(data) % _ARRAY_MULTIPLE)
-            length += len(pieces[-2]) + len(pieces[-1])
+            padding = bytes(-len(data) % _ARRAY_MULTIPLE)
+            pieces += data, padding
+            length += len(data) + len(padding)
         pieces.append(_SLACK)
         length += len(_SLACK)
-        if sums:
-            sums[-1].result()  # the block before: no more than two are in memory
-        sums.append(helper.submit(functools.reduce, lambda crc, piece: zlib.crc32(piece, crc), pieces, 0))
+        if table:
+            table[-1][2].result()  # the block before: no more than two are in memory
+        crc = helper.submit(functools.reduce, lambda crc, piece: zlib.crc32(piece, crc), pieces, 0)
         yield from pieces
-        table.append((at, length, places))
+        table.append((at, length, crc, places))
         at += length
-    found = [Block(at, length, sum.result(), places) for (at, length, places), sum in zip(table, sums, strict=True)]
+    found = [Block(at, length, crc.result(), places) for at, length, crc, places in table]
     header = json.dumps({"facts": facts(), "blocks": found}, allow_nan=False).encode()
     yield header
     yield _TAIL.pack(len(header), zlib.crc32(header), MAGIC)
