@@ -2,6 +2,7 @@
 
 import itertools
 
+import compare
 import numpy as np
 import pytest
 from compare import assert_same_bits
@@ -45,3 +46,22 @@ def test_memory_of_a_step(compiled, rng, dtype, sizes, form, monkeypatch):
             assert_same_bits(gradient, found[0][0])
             assert_same_bits(outputs, found[0][1])
     compiled.problem._kept.rooms = (None, None, None)
+
+
+@pytest.mark.parametrize("form", compare.FORMS)
+def test_memory_of_a_packed_file(compiled, rng, dtype, form, tmp_path, monkeypatch):
+    """Also behind the last sample of a tile that is short, at the end of each leaf or of all."""
+    x = compare.matrix_of(rng, form, 30, 7700, dtype)
+    aligned = compiled.packing.aligned
+
+    def written(value):
+        def filled(count, kind):
+            memory = aligned(count, kind)
+            memory.fill(value)
+            return memory
+
+        monkeypatch.setattr(compiled.packing, "aligned", filled)
+        fastmlp.pack(x, path=tmp_path / "a.pack")
+        return (tmp_path / "a.pack").read_bytes()
+
+    assert written(7) == written(0)

@@ -16,10 +16,11 @@ from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import BITS, SampleLists, features_of, nonzero_bits
 
 RUNS = 128  # of features, for each of which the key of a sample has a bit
+_PLACE_BITS = 32
 
 
 class Ordering(NamedTuple):
-    """Room of each worker: keys of the samples of a leaf, those among which the next one is chosen, bits of a row."""
+    """Room of each worker: keys of the samples of a leaf, a window of these and their keys, bits of a row."""
 
     keys: Any
     windows: Any
@@ -30,35 +31,28 @@ class Ordering(NamedTuple):
 def make_ordering(workers: int, leaf: int, n: int, *, wanted: bool) -> Ordering:
     """Return rooms for leaves of so many samples of n features; none, unless an order is ``wanted``."""
     count = workers if wanted else 0
-    keys, words = np.empty((count, 2 * leaf), np.uint64), np.empty((count, -(-n // BITS) + 1), np.uint64)
-    return Ordering(keys, np.empty((count, tuning.ORDER_WINDOW), np.int64), words, int(wanted))
-
-
-@body
-def _any_bit(words, first, stop):
-    """Return whether any of the bits ``first`` to below ``stop`` is set, as 0 or 1."""
-    every, found = ~np.uint64(0), np.uint64(0)
-    for w in range(first // BITS, -(-stop // BITS)):
-        some = words[w]
-        if w == first // BITS:
-            some &= every << np.uint64(first % BITS)
-        if w == stop // BITS:
-            some &= ~(every << np.uint64(stop % BITS))
-        found |= some
-    return np.uint64(found != 0)
+    keys, words = np.empty((count, 2 * leaf), np.uint64), np.empty((count, 2 * (-(-n // BITS) + 1)), np.uint64)
+    return Ordering(keys, np.empty((count, 3 * tuning.ORDER_WINDOW), np.uint64), words, int(wanted))
 
 
 @body
 def _row_keys(keys, words, rows, s, n):
     """Set the two keys of a sample: a bit for each of the runs into which the features fall, any is not zero."""
     vector.noinline()
-    for w in range(-(-n // BITS)):
-        words[w] = nonzero_bits(rows, s * n + w * BITS, min(n - w * BITS, BITS))
-    words[-(-n // BITS)] = np.uint64(0)
+    count, before = -(-n // BITS), np.uint64(0)
+    below = vector.address(words, count + 1)  # how many bits are set before each word
+    for w in range(count):
+        words[w], below[w] = nonzero_bits(rows, s * n + w * BITS, min(n - w * BITS, BITS)), before
+        before += vector.population_count(words[w])
+    words[count], below[count], before = np.uint64(0), before, np.uint64(0)
     for half in range(2):
         key = np.uint64(0)
         for b in range(half * BITS, (half + 1) * BITS):
-            key = (key << np.uint64(1)) | _any_bit(words, b * n // RUNS, (b + 1) * n // RUNS)
+            stop = (b + 1) * n // RUNS
+            earlier = words[stop // BITS] & ((np.uint64(1) << np.uint64(stop % BITS)) - np.uint64(1))
+            now = below[stop // BITS] + vector.population_count(earlier)
+            key = (key << np.uint64(1)) | np.uint64(now > before)
+            before = now
         keys[half] = key
 
 
@@ -79,27 +73,40 @@ def order_leaf(order, base, rows, listed, n, ordering, worker, leaf):
             listed_bits(to, listed, s)
         else:
             _row_keys(to, words, rows, s, n)
-    count = stop - first
-    filled = min(tuning.ORDER_WINDOW, count)
+    _put_in_order(order, at, stop - first, keys, window)
+
+
+@body
+def _put_in_order(order, at, count, keys, window):
+    """Set order[at:] to at + sample, for ``count`` samples with these keys, beginning with the first one."""
+    vector.noinline()
+    room = tuning.ORDER_WINDOW
+    ones, others = vector.address(window, room), vector.address(window, 2 * room)
+    filled = min(room, count)
     for i in range(filled):
-        window[i] = i
+        window[i], ones[i], others[i] = i, keys[2 * i], keys[2 * i + 1]
     following, nearest = filled, np.int64(0)
     for position in range(at, at + count):
-        sample = window[nearest]
+        sample, one, other = np.int64(window[nearest]), ones[nearest], others[nearest]
         order[position] = at + sample
         if following < count:
-            window[nearest] = following
+            window[nearest], ones[nearest], others[nearest] = following, keys[2 * following], keys[2 * following + 1]
             following += 1
         else:
             filled -= 1
-            window[nearest] = window[filled]
-        least = np.int64(RUNS + 1)
-        for i in range(filled):
-            other = window[i]
-            distance = np.int64(vector.population_count(keys[2 * other] ^ keys[2 * sample]))
-            distance += np.int64(vector.population_count(keys[2 * other + 1] ^ keys[2 * sample + 1]))
-            if distance < least:
-                least, nearest = distance, i
+            window[nearest], ones[nearest], others[nearest] = window[filled], ones[filled], others[filled]
+        nearest = _nearest(ones, others, filled, one, other)
+
+
+@body
+def _nearest(ones, others, count, one, other):
+    """Return the place, the first one of several, at which keys differ from two others in the fewest bits."""
+    # Distance and place in one number: its least one is found some lanes at a time.
+    least = np.int64(RUNS + 1) << _PLACE_BITS
+    for i in range(count):
+        distance = vector.population_count(ones[i] ^ one) + vector.population_count(others[i] ^ other)
+        least = min(least, (np.int64(distance) << _PLACE_BITS) + i)
+    return least & ((1 << _PLACE_BITS) - 1)
 
 
 class Features(NamedTuple):
@@ -111,15 +118,18 @@ class Features(NamedTuple):
         The feature at each place; beyond the last one, numbers that follow.
     places : int32 (n,)
         The place of each feature.
+    natural : int
+        Whether they are in their own order.
     """
 
     names: Any
     places: Any
+    natural: int
 
 
 def natural_features(n: int) -> Features:
     """Return features in their own order."""
-    return Features(identity_index(round_up(n, vector.GROUP)), identity_index(n))
+    return Features(identity_index(round_up(n, vector.GROUP)), identity_index(n), 1)
 
 
 def group_features(rows: Any, listed: SampleLists, m: int, n: int) -> Features:
@@ -141,7 +151,7 @@ def group_features(rows: Any, listed: SampleLists, m: int, n: int) -> Features:
         names.append(left[chosen])
         left = np.delete(left, chosen)
     beyond = np.arange(n, round_up(n, group), dtype=np.int32)
-    features = Features(np.concatenate([*names, beyond]), np.empty(n, np.int32))
+    features = Features(np.concatenate([*names, beyond]), np.empty(n, np.int32), 0)
     features.places[features.names[:n]] = np.arange(n)
     return features
 

@@ -9,7 +9,7 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import sample_lists, tuning
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.listed_samples import copy_listed, group_listed, turn_listed
-from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_forward
+from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_forward, list_neighbours
 from fastmlp.kernels.compiled.memory import (
     aligned,
     contiguous,
@@ -114,7 +114,10 @@ def _list_rows_of_tile(fill, x, room, rows, span, dense):
                 fill_zeros(x.dense, at_row + n, x.dense_ld - span.first - n)
         else:
             entry = list_forward(room.listed, s // group * parts, entry, buffer, count, n, x.part)
-            list_backward(room.back, buffer, s, count, n, fill.groups.names)
+            if fill.groups.natural > 0:
+                list_neighbours(room.back, buffer, s, count, n)
+            else:
+                list_backward(room.back, buffer, s, count, n, fill.groups.names)
 
 
 @body
@@ -289,10 +292,9 @@ class _Packer:
 
     def count_ungrouped(self, backward: Any) -> Any:
         """Return how many entries each backward list has with features in their own order, which they then have."""
-        natural = natural_features(self.shape[1])
-        if self._filling.groups.places is natural.places:
+        if self._filling.groups.natural:
             return backward
-        self._filling = self._filling._replace(groups=natural)
+        self._filling = self._filling._replace(groups=natural_features(self.shape[1]))
         return self.count(order=False)[1]
 
     def fill(self, forward: Any, backward: Any, dense: Any) -> Packed:
@@ -312,8 +314,11 @@ class _Packer:
             dense_start=np.where(dense, (np.cumsum(dense) - 1) * (tile * ld), -1),
             places=self._filling.groups.places,
         )
-        if dense.any():
-            packed.dense[-vector.PADDING * ld :] = 0
+        # What is behind the samples of a tile shows in no result, but a file must not hold what the memory held before.
+        packed.dense[max(dense_rows - vector.PADDING, 0) * ld :] = 0
+        for t in np.flatnonzero(dense & (np.diff(self._tiles.start) < tile)):
+            begin = packed.dense_start[t]
+            packed.dense[begin + (self._tiles.start[t + 1] - self._tiles.start[t]) * ld : begin + tile * ld] = 0
         filling = self._filling._replace(forward_value=values[0], backward_value=values[1])
         self._launch(filling, packed, make_ordering(self._workers, self._tiles.leaf, self.shape[1], wanted=False))
         name = "code" if dtype == np.uint8 else "value"

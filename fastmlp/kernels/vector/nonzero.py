@@ -125,8 +125,8 @@ def _list_rows(builder, element, entries, entry, source, first, count):
 
 
 def _packs_lanes(element):
-    """Return whether lanes of numbers, and of int32 for as many, can be packed side by side."""
-    return PACKS_LANES and element in (types.float32, types.float64)
+    """Return whether lanes of numbers, and of names for as many, can be packed side by side."""
+    return PACKS_BYTES if element == types.uint8 else PACKS_LANES and element in (types.float32, types.float64)
 
 
 def _list_lanes(builder, element, entries, entry, source, first, count):
@@ -135,6 +135,8 @@ def _list_lanes(builder, element, entries, entry, source, first, count):
     _, indices, values = cgutils.unpack_tuple(builder, entries, 3)
     lanes, members = VECTOR_BYTES * 8 // element.bitwidth, len(starts)
     kind, places = ir.VectorType(ir.IntType(element.bitwidth), lanes), ir.VectorType(i32, lanes)
+    # Names of lanes are packed as numbers of one vector: bytes for as many bytes.
+    order = ir.Constant(ir.VectorType(ir.IntType(min(element.bitwidth, 32)), lanes), list(range(lanes)))
     end = cgutils.alloca_once_value(builder, entry)
     whole = builder.mul(builder.sdiv(count, i64(lanes)), i64(lanes))
     with cgutils.for_range_slice(builder, i64(0), whole, i64(lanes)) as (k, _):
@@ -142,8 +144,9 @@ def _list_lanes(builder, element, entries, entry, source, first, count):
         numbers = [load(builder, builder.gep(start, [k]), kind, element) for start in starts]
         mask = _differ(builder, functools.reduce(builder.or_, numbers), element)
         begin = splat(builder, builder.trunc(builder.add(first, k), i32), places)
-        names = builder.add(begin, ir.Constant(places, list(range(lanes))))
-        store(builder, _packed(builder, names, mask), builder.gep(indices, [now]), types.int32)
+        packed = _packed(builder, order, mask)
+        names = builder.add(begin, packed if packed.type == places else builder.zext(packed, places))
+        store(builder, names, builder.gep(indices, [now]), types.int32)
         to = builder.gep(values, [builder.mul(now, i64(members))])
         for number, one in enumerate(_interleaved(builder, [_packed(builder, some, mask) for some in numbers])):
             store(builder, one, builder.gep(to, [i64(number * lanes)]), element)
