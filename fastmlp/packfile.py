@@ -30,7 +30,7 @@ from fastmlp import atomic, checks
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _FAMILY = b"fastmlp pack "
-MAGIC = _FAMILY + b"2\r\n"
+MAGIC = _FAMILY + b"3\r\n"
 
 _TAIL = struct.Struct(f"<QI{len(MAGIC)}s")
 _LONGEST_HEADER = 1 << 28

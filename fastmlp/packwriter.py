@@ -72,13 +72,14 @@ class Writing:
     def blocks(self, progress: Progress | None) -> Iterator[dict[str, Array]]:
         """Yield the arrays of each block."""
         kernels, m = backend.kernels(), self._source.shape[1]
-        size = block_size(self._source.shape, self._dtype)
+        size, order = block_size(self._source.shape, self._dtype), None
         with ThreadPoolExecutor(1, "fastmlp digest") as helper:
             for first in range(0, m, size):
                 stop = min(first + size, m)
                 values = self._values(first, stop)
                 digested = helper.submit(self._digest, values)
-                form = kernels.pack(values, m)
+                order = kernels.order_features(values, m) if first == 0 else order
+                form = kernels.pack(values, m, order)
                 self._collect(values, first, form)
                 yield kernels.to_arrays(form)
                 digested.result()  # a source may use the memory of one block for the next one

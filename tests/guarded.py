@@ -130,6 +130,11 @@ def run_copy_elements(out, x, at, count):
 
 
 @numba.njit
+def run_block_size(x):
+    return vector.block_size(vector.matrix(x, 0, 0))
+
+
+@numba.njit
 def run_transpose(out, o_row, x, x_row, at):
     vector.transpose(vector.matrix(out, at, o_row), vector.matrix(x, at, x_row))
 
@@ -143,10 +148,10 @@ def run_list_nonzero(grouped, starts, index, value, entry, a, a_k, a_g, first, c
 
 
 @numba.njit
-def run_list_nonzero_columns(starts, index, value, entry, a, ld, names, first, count, at):
+def run_list_nonzero_rows(starts, index, value, entry, a, ld, names, first, count, at):
     entries = vector.Entries(vector.address(starts, 0), vector.address(index, 0), vector.address(value, 0))
     members = vector.address(names, 0)
-    return vector.list_nonzero_columns(_GROUP, entries, entry, vector.matrix(a, at, ld), members, first, count)
+    return vector.list_nonzero_rows(_GROUP, entries, entry, vector.matrix(a, at, ld), members, first, count)
 
 
 @numba.njit
@@ -236,7 +241,7 @@ def tile(rng, dtype, overrun=0):
 
 
 def transpose(rng, dtype):
-    lanes = vector.VECTOR_BYTES // dtype.itemsize
+    lanes = run_block_size(np.empty(1, dtype))
     for o_row, x_row, side in itertools.product((lanes, lanes + 3), (lanes, lanes + 1), SIDES):
         at = SKIPPED[side]
         x, before = (spaced(rng, lanes, lanes, row, dtype) for row in (x_row, o_row))
@@ -451,7 +456,7 @@ def scatter_rows(rng, dtype):
 
 def list_nonzero(rng, kind):
     """There is room for all entries and one more; the list goes on behind an entry that is there already."""
-    counts = *range(10), 16, 17, 39
+    counts = *range(10), 16, 17, 39, 64, 130
     for group, count, density, side in itertools.product((1, vector.GROUP), counts, (0, 0.2, 1), SIDES):
         a = (rng.integers(1, 200, size=(count, group)) * (rng.random((count, group)) < density)).astype(kind)
         if kind != np.uint8 and count > 5:
@@ -471,26 +476,28 @@ def list_nonzero(rng, kind):
             np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, group), 77), a[kept]]))
 
 
-def list_nonzero_columns(rng, kind):
-    """The columns are apart, and in no order."""
-    for count, density, side in itertools.product(range(10), (0, 0.2, 1), SIDES):
-        width = 3 * vector.GROUP
-        a = (rng.integers(1, 200, size=(count, width)) * (rng.random((count, width)) < density)).astype(kind)
-        names = rng.permutation(width)[: vector.GROUP].astype(np.int32)
+def list_nonzero_rows(rng, kind):
+    """The rows are apart, and in no order."""
+    for count, density, side in itertools.product((*range(10), 39, 64, 130), (0, 0.2, 1), SIDES):
+        height = 3 * vector.GROUP
+        a = (rng.integers(1, 200, size=(height, count)) * (rng.random((height, count)) < density)).astype(kind)
+        names = rng.permutation(height)[: vector.GROUP].astype(np.int32)
         if kind != np.uint8 and count > 5:
-            a[3], a[4:6] = -0.0, 0
-            a[4, names[0]], a[5, names[-1]] = np.nan, np.finfo(kind).smallest_subnormal
-        kept = np.flatnonzero((a[:, names] != 0).any(axis=1))
-        end = 1 + len(kept)
-        at, index, value = SKIPPED[side], np.full(end + 1, -7, np.int32), np.full((end + 1, vector.GROUP), 77, kind)
+            a[:, 3], a[:, 4:6] = -0.0, 0
+            a[names[0], 4], a[names[-1], 5] = np.nan, np.finfo(kind).smallest_subnormal
+        kept = np.flatnonzero((a[names] != 0).any(axis=0))
+        end, room = 1 + len(kept), 1 + count + 1
+        at, index, value = SKIPPED[side], np.full(room, -7, np.int32), np.full((room, vector.GROUP), 77, kind)
         given = Buffers(side, a=behind(at, a), index=index, value=value, names=names, starts=np.empty(0, np.int64))
-        found = run_list_nonzero_columns(
-            given.starts, given.index, given.value.ravel(), 1, given.a, width, given.names, 100, count, at
+        found = run_list_nonzero_rows(
+            given.starts, given.index, given.value.ravel(), 1, given.a, count, given.names, 100, count, at
         )
         assert found == end
         given.check("index", "value")
         np.testing.assert_array_equal(given.index[:end], [-7, *(100 + kept)])
-        np.testing.assert_array_equal(given.value[:end], np.vstack([np.full((1, vector.GROUP), 77), a[kept][:, names]]))
+        np.testing.assert_array_equal(
+            given.value[:end], np.vstack([np.full((1, vector.GROUP), 77), a[names][:, kept].T])
+        )
 
 
 def nonzero_bits(rng, dtype):

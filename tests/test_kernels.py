@@ -24,8 +24,8 @@ API = {
     "compiler_locks", "complete", "cross_entropy", "describe", "enter", "enter_training", "finish", "forward",
     "from_arrays", "layout", "to_arrays",
     "leaf_size", "leaf_starts", "limited_threads", "limits_threads", "list_samples", "loss_gradient", "max_threads",
-    "network_logits", "network_step", "nodes", "one_hot", "operands", "other_form", "output_delta", "pack",
-    "packed_facts", "plain_operand", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
+    "network_logits", "network_step", "nodes", "one_hot", "operands", "order_features", "other_form", "output_delta",
+    "pack", "packed_facts", "plain_operand", "preparation", "relu", "softmax_columns", "softmax_cross_entropy_grad",
     "survey", "train", "training_vectors", "unpack", "update", "warmup", "weight_mask",
 }  # fmt: skip
 

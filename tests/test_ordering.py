@@ -8,6 +8,7 @@ import pytest
 from compare import assert_same_bits
 
 import fastmlp
+from fastmlp import blocks
 from fastmlp.packs import pack
 
 pytestmark = [pytest.mark.kernels, pytest.mark.numba]
@@ -85,6 +86,23 @@ def test_parts_of_a_matrix_keep_features_in_their_order(compiled, rng):
     x = samples(rng, "float", compiled.tuning.GROUPED_SAMPLES)
     assert list(compiled.pack(x, x.shape[1]).places) == list(range(SIZES[0]))
     assert list(compiled.pack(x).places) != list(range(SIZES[0]))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float"])
+def test_blocks_of_a_file_share_an_order_of_features(compiled, monkeypatch, rng, kind, tmp_path):
+    """That of the first block: gradients are added. Blocks of floats, which may be dense, have features as they are."""
+    monkeypatch.setattr(compiled.tuning, "GROUPED_SAMPLES", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 15)
+    x, y = samples(rng, kind), rng.integers(SIZES[-1], size=2500)
+    mapped = pack(x, path=tmp_path / "a.pack")
+    first, *others = (piece.operand.places for piece in mapped.pieces(np.dtype(float)))
+    assert others
+    assert (list(first) == list(range(SIZES[0]))) == (kind == "float")
+    for one in others:
+        np.testing.assert_array_equal(one, first)
+    model = fastmlp.MLP(SIZES, seed=0)
+    for one, other in zip(model.loss_and_grad(mapped, y), model.loss_and_grad(pack(x), y), strict=True):
+        assert_same_bits(np.asarray(one), np.asarray(other))
 
 
 def test_features_that_cannot_be_listed_at_once_keep_their_order(compiled, monkeypatch, rng):

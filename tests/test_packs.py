@@ -283,7 +283,7 @@ def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
             fastmlp.open_pack(path)
         with pytest.raises(ValueError, match="packed for the numpy backend"):
             mapped.to_dense()
-    path.write_bytes(path.read_bytes().replace(b"fastmlp pack 2", b"fastmlp pack 1"))
+    path.write_bytes(path.read_bytes().replace(b"fastmlp pack 3", b"fastmlp pack 2"))
     with pytest.raises(ValueError, match="another version"):
         fastmlp.open_pack(path)
     with pytest.raises(FileNotFoundError):

@@ -64,9 +64,13 @@ def all_dense(x: Stored) -> bool:
     return True
 
 
-def pack(matrix: Array, whole: int = 0) -> Array:
+def pack(matrix: Array, whole: int = 0, features: None = None) -> Array:
     """Return a copy of ``matrix`` (n, m), uint8, float32 or float64, as rows (m, n): samples are contiguous."""
     return np.array(matrix.T, order="C")
+
+
+def order_features(matrix: Array, whole: int) -> None:
+    """Return None: features have one order."""
 
 
 def list_samples(matrix: Stored, density: float, counts: Array | None = None) -> Stored:

@@ -20,6 +20,7 @@ from fastmlp.kernels.inputs import (
     leaf_size,
     list_samples,  # noqa: F401
     operands,  # noqa: F401
+    order_features,  # noqa: F401
     other_form,  # noqa: F401
     pack,  # noqa: F401
     packed_facts,  # noqa: F401

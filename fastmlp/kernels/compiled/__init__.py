@@ -47,7 +47,7 @@ from fastmlp.kernels.compiled.network import (
     network_step,
     nodes,
 )
-from fastmlp.kernels.compiled.packing import pack
+from fastmlp.kernels.compiled.packing import order_features, pack
 from fastmlp.kernels.compiled.plan import all_dense
 from fastmlp.kernels.compiled.sample_lists import list_samples
 from fastmlp.kernels.compiled.stored import from_arrays, layout, to_arrays
@@ -63,9 +63,9 @@ __all__ = [
     "cache_statistics", "compiler_locks", "complete", "cross_entropy", "describe", "enter", "enter_training",
     "finish", "forward", "from_arrays", "layout", "leaf_size", "leaf_starts", "limited_threads", "limits_threads",
     "list_samples", "loss_gradient", "max_threads", "network_logits", "network_step", "nodes", "one_hot",
-    "operands", "other_form", "output_delta", "pack", "packed_facts", "plain_operand", "preparation", "relu",
-    "softmax_columns", "softmax_cross_entropy_grad", "survey", "to_arrays", "train", "training_vectors", "unpack",
-    "update", "warmup", "weight_mask",
+    "operands", "order_features", "other_form", "output_delta", "pack", "packed_facts", "plain_operand", "preparation",
+    "relu", "softmax_columns", "softmax_cross_entropy_grad", "survey", "to_arrays", "train", "training_vectors",
+    "unpack", "update", "warmup", "weight_mask",
 ]  # fmt: skip
 
 

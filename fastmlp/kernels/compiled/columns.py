@@ -6,9 +6,9 @@ from fastmlp.kernels.compiled.runtime import body
 
 @body
 def _copy_block(out, x, samples, features):
-    """out[s, k] = x[k, s] of a block of whole vectors, or of a smaller one at an edge."""
-    lanes = vector.lanes(out)
-    if samples == lanes and features == lanes:
+    """out[s, k] = x[k, s] of a block, or of a smaller one at an edge."""
+    size = vector.block_size(out)
+    if samples == size and features == size:
         vector.transpose(out, x)
         return
     for s in range(samples):
@@ -20,8 +20,8 @@ def _copy_block(out, x, samples, features):
 def copy_columns(out, x, length, features):
     """Set rows 0 to below ``length`` of out to the first columns of x."""
     vector.noinline()
-    lanes = vector.lanes(out)
-    for k in range(0, features, lanes):
-        for s in range(0, length, lanes):
+    size = vector.block_size(out)
+    for k in range(0, features, size):
+        for s in range(0, length, size):
             there, here = vector.block(out, s, k), vector.block(x, k, s)
-            _copy_block(there, here, min(lanes, length - s), min(lanes, features - k))
+            _copy_block(there, here, min(size, length - s), min(size, features - k))

@@ -108,20 +108,20 @@ def list_forward(listed, at, entry, m, length, n, part):
 
 @body
 def list_backward(back, m, first, length, n, names):
-    """Append, for each group of features, the rows in which any is not zero; they are numbered from ``first`` on.
+    """Append, for each group of features, the samples in which any is not zero; they are numbered from ``first`` on.
 
-    ``names`` are the features of the groups; beyond the last feature, those of columns of zeros.
+    m has a row for each feature. ``names`` are the features of the groups; beyond the last feature, those of zeros.
     """
     vector.noinline()
     listed = vector.Entries(back.start, back.index, back.value)
     for f in range(-(-n // vector.GROUP)):
         members = vector.address(names, f * vector.GROUP)
-        back.stop[f] = vector.list_nonzero_columns(_GROUP, listed, back.stop[f], m, members, first, length)
+        back.stop[f] = vector.list_nonzero_rows(_GROUP, listed, back.stop[f], m, members, first, length)
 
 
 @body
 def list_neighbours(back, m, first, length, n):
-    """Do as `list_backward` for groups of features that stand side by side; zeros fill up the last one."""
+    """Do as `list_backward` for groups of neighbours among the columns of m; zeros fill up the last one."""
     vector.noinline()
     listed = vector.Entries(back.start, back.index, back.value)
     for f in range(-(-n // vector.GROUP)):

@@ -118,18 +118,15 @@ class Features(NamedTuple):
         The feature at each place; beyond the last one, numbers that follow.
     places : int32 (n,)
         The place of each feature.
-    natural : int
-        Whether they are in their own order.
     """
 
     names: Any
     places: Any
-    natural: int
 
 
 def natural_features(n: int) -> Features:
     """Return features in their own order."""
-    return Features(identity_index(round_up(n, vector.GROUP)), identity_index(n), 1)
+    return Features(identity_index(round_up(n, vector.GROUP)), identity_index(n))
 
 
 def group_features(rows: Any, listed: SampleLists, m: int, n: int) -> Features:
@@ -151,7 +148,7 @@ def group_features(rows: Any, listed: SampleLists, m: int, n: int) -> Features:
         names.append(left[chosen])
         left = np.delete(left, chosen)
     beyond = np.arange(n, round_up(n, group), dtype=np.int32)
-    features = Features(np.concatenate([*names, beyond]), np.empty(n, np.int32), 0)
+    features = Features(np.concatenate([*names, beyond]), np.empty(n, np.int32))
     features.places[features.names[:n]] = np.arange(n)
     return features
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import sample_lists, tuning
+from fastmlp.kernels.compiled.columns import copy_columns
 from fastmlp.kernels.compiled.launch import kernel, usable_threads
 from fastmlp.kernels.compiled.listed_samples import copy_listed, group_listed, turn_listed
-from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_forward, list_neighbours
+from fastmlp.kernels.compiled.lists import copy_rows, list_backward, list_forward
 from fastmlp.kernels.compiled.memory import (
     aligned,
     contiguous,
@@ -29,7 +30,7 @@ from fastmlp.kernels.compiled.ordering import (
     order_leaf,
 )
 from fastmlp.kernels.compiled.plain_rows import row_batches
-from fastmlp.kernels.compiled.plan import no_input
+from fastmlp.kernels.compiled.plan import no_input, part_size
 from fastmlp.kernels.compiled.rooms import make_rooms, open_room
 from fastmlp.kernels.compiled.runtime import body
 from fastmlp.kernels.compiled.sample_lists import SampleLists, no_samples, rows_of, types_of
@@ -64,7 +65,9 @@ class _Filling(NamedTuple):
     tiles: int
     leaf: int
     leaf_tiles: int
+    at_once: int
     ld: int
+    turned_ld: int
 
 
 @body
@@ -74,6 +77,17 @@ def _copy_samples(buffer, fill, rows, order, count, features):
         copy_listed(buffer, fill.listed, order, count, features)
     else:
         copy_rows(buffer, rows, order, -fill.base, count, features)
+
+
+@body
+def _turn(turned, buffer, count, n):
+    """Set the rows of ``turned`` to the columns of the buffer, filled up with zeros to whole vectors; return those."""
+    lanes = vector.lanes(buffer)
+    features, samples = -(-n // vector.GROUP) * vector.GROUP, -(-count // lanes) * lanes
+    for s in range(count, samples):
+        fill_zeros(buffer.start, s * buffer.ld, features)
+    copy_columns(turned, buffer, features, samples)
+    return samples
 
 
 class _Span(NamedTuple):
@@ -104,8 +118,9 @@ def _list_rows_of_tile(fill, x, room, rows, span, dense):
     begin, stop = fill.tile_start[span.tile], fill.tile_start[span.tile + 1]
     length, n, group = stop - begin, span.n, vector.GROUP
     buffer, entry, parts = vector.matrix(room.scratch, 0, fill.ld), np.int64(0), -(-n // x.part)
-    for s in range(0, length, tuning.COPIED_ROWS):
-        count = min(tuning.COPIED_ROWS, length - s)
+    turned = vector.matrix(room.scratch, fill.at_once * fill.ld, fill.turned_ld)
+    for s in range(0, length, fill.at_once):
+        count = min(fill.at_once, length - s)
         _copy_samples(buffer, fill, rows, vector.address(x.order, begin + s), count, (span.first, n))
         if dense:
             for i in range(count):
@@ -114,10 +129,7 @@ def _list_rows_of_tile(fill, x, room, rows, span, dense):
                 fill_zeros(x.dense, at_row + n, x.dense_ld - span.first - n)
         else:
             entry = list_forward(room.listed, s // group * parts, entry, buffer, count, n, x.part)
-            if fill.groups.natural > 0:
-                list_neighbours(room.back, buffer, s, count, n)
-            else:
-                list_backward(room.back, buffer, s, count, n, fill.groups.names)
+            list_backward(room.back, turned, s, _turn(turned, buffer, count, n), n, fill.groups.names)
 
 
 @body
@@ -200,16 +212,36 @@ def _fill(rows, fill, x, rooms, ordering, worker, workers):
                 _fill_span(fill, x, room, rows, _Span(tile, at, min(fill.span, fill.features - at)), marks)
 
 
-def pack(matrix: Any, whole: int = 0) -> Any:
+def pack(matrix: Any, whole: int = 0, features: Features | None = None) -> Any:
     """Return ``matrix`` (n, m), uint8, float32 or float64 in any layout, packed: see `Packed`; of few samples, rows.
 
-    If ``whole`` is given, the samples are those of whole leaves of so many: see `leaf_size`.
+    If ``whole`` is given, the samples are those of whole leaves of so many: see `leaf_size`. Gradients of these parts
+    are added, so that all of them must have the same order of ``features``: that of `order_features`, or by default
+    their own.
     """
-    (n, m), all_of = matrix.shape, whole or matrix.shape[1]
+    (n, m), all_of, rows = matrix.shape, whole or matrix.shape[1], matrix.T
     if all_of <= tuning.FEW_SAMPLES:
         return sample_rows(matrix)
-    packed = _pack(_Packer(matrix.T, no_samples(matrix.dtype), (m, n), all_of, grouping=not whole))
+    if not whole:
+        features = _grouped(rows, no_samples(matrix.dtype), (m, n), m)
+    packed = _pack(_Packer(rows, no_samples(matrix.dtype), (m, n), all_of, features))
     return sample_rows(matrix) if packed is None else packed
+
+
+def order_features(matrix: Any, whole: int) -> Features | None:
+    """Return an order of features, by some of ``whole`` samples, in which their lists are short; None for their own."""
+    # Parts of uint8 only: dense tiles, which others may have, need features in their own order.
+    if matrix.dtype != np.uint8 or whole <= tuning.FEW_SAMPLES:
+        return None
+    return _grouped(matrix.T, no_samples(matrix.dtype), matrix.shape[::-1], whole)
+
+
+def _grouped(rows: Any, listed: SampleLists, shape: tuple[int, int], whole: int) -> Features | None:
+    """Return an order of features by samples, rows or listed, of ``whole``; None if it would not pay."""
+    m, n = shape
+    if whole < tuning.GROUPED_SAMPLES or _span(n, whole, rows.dtype.itemsize) < n:
+        return None
+    return group_features(rows, listed, m, n)
 
 
 def pack_samples(x: SampleLists) -> Any:
@@ -218,7 +250,10 @@ def pack_samples(x: SampleLists) -> Any:
         return pack(rows_of(x).T)
     dtype, m = x.value.dtype, (len(x.start) - 1) // x.parts
     none = np.empty((0, x.features), dtype)
-    packed = _pack(_Packer(none, x, (m, x.features), m, grouping=True)) if m > tuning.FEW_SAMPLES else None
+    if m <= tuning.FEW_SAMPLES:
+        return _rows(x, m, dtype)
+    shape = m, x.features
+    packed = _pack(_Packer(none, x, shape, m, _grouped(none, x, shape, m)))
     return _rows(x, m, dtype) if packed is None else packed
 
 
@@ -248,37 +283,39 @@ def _pack(packer: "_Packer") -> Any:
     return packer.fill(forward, backward, dense)
 
 
-def _span(n: int, part: int, tile: int, itemsize: int) -> int:
+def _span(n: int, whole: int, itemsize: int) -> int:
     """Return the features to list at a time: all, or so many whole blocks and groups as there is room for."""
-    whole = math.lcm(part, vector.GROUP)
-    most = _ROOM_BYTES // (tile * (2 * itemsize + 4))
-    return min(n, max(most // whole, 1) * whole)
+    multiple = math.lcm(part_size(n), vector.GROUP)
+    most = _ROOM_BYTES // (tiling(whole, whole).most * (2 * itemsize + 4))
+    return min(n, max(most // multiple, 1) * multiple)
 
 
 class _Packer:
-    """Two passes over samples, rows (m, n) or listed: one orders them and counts entries, the other fills these in.
+    """Two passes over samples, rows (m, n) or listed: one orders them and counts entries, the other fills these in."""
 
-    Samples that are not all of the ``whole`` must have features in their own order: gradients of parts are added.
-    """
-
-    def __init__(self, rows: Any, listed: SampleLists, shape: tuple[int, int], whole: int, *, grouping: bool) -> None:
+    def __init__(
+        self, rows: Any, listed: SampleLists, shape: tuple[int, int], whole: int, features: Features | None
+    ) -> None:
         m, n = self.shape = shape
         self._rows, self._tiles = rows, tiling(m, whole)
         dtype, tile = rows.dtype, self._tiles.most
         self.packed = no_input(dtype, n, whole)._replace(order=np.empty(m, np.int32))
         self._workers = min(usable_threads(), -(-m // self._tiles.leaf))
-        span = _span(n, self.packed.part, tile, dtype.itemsize)
+        span = _span(n, whole, dtype.itemsize)
         ld = row_stride(round_up(span, vector.PADDING), dtype.itemsize)
-        groups = -(-tile // tuning.COPIED_ROWS) * tuning.COPIED_ROWS // vector.GROUP
+        lanes = vector.VECTOR_BYTES // dtype.itemsize
+        at_once = round_up(tuning.COPIED_ROWS, math.lcm(vector.GROUP, lanes))
+        turned_ld = row_stride(at_once, dtype.itemsize)
+        groups = round_up(tile, at_once) // vector.GROUP
         lists = groups * -(-span // self.packed.part) + 1
-        scratch = tuning.COPIED_ROWS * ld
-        self._rooms = make_rooms(self._workers, dtype, scratch, [(groups, span)], (span, tile), (lists, 1))
+        scratch, back = at_once * ld + round_up(span, vector.GROUP) * turned_ld, (span, round_up(tile, lanes))
+        self._rooms = make_rooms(self._workers, dtype, scratch, [(groups, span)], back, (lists, 1))
         none, marks = np.empty(0, dtype), np.zeros((self._workers, -(-span // sample_lists.BITS)), np.uint64)
-        grouping &= span == n and m >= tuning.GROUPED_SAMPLES
-        features = group_features(rows, listed, m, n) if grouping else natural_features(n)
         self._filling = _Filling(
-            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, listed, 0, m, n, span, features, marks,
-            self._tiles.start, len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf, ld,
+            none, none, np.empty(0, np.int64), np.empty(0, np.int64), 0, listed, 0, m, n, span,
+            natural_features(n) if features is None else features, marks,
+            self._tiles.start, len(self._tiles.start) - 1, self._tiles.leaf, self._tiles.per_leaf,
+            at_once, ld, turned_ld,
         )  # fmt: skip
 
     def count(self, *, order: bool = True) -> tuple[Any, Any]:
@@ -292,9 +329,10 @@ class _Packer:
 
     def count_ungrouped(self, backward: Any) -> Any:
         """Return how many entries each backward list has with features in their own order, which they then have."""
-        if self._filling.groups.natural:
+        natural = natural_features(self.shape[1])
+        if self._filling.groups.places is natural.places:
             return backward
-        self._filling = self._filling._replace(groups=natural_features(self.shape[1]))
+        self._filling = self._filling._replace(groups=natural)
         return self.count(order=False)[1]
 
     def fill(self, forward: Any, backward: Any, dense: Any) -> Packed:

@@ -31,6 +31,8 @@ def to_arrays(x: Any) -> dict[str, Any]:
         found[f"{name}_ends"] = np.append(0, lists.stop)
         found[f"{name}_index"] = lists.index
         found[f"{name}_number"] = lists.code if lists.coded else lists.value
+    if (np.diff(x.places) != 1).any():  # else features are in their own order
+        found["places"] = x.places
     return found
 
 
@@ -46,6 +48,7 @@ def from_arrays(arrays: dict[str, Any], n: int, whole: int) -> Any:
         dense_start=arrays["dense_start"],
         forward=_lists(empty.forward, arrays, "forward"),
         backward=_lists(empty.backward, arrays, "backward"),
+        places=arrays.get("places", empty.places),
     )
 
 

@@ -21,7 +21,7 @@ those of the host. A vector that the target does not have is legal IR all the sa
 from fastmlp.kernels.vector.dot import dot_tile
 from fastmlp.kernels.vector.exp import exp, exp_elements
 from fastmlp.kernels.vector.log import log
-from fastmlp.kernels.vector.nonzero import list_nonzero, list_nonzero_columns, list_words, nonzero_bits
+from fastmlp.kernels.vector.nonzero import list_nonzero, list_nonzero_rows, list_words, nonzero_bits
 from fastmlp.kernels.vector.operands import (
     CodedLists,
     Codes,
@@ -104,7 +104,7 @@ from fastmlp.kernels.vector.teamwork import (
     restore_subnormals,
 )
 from fastmlp.kernels.vector.tile import tile
-from fastmlp.kernels.vector.transpose import transpose
+from fastmlp.kernels.vector.transpose import block_size, transpose
 from fastmlp.kernels.vector.updated_rows import adam_rows
 from fastmlp.kernels.vector.workers import call_worker, call_workers, open_arguments, opened
 
@@ -149,6 +149,7 @@ __all__ = [
     "address",
     "bits_of",
     "block",
+    "block_size",
     "call_worker",
     "call_workers",
     "chosen",
@@ -168,7 +169,7 @@ __all__ = [
     "lanes",
     "line_of",
     "list_nonzero",
-    "list_nonzero_columns",
+    "list_nonzero_rows",
     "list_words",
     "listed_rows",
     "log",

@@ -58,18 +58,19 @@ def list_nonzero(typingctx, group, entries, entry, factors, first, count):
 
 
 @intrinsic(prefer_literal=True)
-def list_nonzero_columns(typingctx, group, entries, entry, matrix, names, first, count):
-    """Do as `list_nonzero` with the element (k, names[g]) of a `Matrix` as the number (k, g); names are int32."""
+def list_nonzero_rows(typingctx, group, entries, entry, matrix, names, first, count):
+    """Do as `list_nonzero` with the element (names[g], k) of a `Matrix` as the number (k, g); names are int32."""
     long = types.int64
     signature = long(group, entries, long, matrix, names, long, long)
     element, members = matrix.types[0].dtype, range(group.literal_value)
 
     def codegen(context, builder, sig, args):
         _, entries, entry, matrix, names, first, count = args
-        source, step = cgutils.unpack_tuple(builder, matrix, 2)
-        at = [address_in(context, builder, sig.args[4], names, ir.IntType(64)(g)) for g in members]
-        starts = [builder.gep(source, [builder.sext(builder.load(name), ir.IntType(64))]) for name in at]
-        return _list(builder, element, entries, entry, (starts, step), first, count)
+        (source, row), i64 = cgutils.unpack_tuple(builder, matrix, 2), ir.IntType(64)
+        rows = [builder.load(address_in(context, builder, sig.args[4], names, i64(g))) for g in members]
+        starts = [builder.gep(source, [builder.mul(builder.sext(one, i64), row)]) for one in rows]
+        loop = _list_lanes if _packs_lanes(element) else _list
+        return loop(builder, element, entries, entry, (starts, i64(1)), first, count)
 
     return signature, codegen
 

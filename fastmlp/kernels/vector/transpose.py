@@ -5,16 +5,32 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.vector.ir import load, shuffle, store, vector_type
+from fastmlp.kernels.vector.ir import load, shuffle, store
+from fastmlp.kernels.vector.target import VECTOR_BYTES
+
+# Rows and columns of a block at most: those of bytes would be 64, which need more registers than there are.
+_MOST = 16
+
+
+def _block_size(element):
+    return min(8 * VECTOR_BYTES // element.bitwidth, _MOST)
+
+
+@intrinsic
+def block_size(typingctx, matrix):
+    """Return how many rows and columns `transpose` takes of a `Matrix`."""
+    size = _block_size(matrix.types[0].dtype)
+    return types.int64(matrix), lambda context, builder, sig, args: ir.IntType(64)(size)
 
 
 @intrinsic
 def transpose(typingctx, out, x):
-    """out[j, i] = x[i, j], i and j below the lanes of a vector; `Matrix` out and x."""
+    """out[j, i] = x[i, j], i and j below the `block_size`; `Matrix` out and x."""
     element = out.types[0].dtype
 
     def codegen(context, builder, sig, args):
-        vector, lanes = vector_type(element)
+        lanes = _block_size(element)
+        vector = ir.VectorType(ir.IntType(element.bitwidth), lanes)
 
         def rows_of(m):
             start, ld = cgutils.unpack_tuple(builder, m, 2)
