@@ -90,7 +90,7 @@ def mapped(folder, labels, rounds):
     """Return the time of a step from a pack, a few blocks of which are mapped, over that of a step in memory."""
     path = f"{folder}/train.pack"
     whole = fastmlp.pack(f"{folder}/source.npy", scale=1 / 255, path=path)
-    few = fastmlp.open_pack(path, max(2 * block.length for block in whole._file.blocks))
+    few = fastmlp.open_pack(path, 2 * whole._file.longest)
     held = fastmlp.pack(np.load(f"{folder}/source.npy"), scale=1 / 255)
     model = fastmlp.MLP((784, 128, 10), seed=0)
     steps = [problems.packed_step(model, x, labels) for x in (few, held)]

@@ -20,8 +20,12 @@ class Store(NamedTuple):
     ----------
     block : int
         Samples of a block.
+    shape : tuple of int
+        (n_features, m).
+    dtype : numpy.dtype
+        That of the stored numbers.
     rows : callable
-        Reads a block by its number: rows (k, n) as they are stored.
+        Reads a block by its number into rows (k, n), as they are stored; the last one may have fewer.
     ahead : callable
         Begins to read a block, and returns at once.
     operand : callable
@@ -29,7 +33,9 @@ class Store(NamedTuple):
     """
 
     block: int
-    rows: Callable[[int], Array]
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    rows: Callable[[int, Array], object]
     ahead: Callable[[int], None]
     operand: Callable[[Array], Any]
 
@@ -52,7 +58,9 @@ class Feed:
     def __init__(self, store: Store, vectors: list[Array], net: Net, y: Array, weight: Array) -> None:
         self._store, self._vectors, self._net, self._y, self._weight = store, vectors, net, y, weight
         self._trainer: Any = None
-        self._rows: dict[int, Array] = {}  # of up to BUFFER blocks, the one that was used last at the end
+        n, m = store.shape
+        self._slots: dict[int, int] = {}  # of the blocks in memory, the one that was used last at the end
+        self._held = np.empty((min(-(-m // store.block), BUFFER), store.block, n), store.dtype)
         self._sequence, self._turn = np.empty(0, np.int64), np.empty(0, np.int64)
 
     def begin_epoch(self, order: Array) -> None:
@@ -98,23 +106,32 @@ class Feed:
 
     def _drawn(self, order: Array) -> Array:
         """Return samples (k, n) in this order; blocks are needed in the order in which they are first met."""
-        blocks = order // self._store.block
-        rows = self._block(int(blocks[0]))
+        blocks, slots = order // self._store.block, len(self._held)
+        met = blocks[np.sort(np.unique(blocks, return_index=True)[1])].tolist()
+        rows = self._held.reshape(-1, self._held.shape[2])
+        if len(met) <= slots:
+            return np.take(rows, self._places(order, blocks, met), 0)
         drawn = np.empty((len(order), rows.shape[1]), rows.dtype)
-        for at in np.sort(np.unique(blocks, return_index=True)[1]):
-            number = int(blocks[at])
-            rows, places = self._block(number), np.flatnonzero(blocks == number)
-            drawn[places] = rows[order[places] - number * self._store.block]
+        for at in range(0, len(met), slots):
+            some = met[at : at + slots]
+            here = np.flatnonzero(np.isin(blocks, some))
+            drawn[here] = rows[self._places(order[here], blocks[here], some)]
         return drawn
 
-    def _block(self, number: int) -> Array:
-        rows = self._rows.pop(number, None)
-        if rows is None:
-            if len(self._rows) == BUFFER:
-                del self._rows[next(iter(self._rows))]
-            turn = int(self._turn[number])
-            for later in self._sequence[turn + 1 : turn + 1 + BUFFER]:
-                self._store.ahead(int(later))
-            rows = self._store.rows(number)
-        self._rows[number] = rows
-        return rows
+    def _places(self, order: Array, blocks: Array, some: list[int]) -> Array:
+        """Return where samples are in memory, once it holds their blocks, which are ``some``."""
+        for number in [*(one for one in some if one in self._slots), *(one for one in some if one not in self._slots)]:
+            self._slots[number] = self._slots.pop(number) if number in self._slots else self._load(number)
+        begin = np.empty(max(some) + 1, np.int64)
+        begin[some] = [self._store.block * (self._slots[number] - number) for number in some]
+        return begin[blocks] + order
+
+    def _load(self, number: int) -> int:
+        """Read a block in the place of the one that has not been used for longest; return its slot."""
+        free = len(self._slots)
+        slot = free if free < len(self._held) else self._slots.pop(next(iter(self._slots)))
+        turn = int(self._turn[number])
+        for later in self._sequence[turn + 1 : turn + 1 + BUFFER]:
+            self._store.ahead(int(later))
+        self._store.rows(number, self._held[slot])
+        return slot

@@ -116,6 +116,8 @@ class PackFile:
         What `write` was given.
     blocks : list of Block
         Those of the samples.
+    longest : int
+        Bytes of the longest block.
     """
 
     def __init__(self, path: atomic.PathName) -> None:
@@ -128,6 +130,7 @@ class PackFile:
         try:
             self.facts: dict[str, Any] = header["facts"]
             *self.blocks, self._beside = [Block(*one) for one in header["blocks"]]
+            self.longest = max(block.length for block in self.blocks)
         except (KeyError, TypeError, ValueError) as error:
             raise self.refusal("a header without facts or blocks") from error
         self._verified: set[int] = set()

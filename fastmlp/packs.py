@@ -29,6 +29,9 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # number, and lists hold at most half of the numbers.
 _FORMS = 3
 
+# Bytes of memory by default.
+_MEMORY = 256 << 20
+
 # Blocks of memory for the samples of a call of the kernel, a quarter of a block: rows, lists, and the lists before.
 _DRAWN = 2
 
@@ -50,8 +53,7 @@ class MappedMatrix(PackedMatrix):
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np, fastmlp
+    >>> import tempfile, numpy as np, fastmlp
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     P = fastmlp.pack(np.array([[0, 255], [0, 51]], np.uint8), scale=1/255, path=f"{folder}/train.pack")
     ...     P.shape, P.density, P.finite
@@ -63,22 +65,42 @@ class MappedMatrix(PackedMatrix):
 
     __slots__ = ("_all_dense", "_digest", "_file", "_kept", "_kind", "_memory", "_notes")
 
-    def __init__(self, file: PackFile, memory: int) -> None:
+    def __init__(self, file: PackFile, memory: int | None) -> None:
         try:
             self._take(file.facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise file.refusal("a header without the facts about the matrix") from error
-        self._file, self._memory = file, memory
+        self._file = file
+        self._check(file.facts)
         self._operands, self._forms, self._lists = {}, {}, []
-        self._kept: dict[int, dict[str, Array]] | None = {} if file.size <= memory else None
+        pair = 2 * file.longest
+        self._memory = max(_MEMORY, pair, self._wanted()) if memory is None else memory
+        if min(file.size, pair) > self._memory:
+            got, expected = f"{memory} bytes", f"at least {pair}, for two blocks"
+            raise ValueError(checks.message("memory", got, expected, "allow more"))
+        self._kept: dict[int, dict[str, Array]] | None = {} if file.size <= self._memory else None
 
     def _take(self, facts: dict[str, Any]) -> None:
         n, m = facts["shape"]
         self.shape, self.dtype = (int(n), int(m)), np.dtype(facts["dtype"])
-        self.density, self.largest = float(facts["density"]), _number(facts["largest"])
+        # "inf" and "nan" are strings in JSON
+        self.density, self.largest = float(facts["density"]), float(facts["largest"])
         self.finite, self._scale, self._backend = bool(facts["finite"]), float(facts["scale"]), str(facts["backend"])
         self._all_dense, self._digest, self._kind = bool(facts["all_dense"]), str(facts["digest"]), str(facts["kind"])
         self._notes = {str(name): str(note) for name, note in facts["notes"].items()}
+
+    def _check(self, facts: dict[str, Any]) -> None:
+        """Raise ValueError unless the file is for this backend and machine."""
+        if self._backend != (name := backend.get_backend()):
+            got, remedy = f"a file of the {self._backend} backend, not {name}", "pack it again with this backend"
+            raise self._file.refusal(got, remedy)
+        if facts.get("layout") != backend.kernels().layout(*self.shape[::-1], self.dtype.itemsize):
+            raise self._file.refusal("a file for another vector width or version")
+
+    def _wanted(self) -> int:
+        """Return the bytes that minibatches take where only some blocks are in memory."""
+        rows = self.block * self.shape[0] * self.dtype.itemsize
+        return (min(self.blocks, BUFFER) + _DRAWN) * rows + self._file.longest
 
     @property
     def labels(self) -> Array | None:
@@ -152,8 +174,7 @@ class MappedMatrix(PackedMatrix):
         self._check_backend()
         if self.is_small():
             return super().begin_training(vectors, net, y, weight, drawn)
-        rows = self.block * self.shape[0] * self.dtype.itemsize
-        wanted = (min(self.blocks, BUFFER) + _DRAWN) * rows + max(block.length for block in self._file.blocks)
+        wanted = self._wanted()
         if wanted > self._memory:
             got, expected = f"{self._memory} bytes", f"at least {wanted} for minibatches from a packed file"
             raise ValueError(checks.message("memory", got, expected, f"open_pack(path, memory={wanted})"))
@@ -161,11 +182,9 @@ class MappedMatrix(PackedMatrix):
             self._kept = None
         kernels, table = backend.kernels(), self._table(vectors[0].dtype)
         store = Store(
-            self.block,
-            self._rows,
-            self._file.read_ahead,
+            self.block, self.shape, self.dtype, self._read, self._file.read_ahead,
             lambda rows: kernels.operands(kernels.list_samples(rows.T, self.density), table),
-        )
+        )  # fmt: skip
         return Feed(store, vectors, net, y, weight)
 
     def begin_epoch(self, trainer: Any, order: Array) -> None:
@@ -212,30 +231,30 @@ class MappedMatrix(PackedMatrix):
 
     def _blocks(self, some: range | None = None) -> Iterator[tuple[slice, Any]]:
         """Yield the samples of each block, or of some, and their packed form."""
-        kernels, (n, m) = backend.kernels(), self.shape
         for number in range(self.blocks) if some is None else some:
             self._file.read_ahead(number + 1)
-            samples = slice(number * self.block, min((number + 1) * self.block, m))
-            yield samples, kernels.from_arrays(self._arrays(number), n, m)
+            samples = slice(number * self.block, min((number + 1) * self.block, self.shape[1]))
+            yield samples, backend.kernels().from_arrays(self._arrays(number), *self.shape)
 
     def rows(self, first: int, stop: int) -> Array:
         """Return the samples from the first to below the stop, as rows (k, n) as they are stored."""
         rows = np.empty((stop - first, self.shape[0]), self.dtype)
         for number in range(first // self.block, -(-stop // self.block)) if first < stop else ():
-            block, start = self._rows(number), number * self.block
-            some = slice(max(first - start, 0), stop - start)
-            at = max(start - first, 0)
-            rows[at : at + len(block[some])] = block[some]
+            for begin, piece in self._rows(number):
+                start = number * self.block + begin - first
+                some = piece[max(-start, 0) : max(len(rows) - start, 0)]
+                rows[max(start, 0) : max(start, 0) + len(some)] = some
         return rows
 
-    def _rows(self, number: int) -> Array:
-        """Return a copy of the samples of a block, as rows (k, n) as they are stored."""
-        kernels, (n, m) = backend.kernels(), self.shape
-        form = kernels.from_arrays(self._arrays(number), n, m)
-        rows = np.empty((min(self.block, m - number * self.block), n), self.dtype)
-        for first, piece in kernels.unpack(form):
+    def _rows(self, number: int) -> Iterator[tuple[int, Array]]:
+        """Yield the samples of a block, some at a time: the first one within it, and rows (k, n) as they are stored."""
+        kernels = backend.kernels()
+        yield from kernels.unpack(kernels.from_arrays(self._arrays(number), *self.shape))
+
+    def _read(self, number: int, rows: Array) -> None:
+        """Set the first of these rows (k, n) to the samples of a block."""
+        for first, piece in self._rows(number):
             rows[first : first + len(piece)] = piece
-        return rows
 
     def _arrays(self, number: int) -> dict[str, Array]:
         if self._kept is None:
@@ -249,10 +268,6 @@ class MappedMatrix(PackedMatrix):
         for samples, form in self._blocks():
             for first, piece in backend.kernels().unpack(form):
                 yield samples.start + first, piece
-
-
-def _number(value: float | str) -> float:
-    return float(value)  # "inf" and "nan" are strings in JSON
 
 
 def pack(
@@ -341,7 +356,7 @@ def pack(
     return found
 
 
-def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:
+def open_pack(path: atomic.PathName, memory: int | None = None) -> MappedMatrix:
     """Open a packed file that `pack` wrote.
 
     The header is read and verified now, and each block when it is first used.
@@ -350,9 +365,10 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:
     ----------
     path : str or path-like
         The file. Open only files that you trust: the checksums detect damage, not malice.
-    memory : int
-        Bytes of the file to map at most. A file that is not larger stays mapped; of a larger one two blocks are mapped
-        at a time. It also bounds the samples that minibatches keep in memory, those of 8 blocks.
+    memory : int, optional
+        Bytes of the file to map at most, by default 256 MiB, or more if minibatches from this file need it. A file that
+        is not larger stays mapped; of a larger one two blocks are mapped at a time. It also bounds the samples that
+        minibatches keep in memory, those of 8 blocks, of up to 24 MiB unless there are very many features.
 
     Returns
     -------
@@ -370,8 +386,7 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np, fastmlp
+    >>> import tempfile, numpy as np, fastmlp
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = fastmlp.pack(np.eye(3), path=f"{folder}/train.pack", Y=[0, 1, 1])
     ...     P = fastmlp.open_pack(f"{folder}/train.pack")
@@ -379,18 +394,6 @@ def open_pack(path: atomic.PathName, memory: int = 256 << 20) -> MappedMatrix:
     >>> P.shape, len(history)
     ((3, 3), 3)
     """
-    checks.positive("memory", memory, "pass bytes such as 256 << 20")
-    file = PackFile(path)
-    matrix = MappedMatrix(file, int(memory))
-    name, (n, m) = backend.get_backend(), matrix.shape
-    if file.facts["backend"] != name:
-        raise file.refusal(
-            f"a file of the {file.facts['backend']} backend, not {name}", "pack it again with this backend"
-        )
-    if file.facts.get("layout") != backend.kernels().layout(m, n, matrix.dtype.itemsize):
-        raise file.refusal("a file for another vector width or version")
-    pair = 2 * max(block.length for block in file.blocks)
-    if min(file.size, pair) > memory:
-        got, expected = f"{memory} bytes", f"at least {pair}, for two blocks"
-        raise ValueError(checks.message("memory", got, expected, "allow more"))
-    return matrix
+    if memory is not None:
+        memory = int(checks.positive("memory", memory, "pass bytes such as 512 << 20"))
+    return MappedMatrix(PackFile(path), memory)

@@ -143,3 +143,14 @@ def test_too_little_memory_is_refused(backend, pair, monkeypatch):
     tight = fastmlp.open_pack(mapped._file.path, memory=enough - 1)
     with pytest.raises(ValueError, match=rf"memory: got {enough - 1} bytes, expected at least (\d+) for .*=\1\)"):
         trained(tight, y)
+
+
+@pytest.mark.parametrize("blocks_in_memory", [3, 1000])
+def test_by_default_there_is_memory_enough(backend, pair, monkeypatch, blocks_in_memory):
+    """Else files with long samples, and pictures by the hundred thousand, would be refused."""
+    for module in ("batches", "feeding", "packs"):
+        monkeypatch.setattr(f"fastmlp.{module}.BUFFER", blocks_in_memory)
+    monkeypatch.setattr("fastmlp.packs._MEMORY", 1)
+    held, mapped, y = pair()
+    assert mapped._file.size > mapped._memory or blocks_in_memory == 1000
+    assert_same_end(trained(mapped, y), trained(held, y))

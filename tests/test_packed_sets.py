@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_refused(tmp_path, pictures, run):
     assert run("pack --scale 1/99", tmp_path / "idx", "--to", tmp_path / "c.pack")[0] == 0
     cases.append((("evaluate", tmp_path / "m", tmp_path / "c.pack"), "scaled or encoded otherwise"))
     content = b.read_bytes()
-    for name, bad in (("cut", content[:-9]), ("old", content.replace(b"pack 2", b"pack 1"))):
+    for name, bad in (("cut", content[:-9]), ("old", content.replace(b"pack 3", b"pack 2"))):
         (tmp_path / name).write_bytes(bad)
         cases.append((("train", tmp_path / name), "; pack it again"))
     for words, expected in cases:
