@@ -54,11 +54,19 @@ class _Companion:
             self._start(name, dtype or self.dtype)
             return False
         self._read()
+        if key in self._begun and key not in self._saved and not self._ended:
+            self._meanwhile(name, dtype)
         end = time.monotonic() + _PATIENCE
         while key in self._begun and key not in self._saved and not self._ended and time.monotonic() < end:
             with contextlib.suppress(Empty):
                 self._take(self._lines.get(timeout=0.1))
         return key in self._saved
+
+    def _meanwhile(self, name: str, dtype: str | None) -> None:
+        """Compile what comes after a kernel that the companion is at."""
+        from fastmlp.kernels.compiled import ahead
+
+        ahead.work_meanwhile(name, dtype or self.dtype)
 
     def _start(self, first: str, dtype: str) -> None:
         if threads.usable_cores() < 2 or not sys.executable:
@@ -136,6 +144,6 @@ def work(first: str, dtype: str, settings: str) -> None:
         tell(_BEGUN, key)
         return False
 
-    attach(threads=lambda: 1, missed=begin, saved=lambda key: tell(_SAVED, key))
+    attach(threads=lambda: 1, missed=begin, saved=lambda key: tell(_SAVED, key), is_companion=True)
     if settings == ahead.settings():
         ahead.work_ahead(first, np.dtype(dtype))

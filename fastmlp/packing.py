@@ -86,6 +86,8 @@ class PackedMatrix:
         else:
             values, seen = matrix, matrix[:, ::step]
         kernels, lists = backend.kernels(), minibatches or isinstance(matrix, Columns)
+        # First, because its kernel, where it has to be compiled, lets a companion begin with what comes after it.
+        packed = None if lists else kernels.pack(matrix)
         counts, self.finite = kernels.survey(values)
         if self.dtype == _UINT8:
             self.finite = _codes_are_finite(values, scale)
@@ -96,7 +98,7 @@ class PackedMatrix:
         self._backend = backend.get_backend()
         self._operands: dict[tuple[bool, np.dtype[Any]], Any] = {}
         self._lists: list[Any] = []  # of the batches of the last training
-        form = kernels.list_samples(matrix, self.density, counts) if lists else kernels.pack(matrix)
+        form = kernels.list_samples(matrix, self.density, counts) if lists else packed
         self._forms: dict[bool, Any] = {lists: form}
 
     def __repr__(self) -> str:

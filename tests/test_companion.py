@@ -37,7 +37,7 @@ print(*sorted(name.replace(" ", "_") for name, (_, misses) in compiled.cache_sta
 @pytest.mark.parametrize(
     ("first", "dtype", "code", "left"),
     [
-        ("_fill", "float32", TRAINING.format(dtype="float32", train=FULL_BATCH), {"_survey", "_fill"}),  # in this order
+        ("_fill", "float32", TRAINING.format(dtype="float32", train=FULL_BATCH), {"_fill", "_survey"}),
         ("_one_hot", "float64", NOTEBOOK, {"_one_hot"}),
     ],
 )
@@ -135,6 +135,26 @@ def test_a_kernel_is_awaited_only_while_the_companion_is_at_it():
     one._lines.put("begun _outputs-2\n")
     threading.Timer(0.3, one._lines.put, ("",)).start()  # it has ended
     assert not one.missed("_outputs", "_outputs-2", "float64")
+
+
+def test_what_is_compiled_while_a_kernel_is_awaited_is_what_a_step_needs(run_python, tmp_path):
+    code = """
+import numpy as np, fastmlp
+from fastmlp import companion
+from fastmlp.kernels import compiled
+companion._companion.wanted = False
+packed = fastmlp.pack(np.eye(5, 3000, dtype=np.uint8))  # attaches the backend
+one = companion._Companion()
+one.wanted = False
+one._lines.put("begun _accumulate-1\\n")
+one._lines.put("saved _accumulate-1\\n")
+one._read = lambda: one._take(one._lines.get())
+assert one.missed("_accumulate", "_accumulate-1", "float32")
+before = compiled.cache_statistics()["unpack_gradient"]
+fastmlp.MLP((5, 4, 3), dtype="float32").loss_and_grad(packed, np.arange(3000) % 3)
+assert before == compiled.cache_statistics()["unpack_gradient"] == (0, 1), before
+"""
+    run_python(code, env={"NUMBA_CACHE_DIR": str(tmp_path)})
 
 
 def test_a_companion_ends_soon_after_the_process_that_started_it(tmp_path):

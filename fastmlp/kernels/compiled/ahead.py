@@ -13,13 +13,17 @@ from fastmlp.kernels.compiled.cost import cross_entropy
 from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, update
 from fastmlp.kernels.compiled.inputs import operands
 from fastmlp.kernels.compiled.losses import softmax_columns, softmax_cross_entropy_grad
-from fastmlp.kernels.compiled.network import backward, network_logits, network_step
+from fastmlp.kernels.compiled.network import accumulate, backward, enter, network_logits, network_step
 from fastmlp.kernels.compiled.operands import Lists, Packed
 from fastmlp.kernels.compiled.packing import pack
 from fastmlp.kernels.compiled.plan import no_input
+from fastmlp.kernels.compiled.problem import unpacked_problem
 from fastmlp.kernels.compiled.runtime import STAMP
+from fastmlp.kernels.compiled.sums import Sums
 from fastmlp.kernels.compiled.tree import tiling
 from fastmlp.kernels.nets import Net
+from fastmlp.kernels.parts import Part
+from fastmlp.kernels.scores import hit_scales
 from fastmlp.kernels.vector import target
 
 _NET = Net((1, 1), ())
@@ -41,10 +45,21 @@ def _zeros(dtype: Any) -> Packed:
 
 
 def _step(dtype: Any) -> None:
+    """Compile what a step needs; its longest kernel first, while the other process compiles those before it."""
     parameters, labels, weight = np.ones(2, dtype), np.zeros(_SAMPLES, np.int64), np.ones(_SAMPLES, dtype)
     packed = operands(_zeros(dtype), np.ones(256, dtype))
+    sums = Sums(unpacked_problem(dtype, _NET, _SAMPLES, packed))
+    enter(sums, _NET, packed, Part(0, labels, weight, hit_scales(_NET.loss, labels, weight)))
+    accumulate(sums, 0, sums.leaves)
     network_step(parameters.copy(), parameters, _NET, packed, labels, weight)
     update(parameters.copy(), parameters, parameters, parameters.dtype.type(0))
+
+
+def _end_of_step(dtype: Any) -> None:
+    problem = unpacked_problem(dtype, _NET, _SAMPLES, _zeros(dtype))
+    sums = Sums(problem)
+    sums.complete(np.zeros_like(problem.step.weights), np.ones((sums.leaves, 3)))
+    sums.finish(np.empty(2, dtype))
 
 
 def _outputs(dtype: Any) -> None:
@@ -108,3 +123,9 @@ def work_ahead(first: str, dtype: Any) -> None:
     """Compile the kernels that are likely to be needed after ``first``, for ``dtype``, the most urgent ones first."""
     for stage in PLANS.get(first, ()):
         stage(dtype)
+
+
+def work_meanwhile(name: str, dtype: Any) -> None:
+    """Compile what comes after a kernel that another process is at: the end of a step, after its sums."""
+    if name == "_accumulate":
+        _end_of_step(np.dtype(dtype))

@@ -27,6 +27,8 @@ class _Host:
         Called with the name, the key and the dtype of a kernel that is not in the cache; returns whether to look again.
     saved : callable
         Called with the key of a kernel that is in the cache now.
+    is_companion : bool
+        Whether this process compiles for another one.
     """
 
     threads: Callable[[], int | None] = staticmethod(lambda: None)
@@ -35,6 +37,7 @@ class _Host:
     verify: Callable[[], None] = staticmethod(lambda: None)
     missed: Callable[[str, str, str | None], bool] = staticmethod(lambda name, key, dtype: False)
     saved: Callable[[str], None] = staticmethod(lambda key: None)
+    is_companion = False
 
 
 class _Preparation(internals.Listener):  # type: ignore[misc]
@@ -97,7 +100,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=PREPARATION.resume_collector)
 
 
-def attach(**host: Callable[..., Any]) -> None:
+def attach(**host: Any) -> None:
     """Set members of the host, by name."""
     for name, function in host.items():
         setattr(HOST, name, function)

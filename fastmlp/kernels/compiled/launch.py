@@ -115,15 +115,23 @@ class Kernel:
         """Return the shell for arguments of these types, and the address of the body."""
         # Under the lock that a fork waits for: Numba, and NumPy for it, import modules when they are first asked.
         types = HOST.prepare(numba.typeof, args)
+        # A companion begins with the body, which takes longest; this process meanwhile has time for the shell.
+        shell = None if HOST.is_companion else _shell_of(types)
         address = address_of(self.body, (*map(vector.opened, types.types), numba.int64, numba.int64))
         if address is None or not convention.known():
             return _serial_shell(self.body), 0
-        number = numba.int64
-        return HOST.prepare(internals.entry_point, SHELL, (number, number, types, number, number)), address
+        return shell or _shell_of(types), address
 
     def dispatchers(self) -> list[Any]:
         """Return the dispatchers that Numba compiles for this kernel alone."""
         return [self.body]
+
+
+def _shell_of(types: Any) -> Any:
+    """Compile the shell for a tuple of arguments of these types, if it can be called; return what calls it."""
+    number = numba.int64
+    signature = number, number, types, number, number
+    return HOST.prepare(internals.entry_point, SHELL, signature) if convention.known() else None
 
 
 @functools.cache

@@ -54,7 +54,13 @@ def make_problem(
 
     ``dense`` says whether all tiles of the whole matrix are dense, if x does not.
     """
-    dtype = parameters.dtype
+    problem = unpacked_problem(parameters.dtype, net, m, x, dense=dense)
+    step = problem.step
+    return problem._replace(step=step._replace(finite=pack(parameters, step, first_layer)))
+
+
+def unpacked_problem(dtype: Any, net: Net, m: int, x: Any, *, dense: bool | None = None) -> Problem:
+    """Return a problem with room for its parameters."""
     x, rows = (x, None) if isinstance(x, Packed) else (no_input(dtype, net.sizes[0], m), x)
     tiles = tiling(m, x.whole)
     plan = layer_plan(net, dtype.itemsize, tiles.most, all_dense(x) if dense is None else dense, rows is not None)
@@ -66,7 +72,7 @@ def make_problem(
         tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, 0 if rows is None else LISTED, 0, none, none, 0,
         plan.at,
     )  # fmt: skip
-    return Problem(step._replace(finite=pack(parameters, step, first_layer)), plan, x, rows)
+    return Problem(step, plan, x, rows)
 
 
 def pack(parameters: Any, step: Step, first_layer: int) -> int:
