@@ -134,6 +134,7 @@ class PackFile:
         except (KeyError, TypeError, ValueError) as error:
             raise self.refusal("a header without facts or blocks") from error
         self._verified: set[int] = set()
+        self._state, self._version = self._now(), 0
 
     def refusal(self, got: str, remedy: str = "pack it again") -> ValueError:
         """Return the error for a file that cannot be used."""
@@ -151,9 +152,27 @@ class PackFile:
         """Map what belongs to all samples, as `arrays` does."""
         return self._arrays(self._beside, "the labels")
 
+    def _now(self) -> tuple[int, int]:
+        state = os.fstat(self._descriptor)
+        return state.st_size, state.st_mtime_ns
+
+    def version(self) -> int:
+        """Return how often another program was seen to have written to the file, whose blocks are then verified anew.
+
+        Raises
+        ------
+        ValueError
+            If the file has been cut short: to read what is missing would kill the process.
+        """
+        state = self._now()
+        if state != self._state:
+            if state[0] < self.size:
+                raise self.refusal("a file that has been cut short")
+            self._state, self._verified, self._version = state, set(), self._version + 1
+        return self._version
+
     def _arrays(self, block: Block, what: str) -> dict[str, Array]:
-        if os.fstat(self._descriptor).st_size < block.offset + block.length:  # else reading would kill the process
-            raise self.refusal("a file that has been cut short")
+        self.version()
         mapped = mmap.mmap(self._descriptor, block.length, access=mmap.ACCESS_COPY, offset=block.offset)
         if block.offset not in self._verified:
             if zlib.crc32(mapped) != block.crc:

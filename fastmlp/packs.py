@@ -78,7 +78,7 @@ class MappedMatrix(PackedMatrix):
         if min(file.size, pair) > self._memory:
             got, expected = f"{memory} bytes", f"at least {pair}, for two blocks"
             raise ValueError(checks.message("memory", got, expected, "allow more"))
-        self._kept: dict[int, dict[str, Array]] | None = {} if file.size <= self._memory else None
+        self._kept: dict[tuple[int, int], dict[str, Array]] | None = {} if file.size <= self._memory else None
 
     def _take(self, facts: dict[str, Any]) -> None:
         n, m = facts["shape"]
@@ -257,11 +257,12 @@ class MappedMatrix(PackedMatrix):
             rows[first : first + len(piece)] = piece
 
     def _arrays(self, number: int) -> dict[str, Array]:
-        if self._kept is None:
+        kept, key = self._kept, (number, self._file.version())
+        if kept is None:  # now, or soon by another thread
             return self._file.arrays(number)
-        if number not in self._kept:
-            self._kept[number] = self._file.arrays(number)
-        return self._kept[number]
+        if key not in kept:
+            kept[key] = self._file.arrays(number)
+        return kept[key]
 
     def _pieces(self) -> Iterator[tuple[int, Any]]:
         self._check_backend()

@@ -1,10 +1,12 @@
 """Packed files: the bits of a matrix in memory, any source, no damage goes unnoticed, and bounded memory."""
 
 import importlib
+import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -263,12 +265,58 @@ def test_damage_is_found_or_without_effect(backend, rng, tmp_path, small_blocks)
             fastmlp.open_pack(path)
 
 
-def test_a_file_that_is_cut_while_it_is_open_is_refused(rng, tmp_path, small_blocks):
-    mapped = fastmlp.pack(matrix_of(rng, "uint8", N, M, np.float64), path=tmp_path / "a.pack")
-    with (tmp_path / "a.pack").open("r+b") as file:
-        file.truncate(70_000)
-    with pytest.raises(ValueError, match="cut short"):
-        mapped.to_dense()
+@pytest.mark.parametrize("has_been_read", [False, True])
+@pytest.mark.parametrize("stays_mapped", [False, True])
+def test_a_file_that_is_cut_or_changed_while_it_is_open_is_refused(
+    rng, tmp_path, small_blocks, has_been_read, stays_mapped
+):
+    x = matrix_of(rng, "uint8", N, M, np.float64)
+    path, labels = tmp_path / "a.pack", np.arange(M) % 4
+    for change, expected in (
+        (lambda file, block: file.truncate(70_000), "cut short"),
+        (lambda file, block: file.seek(block.offset + 100) and file.write(b"\xaa\x55"), "damage in block 2"),
+    ):
+        mapped = fastmlp.pack(x, path=path, Y=labels)
+        if not stays_mapped:
+            mapped = fastmlp.open_pack(path, memory=2 * mapped._file.longest)
+        assert (mapped._kept is not None) == stays_mapped
+        if has_been_read:
+            np.testing.assert_array_equal(mapped.to_dense(), x)
+        os.utime(path, ns=(0, 0))  # times of files may be as coarse as the clock's ticks
+        with path.open("r+b") as file:
+            change(file, mapped._file.blocks[1])
+        if expected.startswith("damage"):
+            assert mapped.labels is not None
+        with pytest.raises(ValueError, match=expected):
+            mapped.to_dense()
+        path.unlink()
+
+
+def test_a_thread_that_reads_while_another_one_trains(rng, tmp_path, small_blocks, monkeypatch):
+    """Training may give up keeping blocks mapped, for its samples."""
+    x, y = matrix_of(rng, "uint8", N, M, np.float64), rng.integers(4, size=M)
+    size = fastmlp.pack(x, scale=1 / 255, path=tmp_path / "a.pack")._file.size
+    mapped = fastmlp.open_pack(tmp_path / "a.pack", memory=size + 1000)
+    inside, go, found, read = threading.Event(), threading.Event(), [], mapped._file.arrays
+
+    def slow(number):
+        if threading.current_thread() is reader:
+            inside.set()
+            assert go.wait(300)
+        return read(number)
+
+    monkeypatch.setattr(mapped._file, "arrays", slow)
+    reader = threading.Thread(target=lambda: found.append(mapped.to_dense()))
+    reader.start()
+    assert inside.wait(60)
+    monkeypatch.setattr("fastmlp.packs.BUFFER", 1)
+    try:
+        trained(mapped, y, np.dtype("float64"), batch_size=100)
+        assert mapped._kept is None
+    finally:
+        go.set()
+        reader.join()
+    np.testing.assert_array_equal(found[0], x / 255)
 
 
 def test_foreign_files_are_refused(rng, tmp_path, monkeypatch):
