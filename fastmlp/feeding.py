@@ -128,8 +128,9 @@ class Feed:
 
     def _load(self, number: int) -> int:
         """Read a block in the place of the one that has not been used for longest; return its slot."""
-        free = len(self._slots)
-        slot = free if free < len(self._held) else self._slots.pop(next(iter(self._slots)))
+        # Not as many as there are blocks: after an error in here, a slot before others is free.
+        free = set(range(len(self._held))) - set(self._slots.values())
+        slot = min(free) if free else self._slots.pop(next(iter(self._slots)))
         turn = int(self._turn[number])
         for later in self._sequence[turn + 1 : turn + 1 + BUFFER]:
             self._store.ahead(int(later))

@@ -5,7 +5,7 @@ import pytest
 from compare import FORMS, assert_same_end, matrix_of
 
 import fastmlp
-from fastmlp import blocks, storage
+from fastmlp import blocks, feeding, storage
 from fastmlp.optimizers import SGD, Adam
 
 N, M, F8 = 30, 2501, np.dtype("float64")
@@ -154,3 +154,30 @@ def test_by_default_there_is_memory_enough(backend, pair, monkeypatch, blocks_in
     held, mapped, y = pair()
     assert mapped._file.size > mapped._memory or blocks_in_memory == 1000
     assert_same_end(trained(mapped, y), trained(held, y))
+
+
+def test_a_block_that_cannot_be_read_costs_no_other(backend, pair, monkeypatch):
+    """Its place is free again, and no other block's is taken for it."""
+    _, mapped, y = pair()
+    mapped._memory, mapped._kept = 10**6, None
+    read, feeds, broken = type(mapped)._read, [], []
+    order = np.random.default_rng(0).permutation(4 * mapped.block).astype(np.int32)
+
+    def breaking(self, number, rows):
+        if broken:
+            raise OSError(broken.pop())
+        read(self, number, rows)
+
+    monkeypatch.setattr(type(mapped), "_read", breaking)
+    begin = feeding.Feed.__init__
+    monkeypatch.setattr(feeding.Feed, "__init__", lambda self, *args: feeds.append(self) or begin(self, *args))
+    trained(mapped, y, epochs=1)
+    feed = feeds[0]
+    feed.begin_epoch(np.arange(M, dtype=np.int32))
+    for blocks_of_call in ((0, 1, 2), (3,), (1, 2), (4, 0), (2, 1)):
+        some = order[np.isin(order // mapped.block, blocks_of_call)]
+        if blocks_of_call == (3,):
+            broken.append("gone")
+            with pytest.raises(OSError, match="gone"):
+                feed._drawn(some)
+        np.testing.assert_array_equal(feed._drawn(some), mapped.rows(0, M)[some])
