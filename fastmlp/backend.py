@@ -22,7 +22,7 @@ from fastmlp.version import __version__
 
 _MODULES = {"numba": "fastmlp.kernels.compiled", "numpy": "fastmlp.kernels.reference"}
 _imported: dict[str, ModuleType] = {}  # and connected with this module
-_SERVICES = {"compiling": notices.compiling, "missed": companion.missed}
+_SERVICES = {"compiling": notices.compiling, "missed": companion.missed, "helped": companion.helped}
 _INSTALL = 'install it with: python -m pip install "numba>=0.62"'
 
 

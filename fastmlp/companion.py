@@ -46,6 +46,12 @@ class _Companion:
         self._begun: set[str] = set()
         self._saved: set[str] = set()
         self._ended = False
+        self._started = False
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has been started, and has not ended as far as is known."""
+        return self._started and not self._ended
 
     def missed(self, name: str, key: str, dtype: str | None) -> bool:
         """Note that a kernel is not in the cache; return whether it may be by now."""
@@ -81,6 +87,7 @@ class _Companion:
                 [sys.executable, "-c", code], stdin=none, stdout=subprocess.PIPE, stderr=none, text=True
             )
             threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+            self._started = True
 
     def _listen(self, process: Any) -> None:
         with process:
@@ -126,6 +133,11 @@ def missed(name: str, key: str, dtype: str | None) -> bool:
     return _companion.missed(name, key, dtype)
 
 
+def helped() -> bool:
+    """Return whether a companion compiles for this process."""
+    return _companion.is_at_work
+
+
 def work(first: str, dtype: str, settings: str) -> None:
     """Compile what comes after the kernel ``first``, and tell about it on standard output: the companion's main.
 
@@ -144,6 +156,6 @@ def work(first: str, dtype: str, settings: str) -> None:
         tell(_BEGUN, key)
         return False
 
-    attach(threads=lambda: 1, missed=begin, saved=lambda key: tell(_SAVED, key), is_companion=True)
+    attach(threads=lambda: 1, missed=begin, saved=lambda key: tell(_SAVED, key))
     if settings == ahead.settings():
         ahead.work_ahead(first, np.dtype(dtype))

@@ -67,7 +67,7 @@ def launch_arguments(compiled, rng, dtype, name, m, h=9):
     z = rng.standard_normal((h, m)).astype(dtype)
     y = naive.one_hot(rng.integers(h, size=m), h).astype(dtype)
     p, weight = naive.softmax(z).astype(dtype), rng.random(m).astype(dtype)
-    width, kind = tuning.COST_BLOCK, losses.LossKind(losses.LOGISTIC, rng.random(h + 1).astype(dtype))
+    width, kind = tuning.COST_BLOCK, losses.LOSSES["logistic"].kind(np.dtype(dtype), rng.random(h + 1).astype(dtype))
     return {
         "_one_hot": [garbage(h, m), rng.integers(h, size=m)],
         "_relu_elements": [garbage(h * m), z.ravel(), h * m],
@@ -319,13 +319,14 @@ def test_both_backends_agree_about_an_activation(compiled, reference, rng, dtype
 def test_both_backends_agree_about_a_loss(compiled, reference, rng, dtype, name, soft):
     """The engine takes logits by rows, in an order of its own; the twin by columns."""
     numba, vector, losses = compiled.numba, compiled.vector, compiled.losses
-    loss_rows, Logits, Targets = losses.loss_rows, losses.Logits, losses.Targets
+    loss_rows, Logits, Targets, LossKind = losses.loss_rows, losses.Logits, losses.Targets, losses.LossKind
 
     @numba.njit
-    def run(costs, delta, logits, labels, rows, weight, labelled, kind, order, scratch):
+    def run(costs, delta, logits, labels, rows, weight, labelled, loss, order, scratch, at):
         (length, classes), (m, _) = logits.shape, rows.shape
         plane = vector.Plane(vector.address(rows.reshape(-1), 0), m, classes)
-        targets = Targets(vector.address(labels, 0), plane, vector.address(weight, 0), labelled, kind)
+        kind = LossKind(loss.code, vector.address(loss.scales, 0), loss.most, loss.at)
+        targets = Targets(vector.address(labels, 0), plane, vector.address(weight, 0), labelled, kind, at)
         loss_rows(
             vector.matrix(costs.reshape(-1), 0, length), vector.matrix(delta.reshape(-1), 0, classes),
             Logits(vector.address(logits.reshape(-1), 0), classes, classes, np.int64(0)), targets,
@@ -340,8 +341,8 @@ def test_both_backends_agree_about_a_loss(compiled, reference, rng, dtype, name,
     costs, delta = np.full((2, length), np.nan, dtype), np.full((length, classes), np.nan, dtype)
     scratch = np.full(losses.loss_scratch(classes, length, dtype.itemsize), np.nan, dtype)
     scales, most = scores.hit_scales(name, rows.T, weight), 1.5  # which is less than many a loss
-    kind = losses.LossKind(losses.LOSSES[name].code, scales, most)
-    run(costs, delta, z, labels, rows, weight, int(not soft), kind, order, scratch)
+    kind, at = losses.LOSSES[name].kind(dtype, scales, most), losses.losses_at(dtype)
+    run(costs, delta, z, labels, rows, weight, int(not soft), kind, order, scratch, at)
     dz, loss, hit = np.empty((classes, length), dtype), np.empty(length, dtype), np.empty(length, dtype)
     reference.LOSSES[name].gradient(dz, loss, hit, z.T.copy(), rows[order].T.copy(), weight[order], scales, most)
     assert_close(costs[0], loss, "product", dtype)

@@ -13,7 +13,7 @@ from fastmlp.kernels.compiled.cost import cross_entropy
 from fastmlp.kernels.compiled.elementwise import one_hot, output_delta, update
 from fastmlp.kernels.compiled.inputs import operands
 from fastmlp.kernels.compiled.losses import softmax_columns, softmax_cross_entropy_grad
-from fastmlp.kernels.compiled.network import accumulate, backward, enter, network_logits, network_step
+from fastmlp.kernels.compiled.network import backward, network_logits, network_step
 from fastmlp.kernels.compiled.operands import Lists, Packed
 from fastmlp.kernels.compiled.packing import pack
 from fastmlp.kernels.compiled.plan import no_input
@@ -22,8 +22,6 @@ from fastmlp.kernels.compiled.runtime import STAMP
 from fastmlp.kernels.compiled.sums import Sums
 from fastmlp.kernels.compiled.tree import tiling
 from fastmlp.kernels.nets import Net
-from fastmlp.kernels.parts import Part
-from fastmlp.kernels.scores import hit_scales
 from fastmlp.kernels.vector import target
 
 _NET = Net((1, 1), ())
@@ -48,9 +46,10 @@ def _step(dtype: Any) -> None:
     """Compile what a step needs; its longest kernel first, while the other process compiles those before it."""
     parameters, labels, weight = np.ones(2, dtype), np.zeros(_SAMPLES, np.int64), np.ones(_SAMPLES, dtype)
     packed = operands(_zeros(dtype), np.ones(256, dtype))
-    sums = Sums(unpacked_problem(dtype, _NET, _SAMPLES, packed))
-    enter(sums, _NET, packed, Part(0, labels, weight, hit_scales(_NET.loss, labels, weight)))
-    accumulate(sums, 0, sums.leaves)
+    problem = unpacked_problem(dtype, _NET, _SAMPLES, packed)
+    # Of no tile, because the code for losses, which the other process needs first, is not there yet.
+    sums = Sums(problem._replace(step=problem.step._replace(tiles=0)))
+    sums.add(0, sums.leaves)
     network_step(parameters.copy(), parameters, _NET, packed, labels, weight)
     update(parameters.copy(), parameters, parameters, parameters.dtype.type(0))
 

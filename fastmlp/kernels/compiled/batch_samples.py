@@ -160,7 +160,7 @@ def pass_samples(work, batch, chunk, room):
     outputs, delta = of_layer(work, memory.values, last, lo), of_layer(work, memory.deltas, last, lo)
     logits = Logits(outputs.start, last.columns, last.n_out, np.int64(1))
     losses = vector.matrix(memory.losses.start, lo, memory.losses.columns)
-    loss_rows(losses, delta, logits, run.targets, order, count, room.loss)
+    loss_rows(losses, delta, logits, run.targets, order, count, vector.address(room.loss, 0))
     # The mean is taken here, where the elements are few.
     row, share = vector.part(delta.start, 0, count * last.columns), run.share[run.past + batch.update]
     for k in range(count * last.columns):

@@ -27,8 +27,8 @@ class _Host:
         Called with the name, the key and the dtype of a kernel that is not in the cache; returns whether to look again.
     saved : callable
         Called with the key of a kernel that is in the cache now.
-    is_companion : bool
-        Whether this process compiles for another one.
+    helped : callable
+        Returns whether another process compiles for this one.
     """
 
     threads: Callable[[], int | None] = staticmethod(lambda: None)
@@ -37,7 +37,7 @@ class _Host:
     verify: Callable[[], None] = staticmethod(lambda: None)
     missed: Callable[[str, str, str | None], bool] = staticmethod(lambda name, key, dtype: False)
     saved: Callable[[str], None] = staticmethod(lambda key: None)
-    is_companion = False
+    helped: Callable[[], bool] = staticmethod(lambda: False)
 
 
 class _Preparation(internals.Listener):  # type: ignore[misc]

@@ -115,8 +115,8 @@ class Kernel:
         """Return the shell for arguments of these types, and the address of the body."""
         # Under the lock that a fork waits for: Numba, and NumPy for it, import modules when they are first asked.
         types = HOST.prepare(numba.typeof, args)
-        # A companion begins with the body, which takes longest; this process meanwhile has time for the shell.
-        shell = None if HOST.is_companion else _shell_of(types)
+        # While another process compiles the body, which takes longest, this one has time for the shell.
+        shell = _shell_of(types) if HOST.helped() else None
         address = address_of(self.body, (*map(vector.opened, types.types), numba.int64, numba.int64))
         if address is None or not convention.known():
             return _serial_shell(self.body), 0

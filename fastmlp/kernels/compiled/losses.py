@@ -5,9 +5,13 @@ Logits are taken by columns, class by class, so that the loops become vectors. T
 the sum of its exponentials, the row of its largest logit, the logarithm of the sum, and weight over sum.
 """
 
+import functools
+import math
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
+from numba import types
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import tuning
@@ -21,10 +25,11 @@ from fastmlp.kernels.compiled.output_losses import (
     POISSON,
     SQUARED_ERROR,
     LossKind,
+    columns_at,
     output_loss_columns,
     set_output_gradient,
 )
-from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.runtime import body, called_address, compile_cached
 from fastmlp.kernels.scores import without_residuals
 
 _STATISTICS = 5
@@ -34,6 +39,10 @@ class Loss(NamedTuple):
     """A loss, by its number in `LossKind`."""
 
     code: int
+
+    def kind(self, dtype: Any, scales: Any, most: float = math.inf) -> LossKind:
+        """Return it with its scales (classes + 1,) for kernels."""
+        return LossKind(self.code, scales, most, 0 if self.code == CROSS_ENTROPY else columns_at(dtype))
 
 
 LOSSES = {
@@ -47,13 +56,17 @@ LOSSES = {
 
 
 class Targets(NamedTuple):
-    """Targets of all samples, in the caller's order: labels (m,) where ``labelled``, else rows (m, C); weight (m,)."""
+    """Targets of all samples, in the caller's order: labels (m,) where ``labelled``, else rows (m, C); weight (m,).
+
+    ``at`` is the address of the code that `loss_rows` calls.
+    """
 
     labels: Any
     rows: Any
     weight: Any
     labelled: int
     loss: LossKind
+    at: int
 
 
 class Logits(NamedTuple):
@@ -157,7 +170,7 @@ def loss_gradient(dz: Any, loss: Any, hit: Any, z: Any, y: Any, weight: Any, nam
         softmax_cross_entropy_grad(dz, loss, hit, z, y, weight)
         return
     losses = np.empty((2, z.shape[1]), z.dtype)
-    kind = LossKind(LOSSES[name].code, without_residuals(name, len(z), z.dtype))
+    kind = LOSSES[name].kind(z.dtype, without_residuals(name, len(z), z.dtype))
     set_output_gradient(dz, losses, z, y, weight, kind)
     loss[...], hit[...] = losses
 
@@ -216,13 +229,7 @@ def _limit(lost, weight, most):
         lost[s] = vector.select(lost[s] > bound, bound, lost[s])  # NaN stays, also where 0 times infinity is the bound
 
 
-@body
-def loss_rows(losses, delta, logits, targets, order, length, scratch):
-    """Set delta to the gradient with respect to the logits of samples order[0:], and row 0 of losses and row 1, hits.
-
-    Where logits are ``whole``, so are the rows of delta; zeros fill their columns from the number of classes on.
-    """
-    vector.noinline()
+def _set_losses(losses, delta, logits, targets, order, length, scratch):
     classes, whole, lanes = logits.classes, logits.whole, vector.lanes(logits)
     zero = vector.number(logits, 0)
     block, padded = min(tuning.LOSS_BLOCK, length), classes
@@ -258,3 +265,33 @@ def loss_rows(losses, delta, logits, targets, order, length, scratch):
         if targets.loss.code == CROSS_ENTROPY:
             _limit(vector.row(here, 0, width), weight, type(zero)(targets.loss.most))
         _transpose(vector.block(delta, begin, 0), gradient, padded, width, whole)
+
+
+# Code of its own for all passes: each would take a second longer to compile, and they are compiled side by side.
+_LOSSES = compile_cached(_set_losses, by_address=True)
+
+
+@body
+def loss_rows(losses, delta, logits, targets, order, length, scratch):
+    """Set delta to the gradient with respect to the logits of samples order[0:], and row 0 of losses and row 1, hits.
+
+    Where logits are ``whole``, so are the rows of delta; zeros fill their columns from the number of classes on.
+    """
+    vector.call(_LOSSES, targets.at, (losses, delta, logits, targets, order, length, scratch))
+
+
+@functools.lru_cache(maxsize=4)
+def no_targets(dtype: Any) -> Targets:
+    """Return targets of no samples, whose loss is never taken."""
+    labels, rows = np.empty(0, np.int64), np.empty((0, 0), dtype)
+    return Targets(labels, rows, np.empty(0, dtype), 0, LossKind(CROSS_ENTROPY, np.empty(0, dtype)), 0)
+
+
+@functools.cache
+def losses_at(dtype: Any) -> int:
+    """Compile what `loss_rows` calls for targets of a dtype, or load it; return its address."""
+    none = no_targets(dtype)
+    targets, element = vector.opened(numba.typeof(none)), numba.typeof(none.weight).dtype
+    matrix, logits = vector.operand_type(vector.Matrix, element), vector.operand_type(Logits, element)
+    order, scratch = vector.pointer_to(types.int32), vector.pointer_to(element)
+    return called_address(_LOSSES, (matrix, matrix, logits, targets, order, types.int64, scratch))

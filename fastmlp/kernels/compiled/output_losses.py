@@ -4,13 +4,18 @@ As in `losses`, logits are taken by columns, output by output. Each function of 
 ``slope`` and adds to the costs and to the hits of its samples, before their weights.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import types
 
 from fastmlp.kernels import nets, vector
 from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.launch import kernel, span
-from fastmlp.kernels.compiled.runtime import body
+from fastmlp.kernels.compiled.runtime import body, called_address, compile_cached
 
 CROSS_ENTROPY, LOGISTIC, SQUARED_ERROR, ABSOLUTE_ERROR, HUBER, POISSON = range(6)
 
@@ -18,11 +23,15 @@ _BOUND = nets.HUBER
 
 
 class LossKind(NamedTuple):
-    """A loss, by its number, the scales of its hits (classes + 1,), and `Net.most`: see `fastmlp.kernels.scores`."""
+    """A loss, by its number, the scales of its hits (classes + 1,), and `Net.most`: see `fastmlp.kernels.scores`.
+
+    ``at`` is the address of the code that `output_loss_columns` calls, for losses that need it.
+    """
 
     code: int
     scales: Any
     most: float = math.inf
+    at: int = 0
 
 
 @body
@@ -101,10 +110,7 @@ def _poisson(slope, cost, right, z, y, scale):
         slope[j] = r
 
 
-@body
-def output_loss_columns(dz, losses, z, y, weight, kind, outputs, width):
-    """Set losses, hits and the gradient with respect to the logits for ``width`` columns of targets y."""
-    vector.noinline()
+def _set_columns(dz, losses, z, y, weight, kind, outputs, width):
     code, zero = kind.code, vector.number(z, 0)
     w, cost, right = vector.part(weight, 0, width), vector.row(losses, 0, width), vector.row(losses, 1, width)
     for j in range(width):
@@ -127,6 +133,25 @@ def output_loss_columns(dz, losses, z, y, weight, kind, outputs, width):
     for j in range(width):
         cost[j] *= w[j]
         right[j] *= w[j]
+
+
+# Code of its own, because most trainings do without it.
+_COLUMNS = compile_cached(_set_columns, by_address=True)
+
+
+@functools.cache
+def columns_at(dtype: Any) -> int:
+    """Compile what `output_loss_columns` calls for a dtype, or load it; return its address."""
+    none = np.empty(0, dtype)
+    kind, element = vector.opened(numba.typeof(LossKind(LOGISTIC, none))), numba.typeof(none).dtype
+    matrix, weight = vector.operand_type(vector.Matrix, element), vector.pointer_to(element)
+    return called_address(_COLUMNS, (*[matrix] * 4, weight, kind, types.int64, types.int64))
+
+
+@body
+def output_loss_columns(dz, losses, z, y, weight, kind, outputs, width):
+    """Set losses, hits and the gradient with respect to the logits for ``width`` columns of targets y."""
+    vector.call(_COLUMNS, kind.at, (dz, losses, z, y, weight, kind, outputs, width))
 
 
 @kernel()

@@ -1,6 +1,5 @@
 """The problem of a step: a net with packed parameters, samples with their targets, and the memory of workers."""
 
-import functools
 import threading
 from typing import Any, NamedTuple
 
@@ -8,10 +7,9 @@ import numpy as np
 
 from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import gradients, tuning
-from fastmlp.kernels.compiled.losses import LOSSES, Targets
+from fastmlp.kernels.compiled.losses import LOSSES, Targets, losses_at, no_targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index, may_be_kept
 from fastmlp.kernels.compiled.operands import LISTED, Packed, Rooms, Step
-from fastmlp.kernels.compiled.output_losses import LossKind
 from fastmlp.kernels.compiled.plan import BY_OUTPUT, Plan, all_dense, layer_plan, no_input
 from fastmlp.kernels.compiled.rooms import hidden_groups, make_rooms
 from fastmlp.kernels.compiled.tree import tiling
@@ -35,16 +33,12 @@ def targets(y: Any, weight: Any, dtype: Any, net: Net, scales: Any = None) -> Ta
     ``scales`` are those of `scores.hit_scales`, if not of these targets.
     """
     every = hit_scales(net.loss, y, weight) if scales is None else scales
-    kind, (labels, rows) = LossKind(LOSSES[net.loss].code, every, net.most), _none_of_either(dtype)
+    kind = LOSSES[net.loss].kind(dtype, every, net.most)
+    labels, rows, *_ = no_targets(dtype)
+    at = losses_at(dtype)
     if y.ndim == 1:
-        return Targets(contiguous(y, np.int64), rows, contiguous(weight, dtype), 1, kind)
-    return Targets(labels, contiguous(y.T, dtype), contiguous(weight, dtype), 0, kind)
-
-
-@functools.lru_cache(maxsize=4)
-def _none_of_either(dtype: Any) -> tuple[Any, Any]:
-    """Return no labels, and no rows of targets."""
-    return np.empty(0, np.int64), np.empty((0, 0), dtype)
+        return Targets(contiguous(y, np.int64), rows, contiguous(weight, dtype), 1, kind, at)
+    return Targets(labels, contiguous(y.T, dtype), contiguous(weight, dtype), 0, kind, at)
 
 
 def make_problem(
@@ -66,11 +60,10 @@ def unpacked_problem(dtype: Any, net: Net, m: int, x: Any, *, dense: bool | None
     plan = layer_plan(net, dtype.itemsize, tiles.most, all_dense(x) if dense is None else dense, rows is not None)
     packed, panels = aligned_parts(dtype, plan.parameters, plan.panels)
     none, identity = np.empty(0, dtype), identity_index(max(*net.sizes, tiles.most) + vector.GROUP)
-    empty = targets(np.empty(0, np.int64), none, dtype, net)
     step = Step(
         plan.layers, packed, panels, identity, 0, tiles.start, len(tiles.start) - 1, tiles.most,
-        tiles.per_leaf, tiles.leaf, m, 0, empty, none.reshape(0, 1), 0, 0 if rows is None else LISTED, 0, none, none, 0,
-        plan.at,
+        tiles.per_leaf, tiles.leaf, m, 0, no_targets(dtype), none.reshape(0, 1), 0,
+        0 if rows is None else LISTED, 0, none, none, 0, plan.at,
     )  # fmt: skip
     return Problem(step, plan, x, rows)
 

@@ -65,6 +65,14 @@ def address_of(dispatcher: Any, types: tuple[Any, ...]) -> int | None:
     return address
 
 
+def called_address(dispatcher: Any, types: tuple[Any, ...]) -> int:
+    """Do as `address_of` for code that bodies call: where this Numba does not say, they must not, and it is 0."""
+    address = address_of(dispatcher, types)
+    if address is None:
+        convention.give_up()
+    return address or 0
+
+
 @body
 def _tested_body(out, worker, workers):
     out[worker] = workers

@@ -11,10 +11,9 @@ from fastmlp.kernels import vector
 from fastmlp.kernels.compiled import gradients, losses, products, tuning
 from fastmlp.kernels.compiled.activations import ACTIVATIONS, any_slopes
 from fastmlp.kernels.compiled.launch import usable_threads
-from fastmlp.kernels.compiled.losses import Targets
+from fastmlp.kernels.compiled.losses import Targets, no_targets
 from fastmlp.kernels.compiled.memory import aligned_parts, contiguous, identity_index, may_be_kept, round_up, row_stride
 from fastmlp.kernels.compiled.operands import Shape
-from fastmlp.kernels.compiled.output_losses import LossKind
 from fastmlp.kernels.compiled.plan import first_and_rest
 from fastmlp.kernels.compiled.small_pass import (
     FIRST_LAYER,
@@ -157,12 +156,6 @@ def _keep(ready: _Pass) -> None:
         _kept.__dict__[_KINDS[ready.key[3]]] = ready
 
 
-@functools.lru_cache(maxsize=4)
-def _no_targets(dtype: Any) -> Targets:
-    labels, rows = np.empty(0, np.int64), np.empty((0, 0), dtype)
-    return Targets(labels, rows, np.empty(0, dtype), 0, LossKind(0, np.empty(0, dtype)))
-
-
 def _run(
     ready: _Pass, parameters: tuple[Any, Any], x: Any, targets: Targets | None = None,
     outputs: Any = None, **given: Any,
@@ -173,7 +166,7 @@ def _run(
     classes = net.sizes[-1]
     batch = Batch(
         contiguous(x, dtype).reshape(-1), m, len(net.sizes) - 1, plan.layers, contiguous(first, dtype),
-        contiguous(rest, dtype), _no_targets(dtype) if targets is None else targets, plan.identity,
+        contiguous(rest, dtype), no_targets(dtype) if targets is None else targets, plan.identity,
         plan.outputs - m * classes, plan.deltas - m * classes, len(rest), plan.part if wanted.gradient else 0, wanted,
     )  # fmt: skip
     outputs, results = ready.outputs if outputs is None else outputs, ready.results._replace(**given)

@@ -42,7 +42,9 @@ from fastmlp.kernels.vector.operands import (
     line_of,
     matrix,
     number,
+    operand_type,
     part,
+    pointer_to,
     row,
     row_of,
 )
@@ -106,7 +108,7 @@ from fastmlp.kernels.vector.teamwork import (
 from fastmlp.kernels.vector.tile import tile
 from fastmlp.kernels.vector.transpose import block_size, transpose
 from fastmlp.kernels.vector.updated_rows import adam_rows
-from fastmlp.kernels.vector.workers import call_worker, call_workers, open_arguments, opened
+from fastmlp.kernels.vector.workers import call, call_worker, call_workers, open_arguments, opened
 
 __all__ = [
     "BLOCK",
@@ -150,6 +152,7 @@ __all__ = [
     "bits_of",
     "block",
     "block_size",
+    "call",
     "call_worker",
     "call_workers",
     "chosen",
@@ -184,9 +187,11 @@ __all__ = [
     "observe",
     "open_arguments",
     "opened",
+    "operand_type",
     "ordered_rows",
     "part",
     "pause",
+    "pointer_to",
     "population_count",
     "prefetch",
     "publish",

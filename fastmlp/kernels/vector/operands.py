@@ -95,6 +95,11 @@ def pointer_to(kind: Any) -> Any:
     return types.CPointer(kind)
 
 
+def operand_type(cls: Any, element: Any) -> Any:
+    """Return the type of an operand that is an address of such numbers, and integers."""
+    return types.NamedTuple((pointer_to(element), *[_LONG] * (len(cls._fields) - 1)), cls)
+
+
 def element_of(base: Any) -> Any:
     """Return the type of the numbers of an array, at an address, or of an operand."""
     return element_of(base.types[0]) if isinstance(base, types.BaseNamedTuple) else base.dtype

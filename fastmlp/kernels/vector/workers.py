@@ -6,7 +6,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastmlp.kernels import internals
-from fastmlp.kernels.internals.convention import Convention
+from fastmlp.kernels.internals.convention import Convention, known
 from fastmlp.kernels.vector.operands import Plane, pointer_to
 
 
@@ -108,6 +108,29 @@ def call_workers(typingctx, launcher, address, arguments, workers, noted):
         return context.get_dummy_value()
 
     return types.void(number, number, arguments, number, number), codegen
+
+
+@intrinsic
+def call(typingctx, function, address, arguments):
+    """Call the code at ``address`` that was compiled from a body for the items of a tuple of these very types.
+
+    It returns nothing; an exception is raised in the caller. A caller neither contains the code nor compiles it again.
+    Where this Numba's convention is not known, the address is not used, and the body is part of the caller.
+    """
+    signature = types.void(function, types.int64, arguments)
+
+    def codegen(context, builder, sig, args):
+        items = sig.args[2].types
+        values = cgutils.unpack_tuple(builder, args[2], len(items))
+        if known():
+            status = Convention(context, items).call(builder, args[1], values)
+            with cgutils.if_unlikely(builder, status.is_error):
+                context.call_conv.return_status_propagate(builder, status)
+        else:
+            context.compile_internal(builder, sig.args[0].dispatcher.py_func, types.void(*items), values)
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic
