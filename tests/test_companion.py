@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from fastmlp import companion
@@ -155,6 +156,27 @@ fastmlp.MLP((5, 4, 3), dtype="float32").loss_and_grad(packed, np.arange(3000) % 
 assert before == compiled.cache_statistics()["unpack_gradient"] == (0, 1), before
 """
     run_python(code, env={"NUMBA_CACHE_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("helped", [False, True])
+def test_a_kernel_begins_with_what_no_companion_compiles(compiled, monkeypatch, helped):
+    """Its body is first, so that a companion is started, or awaited last."""
+    launch, order = compiled.launch, []
+    monkeypatch.setattr(launch, "_shell_of", lambda types: order.append("shell") or len)
+    monkeypatch.setattr(launch, "address_of", lambda body, types: order.append("body") or 1)
+    monkeypatch.setattr(launch.HOST, "helped", lambda: helped)
+    launch.KERNELS["_one_hot"]._compile((np.zeros((1, 1)), np.zeros(1, int)))
+    assert order == (["shell", "body"] if helped else ["body", "shell"])
+
+
+def test_a_companion_helps_from_its_start_to_its_end(monkeypatch):
+    one = companion._Companion()
+    assert not one.is_at_work
+    monkeypatch.setattr(companion, "_CODE", "import time; time.sleep(0.1)")
+    one._start("_fill", "float64")
+    assert one.is_at_work
+    one._take(one._lines.get(timeout=60))
+    assert not one.is_at_work
 
 
 def test_a_companion_ends_soon_after_the_process_that_started_it(tmp_path):

@@ -56,6 +56,12 @@ def step(m):
     return [np.array(loss), gradient]
 results += step(400)
 """
+REGRESSION = """
+z, y = np.random.default_rng(3).standard_normal((2, 3, 200))
+slopes, loss, hit = np.empty_like(z), np.empty(200), np.empty(200)
+fastmlp.backend.kernels().loss_gradient(slopes, loss, hit, z, y, np.ones(200), "huber")
+results += [slopes, loss]
+"""
 STEP_OF_FEW = "results += step(3)"
 
 REPORT = """
@@ -105,9 +111,17 @@ BODIES = "from fastmlp.kernels.internals import bodies\nbodies.give_up()"
 
 def test_a_step_without_calls_by_address(results):
     """Workers are then called one after the other; the bits are those of any number of them."""
-    missing, found = results(f"fastmlp.set_num_threads(2)\n{STEP}", before=f"{CONVENTION}{FUNCTIONS}")
+    missing, found = results(f"fastmlp.set_num_threads(2)\n{STEP}{REGRESSION}", before=f"{CONVENTION}{FUNCTIONS}")
     assert missing == ["call_conv"]
-    check(found, FUNCTIONS, STEP)
+    check(found, FUNCTIONS, STEP, REGRESSION)
+
+
+def test_a_step_without_addresses_of_functions(results):
+    """What is called by its address otherwise is then part of its callers, also of those that a companion compiles."""
+    name = "get_pointer_to_function"
+    missing, found = results(FUNCTIONS, STEP, REGRESSION, before=RENAME.format(name=name))
+    assert missing == ["call_conv", f"library.{name}"]
+    check(found, FUNCTIONS, STEP, REGRESSION)
 
 
 def test_a_step_without_bodies_of_a_compiler_of_their_own(results):
@@ -119,7 +133,7 @@ def test_a_step_without_bodies_of_a_compiler_of_their_own(results):
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        ("JITCodeLibrary", ["JITCodeLibrary"]),
+        ("JITCodeLibrary", ["JITCodeLibrary", "call_conv"]),
         ("_optimize_final_module", ["JITCodeLibrary"]),
         ("_finalize_dynamic_globals", ["JITCodeLibrary"]),
         ("excinfo_t", ["call_conv"]),

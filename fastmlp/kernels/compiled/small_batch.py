@@ -52,8 +52,9 @@ def _plan(net: Net, m: int) -> _Plan:
     sizes, entries = net.sizes, [ACTIVATIONS[name] for name in ("identity", *net.activations, "identity")]
     # Deltas of an output are read one after the other: with a power of two all would fall into one set of a cache.
     strides = [n if n < tuning.STRIDED_OUTPUTS else row_stride(n, 8) for n in sizes[:-1]] + [sizes[-1]]
-    # Layers of few outputs are bound by reading x, which counts as multiply-adds: see `tuning.READING_WORK`.
-    work = m * max(sum(n_in * n_out for n_in, n_out in pairwise(sizes)), tuning.READING_WORK * sizes[0])
+    # What reading takes counts as multiply-adds: of x for few outputs, of the weights for few samples.
+    weights = sum(n_in * n_out for n_in, n_out in pairwise(sizes))
+    work = max(m * tuning.READING_WORK * sizes[0], max(m, tuning.READING_SAMPLES) * weights)
     outputs, parameters = m * sum(sizes[1:]), sum(n_out * (n_in + 1) for n_in, n_out in pairwise(sizes))
     # An even number of blocks, which two workers share equally; of whole rows of tiles of inner products.
     part = round_up(-(-m // round_up(-(-m // tuning.SAMPLE_BLOCK), 2)), vector.DOT_ROWS)

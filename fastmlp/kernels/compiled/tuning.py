@@ -162,6 +162,10 @@ PARALLEL_WORK = 1 << 20
 # count as this much work for PARALLEL_WORK. Row: READING_WORK.
 READING_WORK = 8
 
+# Samples whose multiply-adds with a weight take as long as reading it and writing its gradient, for PARALLEL_WORK: the
+# pass over fewer is bound by that. Row: READING_SAMPLES.
+READING_SAMPLES = 2
+
 # Nodes of the tree that each worker has at least, where there are enough leaves: fewer leave workers idle at the end,
 # more hold a packed gradient each and are added one by one. Row: NODES_PER_WORKER.
 NODES_PER_WORKER = 8

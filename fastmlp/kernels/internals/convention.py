@@ -14,10 +14,12 @@ _METHODS = ("get_function_type", "call_function", "return_status_propagate", "_g
 def _exception_type() -> Any:
     try:
         from numba.core.callconv import excinfo_t
+        from numba.core.codegen import JITCodeLibrary
         from numba.core.registry import cpu_target
 
         for name in _METHODS:
             getattr(cpu_target.target_context.call_conv, name)
+        JITCodeLibrary.get_pointer_to_function  # noqa: B018
     except (ImportError, AttributeError):
         internals.missing.append("call_conv")
         return None
