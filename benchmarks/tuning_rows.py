@@ -228,6 +228,7 @@ ROWS = {
     "ALIGNMENT": Row(TUNING, (1, 64, 1024), "relu8001", parallel=True),
     "COLUMN_BLOCK": Row(TUNING, (32, 64, 128, 256, 1024), "one_hot"),
     "LOSS_BLOCK": Row(TUNING, (16, 64, 240), "small"),
+    "FEATURES_AHEAD": Row(TUNING, (4, 8, 16), "loopC"),
     "COPIED_COLUMN_BYTES": Row(TUNING, (576, 1152), "loopC"),
     "COPIED_BYTES": Row(TUNING, (0, 1 << 20), "loopC", host=True),
     "COPIED_ROWS": Row(TUNING, (12, 36, 120), "loop"),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import arrays, backend, checks
+from fastmlp.kernels import recycled
 from fastmlp.packing import PackedMatrix
 from fastmlp.quiet import quietly
 
@@ -52,7 +53,7 @@ def one_hot(Y: ArrayLike, C: int = 10) -> Array:
     """
     classes = checks.n_classes("C", C)
     labels = checks.labels("Y", Y, classes)
-    out = np.empty((classes, labels.size))
+    out = recycled.empty((classes, labels.size), np.float64)
     kernels = backend.kernels()
     kernels.one_hot(out, labels)
     return out
@@ -86,7 +87,7 @@ def ReLU(X: ArrayLike) -> Array:
     """
     checked = checks.array("X", X)
     (x,) = arrays.contiguous(arrays.result_dtype(checked), checked)
-    out = np.empty_like(x)
+    out = recycled.empty(x.shape, x.dtype)
     kernels = backend.kernels()
     kernels.relu(out.reshape(-1), x.reshape(-1))
     return out
@@ -126,7 +127,7 @@ def Softmax(X: ArrayLike) -> Array:
     """
     checked = checks.array("X", X)
     (x,) = arrays.contiguous(arrays.result_dtype(checked), checked)
-    out = np.empty_like(x)
+    out = recycled.empty(x.shape, x.dtype)
     kernels = backend.kernels()
     kernels.softmax_columns(out.reshape(len(x), -1), x.reshape(len(x), -1))
     return out

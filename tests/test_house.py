@@ -95,7 +95,8 @@ ARROWS = {
     "plots": {"checks", "curves", "figures", "losses"},
     "curves": {"checks", "figures", "losses"},
     "figures": {"checks"},
-    "notebook": {"arrays", "backend", "checks", "packing", "quiet"},
+    # Of the kernels only the memory of results.
+    "notebook": {"arrays", "backend", "checks", "kernels", "packing", "quiet"},
     "samples": {"arrays", "checks", "packing", "quiet", "sparse"},
     "encoding": {"checks", "datasets", "frames", "quiet"},
     "frames": {"checks", "datasets"},
@@ -186,12 +187,13 @@ FLOORS = {
     "scores": set(),
     "columns": set(),
     "parts": set(),
+    "recycled": set(),
     "inputs": {"columns"},
     "reference_activations": {"nets"},
     "reference_losses": {"nets", "scores"},
     "reference": {"inputs", "nets", "parts", "reference_activations", "reference_losses", "rules", "scores", "tree"},
     "vector": {"internals"},
-    "compiled": {"columns", "internals", "nets", "parts", "rules", "scores", "tree", "vector"},
+    "compiled": {"columns", "internals", "nets", "parts", "recycled", "rules", "scores", "tree", "vector"},
 }
 
 

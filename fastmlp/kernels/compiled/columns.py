@@ -17,11 +17,14 @@ def _copy_block(out, x, samples, features):
 
 
 @body
-def copy_columns(out, x, length, features):
-    """Set rows 0 to below ``length`` of out to the first columns of x."""
+def copy_columns(out, x, length, features, ahead):
+    """Set rows 0 to below ``length`` of out to the first columns of x, asking for rows so many ``ahead``, if any."""
     vector.noinline()
     size = vector.block_size(out)
     for k in range(0, features, size):
         for s in range(0, length, size):
             there, here = vector.block(out, s, k), vector.block(x, k, s)
+            if ahead > 0:
+                for r in range(size):
+                    vector.prefetch(x.start, (k + ahead + r) * x.ld + s)
             _copy_block(there, here, min(size, length - s), min(size, features - k))

@@ -3,12 +3,14 @@
 import numpy as np
 
 from fastmlp.kernels import vector
+from fastmlp.kernels.compiled import tuning
 from fastmlp.kernels.compiled.memory import fill_zeros
 from fastmlp.kernels.compiled.operands import Lists
 from fastmlp.kernels.compiled.panels import add_tile, panel, panel_count
 from fastmlp.kernels.compiled.runtime import body
 
 _GROUP = vector.GROUP  # a constant to Numba, which an attribute of a module is not
+_LINE = vector.LINE_BYTES // vector.VECTOR_BYTES  # vectors in a cache line
 
 
 @body
@@ -120,13 +122,48 @@ def list_backward(back, m, first, length, n, names):
 
 
 @body
-def list_neighbours(back, m, first, length, n):
-    """Do as `list_backward` for groups of neighbours among the columns of m; zeros fill up the last one."""
+def list_neighbours(back, m, first, length, n, room):
+    """Do as `list_backward` for groups of neighbours among the columns of m, with room for those of a group.
+
+    Meanwhile it asks for the rows behind these, which are listed next.
+    """
     vector.noinline()
-    listed = vector.Entries(back.start, back.index, back.value)
-    for f in range(-(-n // vector.GROUP)):
+    listed, share = vector.Entries(back.start, back.index, back.value), length * vector.GROUP
+    for f in range(n // vector.GROUP):
+        for k in range(0, share, _LINE * vector.lanes(m)):
+            vector.prefetch(m.start, length * m.ld + f * share + k)
         there = vector.factors(m.start, f * vector.GROUP, m.ld, 1)
         back.stop[f] = vector.list_nonzero(_GROUP, listed, back.stop[f], there, first, length)
+    _list_rest(back, vector.factors(m.start, 0, m.ld, 1), first, length, n, room)
+
+
+@body
+def list_by_feature(back, m, length, n, room):
+    """Do as `list_neighbours` for all samples of a tile at once, which are the columns of m."""
+    vector.noinline()
+    listed, group, zero = vector.Entries(back.start, back.index, back.value), vector.GROUP, np.int64(0)
+    for f in range(n // group):
+        for g in range(group):
+            ahead = (f * group + tuning.FEATURES_AHEAD + g) * m.ld
+            for s in range(0, length, _LINE * vector.lanes(m)):
+                vector.prefetch(m.start, ahead + s)
+        there = vector.factors(m.start, f * group * m.ld, 1, m.ld)
+        back.stop[f] = vector.list_nonzero(_GROUP, listed, back.stop[f], there, zero, length)
+    _list_rest(back, vector.factors(m.start, 0, 1, m.ld), zero, length, n, room)
+
+
+@body
+def _list_rest(back, numbers, first, length, n, room):
+    """List the last group if there are too few features for a whole one, filled up with zeros."""
+    vector.noinline()
+    last, rest = n // vector.GROUP, n % vector.GROUP
+    if rest > 0:
+        fill_zeros(room, 0, length * vector.GROUP)
+        for g in range(rest):
+            for s in range(length):
+                room[g * length + s] = numbers.start[s * numbers.step + (n - rest + g) * numbers.row]
+        listed, there = vector.Entries(back.start, back.index, back.value), vector.factors(room, 0, 1, length)
+        back.stop[last] = vector.list_nonzero(_GROUP, listed, back.stop[last], there, first, length)
 
 
 @body

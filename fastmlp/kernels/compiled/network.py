@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels import scores, tree
+from fastmlp.kernels import recycled, scores, tree
 from fastmlp.kernels.compiled import small_batch, tuning
 from fastmlp.kernels.compiled.memory import contiguous
 from fastmlp.kernels.compiled.operands import Packed
@@ -96,7 +96,7 @@ def forward(w1: Any, b1: Any, w2: Any, b2: Any, x: Any) -> tuple[Any, Any, Any]:
     if m <= tuning.FEW_SAMPLES:
         z, a, out = small_batch.hidden(net, (w1.reshape(-1), rest), x)
         return z.T, a.T, np.ascontiguousarray(out.T)
-    z, a = np.empty((2, m, h), dtype)
+    z, a = recycled.empty((2, m, h), dtype)
     out = np.empty((classes, m), dtype)
     outputs(make_problem(np.concatenate((w1.reshape(-1), rest)), net, m, x), out, z, a)
     return z.T, a.T, out

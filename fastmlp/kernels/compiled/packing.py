@@ -86,7 +86,7 @@ def _turn(turned, buffer, count, n):
     features, samples = -(-n // vector.GROUP) * vector.GROUP, -(-count // lanes) * lanes
     for s in range(count, samples):
         fill_zeros(buffer.start, s * buffer.ld, features)
-    copy_columns(turned, buffer, features, samples)
+    copy_columns(turned, buffer, features, samples, np.int64(0))  # which are in the cache
     return samples
 
 

@@ -73,7 +73,7 @@ def _copy_columns(rows, memory, stride, worker, workers):
     strips = -(-samples // strip)
     for first in range(strips * worker // workers * strip, strips * (worker + 1) // workers * strip, strip):
         there, here = vector.block(to, first, 0), vector.block(source, 0, first)
-        copy_columns(there, here, min(strip, samples - first), rows.columns)
+        copy_columns(there, here, min(strip, samples - first), rows.columns, tuning.FEATURES_AHEAD)
 
 
 def steps_of_rows(rows: Any, step: Step, starts: Any) -> Iterator[tuple[int, int, Step]]:

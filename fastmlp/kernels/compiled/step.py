@@ -13,6 +13,7 @@ from fastmlp.kernels.compiled.lists import (
     decode,
     forward_lists,
     list_and_add,
+    list_by_feature,
     list_neighbours,
     pad,
 )
@@ -138,7 +139,7 @@ def _copied_rows(work, first, s, length):
     if at == 0:
         columns = vector.matrix(step.rows.start, first + s - step.base, step.across)
         count = min(step.at.rows_at_once, length - s)
-        copy_columns(buffer, columns, count, n)
+        copy_columns(buffer, columns, count, n, tuning.FEATURES_AHEAD)
         pad(buffer, count, n)
     return vector.block(buffer, at, 0)
 
@@ -229,15 +230,22 @@ def _backward_plain(work, gradient, delta, first, length, finite):
     step, back = work.step, work.room.back
     layer = step.layers[0]
     groups = -(-layer.n_in // vector.GROUP)
-    copy(back.stop, back.start, groups)
-    for s in range(0, length, tuning.COPIED_ROWS):
-        count, rows = min(tuning.COPIED_ROWS, length - s), _copied_rows(work, first, s, length)
-        if finite:
-            list_neighbours(back, rows, s, count, layer.n_in)
-        else:
+    if not finite:
+        for s in range(0, length, tuning.COPIED_ROWS):
+            count, rows = min(tuning.COPIED_ROWS, length - s), _copied_rows(work, first, s, length)
             _backward_dense(work, gradient, layer, vector.block(delta, s, 0), rows, count)
-    if finite:
-        backward_lists(_gradient(gradient, layer), delta, back, np.int64(0), groups)
+        return
+    copy(back.stop, back.start, groups)
+    room = vector.address(work.room.scratch, step.at.factors)
+    if step.across > 0:
+        columns = vector.matrix(step.rows.start, first - step.base, step.across)
+        list_by_feature(back, columns, length, layer.n_in, room)
+    else:
+        for s in range(0, length, tuning.COPIED_ROWS):
+            at = (first + s - step.base) * layer.n_in
+            rows = vector.matrix(step.rows.start, at, layer.n_in)
+            list_neighbours(back, rows, s, min(tuning.COPIED_ROWS, length - s), layer.n_in, room)
+    backward_lists(_gradient(gradient, layer), delta, back, np.int64(0), groups)
 
 
 @body

@@ -129,6 +129,10 @@ ROWS_AHEAD = 4
 # Fewer come late, more are more lines than a core can wait for. Row: SAMPLES_AHEAD.
 SAMPLES_AHEAD = 4
 
+# Features ahead for which a thread asks where samples are columns: their rows lie in other pages of the memory, where
+# the processor does not foresee them. Fewer come late, more fall out of the cache. Row: FEATURES_AHEAD.
+FEATURES_AHEAD = 8
+
 # Entries of a batch for each feature below which plain descent skips the rows of the first layer that it does not meet.
 # With more of them most rows are met, and a pass over all of them, in their order, takes less time. Row: WAITING_SHARE.
 WAITING_SHARE = 0.5
