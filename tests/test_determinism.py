@@ -183,8 +183,9 @@ class Filled:
 
 
 # Where the Numba backend makes memory; `memory` serves all that begins on a cache line.
-MAKERS = ("memory", "waiting", "sums", "problem", "small_batch", "packing", "network", "rooms", "losses", "cost",
-          "plan", "ordering", "trainer", "sample_lists", "drawn", "elementwise", "alphabets")  # fmt: skip
+MAKERS = ("memory", "waiting", "sums", "problem", "small_batch", "packing", "network", "rooms", "losses",
+          "output_losses", "cost", "plan", "ordering", "trainer", "sample_lists", "drawn", "elementwise",
+          "alphabets")  # fmt: skip
 SPARSE, DENSE = 0.3, 1.0
 
 
@@ -247,10 +248,11 @@ def test_bits_do_not_depend_on_what_memory_held_before(compiled, dtype, monkeypa
             with monkeypatch.context() as patch, fastmlp.use_backend("numba"), fastmlp.use_threads(threads):
                 for name in MAKERS:
                     patch.setattr(getattr(compiled, name), "np", filled)
+                patch.setattr(compiled.network.recycled, "np", filled)
                 for module in (compiled.small_batch, compiled.network, compiled.problem):
                     patch.setattr(module, "_kept", threading.local())  # the memory of the last step
                 patch.setattr(compiled.sample_lists, "_LARGE", 0 if case[1] % 2 else 1 << 20)  # codes, or values
-                compiled.small_batch._no_targets.cache_clear()
+                compiled.losses.no_targets.cache_clear()
                 found.add(tuple(passes(dtype, *case)))
             assert filled.made > 10
         assert len(found) == 1, case

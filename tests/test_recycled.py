@@ -69,9 +69,9 @@ def test_no_more_is_kept_than_is_said(small, monkeypatch):
     x = recycled.empty((1000,), np.float64)
     assert 0 < sum(free()) <= 20_000
     assert max(free()) == 8 * 198  # the oldest have gone
-    x = recycled.empty((3000,), np.float64)
-    del x
-    x = recycled.empty((1,), np.float64)
+    del held, x
+    for count in (3000, 1):  # of which the first one has gone when the second one comes
+        recycled.empty((count,), np.float64)
     assert sum(free()) <= 8000  # of what went last
 
 
