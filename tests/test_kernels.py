@@ -319,17 +319,15 @@ def test_both_backends_agree_about_an_activation(compiled, reference, rng, dtype
 def test_both_backends_agree_about_a_loss(compiled, reference, rng, dtype, name, soft):
     """The engine takes logits by rows, in an order of its own; the twin by columns."""
     numba, vector, losses = compiled.numba, compiled.vector, compiled.losses
-    loss_rows, Logits, Targets, LossKind = losses.loss_rows, losses.Logits, losses.Targets, losses.LossKind
+    loss_rows, Logits = losses.loss_rows, losses.Logits
 
     @numba.njit
-    def run(costs, delta, logits, labels, rows, weight, labelled, loss, order, scratch, at):
-        (length, classes), (m, _) = logits.shape, rows.shape
-        plane = vector.Plane(vector.address(rows.reshape(-1), 0), m, classes)
-        kind = LossKind(loss.code, vector.address(loss.scales, 0), loss.most, loss.at)
-        targets = Targets(vector.address(labels, 0), plane, vector.address(weight, 0), labelled, kind, at)
+    def run(costs, delta, logits, targets, order, scratch):
+        length, classes = logits.shape
         loss_rows(
             vector.matrix(costs.reshape(-1), 0, length), vector.matrix(delta.reshape(-1), 0, classes),
-            Logits(vector.address(logits.reshape(-1), 0), classes, classes, np.int64(0)), targets,
+            Logits(vector.address(logits.reshape(-1), 0), classes, classes, np.int64(0)),
+            vector.open_arguments((targets,))[0],
             vector.address(order, 0), length, vector.address(scratch, 0),
         )  # fmt: skip
 
@@ -342,7 +340,7 @@ def test_both_backends_agree_about_a_loss(compiled, reference, rng, dtype, name,
     scratch = np.full(losses.loss_scratch(classes, length, dtype.itemsize), np.nan, dtype)
     scales, most = scores.hit_scales(name, rows.T, weight), 1.5  # which is less than many a loss
     kind, at = losses.LOSSES[name].kind(dtype, scales, most), losses.losses_at(dtype)
-    run(costs, delta, z, labels, rows, weight, int(not soft), kind, order, scratch, at)
+    run(costs, delta, z, losses.Targets(labels, rows, weight, int(not soft), kind, at), order, scratch)
     dz, loss, hit = np.empty((classes, length), dtype), np.empty(length, dtype), np.empty(length, dtype)
     reference.LOSSES[name].gradient(dz, loss, hit, z.T.copy(), rows[order].T.copy(), weight[order], scales, most)
     assert_close(costs[0], loss, "product", dtype)
