@@ -36,31 +36,32 @@ class _Lease:
 
 
 class _Loan(weakref.ref[_Lease]):
-    """A reference to a lease, and the memory that is free when there is no lease any more."""
+    """A reference to a lease, with its memory, which is free once the loan is among those that have ended."""
 
-    __slots__ = ("madvise", "memory")
+    __slots__ = ("mark", "memory")
     memory: mmap.mmap
+    mark: "_Mark"
+
+
+class _Mark(weakref.ref[_Lease]):
+    """A reference to a lease, at the end of which its memory is marked as free."""
+
+    __slots__ = ("madvise",)
     madvise: Any
 
 
-# What happens at the end of a lease. No line of Python, in which Ctrl-C could strike and be lost: it is called wherever
-# the last view of a result goes.
+# No line of Python runs at the end of a lease, wherever the last view of a result goes: Ctrl-C would strike and be lost
+# there. Nor is there a lock, which a thread could hold as it collects garbage.
 _mark = operator.methodcaller("madvise", _FREE)
-
-_loans: deque[_Loan] = deque()  # the oldest first; without a lock, which a thread could hold as it collects garbage
-
-
-def _free() -> list[_Loan]:
-    return [loan for loan in list(_loans) if loan() is None]
+_lent: set[_Loan] = set()
+_ended: deque[_Loan] = deque()  # the oldest first
 
 
 def _taken(size: int) -> mmap.mmap:
     """Return free memory of so many bytes, or new one."""
-    for loan in _free():
-        if len(loan.memory) == size:
-            with contextlib.suppress(ValueError):  # another thread was faster
-                _loans.remove(loan)
-                return loan.memory
+    for loan in list(_ended):
+        if len(loan.memory) == size and _is_removed(loan):
+            return loan.memory
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if _HUGE >= 0:
         with contextlib.suppress(OSError):
@@ -68,15 +69,23 @@ def _taken(size: int) -> mmap.mmap:
     return memory
 
 
+def _is_removed(loan: _Loan) -> bool:
+    """Remove a loan that has ended; return whether no other thread was faster."""
+    try:
+        _ended.remove(loan)
+    except ValueError:
+        return False
+    _lent.discard(loan)
+    return True
+
+
 def _trim() -> None:
-    """Return free memory to the system, that of the oldest loans first, until no more than _MOST is left."""
-    free = _free()
+    """Return free memory to the system, the oldest first, until no more than _MOST is left."""
+    free = list(_ended)
     excess = sum(len(loan.memory) for loan in free) - _MOST
     for loan in free:
-        if excess > 0:
+        if excess > 0 and _is_removed(loan):
             excess -= len(loan.memory)
-            with contextlib.suppress(ValueError):
-                _loans.remove(loan)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, np.dtype[Any]]":
@@ -86,8 +95,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> "np.ndarray[Any, np.dtype[Any]]
     if size < _LEAST or _FREE < 0:
         return np.empty(shape, dtype)
     lease = _Lease(_taken(size), shape, dtype)
-    loan = _Loan(lease, _mark)
-    loan.memory, loan.madvise = lease.memory, lease.memory.madvise
-    _loans.append(loan)
+    # What is registered last is called first: memory is marked before another thread may take it.
+    loan = _Loan(lease, _ended.append)
+    mark = _Mark(lease, _mark)
+    loan.memory, loan.mark, mark.madvise = lease.memory, mark, lease.memory.madvise
+    _lent.add(loan)
     _trim()
     return np.asarray(lease)
