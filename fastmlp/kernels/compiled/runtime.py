@@ -67,6 +67,8 @@ def address_of(dispatcher: Any, types: tuple[Any, ...]) -> int | None:
 
 def called_address(dispatcher: Any, types: tuple[Any, ...]) -> int:
     """Do as `address_of` for code that bodies call: where this Numba does not say, they must not, and it is 0."""
+    if not convention.known():  # it is part of its callers then
+        return 0
     address = address_of(dispatcher, types)
     if address is None:
         convention.give_up()
