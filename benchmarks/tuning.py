@@ -1,7 +1,8 @@
 """``python -m benchmarks.tuning NAME``: measure the candidates for a tuning constant, and print rows of TUNING.md.
 
 Constants are compiled into kernels. Each candidate therefore has a process of its own, in which the module of the
-constant is executed with the other value, and a compile cache of its own, because the cache does not see the change.
+constant is executed with the other value, and a compile cache of its own, because the cache does not see the change;
+the present value has the usual one.
 The processes are asked in turn, round after round; ratios are taken within a round, and medians over the rounds.
 Workloads on one thread are measured in CPU time, which leaves out other work on the machine. ``--list`` lists the
 constants. ``--all`` measures all of them, as many as fit into ``--minutes``, and tells what another value would gain on
@@ -151,7 +152,7 @@ def measure(name, rounds):
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         children = {}
         for k, value in enumerate(candidates):
-            child = _Child(name, value, None if row.host else os.path.join(folder, f"{k}"))
+            child = _Child(name, value, None if row.host or value == current else os.path.join(folder, f"{k}"))
             children[value] = stack.enter_context(contextlib.closing(child))
         found = {value: child.digests() for value, child in children.items()}
         for number in range(rounds):

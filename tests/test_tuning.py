@@ -1,6 +1,7 @@
 """The tuning constants: each has a reason and a row in benchmarks/TUNING.md, and its candidates can be measured."""
 
 import ast
+import importlib
 import itertools
 import re
 from pathlib import Path
@@ -136,6 +137,35 @@ assert vector.PADDING == target.PADDING and vector.PADDING % 5 == 0 == constants
 
 
 @pytest.mark.numba
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("GROUP", 3, "assert (fastmlp.pack(x).to_dense() == x).all()"),
+        ("GROUP", 6, "assert (fastmlp.pack(x).to_dense() == x).all()"),
+        ("VECTOR_BYTES", 32, "np.testing.assert_allclose(fastmlp.Softmax(x), formulas.Softmax(x), 1e-13)"),
+    ],
+)
+def test_candidates_for_the_processor_compute_what_numpy_does(run_python, tmp_path, name, value, code):
+    """Also those that the processor at hand would not choose."""
+    run_python(
+        f"""
+from benchmarks import tuning
+tuning.change({name!r}, {value})
+import fastmlp, numpy as np
+from fastmlp import formulas
+from fastmlp.kernels.vector import target
+assert target.{name} == {value}
+x = np.random.default_rng(0).standard_normal((70, 501))
+x[x < 0.8] = 0
+fastmlp.set_backend("numba")
+{code}
+""",
+        cwd=ROOT,
+        env={"PYTHONSAFEPATH": None, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+
+
+@pytest.mark.numba
 def test_what_follows_from_a_candidate_changes_with_it(run_python):
     run_python(
         """
@@ -216,7 +246,9 @@ def test_a_candidate_that_fails_leaves_the_others(monkeypatch, capsys):
 class FakeChild:
     def __init__(self, name, value, cache=None):
         self.name, self.value = name, value
-        assert (cache is None) == tuning.ROWS[name].host
+        row = tuning.ROWS[name]
+        shares_the_usual_cache = row.host or value == getattr(importlib.import_module(row.module), name)
+        assert (cache is None) == shares_the_usual_cache
 
     def digests(self):
         return [str(self.value)] * 2

@@ -10,9 +10,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastmlp.kernels.internals import FEATURES
 from fastmlp.kernels.vector.elements import in_place
 from fastmlp.kernels.vector.ir import horner, multiply_add, shuffle, splat
+from fastmlp.kernels.vector.target import VECTOR_BYTES
 
 
 class _Exp:
@@ -60,7 +60,7 @@ def emit_exp(builder, x, constants, *, precise=False):
 
     If ``precise``, the errors of the tabulated powers are made good: within 0.8 ULP with AVX-512.
     """
-    if "avx512f" not in FEATURES:
+    if VECTOR_BYTES < 64:
         return _exp_by_polynomial(builder, x, constants)
     lanes = 512 // constants.bits
     if not isinstance(x.type, ir.VectorType):

@@ -47,7 +47,7 @@ def list_nonzero(typingctx, group, entries, entry, factors, first, count):
                 emit(_list)
 
         loops = []
-        if _packs_lanes(element):
+        if _packs_lanes(element, len(members)):
             loops.append((step, _list_lanes))
         if len(members) in (2, 4):
             loops.append((row, _list_rows))
@@ -69,7 +69,7 @@ def list_nonzero_rows(typingctx, group, entries, entry, matrix, names, first, co
         (source, row), i64 = cgutils.unpack_tuple(builder, matrix, 2), ir.IntType(64)
         rows = [builder.load(address_in(context, builder, sig.args[4], names, i64(g))) for g in members]
         starts = [builder.gep(source, [builder.mul(builder.sext(one, i64), row)]) for one in rows]
-        loop = _list_lanes if _packs_lanes(element) else _list
+        loop = _list_lanes if _packs_lanes(element, len(members)) else _list
         return loop(builder, element, entries, entry, (starts, i64(1)), first, count)
 
     return signature, codegen
@@ -125,8 +125,10 @@ def _list_rows(builder, element, entries, entry, source, first, count):
     return builder.load(end)
 
 
-def _packs_lanes(element):
-    """Return whether lanes of numbers, and of names for as many, can be packed side by side."""
+def _packs_lanes(element, members):
+    """Return whether lanes of numbers, and of names for as many, can be packed side by side, and be interleaved."""
+    if members & (members - 1):
+        return False
     return PACKS_BYTES if element == types.uint8 else PACKS_LANES and element in (types.float32, types.float64)
 
 
