@@ -182,7 +182,7 @@ ROWS = {
     "LEAF_STEP": Row(TUNING, (60, 120, 240), "few200 few500", host=True, parallel=True),
     "MOST_LEAVES": Row(TUNING, (8, 16, 32, 64), "few10000", host=True, parallel=True),
     "FULL_LEAF": Row(TUNING, (480, 960, 1920), "images images32", host=True),
-    "FEW_SAMPLES": Row(TUNING, (60, 120, 240), "few100 few200", host=True),
+    "FEW_SAMPLES": Row(TUNING, (30, 60, 120, 240), "few40 few100 few200", host=True),
     "FEW_DENSE_SAMPLES": Row(TUNING, (120, 2000, 8000), "dense1500 dense4000", host=True),
     "COST_BLOCK": Row(TUNING, (128, 256, 512, 1024), "cost"),
     "DENSE_FEATURE_BLOCK": Row(TUNING, (392, 1024), "dense"),

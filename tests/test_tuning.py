@@ -140,7 +140,6 @@ assert vector.PADDING == target.PADDING and vector.PADDING % 5 == 0 == constants
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("GROUP", 3, "assert (fastmlp.pack(x).to_dense() == x).all()"),
         ("GROUP", 6, "assert (fastmlp.pack(x).to_dense() == x).all()"),
         ("VECTOR_BYTES", 32, "np.testing.assert_allclose(fastmlp.Softmax(x), formulas.Softmax(x), 1e-13)"),
     ],
