@@ -250,7 +250,7 @@ class FakeChild:
         assert (cache is None) == shares_the_usual_cache
 
     def digests(self):
-        return [str(self.value)] * 2
+        return [str(self.value)] * len(tuning.ROWS[self.name].workloads.split())
 
     def seconds(self, k):
         return 1.0 if self.name == "FEW_SAMPLES" else self.value / 1000
